@@ -1,0 +1,1 @@
+"""Experiments, one file each: `base.py` holds every field, the others override it."""

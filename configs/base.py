@@ -1,0 +1,187 @@
+"""Every field of a config, with its unit and default.
+
+An experiment file starts from `get_config()`, sets the fields in which it differs,
+and names its variants in a table of presets (see `apply_preset`). The config is
+locked: a misspelt field is an error. A new field goes here and, with what it allows,
+into `convlstm_jax/cli/validate.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from convlstm_jax.cli.nearest import did_you_mean
+from convlstm_jax.cli.validate import RULES
+from convlstm_jax.errors import UserError
+
+
+def get_config() -> ConfigDict:
+    """Returns the locked config with every field at its default."""
+    config = ConfigDict()
+
+    # Random numbers of weights, data and their order all derive from it.
+    config.seed = 0
+    # Name of the chosen preset; set by `apply_preset`.
+    config.preset = ""
+    # One line that is shown before training; empty: none.
+    config.note = ""
+
+    model = config.model = ConfigDict()
+    # "encoder_forecaster" (ConvLSTM) or "fc_lstm" (the same with dense layers).
+    model.name = "encoder_forecaster"
+    # Features of each layer, encoder and forecaster alike, bottom layer first.
+    model.features = (128, 64, 64)
+    # Input-to-state kernel, odd, in patches; unused by "fc_lstm".
+    model.input_kernel_size = 5
+    # State-to-state kernel, odd, in patches; unused by "fc_lstm".
+    model.recurrent_kernel_size = 5
+    # Side of the square patches that become the channels of one point, in pixels.
+    model.patch_size = 4
+    # Weights from the cell state to the gates: one per "channel", one per "location"
+    # and channel, or "none".
+    model.peephole = "channel"
+    # Nonlinearity of cell input and output: "tanh" or "relu".
+    model.activation = "tanh"
+    # Of the computation: "float32" or "bfloat16"; weights and cell state are float32.
+    model.dtype = "float32"
+    # How a layer runs over time: "fused" (fast) or "scan" (the reference).
+    model.implementation = "fused"
+
+    task = config.task = ConfigDict()
+    # Frames the model is given.
+    task.num_input_frames = 10
+    # Frames the model predicts.
+    task.num_output_frames = 10
+    # "cross_entropy": nats per frame, summed over its pixels; "mse", "mae": mean over
+    # pixels; "mse_sum": squared error summed over the pixels of a frame.
+    task.loss = "cross_entropy"
+
+    data = config.data = ConfigDict()
+    # Source of the clips: "moving_mnist".
+    data.name = "moving_mnist"
+    # Source of the digits: "idx" (the four MNIST files in digits_dir), "tfds"
+    # (downloaded), "sklearn" (small digits that come with scikit-learn), or "auto"
+    # (the first of these that is at hand).
+    data.digits = "auto"
+    # Folder of the IDX files; empty: environment variable CONVLSTM_MNIST_DIR.
+    data.digits_dir = ""
+    # Folder tensorflow-datasets keeps downloads in; empty: ~/tensorflow_datasets.
+    data.tfds_dir = ""
+    # Height of a frame in pixels.
+    data.height = 64
+    # Width of a frame in pixels.
+    data.width = 64
+    # Digits in a clip.
+    data.num_digits = 2
+    # Way of a digit from one frame to the next, as a fraction of the canvas.
+    data.velocity = 0.1
+    # Distinct training clips; they are made when needed, so many cost nothing.
+    data.num_train_sequences = 10_000_000
+    # Distinct validation clips.
+    data.num_validation_sequences = 1000
+    # Distinct test clips.
+    data.num_test_sequences = 10_000
+    # Official test set, mnist_test_seq.npy; empty: test clips are made.
+    data.test_file = ""
+    # Processes that make batches; 0: a thread of the training process.
+    data.num_workers = 0
+    # Batches made ahead of time.
+    data.prefetch_batches = 2
+
+    optimizer = config.optimizer = ConfigDict()
+    # "adam", "adamw", "rmsprop" or "adadelta".
+    optimizer.name = "adam"
+    # Highest learning rate of the schedule.
+    optimizer.learning_rate = 1e-3
+    # "constant", "cosine", "one_cycle" or "reduce_on_plateau".
+    optimizer.schedule = "constant"
+    # Steps over which the learning rate rises from 0.
+    optimizer.warmup_steps = 0
+    # Decay of the weights, "adamw" only.
+    optimizer.weight_decay = 0.0
+    # Decay of the mean squared gradient, "rmsprop" only.
+    optimizer.rmsprop_decay = 0.9
+    # Largest global norm of the gradient; 0: not clipped.
+    optimizer.clip_norm = 0.0
+    # "reduce_on_plateau": factor on the learning rate.
+    optimizer.plateau_factor = 0.5
+    # "reduce_on_plateau": spans of train.eval_every_steps steps without a lower mean
+    # training loss before the factor.
+    optimizer.plateau_patience = 5
+    # Decay of the moving average of the weights that is evaluated; 0: none.
+    optimizer.ema_decay = 0.0
+
+    train = config.train = ConfigDict()
+    # Optimizer steps.
+    train.num_steps = 100_000
+    # Sequences in a step, over all devices.
+    train.batch_size = 16
+    # Steps between validations, each followed by a checkpoint.
+    train.eval_every_steps = 1000
+    # Steps between checkpoints; validations save one besides.
+    train.checkpoint_every_steps = 500
+    # Steps between lines of the log.
+    train.log_every_steps = 50
+    # Validations without improvement before training stops; 0: never.
+    train.early_stopping_patience = 0
+    # Sequences of one validation.
+    train.num_validation_sequences = 256
+    # Validation sequences drawn at a validation.
+    train.num_pictures = 4
+
+    evaluation = config.eval = ConfigDict()
+    # Test sequences.
+    evaluation.num_sequences = 10_000
+    # Sequences in a step, over all devices.
+    evaluation.batch_size = 64
+    # Test sequences drawn.
+    evaluation.num_pictures = 8
+
+    config.lock()
+    return config
+
+
+def apply_preset(
+    config: ConfigDict,
+    presets: Mapping[str, Mapping[str, Any]],
+    preset: str,
+    *,
+    accelerator: str,
+    cpu: str,
+) -> None:
+    """Sets the fields of a preset in a config, and the name of the preset.
+
+    Args:
+      config: the locked config of the experiment; changed in place.
+      presets: for each preset, values by dotted path such as `model.features`.
+      preset: the preset the user asked for, or "" for the one that suits the machine.
+      accelerator: the preset for a machine with an accelerator, the paper's model.
+      cpu: the preset for a machine without; `config.note` says that it was taken.
+
+    Raises:
+      UserError: if there is no such preset, or it sets a field that does not exist.
+    """
+    if not preset:
+        import jax  # Slow, and not needed when the user names a preset.
+
+        preset = accelerator
+        if jax.default_backend() == "cpu":
+            preset = cpu
+            config.note = (
+                f"no accelerator was found, so the small preset {cpu!r} is used; for "
+                f"the paper's model put ':{accelerator}' after the file in --config"
+            )
+    if preset not in presets:
+        raise UserError(
+            f"unknown preset {preset!r}: it must be one of {', '.join(presets)}"
+            f"{did_you_mean(preset, presets)}"
+        )
+    for path in presets[preset]:
+        if path not in RULES:
+            raise UserError(
+                f"the preset {preset!r} sets {path!r}, which is not a field of the "
+                f"config{did_you_mean(path, RULES)}"
+            )
+    config.update_from_flattened_dict(dict(presets[preset]))
+    config.preset = preset

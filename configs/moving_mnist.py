@@ -1,0 +1,79 @@
+"""Moving MNIST with the encoder-forecaster ConvLSTM.
+
+Paper: X. Shi, Z. Chen, H. Wang, D.-Y. Yeung, W. Wong, W. Woo, "Convolutional LSTM
+Network: A Machine Learning Approach for Precipitation Nowcasting", 2015,
+arXiv:1506.04214, section 4.1 and table 1: 10 frames are given, 10 are predicted.
+
+    python main.py --config=configs/moving_mnist.py[:PRESET]
+
+In the names of the presets `5x5` is the state-to-state kernel and the other numbers are
+the features of the layers. The models with a state-to-state kernel of 1x1 are called
+9x9 after their input-to-state kernel.
+
+| preset            | parameters  | nats per sequence, paper | here             |
+|-------------------|-------------|--------------------------|------------------|
+| quick             |             |                          | not measured yet |
+| fc-lstm-2048-2048 | 142,667,776 | 4832.49                  | not measured yet |
+| 5x5-256           | 13,524,496  | 3887.94                  | not measured yet |
+| 5x5-128-128       | 10,042,896  | 3733.56                  | not measured yet |
+| 5x5-128-64-64     | 7,585,296   | 3670.85                  | not measured yet |
+| 9x9-128-128       | 11,550,224  | 4782.84                  | not measured yet |
+| 9x9-128-64-64     | 8,830,480   | 4231.50                  | not measured yet |
+
+Hardware and time: not measured yet. Without a preset the machine decides: `quick`,
+which suits a laptop, on a CPU, and `5x5-128-64-64` on an accelerator.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "model.features": (32,),
+        "model.input_kernel_size": 3,
+        "model.recurrent_kernel_size": 3,
+        "train.num_steps": 1000,
+        "train.eval_every_steps": 250,
+        "train.early_stopping_patience": 0,
+        "train.num_validation_sequences": 128,
+        "eval.num_sequences": 1000,
+    },
+    "fc-lstm-2048-2048": {
+        "model.name": "fc_lstm",
+        "model.features": (2048, 2048),
+        "model.patch_size": 1,  # Dense layers see all 64 x 64 pixels: 4096 inputs.
+    },
+    "5x5-256": {"model.features": (256,)},
+    "5x5-128-128": {"model.features": (128, 128)},
+    "5x5-128-64-64": {"model.features": (128, 64, 64)},
+    "9x9-128-128": {
+        "model.features": (128, 128),
+        "model.input_kernel_size": 9,
+        "model.recurrent_kernel_size": 1,
+    },
+    "9x9-128-64-64": {
+        "model.features": (128, 64, 64),
+        "model.input_kernel_size": 9,
+        "model.recurrent_kernel_size": 1,
+    },
+}
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+    Raises:
+      UserError: if there is no such preset.
+    """
+    config = base.get_config()
+    # RMSProp with early stopping on the validation set, as in the paper.
+    config.optimizer.name = "rmsprop"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.rmsprop_decay = 0.9
+    config.train.batch_size = 16
+    config.train.early_stopping_patience = 20
+    base.apply_preset(config, PRESETS, preset, accelerator="5x5-128-64-64", cpu="quick")
+    return config

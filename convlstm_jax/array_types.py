@@ -1,0 +1,21 @@
+"""The one legend of dimension names, and the shapes that come back everywhere.
+
+    B  clips in a batch             F  features (hidden channels) of a layer
+    T  frames, oldest first         K  kernel size, pixels
+    H  height, pixels               G  4·F, the four gates side by side
+    W  width, pixels                C  channels
+
+Annotations are read by people and, under `pytest --jaxtyping-packages`, checked at
+run time; in production they cost nothing.
+"""
+
+from jax import Array
+from jaxtyping import Float
+
+Video = Float[Array, "B T H W C"]
+Frame = Float[Array, "B H W C"]
+Hidden = Float[Array, "B H W F"]
+HiddenSequence = Float[Array, "B T H W F"]
+Carry = tuple[Hidden, Hidden]
+PerFrame = Float[Array, "B T"]
+PerExample = Float[Array, " B"]

@@ -1,0 +1,1 @@
+"""The command line: flags, configs and the modes train, evaluate, predict, describe."""

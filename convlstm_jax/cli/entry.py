@@ -1,0 +1,144 @@
+"""`main`: from the command line to the mode that does the work."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ml_collections import ConfigDict
+
+from convlstm_jax.cli import config_file, flags, process, saved_config, workdir
+from convlstm_jax.errors import UserError
+
+_Value = TypeVar("_Value")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line.
+
+    Mistakes of the user are told in one sentence on stderr, without a traceback. Any
+    other exception is a bug and keeps its traceback.
+
+    Args:
+      argv: the command line, the program's name first.
+
+    Returns:
+      The exit code: 0 done, 2 a mistake of the user's, 130 interrupted.
+    """
+    try:
+        if flags.asks_for_help(argv[1:]):
+            print(flags.HELP, end="")
+            return 0
+        return _run(flags.parse(argv[1:]))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(command: flags.Command) -> int:
+    # What is quick to check comes first, and JAX starts last: a typo answers at once.
+    goes_on = command.mode != "train" or command.config is None
+    if command.workdir is not None and goes_on:
+        needs_weights = command.mode in ("evaluate", "predict")
+        workdir.require_run(command.workdir, checkpoints=needs_weights)
+    process_index, process_count = process.set_up()
+    config = load_config(command)
+    # The modes are imported late, as they import JAX.
+    if command.mode == "describe":
+        from convlstm_jax.cli import describe
+
+        _tell_note(config)
+        describe.run(config, workdir=command.workdir)
+    elif command.mode == "train":
+        _train(command, config, process_index, process_count)
+    elif command.mode == "evaluate":
+        from convlstm_jax.cli import evaluate
+
+        evaluate.run(config, workdir=_given(command.workdir, "workdir"))
+    else:
+        from convlstm_jax.cli import predict
+
+        predict.run(
+            config,
+            workdir=_given(command.workdir, "workdir"),
+            input_path=_given(command.input, "input"),
+            output_path=_given(command.output, "output"),
+            num_frames=command.num_frames,
+        )
+    return 0
+
+
+def load_config(command: flags.Command) -> ConfigDict:
+    """Returns the validated config a command works with.
+
+    That is the config saved in the workdir if there is one (a `--config` beside it must
+    agree in what shapes the training), otherwise the one of the experiment file, both
+    with the overrides of the command line. Training with both takes the values of the
+    experiment file where they may differ.
+
+    Raises:
+      UserError: naming all problems.
+    """
+    given = None if command.config is None else config_file.load(command.config)
+    folder = command.workdir
+    if folder is None or not workdir.holds_run(folder):
+        return config_file.override(_given(given, "config"), command.overrides)
+    saved = workdir.load_config(folder)
+    if command.mode == "train":
+        start = saved if given is None else given
+        config = config_file.override(start, command.overrides)
+        saved_config.check_resumes(saved, config, folder)
+        return config
+    if given is not None:
+        saved_config.check_resumes(saved, given, folder)
+    config = config_file.override(saved, command.overrides)
+    saved_config.check_same_model(saved, config, folder)
+    return config
+
+
+def _train(
+    command: flags.Command, config: ConfigDict, process_index: int, process_count: int
+) -> None:
+    folder = _train_folder(command, config, process_count)
+    is_first_process = process_index == 0
+    if is_first_process:
+        workdir.save_config(folder, config)
+        print(f"workdir: {folder}", flush=True)
+        _tell_note(config)
+    from convlstm_jax.cli import train
+
+    try:
+        train.run(config, workdir=folder)
+    finally:
+        # Also after an interruption: it is the folder to go on in.
+        if is_first_process:
+            print(f"workdir: {folder}", flush=True)
+
+
+def _train_folder(
+    command: flags.Command, config: ConfigDict, process_count: int
+) -> Path:
+    if command.workdir is not None:
+        workdir.make(command.workdir)
+        return command.workdir
+    if process_count > 1:
+        raise UserError(
+            f"training in {process_count} processes needs --workdir, a folder that all "
+            "of them share"
+        )
+    path, _ = config_file.split_preset(_given(command.config, "config"))
+    return workdir.make_fresh(path.stem, config.preset)
+
+
+def _given(value: _Value | None, flag: str) -> _Value:
+    """Returns the value of a flag that `flags.parse` requires in this mode."""
+    if value is None:
+        raise UserError(f"--{flag} is missing")
+    return value
+
+
+def _tell_note(config: ConfigDict) -> None:
+    if config.note:
+        print(f"note: {config.note}", flush=True)

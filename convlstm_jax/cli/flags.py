@@ -1,0 +1,254 @@
+"""The command line: which flags there are, and how they are read.
+
+The syntax is that of absl (`--flag=value` or `--flag value`, one dash or two; the last
+of several wins). The parser is our own, as absl's and ml_collections' stop at the first
+mistake, and a user should hear of all of them at once.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from convlstm_jax.cli.nearest import did_you_mean
+from convlstm_jax.cli.rules import Integer
+from convlstm_jax.cli.validate import RULES, raise_problems
+from convlstm_jax.errors import UserError
+
+MODES = ("train", "evaluate", "predict", "describe")
+
+# Each flag with the modes that take it.
+_MODES_OF_FLAG: dict[str, tuple[str, ...]] = {
+    "config": MODES,
+    "mode": MODES,
+    "workdir": MODES,
+    "input": ("predict",),
+    "output": ("predict",),
+    "num_frames": ("predict",),
+}
+_REQUIRED: dict[str, tuple[str, ...]] = {
+    "train": (),
+    "evaluate": ("workdir",),
+    "predict": ("workdir", "input", "output"),
+    "describe": (),
+}
+_HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
+_FIELD_PREFIX = "config."
+_AT_LEAST_ONE = Integer(1)
+
+HELP = """\
+Predict the next frames of a video with convolutional LSTMs.
+
+usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
+                      [--config.SECTION.FIELD=VALUE ...]
+
+  python main.py --config=configs/moving_mnist.py
+      trains, evaluates and draws into a fresh folder under runs/; without an
+      accelerator a small preset that suits a laptop is taken
+  python main.py --config=configs/moving_mnist.py:5x5-128-64-64 --workdir=runs/paper
+      trains the model of the paper; run the same line again to go on where it stopped
+  python main.py --config=configs/moving_mnist.py:quick --config.train.num_steps=200
+      changes one field of the config
+  python main.py --mode=evaluate --workdir=runs/paper --config.eval.num_sequences=100
+      measures a trained model
+  python main.py --mode=predict --workdir=runs/paper --input=clip.gif --output=next.gif
+      predicts the frames that follow a clip
+  python main.py --mode=describe --config=configs/moving_mnist.py:fc-lstm-2048-2048
+      prints the model layer by layer with its parameters
+
+flags:
+  --config=FILE[:PRESET]  the experiment: a Python file with a function get_config.
+                          configs/base.py tells what every field means.
+  --mode=MODE             train (the default), evaluate, predict or describe.
+  --workdir=DIR           where a run keeps its config, checkpoints and results.
+                          train: a new folder, or one to resume in; by default a fresh
+                          folder under runs/. evaluate, predict: a folder train wrote.
+  --input=PATH            predict: the frames to go on from.
+  --output=PATH           predict: where to write the predicted frames.
+  --num_frames=N          predict: how many frames; by default as many as in training.
+  --config.SECTION.FIELD=VALUE
+                          sets one field, for example --config.model.features=64,64.
+  --help                  prints this text.
+
+With a --workdir that holds a run, its saved config counts: train, evaluate, predict and
+describe work without --config, and a --config that differs from it in what shaped the
+training is refused. Resuming may change only train.num_steps (not with the schedules
+cosine and one_cycle, which are laid out over all steps), early stopping, how often is
+logged, pictures, eval.*, where the data files lie and how they are loaded.
+
+Exit codes: 0 done, 2 a mistake on the command line, in the config or in the data (one
+sentence on stderr), 1 a bug, 130 interrupted.
+"""
+
+NOTHING_TO_DO = (
+    "nothing to do: run `python main.py --config=configs/moving_mnist.py` to train a "
+    "model, or `python main.py --help` for everything else"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command line that was read and makes sense.
+
+    Attributes:
+      mode: one of `MODES`.
+      config: `FILE[:PRESET]`, or None.
+      workdir: the folder of the run, or None.
+      input: predict: the file or folder with the given frames, else None.
+      output: predict: where the predicted frames go, else None.
+      num_frames: predict: how many frames to predict, or None.
+      overrides: values for fields of the config, as text, by dotted path.
+    """
+
+    mode: str = "train"
+    config: str | None = None
+    workdir: Path | None = None
+    input: Path | None = None
+    output: Path | None = None
+    num_frames: int | None = None
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether the user wants the help text and nothing else."""
+    return any(argument in _HELP_FLAGS for argument in arguments)
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Reads a command line, without loading the config.
+
+    Args:
+      arguments: the command line without the program's name.
+
+    Raises:
+      UserError: naming everything that is wrong with the flags at once.
+    """
+    if not arguments:
+        raise UserError(NOTHING_TO_DO)
+    values, problems = _split(arguments)
+    overrides = {
+        name.removeprefix(_FIELD_PREFIX): values.pop(name)
+        for name in list(values)
+        if name.startswith(_FIELD_PREFIX)
+    }
+    mode = values.get("mode", "train")
+    if mode in MODES:
+        problems += _mode_problems(mode, values, bool(problems))
+    else:
+        problems.append(
+            f"--mode={mode} is unknown: it must be one of {', '.join(MODES)}"
+            f"{did_you_mean(mode, MODES)}"
+        )
+    num_frames = None
+    if "num_frames" in values:
+        num_frames = _positive_integer(values["num_frames"])
+        if num_frames is None:
+            problems.append(
+                f"--num_frames={values['num_frames']} is wrong: it must be "
+                f"{_AT_LEAST_ONE.allowed}"
+            )
+    paths = {
+        name: Path(values[name]).expanduser()
+        for name in ("workdir", "input", "output")
+        if name in values
+    }
+    if "input" in paths and not os.path.exists(paths["input"]):
+        problems.append(
+            f"--input={values['input']} does not exist: it must be a file or a folder "
+            "of frames"
+        )
+    raise_problems(problems, "things on the command line are wrong")
+    return Command(
+        mode=mode,
+        config=values.get("config"),
+        num_frames=num_frames,
+        overrides=overrides,
+        **paths,
+    )
+
+
+def _positive_integer(text: str) -> int | None:
+    try:
+        number = _AT_LEAST_ONE.parse(text)
+    except ValueError:
+        return None
+    return number if _AT_LEAST_ONE.accepts(number) else None
+
+
+def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Splits a command line into flags and their values; also returns what is wrong."""
+    values: dict[str, str] = {}
+    problems: list[str] = []
+    known = [*_MODES_OF_FLAG, *(f"{_FIELD_PREFIX}{path}" for path in RULES)]
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if not _is_flag(argument):
+            problems.append(
+                f"{argument!r} is not a flag: values follow their flag, as in "
+                "--config=configs/moving_mnist.py"
+            )
+            continue
+        name, equals, value = argument.lstrip("-").partition("=")
+        if not equals and remaining and not _is_flag(remaining[0]):
+            value = remaining.pop(0)
+        if name not in known:
+            problems.append(_unknown_flag(name, known))
+        elif not value and not _may_be_empty(name, equals):
+            problems.append(f"--{name} needs a value, as in --{name}=...")
+        else:
+            values[name] = value
+    return values, problems
+
+
+def _is_flag(argument: str) -> bool:
+    """Tells flags from values; `-5` is a value."""
+    return re.match(r"--|-[A-Za-z]", argument) is not None
+
+
+def _may_be_empty(name: str, equals: str) -> bool:
+    """Fields may be set to the empty text, or to one their rule refuses by name."""
+    return bool(equals) and name.startswith(_FIELD_PREFIX)
+
+
+def _unknown_flag(name: str, known: Sequence[str]) -> str:
+    section = name.removeprefix(_FIELD_PREFIX)
+    fields = [path for path in RULES if path.startswith(f"{section}.")]
+    if name.startswith(_FIELD_PREFIX) and fields:
+        return (
+            f"--{name} is a section of the config: set its fields one by one, as in "
+            f"--config.{fields[0]}=..."
+        )
+    hint = did_you_mean(name, known).replace("(did you mean ", "(did you mean --")
+    return f"unknown flag --{name}{hint or ', see --help'}"
+
+
+def _mode_problems(
+    mode: str, values: dict[str, str], others_are_wrong: bool
+) -> list[str]:
+    """Returns which flags are too many or missing in a mode."""
+    problems = []
+    for name in values:
+        modes = _MODES_OF_FLAG[name]
+        if mode not in modes:
+            problems.append(
+                f"--{name} makes no sense with --mode={mode}: it belongs to "
+                f"--mode={' and '.join(modes)}"
+            )
+    missing = [f"--{name}" for name in _REQUIRED[mode] if name not in values]
+    if missing:
+        listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+        problems.append(f"--mode={mode} needs {listed}")
+    # After a misspelt --config this would only repeat what is wrong.
+    if (
+        mode in ("train", "describe")
+        and "config" not in values
+        and "workdir" not in values
+        and not others_are_wrong
+    ):
+        problems.append(
+            f"--mode={mode} needs --config, as in --config=configs/moving_mnist.py, or "
+            "the --workdir of a run"
+        )
+    return problems

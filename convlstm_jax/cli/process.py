@@ -1,0 +1,131 @@
+"""Sets up the process before JAX starts: compiler flags, cache, cluster, loggers."""
+
+import importlib.metadata
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from absl import logging as absl_logging
+
+from convlstm_jax.errors import UserError
+
+# Hands lone convolutions and elementwise loops to XLA:CPU's fast library.
+_XLA_CPU_FLAGS = (
+    "--xla_cpu_experimental_ynn_fusion_type="
+    "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_ELTWISE"
+)
+# XLA ends the process over a flag it does not know, and experimental flags come and
+# go: the flag is set only for the versions it was tried with, from and below.
+_XLA_CPU_FLAGS_JAXLIB = ((0, 10), (0, 12))
+
+
+def choose_xla_flags(
+    environment: MutableMapping[str, str], jaxlib_version: str
+) -> None:
+    """Sets `XLA_FLAGS` for fast CPU kernels, unless the user has set it.
+
+    Args:
+      environment: the environment variables; changed in place.
+      jaxlib_version: the installed version, such as `0.10.2`.
+    """
+    first, below = _XLA_CPU_FLAGS_JAXLIB
+    major_minor = jaxlib_version.split(".")[:2]
+    if "XLA_FLAGS" in environment or not all(n.isdecimal() for n in major_minor):
+        return
+    if first <= tuple(int(number) for number in major_minor) < below:
+        environment["XLA_FLAGS"] = _XLA_CPU_FLAGS
+
+
+def choose_compilation_cache(environment: MutableMapping[str, str]) -> None:
+    """Lets JAX keep compiled programs of over a second between runs.
+
+    The folder is `~/.cache/convlstm_jax/xla`, unless the user has set
+    `JAX_COMPILATION_CACHE_DIR`. A home that cannot be written to means no cache.
+
+    Args:
+      environment: the environment variables; changed in place.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in environment:
+        return
+    try:
+        folder = Path.home() / ".cache" / "convlstm_jax" / "xla"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return
+    if not os.access(folder, os.W_OK):
+        return
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+
+
+def cluster_arguments(
+    environment: MutableMapping[str, str],
+) -> dict[str, Any] | None:
+    """Tells from the environment whether this is one process of several.
+
+    Returns:
+      The arguments for `jax.distributed.initialize` (empty where JAX finds them
+      itself: Slurm steps, TPU pods, Open MPI), or None for a lone process.
+
+    Raises:
+      UserError: if `JAX_COORDINATOR_ADDRESS` is set without a proper
+        `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
+    """
+    if environment.get("JAX_COORDINATOR_ADDRESS"):
+        count = environment.get("JAX_NUM_PROCESSES", "")
+        index = environment.get("JAX_PROCESS_ID", "")
+        if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
+            raise UserError(
+                f"with JAX_COORDINATOR_ADDRESS set, JAX_NUM_PROCESSES ({count!r}) and "
+                f"JAX_PROCESS_ID ({index!r}) must be the number of processes and the "
+                "index of this one, from 0"
+            )
+        return {
+            "coordinator_address": environment["JAX_COORDINATOR_ADDRESS"],
+            "num_processes": int(count),
+            "process_id": int(index),
+        }
+    # A batch script outside srun sees the job's variables too, but no step's.
+    slurm_step = "SLURM_STEP_NODELIST" in environment
+    slurm = slurm_step and _number(environment, "SLURM_STEP_NUM_TASKS") > 1
+    open_mpi = _number(environment, "OMPI_COMM_WORLD_SIZE") > 1
+    tpu_pod = "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    return {} if slurm or open_mpi or tpu_pod else None
+
+
+def _number(environment: MutableMapping[str, str], name: str) -> int:
+    text = environment.get(name, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def set_up() -> tuple[int, int]:
+    """Sets up this process; JAX must not have been used before.
+
+    Returns:
+      The index of this process and the number of processes.
+
+    Raises:
+      UserError: if the variables of a cluster make no sense, or joining it fails.
+    """
+    choose_xla_flags(os.environ, importlib.metadata.version("jaxlib"))
+    choose_compilation_cache(os.environ)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on it.
+    # Orbax tells every step, tensorflow-datasets warns of what it then makes good.
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    arguments = cluster_arguments(os.environ)
+    if arguments is None:
+        return 0, 1
+    import jax
+
+    try:
+        if not jax.distributed.is_initialized():
+            jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the processes of the cluster do not meet: {reason}") from (
+            error
+        )
+    return jax.process_index(), jax.process_count()

@@ -1,0 +1,155 @@
+"""`--mode=train`: trains or resumes, then evaluates and draws."""
+
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from convlstm_jax.cli.build import (
+    build_sources,
+    build_task,
+    eval_batch_size,
+    frame_shape,
+    process_eval_batches,
+)
+from convlstm_jax.cli.evaluate import evaluate_run, example_clips
+from convlstm_jax.cli.log import logging_to
+from convlstm_jax.data.pipeline import train_batches
+from convlstm_jax.data.sources import Sources
+from convlstm_jax.errors import UserError
+from convlstm_jax.train.evaluation import evaluate
+from convlstm_jax.train.loop import FitResult, FitSettings, fit
+from convlstm_jax.train.optimizer import make_optimizer
+from convlstm_jax.train.sharding import check_batch_size, data_mesh
+from convlstm_jax.train.state import init_state
+from convlstm_jax.train.steps import make_eval_step, make_train_step
+from convlstm_jax.train.writers import Writers
+from convlstm_jax.viz.film_strip import film_strip
+from convlstm_jax.viz.gif import gif_bytes
+
+_log = logging.getLogger(__name__)
+
+
+class DivergedError(UserError):
+    """The loss or a gradient became infinite or NaN; the last good step is kept."""
+
+
+def run(config: ConfigDict, *, workdir: Path) -> None:
+    """Trains until the config's last step or an interruption.
+
+    Args:
+        config: the experiment.
+        workdir: folder of the run; where it holds a checkpoint, training resumes.
+
+    Raises:
+        UserError: the data cannot be had, the devices cannot share the batch, or the
+            checkpoint is of another model.
+        DivergedError: the loss or a gradient was not finite.
+    """
+    mesh = data_mesh()
+    check_batch_size("config.train.batch_size", config.train.batch_size, mesh)
+    with logging_to(workdir):
+        sources = build_sources(config)
+        _log.info("data: %s", sources.description)
+        result = _fit(config, sources, workdir)
+        if result.outcome == "diverged":
+            raise DivergedError(
+                f"the loss or its gradient is not finite at step {result.step + 1}: "
+                f"the weights of step {result.step}, the last good one, are kept in "
+                f"{workdir / 'checkpoints'}; a smaller config.optimizer.learning_rate "
+                "or a config.optimizer.clip_norm may help"
+            )
+        if result.outcome == "interrupted":
+            _log.info(
+                "stopped at step %d of %d and saved; the same command with "
+                "--workdir=%s resumes",
+                result.step, config.train.num_steps, workdir,
+            )  # fmt: skip
+            return
+        _log.info("training %s at step %d", result.outcome, result.step)
+        evaluate_run(config, sources, workdir=workdir)
+
+
+def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
+    mesh = data_mesh()
+    task = build_task(config)
+    optimizer_fields = config.optimizer.to_dict()
+    ema_decay = optimizer_fields.pop("ema_decay")
+    optimizer = make_optimizer(
+        **optimizer_fields,
+        num_steps=config.train.num_steps,
+        plateau_window_steps=config.train.eval_every_steps,
+    )
+    eval_step = make_eval_step(task, mesh, with_baselines=False)
+    num_pictures = min(config.train.num_pictures, len(sources.validation))
+
+    def make_batches(start_step: int):
+        return train_batches(
+            sources.train,
+            config.train.batch_size,
+            config.seed,
+            start_step,
+            jax.process_index(),
+            jax.process_count(),
+            config.data.num_workers,
+            config.data.prefetch_batches,
+        )
+
+    def validate(params) -> dict[str, float]:
+        batches = process_eval_batches(
+            sources.validation,
+            eval_batch_size(config, mesh),
+            config.train.num_validation_sequences,
+        )
+        return evaluate(eval_step, params, batches, mesh)["model"]
+
+    def draw(step: int, params, writers: Writers) -> None:
+        if not num_pictures:
+            return
+        clips = example_clips(task, params, sources.validation, num_pictures, mesh)
+        if jax.process_index() == 0:
+            _draw_validation(step, clips, writers, workdir)
+
+    return fit(
+        init_state(
+            task,
+            optimizer,
+            seed=config.seed,
+            frame_shape=frame_shape(config),
+            with_ema=ema_decay > 0,
+            mesh=mesh,
+        ),
+        make_train_step(task, optimizer, mesh, seed=config.seed, ema_decay=ema_decay),
+        make_batches,
+        validate,
+        draw,
+        FitSettings(
+            num_steps=config.train.num_steps,
+            batch_size=config.train.batch_size,
+            eval_every_steps=config.train.eval_every_steps,
+            checkpoint_every_steps=config.train.checkpoint_every_steps,
+            log_every_steps=config.train.log_every_steps,
+            early_stopping_patience=config.train.early_stopping_patience,
+        ),
+        workdir=workdir,
+        mesh=mesh,
+    )
+
+
+def _draw_validation(step: int, clips, writers: Writers, workdir: Path) -> None:
+    """One film strip on disk, and one GIF a clip in TensorBoard: truth | prediction."""
+    inputs, truth, prediction = clips
+    film_strip(
+        workdir / "pictures" / f"validation_{step:07d}.png",
+        inputs[0], truth[0], prediction[0], title=f"step {step}",
+    )  # fmt: skip
+    for index in range(len(inputs)):
+        frames = np.concatenate(
+            [
+                np.concatenate([inputs[index], inputs[index]], axis=2),
+                np.concatenate([truth[index], prediction[index]], axis=2),
+            ]
+        )
+        writers.write_gif(step, f"truth_and_prediction/{index}", gif_bytes(frames, 5))

@@ -1,0 +1,1 @@
+"""Sources of clips and the input pipeline: NumPy in, NumPy out, no JAX."""

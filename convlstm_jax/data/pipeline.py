@@ -1,0 +1,207 @@
+"""The input pipeline: shuffled, sharded, batched and prefetched clips, by Grain."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+
+from convlstm_jax.data.sources import ClipSource
+
+
+class BatchIterator(Protocol):
+    """An iterator over batches that holds threads or processes until closed."""
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Returns itself."""
+        ...
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Returns the next batch."""
+        ...
+
+    def close(self) -> None:
+        """Ends the threads and processes; no batch can be taken afterwards."""
+        ...
+
+
+class _ProcessRows(grain.MapDataset):
+    """The rows of every global batch that belong to one process.
+
+    Process p of n takes rows [p*B/n, (p+1)*B/n), the same ones that a global array
+    sharded over processes puts there, so that the global batch, order included, does
+    not depend on the number of processes.
+    """
+
+    def __init__(
+        self,
+        parent: grain.MapDataset,
+        batch_size: int,
+        process_index: int,
+        process_count: int,
+    ) -> None:
+        super().__init__(parent)
+        self._batch_size = batch_size
+        self._num_rows = batch_size // process_count
+        self._first_row = process_index * self._num_rows
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * self._num_rows
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        step, row = divmod(index, self._num_rows)
+        return self._parent[step * self._batch_size + self._first_row + row]
+
+
+class _PaddedSource:
+    """The first clips of a source, weighted, and repeats of the last to fill up.
+
+    Padding repeats a real clip, because a metric of an artificial one (a blank frame
+    has no correlation) could be NaN, and NaN times weight zero is NaN.
+    """
+
+    def __init__(self, source: ClipSource, num_sequences: int, length: int) -> None:
+        self._source = source
+        self._num_sequences = num_sequences
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        clip = dict(self._source[min(index, self._num_sequences - 1)])
+        clip["weight"] = np.asarray(index < self._num_sequences, np.float32)
+        return clip
+
+
+def _check_batch(batch_size: int, process_index: int, process_count: int) -> None:
+    """Raises a ValueError unless the batch can be split over the processes."""
+    if process_count < 1 or not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process_index is {process_index} of process_count {process_count}, but "
+            "must be in 0 .. process_count - 1."
+        )
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size is {batch_size}, but must be a positive multiple of the "
+            f"number of processes, {process_count}."
+        )
+
+
+def _own_arrays(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies a batch out of the memory shared with a worker, which Grain reclaims."""
+    return {key: np.array(value) for key, value in batch.items()}
+
+
+def _read_ahead(prefetch_batches: int) -> grain.ReadOptions:
+    """One thread that keeps so many batches ready; 0 for none."""
+    # More threads would only wait for each other: making a clip holds Python's lock.
+    return grain.ReadOptions(
+        num_threads=min(1, prefetch_batches), prefetch_buffer_size=prefetch_batches
+    )
+
+
+def train_batches(
+    source: ClipSource,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    prefetch_batches: int = 2,
+) -> BatchIterator:
+    """Endless training batches, shuffled anew each epoch.
+
+    The global batch of a step (this process's rows put after those of the processes
+    before it) depends on the source, the batch size, the seed and the step alone: not
+    on the number of processes or workers, nor on where the run was resumed.
+
+    Args:
+      source: the clips.
+      batch_size: sequences in a global batch, B.
+      seed: seed of the order, 0 <= seed < 2**32.
+      start_step: step whose batch comes first; resuming at k gives the batches that
+        an uninterrupted run gives from step k on, bit for bit.
+      process_index: this process, 0 <= process_index < process_count.
+      process_count: processes that share the global batch.
+      num_workers: processes of this one's own that make batches; 0 makes them in a
+        thread. Workers take seconds to start, and Grain asks two things of a script
+        that uses them: a `__main__` guard, and parsed absl flags (`absl.app.run`, or
+        `absl.flags.FLAGS.mark_as_parsed()`).
+      prefetch_batches: batches kept ready (per worker) while the caller computes.
+
+    Returns:
+      An iterator over {"frames": uint8 [B / process_count, T, H, W, C]} and whatever
+      other keys the source has; call its `close()` when done.
+
+    Raises:
+      ValueError: an argument is out of its range; the message names it.
+    """
+    _check_batch(batch_size, process_index, process_count)
+    for name, value in (
+        ("start_step", start_step),
+        ("num_workers", num_workers),
+        ("prefetch_batches", prefetch_batches),
+    ):
+        if value < 0:
+            raise ValueError(f"{name} is {value}, but must be at least 0.")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}, but must be in 0 .. 2**32 - 1.")
+    clips = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    rows = _ProcessRows(clips, batch_size, process_index, process_count)
+    batches = rows.batch(batch_size // process_count)[start_step:]
+    if num_workers == 0:
+        return iter(batches.to_iter_dataset(_read_ahead(prefetch_batches)))
+    # The workers themselves run ahead by prefetch_batches.
+    options = grain.MultiprocessingOptions(
+        num_workers=num_workers, per_worker_buffer_size=max(1, prefetch_batches)
+    )
+    shared = batches.to_iter_dataset(_read_ahead(0)).mp_prefetch(options)
+    return iter(shared.map(_own_arrays))
+
+
+def eval_batches(
+    source: ClipSource,
+    batch_size: int,
+    num_sequences: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    prefetch_batches: int = 2,
+) -> BatchIterator:
+    """The first clips of a source once, in order, in batches of one shape.
+
+    Args:
+      source: the clips.
+      batch_size: sequences in a global batch, B.
+      num_sequences: how many of the source's clips, at most its length.
+      process_index: this process, 0 <= process_index < process_count.
+      process_count: processes that share the global batch.
+      prefetch_batches: batches kept ready while the caller computes.
+
+    Returns:
+      An iterator over ceil(num_sequences / B) batches
+      {"frames": uint8 [B / process_count, T, H, W, C],
+      "weight": float32 [B / process_count]}; weight 0 marks the padding that fills the
+      last batch up (repeats of the last clip), 1 the rest.
+
+    Raises:
+      ValueError: an argument is out of its range; the message names it.
+    """
+    _check_batch(batch_size, process_index, process_count)
+    if not 1 <= num_sequences <= len(source):
+        raise ValueError(
+            f"num_sequences is {num_sequences}, but the source holds {len(source)}: "
+            f"it must be in 1 .. {len(source)}."
+        )
+    if prefetch_batches < 0:
+        raise ValueError(
+            f"prefetch_batches is {prefetch_batches}, but must be at least 0."
+        )
+    length = -(-num_sequences // batch_size) * batch_size
+    clips = grain.MapDataset.source(_PaddedSource(source, num_sequences, length))
+    rows = _ProcessRows(clips, batch_size, process_index, process_count)
+    batches = rows.batch(batch_size // process_count)
+    return iter(batches.to_iter_dataset(_read_ahead(prefetch_batches)))

@@ -1,0 +1,177 @@
+"""Where clips come from: what a source is, and the named data sets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from convlstm_jax.data.digits import DigitsName, load_digits
+from convlstm_jax.data.moving_mnist import MovingMNIST, MovingMNISTFile
+from convlstm_jax.errors import UserError
+
+# Training seeds are below 2**32, so neither stream can be the training stream.
+_VALIDATION_SEED = 2**63
+_TEST_SEED = 2**63 + 1
+
+
+class ClipSource(Protocol):
+    """A source of clips with random access; what the input pipeline reads.
+
+    A source is deterministic (the same index gives the same clip, in any process) and
+    can be pickled, since worker processes receive a copy of it.
+    """
+
+    def __len__(self) -> int:
+        """Returns the number of clips."""
+        ...
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Returns clip `index` of `len(self)`.
+
+        Returns:
+          {"frames": uint8 [T, H, W, C]}; every clip of a source has the same keys,
+          shapes and types. A source may add keys, such as "label".
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The three splits of a data set.
+
+    Attributes:
+      train: clips to learn from.
+      validation: clips to choose by; the same ones whatever the seed.
+      test: clips to report on; the same ones whatever the seed.
+      description: a sentence or two that tell where the data come from, with any
+        stand-in for the data asked for.
+      digits_source: for moving digits, which digits: "idx", "tfds" or "sklearn".
+      height: frame height H, pixels.
+      width: frame width W, pixels.
+      channels: C.
+    """
+
+    train: ClipSource
+    validation: ClipSource
+    test: ClipSource
+    description: str
+    digits_source: str
+    height: int
+    width: int
+    channels: int
+
+
+def moving_mnist_sources(
+    *,
+    num_frames: int,
+    seed: int,
+    digits: DigitsName = "auto",
+    digits_dir: str = "",
+    tfds_dir: str = "",
+    height: int = 64,
+    width: int = 64,
+    num_digits: int = 2,
+    velocity: float = 0.1,
+    num_train_sequences: int = 10_000_000,
+    num_validation_sequences: int = 1000,
+    num_test_sequences: int = 10_000,
+    test_file: str = "",
+) -> Sources:
+    """Moving MNIST (arXiv:1502.04681), each split from digits of its own.
+
+    Validation and test sequences are fixed: they depend on neither the seed nor their
+    own number (the first ones of a longer split are those of a shorter one).
+
+    Args:
+      num_frames: frames per sequence, input and output together.
+      seed: names the stream of training sequences, 0 <= seed < 2**32.
+      digits: where the digits come from, see `load_digits`.
+      digits_dir: folder of IDX files, see `load_digits`.
+      tfds_dir: cache folder of tensorflow-datasets, see `load_digits`.
+      height: frame height in pixels.
+      width: frame width in pixels.
+      num_digits: digits per sequence.
+      velocity: canvas fractions per frame.
+      num_train_sequences: length of an epoch.
+      num_validation_sequences: length of the validation split.
+      num_test_sequences: length of the test split.
+      test_file: path of the published `mnist_test_seq.npy`; where given, its first
+        `num_test_sequences` sequences are the test split.
+
+    Returns:
+      The splits.
+
+    Raises:
+      UserError: the digits or the test file cannot be read.
+      ValueError: another argument is out of its range; the message names it.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed}, but must be in 0 .. 2**32 - 1.")
+    if test_file and (height, width, num_digits) != (64, 64, 2):
+        raise UserError(
+            f"test_file is {test_file!r}, whose frames are 64x64 with two digits, but "
+            f"height, width and num_digits are {height}, {width} and {num_digits}."
+        )
+    for name, count in (
+        ("num_train_sequences", num_train_sequences),
+        ("num_validation_sequences", num_validation_sequences),
+        ("num_test_sequences", num_test_sequences),
+    ):
+        if count < 1:
+            raise UserError(f"{name} is {count}, but must be at least 1.")
+    digit_set = load_digits(digits, digits_dir, tfds_dir)
+
+    def generated(images: np.ndarray, count: int, seed: int) -> MovingMNIST:
+        return MovingMNIST(
+            images, count, num_frames, height, width, num_digits, velocity, seed
+        )
+
+    train = generated(digit_set.train, num_train_sequences, seed)
+    validation = generated(
+        digit_set.validation, num_validation_sequences, _VALIDATION_SEED
+    )
+    test: ClipSource
+    if test_file:
+        test = MovingMNISTFile(test_file, num_frames, num_test_sequences)
+        test_description = f"test sequences from {test_file}"
+    else:
+        test = generated(digit_set.test, num_test_sequences, _TEST_SEED)
+        test_description = "test sequences generated"
+    return Sources(
+        train=train,
+        validation=validation,
+        test=test,
+        description=(
+            f"Moving MNIST, {num_digits} {'digit' if num_digits == 1 else 'digits'} on "
+            f"{height}x{width}, {test_description}. Digits: {digit_set.description}"
+        ),
+        digits_source=digit_set.source,
+        height=height,
+        width=width,
+        channels=1,
+    )
+
+
+SOURCES: dict[str, Callable[..., Sources]] = {"moving_mnist": moving_mnist_sources}
+"""The data sets by name; each takes num_frames, seed and fields of its own."""
+
+
+def make_sources(name: str, *, num_frames: int, seed: int, **fields: Any) -> Sources:
+    """Opens the data set of a name.
+
+    Args:
+      name: a key of `SOURCES`.
+      num_frames: frames per clip, input and output together.
+      seed: seed of whatever is random in the training split.
+      **fields: the fields of this data set, e.g. those of `moving_mnist_sources`.
+
+    Returns:
+      The splits.
+
+    Raises:
+      UserError: the name is unknown, or the data set objects to a field.
+    """
+    if name not in SOURCES:
+        raise UserError(f"data.name is {name!r}, but must be one of {sorted(SOURCES)}.")
+    return SOURCES[name](num_frames=num_frames, seed=seed, **fields)

@@ -1,0 +1,262 @@
+"""ConvLSTM as Linen modules: the cell, and the cell run over a sequence."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Int
+
+from convlstm_jax.array_types import Carry, Frame, Hidden, HiddenSequence, Video
+from convlstm_jax.ops.gates import ACTIVATIONS, PEEPHOLES, peephole_shape
+from convlstm_jax.ops.sequence import convlstm_sequence
+from convlstm_jax.ops.step import Weights, convlstm_step, state_dtype
+
+IMPLEMENTATIONS = ("fused", "scan")
+
+
+def forget_gate_ones(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+    """Initial bias `[4F]`: one for the forget gate, zero for the others.
+
+    A cell that starts out remembering trains faster (Jozefowicz et al. 2015).
+    """
+    del key
+    features = shape[0] // 4
+    return jnp.zeros(shape, dtype).at[features : 2 * features].set(1)
+
+
+class ConvLSTMCell(nn.RNNCellBase):
+    """One step of a convolutional LSTM with peepholes (arXiv:1506.04214, equation 3).
+
+    Follows Flax's RNN-cell interface, so it works under `nn.scan` and `nn.RNN`.
+    The carry is `(c, h)`, each `[B, H, W, F]`; c is float32 whatever `dtype` is.
+
+    Attributes:
+      features: hidden channels F.
+      input_kernel_size: input-to-state kernel, pixels, odd.
+      recurrent_kernel_size: state-to-state kernel, pixels, odd.
+      peephole: "channel" (one weight per channel), "location" (one per pixel and
+        channel) or "none".
+      activation: "tanh" or "relu", for the candidate and the output.
+      use_bias: whether every gate has a bias.
+      dtype: dtype of the convolutions and of h.
+      param_dtype: dtype of the parameters.
+      kernel_init: initializer of the input kernel.
+      recurrent_kernel_init: initializer of the recurrent kernel.
+      bias_init: initializer of the bias.
+      peephole_init: initializer of the peephole weights.
+
+    Raises:
+      ValueError: at construction, for a value that is not allowed.
+    """
+
+    features: int
+    input_kernel_size: int = 3
+    recurrent_kernel_size: int = 3
+    peephole: str = "channel"
+    activation: str = "tanh"
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    recurrent_kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    bias_init: nn.initializers.Initializer = forget_gate_ones
+    peephole_init: nn.initializers.Initializer = nn.initializers.zeros
+
+    def __post_init__(self):
+        """Refuses what a ConvLSTM cannot be, before any parameter is made."""
+        _require_positive_integer("features", self.features)
+        for name in ("input_kernel_size", "recurrent_kernel_size"):
+            size = getattr(self, name)
+            _require_positive_integer(name, size)
+            if size % 2 == 0:
+                raise ValueError(
+                    f"{name} is {size}: it must be odd, so that the state keeps its "
+                    "size and its place"
+                )
+        _require_choice("peephole", self.peephole, PEEPHOLES)
+        _require_choice("activation", self.activation, tuple(ACTIVATIONS))
+        super().__post_init__()
+
+    @nn.compact
+    def weights(self, input_features: int | None, height: int, width: int) -> Weights:
+        """The cell's parameters, made on first use.
+
+        Args:
+          input_features: input channels C, or `None` for a cell without input.
+          height: H, pixels (location peepholes depend on it).
+          width: W, pixels.
+        """
+
+        def kernel(name, init, size, channels):
+            shape = (size, size, channels, 4 * self.features)
+            return self.param(name, init, shape, self.param_dtype)
+
+        input_kernel = bias = peephole = None
+        if input_features is not None:
+            input_kernel = kernel(
+                "input_kernel", self.kernel_init, self.input_kernel_size, input_features
+            )
+        recurrent_kernel = kernel(
+            "recurrent_kernel",
+            self.recurrent_kernel_init,
+            self.recurrent_kernel_size,
+            self.features,
+        )
+        if self.use_bias:
+            bias = self.param(
+                "bias", self.bias_init, (4 * self.features,), self.param_dtype
+            )
+        shape = peephole_shape(self.peephole, self.features, height, width)
+        if shape is not None:
+            peephole = self.param(
+                "peephole", self.peephole_init, shape, self.param_dtype
+            )
+        return Weights(input_kernel, recurrent_kernel, bias, peephole)
+
+    def __call__(self, carry: Carry, inputs: Frame | None) -> tuple[Carry, Hidden]:
+        """One step: `(c, h)` and a frame `[B, H, W, C]` (or `None`) to `(c, h), h`."""
+        height, width = carry[1].shape[1:3]
+        input_features = None if inputs is None else inputs.shape[-1]
+        weights = self.weights(input_features, height, width)
+        return convlstm_step(
+            weights, carry, inputs, activation=self.activation, dtype=self.dtype
+        )
+
+    @nn.nowrap
+    def initialize_carry(
+        self, rng: Array | None, input_shape: tuple[int, ...]
+    ) -> Carry:
+        """Zeros for inputs of shape `[B, H, W, C]`; `rng` is not used."""
+        del rng
+        shape = (*input_shape[:-1], self.features)
+        return (
+            jnp.zeros(shape, state_dtype(self.dtype)),
+            jnp.zeros(shape, self.dtype),
+        )
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Height, width and channels."""
+        return 3
+
+
+class ConvLSTM(nn.Module):
+    """A `ConvLSTMCell` run over a whole sequence, as `nn.RNN` would run it.
+
+    The two implementations share their parameters and agree, outputs and gradients, to
+    1e-9 in float64; the parameter tree is that of `nn.RNN(cell)`.
+
+    Attributes:
+      cell: the cell.
+      implementation: "fused" (fast, `ops.sequence`) or "scan" (the cell under
+        `nn.scan`, plain autodiff: the reference).
+      reverse: runs from the last valid frame to the first; outputs stay at their
+        frames.
+    """
+
+    cell: ConvLSTMCell
+    implementation: str = "fused"
+    reverse: bool = False
+
+    def __post_init__(self):
+        """Refuses an unknown implementation."""
+        _require_choice("implementation", self.implementation, IMPLEMENTATIONS)
+        super().__post_init__()
+
+    def __call__(
+        self,
+        inputs: Video | None,
+        *,
+        initial_carry: Carry | None = None,
+        seq_lengths: Int[Array, " B"] | None = None,
+        num_steps: int | None = None,
+    ) -> tuple[Carry, HiddenSequence]:
+        """Runs the layer.
+
+        Args:
+          inputs: `[B, T, H, W, C]`; or `None` for a layer without input, which then
+            needs `initial_carry` and `num_steps`.
+          initial_carry: `(c, h)`, each `[B, H, W, F]`; zeros if not given.
+          seq_lengths: valid frames of each clip, `[B]`. After a clip's end its carry
+            stays as it is and its outputs are zero.
+          num_steps: frames to run when there is no input.
+
+        Returns:
+          The final carry and the outputs `[B, T, H, W, F]`.
+
+        Raises:
+          ValueError: no input and no carry or number of steps; input that is not
+            five-dimensional.
+        """
+        if inputs is None:
+            if initial_carry is None or num_steps is None:
+                raise ValueError(
+                    "inputs is None: a layer without input needs initial_carry and "
+                    "num_steps"
+                )
+        else:
+            if inputs.ndim != 5:
+                raise ValueError(
+                    f"inputs has shape {inputs.shape}: it must be [B, T, H, W, C]"
+                )
+            num_steps = inputs.shape[1]
+            if initial_carry is None:
+                shape = (inputs.shape[0], *inputs.shape[2:])
+                initial_carry = self.cell.initialize_carry(None, shape)
+        valid = None
+        if seq_lengths is not None:
+            valid = jnp.arange(num_steps)[None, :] < seq_lengths[:, None]
+        if self.implementation == "scan":
+            return self._scan(inputs, initial_carry, valid, num_steps)
+        height, width = initial_carry[1].shape[1:3]
+        input_features = None if inputs is None else inputs.shape[-1]
+        return convlstm_sequence(
+            self.cell.weights(input_features, height, width),
+            inputs,
+            initial_carry,
+            num_steps=num_steps,
+            activation=self.cell.activation,
+            valid=valid,
+            reverse=self.reverse,
+            dtype=self.cell.dtype,
+        )
+
+    def _scan(self, inputs, initial_carry, valid, num_steps):
+        def step(cell, carry, frame):
+            inputs, valid = frame
+            new_carry, output = cell(carry, inputs)
+            if valid is None:
+                return new_carry, output
+            keep = valid[:, None, None, None]
+            new_carry = tuple(
+                jnp.where(keep, new, old)
+                for new, old in zip(new_carry, carry, strict=True)
+            )
+            return new_carry, jnp.where(keep, output, 0)
+
+        scan = nn.scan(
+            step,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            in_axes=1,
+            out_axes=1,
+            length=num_steps,
+            reverse=self.reverse,
+        )
+        cell_state, hidden = initial_carry
+        carry = (
+            cell_state.astype(state_dtype(self.cell.dtype)),
+            hidden.astype(self.cell.dtype),
+        )
+        return scan(self.cell, carry, (inputs, valid))
+
+
+def _require_positive_integer(name: str, value) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}: it must be an integer of at least 1")
+
+
+def _require_choice(name: str, value, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}: it must be one of {allowed}")

@@ -1,0 +1,71 @@
+"""The fully connected LSTM, as the ConvLSTM of a one-pixel frame."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Int
+
+from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+
+VectorCarry = tuple[Float[Array, "B F"], Float[Array, "B F"]]
+
+
+class FCLSTM(nn.Module):
+    """An LSTM with peepholes over vectors (Graves 2013, arXiv:1308.0850).
+
+    With 1×1 kernels on a 1×1 frame, ConvLSTM's equation is the LSTM's and its
+    convolutions are matrix products, so one op serves both. A peephole per channel is
+    the LSTM's diagonal peephole.
+
+    Attributes:
+      features: hidden units F.
+      peephole: "channel" or "none".
+      activation: "tanh" or "relu".
+      dtype: dtype of the matrix products and of h; c is float32.
+      implementation: "fused" or "scan", see `ConvLSTM`.
+      reverse: runs from the last vector to the first.
+    """
+
+    features: int
+    peephole: str = "channel"
+    activation: str = "tanh"
+    dtype: Any = jnp.float32
+    implementation: str = "fused"
+    reverse: bool = False
+
+    def setup(self):
+        """The ConvLSTM that does the work."""
+        self.lstm = ConvLSTM(
+            ConvLSTMCell(
+                features=self.features,
+                input_kernel_size=1,
+                recurrent_kernel_size=1,
+                peephole=self.peephole,
+                activation=self.activation,
+                dtype=self.dtype,
+            ),
+            implementation=self.implementation,
+            reverse=self.reverse,
+        )
+
+    def __call__(
+        self,
+        inputs: Float[Array, "B T D"] | None,
+        *,
+        initial_carry: VectorCarry | None = None,
+        seq_lengths: Int[Array, " B"] | None = None,
+        num_steps: int | None = None,
+    ) -> tuple[VectorCarry, Float[Array, "B T F"]]:
+        """Runs the layer over `[B, T, D]`; arguments as `ConvLSTM`, without H and W."""
+        carry, outputs = self.lstm(
+            None if inputs is None else inputs[:, :, None, None, :],
+            initial_carry=None
+            if initial_carry is None
+            else tuple(state[:, None, None, :] for state in initial_carry),
+            seq_lengths=seq_lengths,
+            num_steps=num_steps,
+        )
+        cell_state, hidden = carry
+        return (cell_state[:, 0, 0], hidden[:, 0, 0]), outputs[:, :, 0, 0]

@@ -1,0 +1,147 @@
+"""The encoder–forecaster of Shi et al. 2015, convolutional and fully connected.
+
+@inproceedings{shi2015convolutional,
+  title={Convolutional {LSTM} Network: A Machine Learning Approach for Precipitation
+         Nowcasting},
+  author={Shi, Xingjian and Chen, Zhourong and Wang, Hao and Yeung, Dit-Yan and Wong,
+          Wai-kin and Woo, Wang-chun},
+  booktitle={Advances in Neural Information Processing Systems},
+  year={2015}
+}
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from convlstm_jax.array_types import Video
+from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+from convlstm_jax.layers.fc_lstm import FCLSTM
+from convlstm_jax.ops.patches import from_patches, to_patches
+
+
+class EncoderForecaster(nn.Module):
+    """ConvLSTM encoder–forecaster (arXiv:1506.04214, section 3.2).
+
+    Frames are cut into patches. A stack of ConvLSTM layers, the encoder, reads them;
+    each layer's last state starts the layer of the same place in a second stack, the
+    forecaster, whose first layer has no input. A 1×1 convolution over the concatenated
+    hidden states of all forecaster layers gives one logit per pixel and frame. With
+    peepholes per channel and patches of 4×4 the parameter counts are those of the
+    paper's table 1.
+
+    Attributes:
+      features: hidden channels of each layer, encoder and forecaster alike.
+      input_kernel_size: input-to-state kernel, pixels of the patched frame, odd.
+      recurrent_kernel_size: state-to-state kernel, pixels of the patched frame, odd.
+      patch_size: side of a patch, pixels; divides height and width.
+      peephole: "channel", "location" or "none".
+      activation: "tanh" or "relu".
+      dtype: dtype of the convolutions; cell states and logits are float32.
+      implementation: "fused" or "scan", see `ConvLSTM`.
+    """
+
+    features: tuple[int, ...]
+    input_kernel_size: int = 5
+    recurrent_kernel_size: int = 5
+    patch_size: int = 4
+    peephole: str = "channel"
+    activation: str = "tanh"
+    dtype: Any = jnp.float32
+    implementation: str = "fused"
+
+    def _layer(self, features: int, name: str) -> ConvLSTM:
+        cell = ConvLSTMCell(
+            features=features,
+            input_kernel_size=self.input_kernel_size,
+            recurrent_kernel_size=self.recurrent_kernel_size,
+            peephole=self.peephole,
+            activation=self.activation,
+            dtype=self.dtype,
+            name=name,
+        )
+        return ConvLSTM(cell, implementation=self.implementation)
+
+    @nn.compact
+    def __call__(self, inputs: Video, num_frames: int) -> Video:
+        """Forecasts the frames that follow.
+
+        Args:
+          inputs: `[B, T, H, W, C]`, pixels in [0, 1].
+          num_frames: frames to forecast; any number, whatever was trained.
+
+        Returns:
+          Logits `[B, num_frames, H, W, C]` in float32: the forecast is their sigmoid.
+
+        Raises:
+          ValueError: `patch_size` does not divide height and width.
+        """
+        hidden = to_patches(inputs, self.patch_size)
+        depth = hidden.shape[-1]
+        carries = []
+        for index, features in enumerate(self.features):
+            layer = self._layer(features, f"encoder_{index}")
+            carry, hidden = layer(hidden)
+            carries.append(carry)
+        hidden, outputs = None, []
+        for index, features in enumerate(self.features):
+            layer = self._layer(features, f"forecaster_{index}")
+            _, hidden = layer(
+                hidden, initial_carry=carries[index], num_steps=num_frames
+            )
+            outputs.append(hidden)
+        logits = nn.Dense(depth, dtype=self.dtype, name="output")(
+            jnp.concatenate(outputs, axis=-1)
+        )
+        return from_patches(logits, self.patch_size).astype(jnp.float32)
+
+
+class FCLSTMEncoderForecaster(nn.Module):
+    """The paper's fully connected baseline: the same structure over whole frames.
+
+    Every frame is one vector of H·W·C pixels; the output layer reads the last
+    forecaster layer only, which gives table 1's 142,667,776 parameters for 2048-2048
+    on 64×64 frames.
+
+    Attributes:
+      features: hidden units of each layer, encoder and forecaster alike.
+      peephole: "channel" (the LSTM's diagonal peephole) or "none".
+      activation: "tanh" or "relu".
+      dtype: dtype of the matrix products; cell states and logits are float32.
+      implementation: "fused" or "scan", see `ConvLSTM`.
+    """
+
+    features: tuple[int, ...]
+    peephole: str = "channel"
+    activation: str = "tanh"
+    dtype: Any = jnp.float32
+    implementation: str = "fused"
+
+    def _layer(self, features: int, name: str) -> FCLSTM:
+        return FCLSTM(
+            features=features,
+            peephole=self.peephole,
+            activation=self.activation,
+            dtype=self.dtype,
+            implementation=self.implementation,
+            name=name,
+        )
+
+    @nn.compact
+    def __call__(self, inputs: Video, num_frames: int) -> Video:
+        """As `EncoderForecaster`: frames in [0, 1] to logits `[B, T, H, W, C]`."""
+        batch, time, *frame_shape = inputs.shape
+        hidden = inputs.reshape(batch, time, -1)
+        pixels = hidden.shape[-1]
+        carries = []
+        for index, features in enumerate(self.features):
+            carry, hidden = self._layer(features, f"encoder_{index}")(hidden)
+            carries.append(carry)
+        hidden = None
+        for index, features in enumerate(self.features):
+            _, hidden = self._layer(features, f"forecaster_{index}")(
+                hidden, initial_carry=carries[index], num_steps=num_frames
+            )
+        logits = nn.Dense(pixels, dtype=self.dtype, name="output")(hidden)
+        return logits.reshape(batch, num_frames, *frame_shape).astype(jnp.float32)

@@ -1,0 +1,58 @@
+"""Convolutions that keep the frame size, over any number of leading axes."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def same_convolution(
+    inputs: Float[Array, "... H W C"], kernel: Float[Array, "K1 K2 C D"]
+) -> Float[Array, "... H W D"]:
+    """Convolves every frame with zero padding and stride 1.
+
+    Leading axes are merged into one batch, so a whole sequence `[B, T, ...]` is one
+    convolution over B·T frames. B stays the major axis, which keeps a batch that is
+    sharded over devices where it is. A 1×1 kernel is the matrix product it stands for.
+
+    Args:
+      inputs: `[..., H, W, C]`.
+      kernel: `[K, K, C, D]` with odd K, of the same dtype as the inputs.
+
+    Returns:
+      `[..., H, W, D]`.
+    """
+    if kernel.shape[:2] == (1, 1):
+        return jnp.matmul(inputs, kernel[0, 0])
+    *leading, height, width, channels = inputs.shape
+    merged = inputs.reshape(-1, height, width, channels)
+    outputs = lax.conv_general_dilated(
+        merged, kernel, (1, 1), "SAME", dimension_numbers=_DIMENSIONS
+    )
+    return outputs.reshape(*leading, height, width, kernel.shape[-1])
+
+
+def transposed_kernel(
+    kernel: Float[Array, "K1 K2 C D"],
+) -> Float[Array, "K1 K2 D C"]:
+    """The kernel whose `same_convolution` is the adjoint of the given kernel's.
+
+    For odd kernels: flipped in space, with input and output channels swapped.
+    """
+    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+
+
+def kernel_gradient(
+    inputs: Float[Array, "... H W C"],
+    output_gradient: Float[Array, "... H W D"],
+    kernel: Float[Array, "K1 K2 C D"],
+) -> Float[Array, "K1 K2 C D"]:
+    """The gradient of `same_convolution` with respect to its kernel.
+
+    One convolution (or matrix product) over all leading axes at once.
+    """
+    transpose = jax.linear_transpose(lambda k: same_convolution(inputs, k), kernel)
+    (gradient,) = transpose(output_gradient)
+    return gradient

@@ -1,0 +1,43 @@
+"""Frames cut into patches: space to channels and back."""
+
+from convlstm_jax.array_types import Video
+
+
+def to_patches(video: Video, patch_size: int) -> Video:
+    """Turns every P×P patch into the channels of one pixel.
+
+    Args:
+      video: `[B, T, H, W, C]`.
+      patch_size: P, pixels; divides H and W.
+
+    Returns:
+      `[B, T, H/P, W/P, P·P·C]`; channel index = (row in patch, column, channel).
+
+    Raises:
+      ValueError: P does not divide H and W.
+    """
+    batch, time, height, width, channels = video.shape
+    if patch_size < 1 or height % patch_size or width % patch_size:
+        raise ValueError(
+            f"patch_size is {patch_size}: it must divide the frame's height and width, "
+            f"{height}×{width} pixels"
+        )
+    rows, columns = height // patch_size, width // patch_size
+    patches = video.reshape(
+        batch, time, rows, patch_size, columns, patch_size, channels
+    )
+    return patches.swapaxes(3, 4).reshape(
+        batch, time, rows, columns, patch_size * patch_size * channels
+    )
+
+
+def from_patches(patches: Video, patch_size: int) -> Video:
+    """The inverse of `to_patches`: `[B, T, H/P, W/P, P·P·C]` to `[B, T, H, W, C]`."""
+    batch, time, rows, columns, depth = patches.shape
+    channels = depth // (patch_size * patch_size)
+    video = patches.reshape(
+        batch, time, rows, columns, patch_size, patch_size, channels
+    )
+    return video.swapaxes(3, 4).reshape(
+        batch, time, rows * patch_size, columns * patch_size, channels
+    )

@@ -1,0 +1,71 @@
+"""Everything a training step changes."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.train.sharding import replicated
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What a checkpoint holds and a step maps to its successor.
+
+    Attributes:
+      step: steps taken, int32.
+      params: the model's parameters.
+      opt_state: the optimizer's state.
+      ema_params: exponential moving average of the parameters, or `None`.
+      finite: false once a loss or gradient was not finite; the state then stays that
+        of the last good step.
+    """
+
+    step: Array
+    params: Any
+    opt_state: optax.OptState
+    ema_params: Any
+    finite: Array
+
+    @property
+    def eval_params(self) -> Any:
+        """The parameters to evaluate and predict with: the average if there is one."""
+        return self.params if self.ema_params is None else self.ema_params
+
+
+def init_state(
+    task: ForecastTask,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    frame_shape: tuple[int, int, int],
+    with_ema: bool,
+    mesh: Mesh,
+) -> TrainState:
+    """Step 0, on every device of the mesh.
+
+    Args:
+      task: gives the parameters' shapes.
+      optimizer: gives its own state.
+      seed: of the parameters' initial values.
+      frame_shape: `(H, W, C)`.
+      with_ema: whether an average of the parameters is kept.
+      mesh: devices; the state is replicated over them.
+    """
+
+    def init(key):
+        params = task.init(key, frame_shape)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=optimizer.init(params),
+            ema_params=jax.tree.map(jnp.copy, params) if with_ema else None,
+            finite=jnp.ones((), bool),
+        )
+
+    return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))

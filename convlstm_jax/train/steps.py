@@ -1,0 +1,117 @@
+"""The pure, jitted steps: one of training, one of evaluation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from convlstm_jax.metrics.accumulate import batch_sums, frame_metrics
+from convlstm_jax.metrics.baselines import BASELINES
+
+from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.tasks.losses import LOSSES
+from convlstm_jax.train.sharding import batch_sharded, replicated
+from convlstm_jax.train.state import TrainState
+
+Batch = dict[str, Array]
+
+
+def make_train_step(
+    task: ForecastTask,
+    optimizer: optax.GradientTransformationExtraArgs,
+    mesh: Mesh,
+    *,
+    seed: int,
+    ema_decay: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+    """The training step, jitted over a mesh; it consumes (donates) the state.
+
+    The loss is the mean over the global batch, so the number of devices does not
+    change it. The step's randomness is derived from `seed` and the step number: a
+    resumed run draws what the uninterrupted one would have drawn. A step whose loss or
+    gradients are not finite leaves the state as it was and marks it.
+
+    Args:
+      task: gives the loss.
+      optimizer: from `make_optimizer`.
+      mesh: devices; the batch is divided over them.
+      seed: of the step's randomness.
+      ema_decay: decay of the parameters' moving average, if the state keeps one.
+
+    Returns:
+      A function (state, batch) → (state, {"loss", "gradient_norm", "finite"}).
+    """
+
+    def train_step(state: TrainState, batch: Batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def mean_loss(params):
+            losses, _ = task.loss_fn(params, batch, key)
+            return losses.mean()
+
+        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+        norm = optax.global_norm(gradients)
+        finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(
+            gradients, state.opt_state, state.params, value=loss
+        )
+        params = optax.apply_updates(state.params, updates)
+        ema_params = state.ema_params
+        if ema_params is not None:
+            ema_params = optax.incremental_update(params, ema_params, 1 - ema_decay)
+        new = TrainState(state.step + 1, params, opt_state, ema_params, finite)
+        kept = state.replace(finite=finite)  # type: ignore[attr-defined]
+        state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
+        return state, {"loss": loss, "gradient_norm": norm, "finite": finite}
+
+    return jax.jit(
+        train_step,
+        in_shardings=(replicated(mesh), batch_sharded(mesh)),
+        out_shardings=replicated(mesh),
+        donate_argnums=0,
+    )
+
+
+def make_eval_step(
+    task: ForecastTask, mesh: Mesh, *, with_baselines: bool
+) -> Callable[[Any, Batch], dict[str, Any]]:
+    """The evaluation step, jitted over a mesh: sums over one batch, per lead time.
+
+    Args:
+      task: gives predictions and the loss.
+      mesh: devices; the batch is divided over them.
+      with_baselines: the form of a final evaluation, which scores the baselines of
+        `metrics.baselines` too; without them it is that of a validation, and the
+        model's metrics include the training loss, the same for every lead time.
+
+    Returns:
+      A function (params, {"frames", "weight"}) → {contender: sums}, with "model" among
+      the contenders.
+    """
+
+    def eval_step(params, batch: Batch):
+        inputs, target = task.split(batch["frames"])
+        steps = task.num_output_frames
+        logits = task.logits(params, inputs, steps)
+        metrics = frame_metrics(jax.nn.sigmoid(logits), target, logits=logits)
+        contenders = {"model": metrics}
+        if not with_baselines:
+            loss = LOSSES[task.loss](logits, target)
+            metrics["loss"] = jnp.broadcast_to(loss[:, None], (loss.shape[0], steps))
+        else:
+            for name, baseline in BASELINES.items():
+                contenders[name] = frame_metrics(baseline(inputs, steps), target)
+        return {
+            name: batch_sums(values, batch["weight"])
+            for name, values in contenders.items()
+        }
+
+    return jax.jit(
+        eval_step,
+        in_shardings=(replicated(mesh), batch_sharded(mesh)),
+        out_shardings=replicated(mesh),
+    )

@@ -1,0 +1,1 @@
+"""Pictures, animations, curves and the report, from NumPy arrays (no JAX)."""

@@ -1,0 +1,127 @@
+"""Writes one clip to a file; the suffix chooses the format."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.viz.atomic_file import atomic_file
+from convlstm_jax.viz.film_strip import clip_strip
+from convlstm_jax.viz.gif import check_speed, gif_bytes
+from convlstm_jax.viz.pixels import check_scale, enlarge, to_pixels
+
+OUTPUT_SUFFIXES = (".npy", ".gif", ".mp4", ".png")
+
+
+def validate_output_path(path: str | Path) -> Path:
+    """Checks that a clip can be written here, before any work begins.
+
+    Args:
+      path: The file to write later. Nothing is written or made now.
+
+    Returns:
+      The path as a `Path`.
+
+    Raises:
+      UserError: The suffix stands for no format that `write_clip` knows, or the path is
+        a folder or leads through a file.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in OUTPUT_SUFFIXES:
+        raise UserError(
+            f"'{path}' has the suffix '{path.suffix}', but a clip is written to one of "
+            f"{', '.join(OUTPUT_SUFFIXES)}."
+        )
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder, but must be the name of a file.")
+    for parent in path.parents:
+        if parent.exists():
+            if not parent.is_dir():
+                raise UserError(
+                    f"'{path}' cannot be written because '{parent}' is a file, but "
+                    "must be a folder."
+                )
+            break
+    return path
+
+
+def write_clip(
+    path: str | Path,
+    frames: np.ndarray,
+    frames_per_second: float = 10,
+    scale: int = 1,
+) -> None:
+    """Writes a clip whole or not at all; missing folders are made.
+
+    By suffix:
+
+    - `.npy`: the frames exactly as given, as float32; speed and scale do not apply.
+    - `.gif`: loops forever and keeps all T frames, see `gif_bytes`; grey is exact to
+      eight bits.
+    - `.mp4`: H.264 in yuv420p, which every player shows. Lossy: the mean error of grey
+      frames is below one of 256 levels, with more at sharp edges; colour has half the
+      resolution. The format needs even sizes: where H or W (times scale) is odd, the
+      last row or column is repeated once, and the file stays that much larger.
+    - `.png`: a film strip of all frames, numbered from 1, in rows of ten; speed does
+      not apply, and frames are enlarged at least by `scale`.
+
+    In all but `.npy` values outside [0, 1] are clipped, NaN is drawn as 0, and of
+    frames with neither one nor three channels the first is drawn.
+
+    Args:
+      path: File to write, with one of these suffixes.
+      frames: [T, H, W, C] or [T, H, W], floats in [0, 1].
+      frames_per_second: Playing speed, 0.1 to 1000.
+      scale: Whole factor by which every pixel is repeated along H and W.
+
+    Raises:
+      UserError: Suffix, shape, speed or scale is not as above, or the file system
+        refuses the file.
+    """
+    path = validate_output_path(path)
+    frames = np.asarray(frames)
+    pixels = to_pixels(frames)
+    check_speed(frames_per_second)
+    check_scale(scale)
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        longer = max(pixels.shape[1:3])
+        clip_strip(path, frames, frame_size=max(112, longer * scale))
+    elif suffix == ".npy":
+        with atomic_file(path) as partial, partial.open("wb") as file:
+            np.save(file, frames.astype(np.float32), allow_pickle=False)
+    elif suffix == ".gif":
+        content = gif_bytes(frames, frames_per_second, scale)
+        with atomic_file(path) as partial:
+            partial.write_bytes(content)
+    else:
+        _write_mp4(path, enlarge(pixels, scale), frames_per_second)
+
+
+def _write_mp4(path: Path, pixels: np.ndarray, frames_per_second: float) -> None:
+    height, width = pixels.shape[1:3]
+    padding = ((0, 0), (0, height % 2), (0, width % 2), (0, 0))
+    pixels = np.pad(pixels, padding, mode="edge")
+    rate = Fraction(frames_per_second).limit_denominator(1001)
+    try:
+        with atomic_file(path) as partial, av.open(str(partial), "w") as container:
+            stream = container.add_stream("h264", rate=rate)
+            stream.height, stream.width = pixels.shape[1:3]
+            stream.pix_fmt = "yuv420p"
+            # Quality 10 of 0..51: sharp edges on black show coarser settings at once.
+            stream.options = {"crf": "10"}
+            for frame in pixels:
+                if frame.shape[-1] == 1:
+                    picture = av.VideoFrame.from_ndarray(frame[..., 0], format="gray")
+                else:
+                    picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+    except av.FFmpegError as error:
+        raise UserError(
+            f"'{path}' cannot be encoded as H.264 at {pixels.shape[2]}x"
+            f"{pixels.shape[1]} pixels ({error.strerror}); choose another suffix: "
+            f"{', '.join(OUTPUT_SUFFIXES)}."
+        ) from error

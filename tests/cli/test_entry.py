@@ -1,0 +1,287 @@
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from configs import base
+from convlstm_jax.cli import entry, flags, process, workdir
+from convlstm_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CONFIG = f"--config={ROOT / 'configs' / 'moving_mnist.py'}:quick"
+
+
+@pytest.fixture(autouse=True)
+def lone_process(monkeypatch, tmp_path):
+    """Each test works in a folder of its own and leaves this process as it is."""
+    monkeypatch.setattr(process, "set_up", lambda: (0, 1))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Puts a recorder in the place of each mode; returns what the modes were given."""
+    calls = []
+
+    def replace(mode):
+        def run(config, **arguments):
+            calls.append((mode, config, arguments))
+
+        module = types.ModuleType(mode)
+        module.run = run
+        monkeypatch.setitem(sys.modules, f"convlstm_jax.cli.{mode}", module)
+        # `from convlstm_jax.cli import mode` looks at the package first.
+        monkeypatch.setattr(f"convlstm_jax.cli.{mode}", module, raising=False)
+
+    for mode in flags.MODES:
+        replace(mode)
+    return calls
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    folder = tmp_path / "trained"
+    (folder / "checkpoints" / "100").mkdir(parents=True)
+    workdir.save_config(folder, base.get_config())
+    return folder
+
+
+def main(*arguments):
+    return entry.main(["main.py", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to do: run `python main.py --config"),
+        (["--mdoe=train"], "unknown flag --mdoe (did you mean --mode?)"),
+        ([CONFIG, "extra"], "'extra' is not a flag"),
+        ([CONFIG, "--mode=trian"], "--mode=trian is unknown"),
+        ([CONFIG.replace("quick", "quik")], "unknown preset 'quik'"),
+        ([CONFIG.replace("mnist", "mnits")], "which does not exist"),
+        ([CONFIG, "--config.model.nam=x"], "unknown flag --config.model.nam"),
+        ([CONFIG, "--config.train.batch_size=x"], "config.train.batch_size is 'x'"),
+        ([CONFIG, "--config.train.batch_size=-3"], "config.train.batch_size is -3"),
+        ([CONFIG, "--config.train.batch_size="], "config.train.batch_size is ''"),
+        ([CONFIG, "--config.model.features=()"], "config.model.features is ()"),
+        (["--workdir=gone"], "--workdir=gone does not exist"),
+        (["--mode=describe", "--workdir=gone"], "--workdir=gone does not exist"),
+        (
+            ["--mode=describe", "--workdir=gone", CONFIG],
+            "--workdir=gone does not exist",
+        ),
+        (["--mode=evaluate", "--workdir=gone"], "--workdir=gone does not exist"),
+        (["--mode=predict"], "--mode=predict needs --workdir, --input and --output"),
+        ([CONFIG, "--workdir=/dev/null"], "--workdir=/dev/null is a file"),
+        ([CONFIG, "--input=x", "--mode=evaluate"], "3 things on the command line"),
+    ],
+)
+def test_mistakes_end_with_code_2_and_a_sentence(calls, capsys, arguments, message):
+    assert main(*arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert message in output.err
+    assert "Traceback" not in output.err
+    assert calls == []
+    if not output.err.startswith("error: 3"):
+        assert output.err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_help(capsys):
+    assert main("--help") == 0
+    output = capsys.readouterr()
+    assert output.out == flags.HELP
+    assert output.err == ""
+
+
+def test_train_makes_a_folder_with_the_config_and_names_it_first_and_last(
+    calls, capsys
+):
+    assert main(CONFIG, "--config.train.num_steps=7") == 0
+    [(mode, config, arguments)] = calls
+    assert mode == "train"
+    assert config.train.num_steps == 7
+    assert config.is_locked
+    [folder] = Path("runs").iterdir()
+    assert folder.name.startswith("moving_mnist-quick-")
+    assert arguments == {"workdir": folder}
+    assert workdir.load_config(folder).to_dict() == config.to_dict()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"workdir: {folder}"] * 2
+
+
+def test_a_note_of_the_config_is_printed(calls, capsys):
+    assert main(CONFIG, "--config.note=mind the gap") == 0
+    assert "note: mind the gap\n" in capsys.readouterr().out
+    assert main(CONFIG, "--config.note=mind the gap", "--mode=describe") == 0
+    assert "note: mind the gap\n" in capsys.readouterr().out
+
+
+def test_train_resumes_where_the_config_agrees(calls, capsys):
+    assert main(CONFIG, "--workdir=w") == 0
+    assert main(CONFIG, "--workdir=w", "--config.train.num_steps=2000") == 0
+    assert workdir.load_config(Path("w")).train.num_steps == 2000
+    assert main("--workdir=w", "--config.eval.num_sequences=5") == 0
+    config = calls[-1][1]
+    assert config.train.num_steps == 2000
+    assert config.eval.num_sequences == 5
+    assert calls[-1][2] == {"workdir": Path("w")}
+    capsys.readouterr()
+    assert main(CONFIG, "--workdir=w", "--config.seed=3") == 2
+    assert "config.seed is 0 there and 3 here" in capsys.readouterr().err
+    assert workdir.load_config(Path("w")).seed == 0
+    assert len(calls) == 3
+
+
+def test_the_workdir_is_named_after_an_interruption_too(calls, capsys, monkeypatch):
+    def interrupt(config, *, workdir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["convlstm_jax.cli.train"], "run", interrupt)
+    assert main(CONFIG, "--workdir=w") == 130
+    output = capsys.readouterr()
+    assert output.out == "workdir: w\nworkdir: w\n"
+    assert output.err == ""
+
+
+def test_evaluate_works_with_the_saved_config(calls, run_folder):
+    assert main("--mode=evaluate", f"--workdir={run_folder}") == 0
+    assert (
+        main(
+            "--mode=evaluate",
+            f"--workdir={run_folder}",
+            "--config.eval.num_sequences=100",
+        )
+        == 0
+    )
+    (_, plain, arguments), (_, changed, _) = calls
+    assert arguments == {"workdir": run_folder}
+    assert plain.to_dict() == base.get_config().to_dict()
+    assert changed.eval.num_sequences == 100
+    # Evaluating changes nothing that is saved.
+    assert workdir.load_config(run_folder).eval.num_sequences == 10_000
+
+
+def test_evaluate_refuses_another_config_or_model(calls, run_folder, capsys):
+    command = ["--mode=evaluate", f"--workdir={run_folder}"]
+    assert main(*command, CONFIG) == 2
+    assert "config.model.features is (128, 64, 64) there" in capsys.readouterr().err
+    assert main(*command, "--config.model.features=8") == 2
+    assert "cannot be changed: config.model.features" in capsys.readouterr().err
+    assert calls == []
+    assert main(*command, f"--config={ROOT / 'configs' / 'base.py'}") == 0
+
+
+def test_predict_gets_its_paths(calls, run_folder, tmp_path):
+    clip = tmp_path / "clip.gif"
+    clip.touch()
+    command = [
+        "--mode=predict",
+        f"--workdir={run_folder}",
+        f"--input={clip}",
+        "--output=o.gif",
+    ]
+    assert main(*command) == 0
+    assert main(*command, "--num_frames=30") == 0
+    paths = {
+        "workdir": run_folder,
+        "input_path": clip,
+        "output_path": Path("o.gif"),
+    }
+    assert calls[0][0] == "predict"
+    assert calls[0][2] == {**paths, "num_frames": None}
+    assert calls[1][2] == {**paths, "num_frames": 30}
+
+
+def test_evaluate_needs_checkpoints_and_describe_does_not(calls, tmp_path, capsys):
+    workdir.save_config(tmp_path, base.get_config())
+    assert main("--mode=evaluate", f"--workdir={tmp_path}") == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+    assert main("--mode=describe", f"--workdir={tmp_path}") == 0
+    assert main("--mode=describe", CONFIG) == 0
+    assert [arguments for _, _, arguments in calls] == [
+        {"workdir": tmp_path},
+        {"workdir": None},
+    ]
+
+
+def test_a_saved_config_that_was_spoilt_is_told(calls, run_folder, capsys):
+    path = run_folder / "config.json"
+    path.write_text(path.read_text().replace('"seed"', '"sed"'))
+    assert main("--mode=evaluate", f"--workdir={run_folder}", "--config.seed=1") == 2
+    error = capsys.readouterr().err
+    assert "config.sed is not a field of the config (did you mean config.seed?)" in (
+        error
+    )
+
+
+def test_several_processes_need_a_workdir_and_the_first_alone_speaks(
+    calls, capsys, monkeypatch
+):
+    monkeypatch.setattr(process, "set_up", lambda: (1, 2))
+    assert main(CONFIG) == 2
+    assert "training in 2 processes needs --workdir" in capsys.readouterr().err
+    assert main(CONFIG, "--workdir=w") == 0
+    assert capsys.readouterr().out == ""
+    assert not Path("w/config.json").exists()
+    assert len(calls) == 1
+
+
+def test_errors_of_the_user_inside_a_mode_are_told_and_bugs_keep_their_traceback(
+    calls, capsys, monkeypatch
+):
+    def fail_with(error):
+        def run(config, **_):
+            raise error
+
+        monkeypatch.setattr(sys.modules["convlstm_jax.cli.describe"], "run", run)
+
+    fail_with(UserError("the file 'a' is empty"))
+    assert main("--mode=describe", CONFIG) == 2
+    assert capsys.readouterr().err == "error: the file 'a' is empty\n"
+    fail_with(ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        main("--mode=describe", CONFIG)
+    fail_with(KeyboardInterrupt())
+    assert main("--mode=describe", CONFIG) == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "start"),
+    [
+        ([], 2, "error: nothing to do"),
+        (["--config.trian.num_steps=3"], 2, "error: unknown flag"),
+        (["--help"], 0, ""),
+        ([CONFIG, "--config.train.batch_size=0"], 2, "error: config.train.batch_size"),
+    ],
+)
+def test_the_program_itself(tmp_path, arguments, code, start):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(start)
+    assert done.stderr.count("\n") == (1 if start else 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_typo_is_answered_before_jax_is_imported(tmp_path):
+    code = (
+        "import sys; from convlstm_jax.cli.entry import main; "
+        "main(['main.py', *sys.argv[1:]]); assert 'jax' not in sys.modules"
+    )
+    for arguments in (["--mdoe=x"], [CONFIG, "--config.seed=x"]):
+        subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )

@@ -1,0 +1,163 @@
+from pathlib import Path
+
+import pytest
+
+from convlstm_jax.cli import flags
+from convlstm_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config=f.py:quick", "--mode=describe", "--config.model.features=64,32"],
+        [
+            "--config",
+            "f.py:quick",
+            "--mode",
+            "describe",
+            "--config.model.features",
+            "64,32",
+        ],
+        ["-config=f.py:quick", "-mode=describe", "-config.model.features=64,32"],
+        [
+            "--config=g.py",
+            "--mode=train",
+            "--config.model.features=1",
+            "--config=f.py:quick",
+            "--mode=describe",
+            "--config.model.features=64,32",
+        ],
+    ],
+)
+def test_the_syntax_of_absl_is_understood_and_the_last_value_wins(arguments):
+    assert flags.parse(arguments) == flags.Command(
+        mode="describe", config="f.py:quick", overrides={"model.features": "64,32"}
+    )
+
+
+def test_defaults():
+    assert flags.parse(["--config=f.py"]) == flags.Command(config="f.py")
+
+
+def test_negative_numbers_are_values_and_fields_may_be_empty():
+    command = flags.parse(
+        ["--config=f.py", "--config.seed", "-5", "--config.data.test_file="]
+    )
+    assert command.overrides == {"seed": "-5", "data.test_file": ""}
+
+
+def test_predict_takes_its_paths(tmp_path):
+    command = flags.parse(
+        [
+            "--mode=predict",
+            f"--workdir={tmp_path}",
+            f"--input={tmp_path}",
+            "--output=~/next.gif",
+            "--num_frames=3",
+        ]
+    )
+    assert command == flags.Command(
+        mode="predict",
+        workdir=tmp_path,
+        input=tmp_path,
+        output=Path.home() / "next.gif",
+        num_frames=3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "nothing to do: run `python main.py --config=configs/moving_mnist.py`"),
+        ("--confg=f.py", "unknown flag --confg (did you mean --config?)"),
+        ("--config=f.py --zzzz=1", "unknown flag --zzzz, see --help"),
+        (
+            "--config=f.py --config.trian.batch_size=3",
+            "unknown flag --config.trian.batch_size (did you mean "
+            "--config.train.batch_size?)",
+        ),
+        (
+            "--config=f.py --learning_rate=3",
+            "unknown flag --learning_rate (did you mean "
+            "--config.optimizer.learning_rate?)",
+        ),
+        (
+            "--config=f.py --config.model=3",
+            "--config.model is a section of the config: set its fields one by one, as "
+            "in --config.model.name=...",
+        ),
+        (
+            "--config=f.py --mode=trian",
+            "--mode=trian is unknown: it must be one of train, evaluate, predict, "
+            "describe (did you mean train?)",
+        ),
+        ("--config=f.py train", "'train' is not a flag: values follow their flag"),
+        ("--config=f.py --", "unknown flag --, see --help"),
+        ("--config=", "--config needs a value, as in --config=..."),
+        ("--config --mode=train", "--config needs a value, as in --config=..."),
+        ("--config=f.py --config.seed", "--config.seed needs a value"),
+        ("--mode=train", "--mode=train needs --config, as in --config=configs/"),
+        ("--mode=describe", "--mode=describe needs --config, as in --config=configs/"),
+        ("--mode=evaluate", "--mode=evaluate needs --workdir"),
+        (
+            "--mode=predict",
+            "--mode=predict needs --workdir, --input and --output",
+        ),
+        (
+            "--mode=predict --workdir=w --output=o",
+            "--mode=predict needs --input",
+        ),
+        (
+            "--mode=predict --workdir=w --output=o --input=/no/such/file",
+            "--input=/no/such/file does not exist: it must be a file or a folder of",
+        ),
+        (
+            "--config=f.py --num_frames=3",
+            "--num_frames makes no sense with --mode=train: it belongs to "
+            "--mode=predict",
+        ),
+        (
+            "--config=f.py --mode=evaluate --workdir=w --output=o",
+            "--output makes no sense with --mode=evaluate",
+        ),
+        *(
+            (
+                f"--mode=predict --workdir=w --input=/ --output=o --num_frames={text}",
+                f"--num_frames={text} is wrong: it must be an integer of at least 1",
+            )
+            for text in ("0", "-2", "1.5", "many")
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(line, message):
+    with pytest.raises(UserError) as caught:
+        flags.parse(line.split())
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_mistakes_are_told_at_once():
+    with pytest.raises(UserError) as caught:
+        flags.parse(["--mdoe=train", "extra", "--num_frames=0"])
+    header, *problems = str(caught.value).split("\n")
+    assert header == "4 things on the command line are wrong:"
+    assert [problem.strip().split()[0] for problem in problems] == [
+        "unknown",
+        "'extra'",
+        "--num_frames",
+        "--num_frames=0",
+    ]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help", "-help", "--helpfull"])
+def test_help_is_asked_for(flag):
+    assert flags.asks_for_help(["--config=x", flag])
+    assert not flags.asks_for_help(["--config=x"])
+
+
+def test_the_help_names_every_flag_and_mode():
+    for name in ("config", "mode", "workdir", "input", "output", "num_frames", "help"):
+        assert f"  --{name}" in flags.HELP
+    for mode in flags.MODES:
+        assert mode in flags.HELP
+    assert max(len(line) for line in flags.HELP.splitlines()) <= 88

@@ -1,0 +1,214 @@
+import pytest
+
+from configs import base
+from convlstm_jax.cli.rules import Choice, Integer, Integers, Number, Text
+from convlstm_jax.cli.validate import RULES, find_problems, leaves, validate
+from convlstm_jax.errors import UserError
+
+
+def config_with(**fields):
+    """The base config with some fields changed, `__` standing for the dot."""
+    config = base.get_config().unlock()
+    with config.ignore_type():
+        for name, value in fields.items():
+            *sections, last = name.split("__")
+            section = config
+            for part in sections:
+                section = section[part]
+            section[last] = value
+    return config
+
+
+def refused_value(rule):
+    """A value a rule does not allow, together with the end of the message."""
+    match rule:
+        case Integer() | Number():
+            return "many"
+        case Choice():
+            return "neither"
+        case Integers():
+            return ()
+        case Text():
+            return 3
+    raise AssertionError(rule)
+
+
+@pytest.fixture(autouse=True)
+def no_mnist_folder(monkeypatch):
+    monkeypatch.delenv("CONVLSTM_MNIST_DIR", raising=False)
+
+
+@pytest.mark.parametrize("path", RULES)
+def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
+    value = refused_value(RULES[path])
+    config = config_with(**{path.replace(".", "__"): value})
+    with pytest.raises(UserError) as caught:
+        validate(config)
+    message = str(caught.value)
+    assert message.startswith(f"config.{path} is {value!r}: it must be ")
+    assert RULES[path].allowed in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"train__batch_size": -3},
+            "config.train.batch_size is -3: it must be an integer of at least 1",
+        ),
+        (
+            {"model__recurrent_kernel_size": 4},
+            "config.model.recurrent_kernel_size is 4: it must be an odd integer from 1 "
+            "to 63",
+        ),
+        (
+            {"model__name": "fc_lst"},
+            "config.model.name is 'fc_lst': it must be one of 'encoder_forecaster', "
+            "'fc_lstm' (did you mean fc_lstm?)",
+        ),
+        (
+            {"model__features": (64, 0)},
+            "config.model.features is (64, 0): it must be a tuple of one or more "
+            "integers of at least 1, such as (128,64,64)",
+        ),
+        (
+            {"optimizer__learning_rate": 0.0},
+            "config.optimizer.learning_rate is 0.0: it must be a finite number above 0",
+        ),
+        (
+            {"optimizer__ema_decay": 1.0},
+            "config.optimizer.ema_decay is 1.0: it must be a finite number of at least "
+            "0 and below 1",
+        ),
+        (
+            {"data__height": 66},
+            "config.data.height is 66: it must be a multiple of "
+            "config.model.patch_size, which is 4",
+        ),
+        (
+            {"data__width": 65},
+            "config.data.width is 65: it must be a multiple of "
+            "config.model.patch_size, which is 4",
+        ),
+        (
+            {"data__height": 24},
+            "config.data.height is 24: it must be an integer of at least 28, the size "
+            "of a digit in pixels",
+        ),
+        (
+            {"eval__num_sequences": 20_000},
+            "config.eval.num_sequences is 20000: it must be at most "
+            "config.data.num_test_sequences, which is 10000",
+        ),
+        (
+            {"train__num_validation_sequences": 1001},
+            "config.train.num_validation_sequences is 1001: it must be at most "
+            "config.data.num_validation_sequences, which is 1000",
+        ),
+        (
+            {"optimizer__warmup_steps": 100, "train__num_steps": 100},
+            "config.optimizer.warmup_steps is 100: it must be less than "
+            "config.train.num_steps, which is 100",
+        ),
+        (
+            {"data__num_train_sequences": 15},
+            "config.train.batch_size is 16: it must be at most "
+            "config.data.num_train_sequences, which is 15",
+        ),
+        (
+            {"data__digits": "idx"},
+            "config.data.digits_dir is '': it must be the folder that holds the IDX "
+            "files of MNIST, as config.data.digits is 'idx' and the environment "
+            "variable CONVLSTM_MNIST_DIR is not set",
+        ),
+        (
+            {"data__digits_dir": "/no/such/folder"},
+            "config.data.digits_dir is '/no/such/folder': it must be an existing "
+            "folder that holds the IDX files of MNIST",
+        ),
+        (
+            {"data__test_file": "/no/such/file.npy"},
+            "config.data.test_file is '/no/such/file.npy': it must be an existing file "
+            "in the format of mnist_test_seq.npy, or ''",
+        ),
+        (
+            {"model__name": "fc_lstm", "model__peephole": "location"},
+            "config.model.peephole is 'location': it must be 'channel' or 'none' with "
+            "config.model.name='fc_lstm', whose layers have no locations",
+        ),
+        (
+            {"optimizer__name": "adam", "optimizer__weight_decay": 0.1},
+            "config.optimizer.weight_decay is 0.1: it must be 0 with "
+            "config.optimizer.name='adam', as 'adamw' alone decays weights",
+        ),
+    ],
+)
+def test_messages(fields, message):
+    with pytest.raises(UserError) as caught:
+        validate(config_with(**fields))
+    assert str(caught.value) == message
+
+
+def test_the_official_test_file_fixes_size_length_and_digits(tmp_path):
+    file = tmp_path / "mnist_test_seq.npy"
+    file.touch()
+    validate(config_with(data__test_file=str(file)))
+    for fields, message in (
+        ({"data__height": 128}, "height and config.data.width are 128 and 64: both"),
+        ({"task__num_output_frames": 11}, "are 10 and 11: together they must be at"),
+        ({"data__num_digits": 3}, "config.data.num_digits is 3: it must be 2 with"),
+    ):
+        with pytest.raises(UserError, match=message):
+            validate(config_with(data__test_file=str(file), **fields))
+
+
+def test_what_looks_odd_but_is_right(tmp_path, monkeypatch):
+    validate(config_with(data__height=128, data__width=32, model__patch_size=1))
+    validate(config_with(optimizer__name="adamw", optimizer__weight_decay=0.1))
+    validate(config_with(optimizer__learning_rate=1))
+    validate(config_with(data__digits="idx", data__digits_dir=str(tmp_path)))
+    monkeypatch.setenv("CONVLSTM_MNIST_DIR", str(tmp_path))
+    validate(config_with(data__digits="idx"))
+
+
+def test_all_problems_are_told_at_once():
+    config = config_with(
+        train__batch_size=0, model__name="x", data__height=66, model__fetures=(3,)
+    )
+    with pytest.raises(UserError) as caught:
+        validate(config)
+    header, *problems = str(caught.value).split("\n")
+    assert header == "4 things in the config are wrong:"
+    assert [problem.split()[0] for problem in problems] == [
+        "config.model.fetures",
+        "config.model.name",
+        "config.train.batch_size",
+        "config.data.height",
+    ]
+
+
+def test_unknown_and_missing_fields_are_named():
+    config = config_with(model__fetures=(3,))
+    del config.model["features"]
+    assert find_problems(config) == [
+        "config.model.fetures is not a field of the config (did you mean "
+        "config.model.features?)",
+        "config.model.features is missing: it must be a tuple of one or more integers "
+        "of at least 1, such as (128,64,64)",
+    ]
+
+
+def test_conditions_wait_until_their_fields_are_right():
+    problems = find_problems(config_with(model__patch_size=0))
+    assert problems == [
+        "config.model.patch_size is 0: it must be an integer of at least 1"
+    ]
+
+
+def test_leaves_are_dotted_paths():
+    assert leaves({"a": 1, "b": {"c": (2,), "d": {"e": 3}}}) == {
+        "a": 1,
+        "b.c": (2,),
+        "b.d.e": 3,
+    }

@@ -1,0 +1,240 @@
+"""Moving MNIST against a slow, plain generator of the published rule."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from convlstm_jax.data.moving_mnist import (
+    MovingMNIST,
+    MovingMNISTFile,
+    uniform_draws,
+)
+from convlstm_jax.errors import UserError
+
+
+def random_digits(count=7, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 28, 28), np.uint8)
+
+
+def reference_sequence(
+    digits, seed, index, num_frames, height, width, num_digits, velocity
+):
+    """Frame by frame and pixel by pixel, as section 3.2 of arXiv:1502.04681 says."""
+    draws = uniform_draws(seed, index, 4 * num_digits)
+    frames = np.zeros((num_frames, height, width, 1), np.uint8)
+    for number in range(num_digits):
+        choice, y, x, turn = draws[4 * number : 4 * number + 4]
+        digit = digits[math.floor(choice * len(digits))]
+        velocity_y = velocity * math.sin(2 * math.pi * turn)
+        velocity_x = velocity * math.cos(2 * math.pi * turn)
+        for t in range(num_frames):
+            y += velocity_y
+            x += velocity_x
+            if y <= 0 or y >= 1:
+                y = min(max(y, 0.0), 1.0)
+                velocity_y = -velocity_y
+            if x <= 0 or x >= 1:
+                x = min(max(x, 0.0), 1.0)
+                velocity_x = -velocity_x
+            top, left = int((height - 28) * y), int((width - 28) * x)
+            for row in range(28):
+                for column in range(28):
+                    pixel = frames[t, top + row, left + column]
+                    pixel[0] = max(pixel[0], digit[row, column])
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "height", "width", "num_digits", "velocity"),
+    [
+        (20, 64, 64, 2, 0.1),
+        (12, 40, 71, 3, 0.37),
+        (5, 28, 64, 1, 1.0),
+        (1, 28, 28, 2, 0.1),
+    ],
+)
+def test_frames_equal_the_plain_generator(
+    num_frames, height, width, num_digits, velocity
+):
+    digits = random_digits()
+    source = MovingMNIST(
+        digits, 10**7, num_frames, height, width, num_digits, velocity, seed=3
+    )
+    for index in (0, 1, 9_999_999):
+        expected = reference_sequence(
+            digits, 3, index, num_frames, height, width, num_digits, velocity
+        )
+        frames = source[index]["frames"]
+        assert frames.dtype == np.uint8
+        np.testing.assert_array_equal(frames, expected)
+
+
+def test_a_digit_is_set_onto_the_wall_and_turns_back():
+    """Followed through a lone digit: each coordinate moves on a line between walls."""
+    digit = np.full((1, 28, 28), 255, np.uint8)
+    source = MovingMNIST(digit, 50, 40, num_digits=1, velocity=0.25)
+    walls = 0
+    for index in range(50):
+        frames = source[index]["frames"][..., 0]
+        tops = np.array([np.argmax(frame.any(axis=1)) for frame in frames])
+        assert tops.min() >= 0 and tops.max() <= 36
+        steps = np.diff(tops)
+        for t in range(len(steps) - 1):
+            if steps[t] * steps[t + 1] < 0:
+                assert tops[t + 1] in (0, 36)
+                walls += 1
+    assert walls > 20
+
+
+def test_draws_are_the_published_splitmix64_and_uniform():
+    # Known answer of SplitMix64: from state 0 the first outputs are these.
+    from convlstm_jax.data import moving_mnist
+
+    gamma, mask = 0x9E3779B97F4A7C15, 2**64 - 1
+    assert moving_mnist._mix(gamma) == 0xE220A8397B1DCDAF
+    assert moving_mnist._mix(2 * gamma & mask) == 0x6E789E6AA1B965F4
+    draws = np.array([uniform_draws(5, index, 4) for index in range(5000)])
+    assert draws.min() >= 0 and draws.max() < 1
+    np.testing.assert_allclose(draws.mean(axis=0), 0.5, atol=0.02)
+    np.testing.assert_allclose(draws.var(axis=0), 1 / 12, atol=0.005)
+    correlation = np.corrcoef(np.concatenate([draws[:-1], draws[1:]], axis=1).T)
+    assert np.abs(correlation - np.eye(8)).max() < 0.06
+
+
+def test_the_stream_does_not_change_between_versions():
+    """The fixed splits must stay what they are: a change here breaks comparisons."""
+    assert uniform_draws(0, 0, 2) == [0.33805245419550545, 0.2691302712263999]
+    assert uniform_draws(2**63 + 1, 9999, 1) == [0.2060084242578435]
+
+
+def test_sequences_depend_on_seed_and_index_alone():
+    digits = random_digits()
+    source = MovingMNIST(digits, 100, 4, seed=1)
+    again = pickle.loads(pickle.dumps(MovingMNIST(digits, 10, 6, seed=1)))
+    other = MovingMNIST(digits, 100, 4, seed=2)
+    for index in (9, 0, 9):
+        frames = source[index]["frames"]
+        np.testing.assert_array_equal(frames, again[index]["frames"][:4])
+        assert not np.array_equal(frames, other[index]["frames"])
+    assert not np.array_equal(source[0]["frames"], source[1]["frames"])
+
+
+def test_every_digit_is_used():
+    digits = np.zeros((5, 28, 28), np.uint8)
+    digits[:] = np.arange(1, 6)[:, None, None]
+    source = MovingMNIST(digits, 100, 1, num_digits=1)
+    counts = np.bincount([clip["frames"].max() for clip in source], minlength=6)
+    assert counts[0] == 0 and (counts[1:] >= 8).all()
+
+
+def test_length_and_range():
+    source = MovingMNIST(random_digits(), 3, 2)
+    assert len(source) == 3
+    assert len(list(source)) == 3
+    for index in (3, -1):
+        with pytest.raises(IndexError, match="holds 3 sequences"):
+            source[index]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"height": 27}, "height is 27, but must be at least 28"),
+        ({"width": 20}, "width is 20, but must be at least 28"),
+        ({"num_digits": 0}, "num_digits is 0"),
+        ({"num_frames": 0}, "num_frames is 0"),
+        ({"num_sequences": 0}, "num_sequences is 0"),
+        ({"velocity": 0.0}, "velocity is 0.0, but must be above 0 and at most 1"),
+        ({"velocity": 1.5}, "velocity is 1.5"),
+        ({"velocity": float("nan")}, "velocity is nan"),
+        ({"seed": -1}, "seed is -1"),
+        ({"digits": np.zeros((2, 27, 28), np.uint8)}, r"uint8 \[2, 27, 28\]"),
+        ({"digits": np.zeros((2, 28, 28), np.float32)}, "digits is float32"),
+        ({"digits": np.zeros((0, 28, 28), np.uint8)}, "N of at least 1"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong, message):
+    arguments = {"digits": random_digits(), "num_sequences": 5, "num_frames": 3}
+    with pytest.raises(ValueError, match=message):
+        MovingMNIST(**(arguments | wrong))
+
+
+@pytest.fixture
+def published_file(tmp_path):
+    array = np.random.default_rng(1).integers(0, 256, (20, 6, 64, 64), np.uint8)
+    np.save(tmp_path / "mnist_test_seq.npy", array)
+    return tmp_path / "mnist_test_seq.npy", array
+
+
+def test_published_file_is_read_time_first(published_file):
+    path, array = published_file
+    source = MovingMNISTFile(path, 15)
+    assert len(source) == 6
+    assert isinstance(source._array, np.memmap)
+    frames = source[4]["frames"]
+    assert type(frames) is np.ndarray
+    assert frames.shape == (15, 64, 64, 1) and frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames[..., 0], array[:15, 4])
+    assert len(MovingMNISTFile(path, 20, 5)) == 5
+    with pytest.raises(IndexError, match="holds 6 sequences"):
+        source[6]
+
+
+def test_published_file_pickles_by_path(published_file):
+    source = MovingMNISTFile(published_file[0], 20)
+    pickled = pickle.dumps(source)
+    assert len(pickled) < 1000
+    np.testing.assert_array_equal(
+        pickle.loads(pickled)[3]["frames"], source[3]["frames"]
+    )
+
+
+def test_published_file_asked_for_too_much(published_file):
+    path = published_file[0]
+    with pytest.raises(UserError, match=r"21 frames .*mnist_test_seq.npy, .* 1 to 20"):
+        MovingMNISTFile(path, 21)
+    with pytest.raises(UserError, match="7 sequences are asked"):
+        MovingMNISTFile(path, 20, 7)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((6, 20, 64, 64), np.uint8),
+        np.zeros((20, 6, 64, 64), np.float32),
+        np.zeros((20, 6, 32, 64), np.uint8),
+        np.zeros((20, 64, 64), np.uint8),
+    ],
+)
+def test_another_array_is_refused(tmp_path, array):
+    path = tmp_path / "clips.npy"
+    np.save(path, array)
+    with pytest.raises(
+        UserError, match=rf"clips.npy holds {array.dtype} .*\[20, 10000, 64, 64\]"
+    ):
+        MovingMNISTFile(path, 20)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x93NUMPY\x01", b"no array at all"])
+def test_an_unreadable_file_is_named(tmp_path, content):
+    path = tmp_path / "clips.npy"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"clips.npy cannot be read .* is expected"):
+        MovingMNISTFile(path, 20)
+
+
+def test_a_file_cut_short_is_named(published_file):
+    path = published_file[0]
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="cannot be read"):
+        MovingMNISTFile(path, 20)
+
+
+def test_an_archive_is_named(tmp_path):
+    path = tmp_path / "clips.npz"
+    np.savez(path, a=np.zeros(3))
+    with pytest.raises(UserError, match="is an archive"):
+        MovingMNISTFile(path, 20)

@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.metrics.frames import matched_frames
+from convlstm_jax.metrics.pixel import absolute_error, psnr_db, squared_error
+
+
+def random_clips(shape=(2, 3, 5, 7, 2), seed=0):
+    generator = np.random.default_rng(seed)
+    return generator.random(shape), generator.random(shape)
+
+
+@pytest.mark.parametrize("metric", [squared_error, absolute_error, psnr_db])
+def test_random_clips_agree_with_numpy(metric):
+    prediction, target = random_clips()
+    expected = np.empty((2, 3))
+    for b in range(2):
+        for t in range(3):
+            error = prediction[b, t] - target[b, t]
+            expected[b, t] = {
+                squared_error: np.sum(error**2),
+                absolute_error: np.sum(np.abs(error)),
+                psnr_db: 20 * np.log10(1 / np.sqrt(np.mean(error**2))),
+            }[metric]
+    found = jax.jit(metric)(jnp.float32(prediction), jnp.float32(target))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with jax.enable_x64(True):
+        found = metric(jnp.asarray(prediction), jnp.asarray(target))
+        assert found.dtype == jnp.float64
+        np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_hand_computed_table():
+    # One clip, three frames of 1×2 pixels with one channel.
+    target = jnp.asarray([[[0.0, 1.0]], [[0.5, 0.5]], [[0.25, 1.0]]])[None, ..., None]
+    prediction = jnp.asarray([[[0.0, 1.0]], [[0.0, 1.0]], [[0.75, 1.0]]])[
+        None, ..., None
+    ]
+    np.testing.assert_allclose(squared_error(prediction, target), [[0, 0.5, 0.25]])
+    np.testing.assert_allclose(absolute_error(prediction, target), [[0, 1.0, 0.5]])
+    np.testing.assert_allclose(
+        psnr_db(prediction, target), [[100, 6.0206, 9.0309]], rtol=1e-5
+    )
+
+
+def test_bfloat16_is_summed_in_float32():
+    prediction = jnp.full((1, 1, 64, 64, 1), 1.0, jnp.bfloat16)
+    found = absolute_error(prediction, jnp.zeros_like(prediction))
+    assert found.dtype == jnp.float32
+    assert found[0, 0] == 4096.0
+
+
+def test_clips_that_cannot_be_compared():
+    clip = jnp.ones((1, 2, 3, 4, 1))
+    with pytest.raises(ValueError, match=r"prediction has shape \(1, 1, 3, 4, 1\)"):
+        squared_error(clip[:, :1], clip)
+    with pytest.raises(ValueError, match="prediction and target have 4 dimensions"):
+        squared_error(clip[0], clip[0])
+    with pytest.raises(ValueError, match="target has dtype uint8"):
+        squared_error(clip, jnp.asarray(clip, jnp.uint8))
+    with pytest.raises(ValueError, match=r"logits has shape \(1, 1, 3, 4, 1\)"):
+        matched_frames(clip[:, :1], clip, name="logits")
