@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -126,9 +127,9 @@ def load_params(
 def example_clips(
     task: ForecastTask, params: Any, source: ClipSource, count: int, mesh: Mesh
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs, truth and prediction of a source's first clips, each `[N, T, H, W, C]`."""
+    """Inputs, truth and prediction of the first clips, each `[N, T, H, W, C]`."""
     frames = np.stack([source[index]["frames"] for index in range(count)])
-    inputs, truth = jax.device_get(task.split(frames))
+    inputs, truth = jax.device_get(task.split(jnp.asarray(frames)))
 
     def predict(params, inputs):
         return task.predict(params, inputs, task.num_output_frames)

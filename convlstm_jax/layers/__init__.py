@@ -1,0 +1,1 @@
+"""Linen modules around the recurrent ops."""

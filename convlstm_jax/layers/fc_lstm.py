@@ -59,11 +59,13 @@ class FCLSTM(nn.Module):
         num_steps: int | None = None,
     ) -> tuple[VectorCarry, Float[Array, "B T F"]]:
         """Runs the layer over `[B, T, D]`; arguments as `ConvLSTM`, without H and W."""
+        frame_carry = None
+        if initial_carry is not None:
+            c, h = initial_carry
+            frame_carry = (c[:, None, None, :], h[:, None, None, :])
         carry, outputs = self.lstm(
             None if inputs is None else inputs[:, :, None, None, :],
-            initial_carry=None
-            if initial_carry is None
-            else tuple(state[:, None, None, :] for state in initial_carry),
+            initial_carry=frame_carry,
             seq_lengths=seq_lengths,
             num_steps=num_steps,
         )

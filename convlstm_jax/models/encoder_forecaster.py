@@ -14,6 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import Array
 
 from convlstm_jax.array_types import Video
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
@@ -84,13 +85,14 @@ class EncoderForecaster(nn.Module):
             layer = self._layer(features, f"encoder_{index}")
             carry, hidden = layer(hidden)
             carries.append(carry)
-        hidden, outputs = None, []
+        outputs: list[Array] = []
+        forecast: Array | None = None
         for index, features in enumerate(self.features):
             layer = self._layer(features, f"forecaster_{index}")
-            _, hidden = layer(
-                hidden, initial_carry=carries[index], num_steps=num_frames
+            _, forecast = layer(
+                forecast, initial_carry=carries[index], num_steps=num_frames
             )
-            outputs.append(hidden)
+            outputs.append(forecast)
         logits = nn.Dense(depth, dtype=self.dtype, name="output")(
             jnp.concatenate(outputs, axis=-1)
         )
@@ -138,10 +140,10 @@ class FCLSTMEncoderForecaster(nn.Module):
         for index, features in enumerate(self.features):
             carry, hidden = self._layer(features, f"encoder_{index}")(hidden)
             carries.append(carry)
-        hidden = None
+        forecast: Array | None = None
         for index, features in enumerate(self.features):
-            _, hidden = self._layer(features, f"forecaster_{index}")(
-                hidden, initial_carry=carries[index], num_steps=num_frames
+            _, forecast = self._layer(features, f"forecaster_{index}")(
+                forecast, initial_carry=carries[index], num_steps=num_frames
             )
-        logits = nn.Dense(pixels, dtype=self.dtype, name="output")(hidden)
+        logits = nn.Dense(pixels, dtype=self.dtype, name="output")(forecast)
         return logits.reshape(batch, num_frames, *frame_shape).astype(jnp.float32)

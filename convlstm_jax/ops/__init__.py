@@ -1,0 +1,1 @@
+"""Pure functions: gates, convolutions, one step, a whole sequence."""

@@ -38,9 +38,9 @@ class Activation(NamedTuple):
 
 ACTIVATIONS = {
     "tanh": Activation(jnp.tanh, lambda output: 1 - output * output),
-    "relu": Activation(
-        lambda x: jnp.maximum(x, 0), lambda output: (output > 0).astype(output.dtype)
-    ),
+    # Not `jnp.maximum`, whose derivative at 0 is one half: a state that starts from zero
+    # stays exactly there while its candidate is negative.
+    "relu": Activation(jax.nn.relu, lambda output: (output > 0).astype(output.dtype)),
 }
 
 
@@ -92,7 +92,7 @@ def frame_peepholes(peephole: Array | None, dtype) -> tuple[Array, Array, Array]
 
 
 def update_state(
-    pre_activations: tuple[Array, Array, Array, Array],
+    pre_activations: tuple[Array, ...],
     cell_state: Hidden,
     peepholes: tuple[Array, Array, Array] | None,
     activation: str,

@@ -128,7 +128,7 @@ def _forward(settings, weights, inputs, carry, valid, keep_residuals):
 
     def step(state, t):
         cell_state, hidden, stored = state
-        z = split_gates(same_convolution(hidden, kernel))
+        z: tuple[Array, ...] = split_gates(same_convolution(hidden, kernel))
         if input_gates is not None:
             z = tuple(a + _frame(b, t) for a, b in zip(z, input_gates, strict=True))
         elif bias is not None:
@@ -191,7 +191,7 @@ def _sequence_backward(settings, saved, gradients):
             keep = _valid_frame(valid, t)
             cell_gradient = jnp.where(keep, cell_gradient, 0)
             hidden_gradient = jnp.where(keep, hidden_gradient, 0)
-        dz, cell_gradient = update_state_gradient(
+        gate_gradients, cell_gradient = update_state_gradient(
             cell_gradient,
             hidden_gradient,
             Gates(*(_frame(gate, t) for gate in residuals.gates)),
@@ -200,7 +200,7 @@ def _sequence_backward(settings, saved, gradients):
             peepholes,
             settings.activation,
         )
-        dz = jnp.concatenate(dz, axis=-1).astype(dtype)
+        dz = jnp.concatenate(gate_gradients, axis=-1).astype(dtype)
         hidden_gradient = same_convolution(dz, kernel)
         if valid is not None:
             cell_gradient = jnp.where(keep, cell_gradient, kept_cell_gradient)

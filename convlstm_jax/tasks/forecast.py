@@ -52,7 +52,7 @@ class ForecastTask:
         end = self.num_input_frames + self.num_output_frames
         return video[:, : self.num_input_frames], video[:, self.num_input_frames : end]
 
-    def logits(self, params: Parameters, inputs: Video, num_frames: int) -> Video:
+    def logits(self, params: Parameters, inputs: Video, num_frames: int) -> Any:
         """Logits of the `num_frames` frames that follow `inputs`."""
         return self.model.apply({"params": params}, inputs, num_frames)
 

@@ -1,0 +1,1 @@
+"""State, steps, the loop, checkpoints and logs."""

@@ -4,11 +4,11 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -27,6 +27,18 @@ _log = logging.getLogger(__name__)
 # Steps handed to the device before the result of an earlier one is read: enough to keep
 # it busy, few enough to notice Ctrl-C and NaN at once.
 _STEPS_IN_FLIGHT = 2
+
+
+class Batches(Protocol):
+    """An iterator over batches that holds threads or processes until closed."""
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """Returns the next batch."""
+        ...
+
+    def close(self) -> None:
+        """Ends the threads and processes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class _Meter:
 def fit(
     state: TrainState,
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
-    make_batches: Callable[[int], Iterator[Mapping[str, np.ndarray]]],
+    make_batches: Callable[[int], Batches],
     validate: Callable[[Any], dict[str, float]],
     draw: Callable[[int, Any, Writers], None],
     settings: FitSettings,
@@ -165,12 +177,12 @@ class _Run:
         state: TrainState,
         start: int,
         train_step: Callable,
-        batches: Iterator,
+        batches: Batches,
         interrupts: Interrupts,
         mesh: Mesh,
     ) -> FitResult:
         settings = self._settings
-        in_flight: deque = deque()
+        in_flight: deque[tuple[int, dict[str, Any]]] = deque()
         if self._should_stop():
             return FitResult("stopped early", start)
         with tqdm(
@@ -191,7 +203,7 @@ class _Run:
                 stops = interrupts.requested
                 drains = evaluates or saves or stops
                 while len(in_flight) > (0 if drains else _STEPS_IN_FLIGHT):
-                    if not self._read(*in_flight.popleft(), bar):
+                    if not self._read(*in_flight.popleft(), bar=bar):
                         return self._diverged(state)
                 if evaluates:
                     self._evaluate(step, state)

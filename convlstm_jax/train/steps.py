@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 
 from convlstm_jax.metrics.accumulate import batch_sums, frame_metrics
 from convlstm_jax.metrics.baselines import BASELINES
-
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.tasks.losses import LOSSES
 from convlstm_jax.train.sharding import batch_sharded, replicated
