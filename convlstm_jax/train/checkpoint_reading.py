@@ -242,7 +242,8 @@ def _placed_like(template: Any, array: np.ndarray) -> Any:
         return type(template)(array.item())
     if isinstance(template, (np.ndarray, np.generic)):
         return array
-    if template.sharding is None:
+    if template.sharding is None or not getattr(template, "committed", True):
+        # An array that JAX may move to where the others are stays one.
         return jax.device_put(array)
     # Each process fills its own devices, also where others are out of its reach.
     return jax.make_array_from_callback(

@@ -53,7 +53,7 @@ def make_train_step(
             return losses.mean()
 
         loss, gradients = jax.value_and_grad(mean_loss)(state.params)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(
             gradients, state.opt_state, state.params, value=loss

@@ -49,7 +49,9 @@ CASES = (
     Case("9x9 on a smaller frame", kernels=(3, 9), shape=(2, 2, 4, 3)),
     Case("9x9 and 7x7", peephole="location", kernels=(9, 7), shape=(1, 3, 2, 5)),
     Case("one frame", kernels=(5, 5), shape=(2, 1, 3, 4)),
-    Case("one frame, reverse, no input", shape=(2, 1, 3, 4), inputs=False, reverse=True),
+    Case(
+        "one frame, reverse, no input", shape=(2, 1, 3, 4), inputs=False, reverse=True
+    ),
     Case("reverse", kernels=(5, 3), reverse=True, shape=(2, 4, 3, 4)),
     Case("lengths", lengths=(0, 4, 2), shape=(3, 4, 3, 4)),
     Case(

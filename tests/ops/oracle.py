@@ -79,6 +79,7 @@ def sequence(layer, inputs, carry, num_steps, activation, valid=None, reverse=Fa
     """
     batch, height, width, features = carry[1].shape
     outputs = np.zeros((batch, num_steps, height, width, features))
+    layer, inputs = Layer(*map(_array, layer)), _array(inputs)
     cell_states, hiddens = np.array(carry[0]), np.array(carry[1])
     for clip in range(batch):
         frames = [t for t in range(num_steps) if valid is None or valid[clip, t]]
@@ -89,3 +90,7 @@ def sequence(layer, inputs, carry, num_steps, activation, valid=None, reverse=Fa
             outputs[clip, t] = h
         cell_states[clip], hiddens[clip] = c, h
     return (cell_states, hiddens), outputs
+
+
+def _array(value):
+    return None if value is None else np.asarray(value, np.float64)

@@ -6,13 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from convlstm_jax.ops.sequence import convlstm_sequence
 from convlstm_jax.ops.step import Weights
 from tests.ops import oracle
-from tests.ops.cases import CASES, draw, scan_of_steps
+from tests.ops.cases import CASES, Case, draw, scan_of_steps
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
+
+# Compiling is what these tests take their time for; the numbers do not depend on it.
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 def settings(case, dtype=jnp.float64):
@@ -52,7 +58,7 @@ def test_oracle_scan_and_fused_sequence_agree(case):
     generator = np.random.default_rng(7)
     cotangent = jax.tree.map(lambda x: generator.normal(size=x.shape), expected)
 
-    @jax.jit
+    @fast_jit
     def both(arguments, cotangent):
         results = []
         for function in (scan_of_steps, convlstm_sequence):
@@ -71,3 +77,147 @@ def test_oracle_scan_and_fused_sequence_agree(case):
     assert_trees_close(fused_gradients, scanned_gradients, **TOLERANCE)
     if any(case.lengths or (1,)) and case.inputs:
         assert all(np.abs(g).max() > 1e-3 for g in jax.tree.leaves(fused_gradients))
+
+
+def case_named(name):
+    (case,) = (case for case in CASES if case.name == name)
+    return case
+
+
+@pytest.mark.parametrize(
+    "name", ["location peephole", "lengths, reverse, location", "no input"]
+)
+def test_gradients_equal_finite_differences(name):
+    case = case_named(name)
+    function = functools.partial(convlstm_sequence, **settings(case))
+    with jax.enable_x64(True):
+        check_grads(
+            jax.jit(function), as_jax(draw(case)), order=1, modes=["rev"], rtol=1e-5
+        )
+
+
+def test_frames_in_the_middle_may_be_invalid():
+    """A clip with holes is the clip without these frames."""
+    case = Case("holes", shape=(2, 5, 3, 4))
+    arguments = draw(case)
+    valid = np.array([[0, 1, 0, 0, 1], [1, 0, 1, 1, 0]], bool)
+    with jax.enable_x64(True):
+        for reverse in (False, True):
+            expected = oracle.sequence(*arguments, 5, "tanh", valid, reverse)
+            function = functools.partial(
+                convlstm_sequence, valid=valid, reverse=reverse, dtype=jnp.float64
+            )
+            assert_trees_close(
+                fast_jit(function)(*as_jax(arguments)), expected, **TOLERANCE
+            )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_sequence_may_be_cut_and_the_carry_handed_on(reverse):
+    case = Case("cut", shape=(2, 4, 3, 4), kernels=(3, 5))
+    with jax.enable_x64(True):
+        weights, inputs, carry = as_jax(draw(case))
+        run = fast_jit(
+            functools.partial(convlstm_sequence, reverse=reverse, dtype=jnp.float64)
+        )
+        whole = run(weights, inputs, carry)
+        parts = [inputs[:, :2], inputs[:, 2:]]
+        outputs = [None, None]
+        for part in (1, 0) if reverse else (0, 1):
+            carry, outputs[part] = run(weights, parts[part], carry)
+        joined = (carry, jnp.concatenate(outputs, axis=1))
+        assert_trees_close(joined, whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_no_output_depends_on_a_frame_not_yet_read(reverse):
+    case = Case("future", shape=(2, 5, 3, 4))
+    weights, inputs, carry = as_jax(draw(case), jnp.float32)
+    run = fast_jit(functools.partial(convlstm_sequence, reverse=reverse))
+    disturbed = run(weights, inputs.at[:, 2].add(1), carry)[1]
+    changed = np.asarray(run(weights, inputs, carry)[1] != disturbed).any((0, 2, 3, 4))
+    expected = [True] * 3 + [False] * 2 if reverse else [False] * 2 + [True] * 3
+    assert changed.tolist() == expected
+
+
+def test_shifted_frames_give_shifted_outputs_in_the_interior():
+    """Without location peepholes nothing but the border knows where it is."""
+    case = Case("shift", shape=(1, 2, 13, 14), kernels=(3, 3))
+    down, right = 2, -1
+    with jax.enable_x64(True):
+        weights, inputs, carry = as_jax(draw(case))
+
+        def roll(x):
+            return jnp.roll(x, (down, right), axis=(-3, -2))
+
+        run = fast_jit(functools.partial(convlstm_sequence, dtype=jnp.float64))
+        outputs = run(weights, inputs, carry)[1]
+        shifted = run(weights, roll(inputs), jax.tree.map(roll, carry))[1]
+    # Frame 2 sees 1 pixel of its input, and 2 of what came before.
+    margin = max(down, -right) + 2
+    inside = (..., slice(margin, -margin), slice(margin, -margin), slice(None))
+    np.testing.assert_allclose(
+        roll(outputs)[inside], shifted[inside], rtol=1e-12, atol=1e-12
+    )
+    assert np.abs(roll(outputs) - shifted).max() > 1e-3  # at the border
+
+
+@pytest.mark.parametrize("peephole", ["channel", "location"])
+def test_bfloat16_keeps_states_and_gradients_in_float32(peephole):
+    """Eight bits of mantissa: outputs to 0.03, gradients to 5 % of their norm."""
+    case = Case("bfloat16", peephole=peephole, shape=(2, 4, 4, 5))
+    arguments = as_jax(draw(case), jnp.float32)
+
+    @fast_jit
+    def run(arguments):
+        results = []
+        for function, dtype in (
+            (convlstm_sequence, jnp.float32),
+            (convlstm_sequence, jnp.bfloat16),
+            (scan_of_steps, jnp.bfloat16),
+        ):
+            weights, inputs, carry = arguments
+            carry = (carry[0], carry[1].astype(dtype))
+            function = functools.partial(function, **settings(case, dtype))
+            result, pull_back = jax.vjp(function, weights, inputs, carry)
+            ones = jax.tree.map(lambda x: jnp.sin(x + 1).astype(x.dtype), result)
+            results.append((result, pull_back(ones)))
+        return results
+
+    single, half, scanned = run(arguments)
+    (cell_state, hidden), outputs = half[0]
+    assert cell_state.dtype == jnp.float32
+    assert hidden.dtype == outputs.dtype == jnp.bfloat16
+    for result in (half, scanned):
+        weights, inputs, _ = result[1]
+        assert {leaf.dtype for leaf in jax.tree.leaves((weights, inputs))} == {
+            jnp.dtype(jnp.float32)
+        }
+        as_float = jax.tree.map(lambda x: np.asarray(x, np.float32), result)
+        assert_trees_close(as_float[0], single[0], rtol=0, atol=0.03)
+        for found, expected in zip(
+            jax.tree.leaves(as_float[1]), jax.tree.leaves(single[1]), strict=True
+        ):
+            error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+            assert error < 0.05
+
+
+def test_no_silent_promotion_in_float32():
+    case = case_named("lengths, reverse, location")
+    function = functools.partial(convlstm_sequence, **settings(case, jnp.float32))
+
+    def total(arguments):
+        carry, outputs = function(*arguments)
+        return outputs.sum() + carry[0].sum()
+
+    with jax.numpy_dtype_promotion("strict"):
+        gradients = jax.eval_shape(jax.grad(total), as_jax(draw(case), jnp.float32))
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {
+        jnp.dtype(jnp.float32)
+    }
+
+
+def test_a_length_is_needed():
+    weights, _, carry = as_jax(draw(case_named("no input")), jnp.float32)
+    with pytest.raises(ValueError, match="num_steps is None: without inputs it must"):
+        convlstm_sequence(weights, None, carry)

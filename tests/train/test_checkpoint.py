@@ -64,6 +64,8 @@ def assert_same(tree, expected):
         jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True
     ):
         assert type(leaf) is type(wanted)
+        if isinstance(leaf, jax.Array):
+            assert leaf.committed == wanted.committed
         array, wanted = np.asarray(leaf), np.asarray(wanted)
         assert (array.dtype, array.shape) == (wanted.dtype, wanted.shape)
         assert array.tobytes() == wanted.tobytes()

@@ -1,0 +1,321 @@
+"""The cell and the layer: one set of parameters, three ways to run them."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell, forget_gate_ones
+from tests.ops import oracle
+
+BATCH, STEPS, HEIGHT, WIDTH, CHANNELS, FEATURES = 3, 4, 3, 5, 2, 3
+SHAPE = (BATCH, STEPS, HEIGHT, WIDTH, CHANNELS)
+STATE = (BATCH, HEIGHT, WIDTH, FEATURES)
+DOUBLE = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+IMPLEMENTATIONS = ("fused", "scan")
+
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def make_cell(**fields):
+    fields = {"input_kernel_size": 3, "recurrent_kernel_size": 5, **fields}
+    return ConvLSTMCell(FEATURES, **fields)
+
+
+def normal(shape, seed=0, dtype=np.float64):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def random_like(shapes, dtype=np.float64):
+    """Random distinct weights in place of a tree's own."""
+    generator = np.random.default_rng(5)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.4 * generator.normal(size=leaf.shape), dtype), shapes
+    )
+
+
+def parameter_shapes(module, *arguments, **keywords):
+    init = functools.partial(module.init, **keywords)
+    return jax.eval_shape(init, jax.random.key(0), *arguments)
+
+
+def assert_trees_close(found, expected, tolerance=1e-9):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance),
+        found,
+        expected,
+    )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_every_way_to_run_gives_the_same_outputs_and_gradients(reverse):
+    """`nn.RNN`, `nn.scan`, fused and the oracle, from one tree of parameters."""
+    cell = make_cell(**DOUBLE)
+    layers = [ConvLSTM(cell, name, reverse) for name in IMPLEMENTATIONS]
+    rnn = nn.RNN(cell, return_carry=True, reverse=reverse, keep_order=True)
+    with jax.enable_x64(True):
+        inputs, carry = normal(SHAPE), (normal(STATE, 1), normal(STATE, 2))
+        shapes = parameter_shapes(rnn, inputs)
+        assert all(shapes == parameter_shapes(layer, inputs) for layer in layers)
+        variables = random_like(shapes)
+
+        @fast_jit
+        def run(variables, inputs, carry):
+            results = []
+            for module in (rnn, *layers):
+
+                def apply(variables, inputs, carry, module=module):
+                    return module.apply(variables, inputs, initial_carry=carry)
+
+                result, pull_back = jax.vjp(apply, variables, inputs, carry)
+                cotangent = jax.tree.map(lambda x: jnp.cos(3 * x), result)
+                results.append((result, pull_back(cotangent)))
+            return results
+
+        by_rnn, fused, scanned = jax.device_get(run(variables, inputs, carry))
+    assert_trees_close(fused, by_rnn)
+    assert_trees_close(scanned, by_rnn)
+    weights = jax.tree.map(np.asarray, variables["params"]["cell"])
+    expected = oracle.sequence(
+        oracle.Layer(**weights), inputs, carry, STEPS, "tanh", reverse=reverse
+    )
+    assert_trees_close(fused[0], expected)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_lengths_are_each_clip_alone(reverse):
+    """Outputs end with the clip, and the carry is that of its last frame read."""
+    cell = make_cell(**DOUBLE)
+    lengths = np.array([2, STEPS, 0])
+    rnn = nn.RNN(cell, return_carry=True, reverse=reverse, keep_order=True)
+    layers = [ConvLSTM(cell, name, reverse) for name in IMPLEMENTATIONS]
+    with jax.enable_x64(True):
+        inputs, carry = normal(SHAPE), (normal(STATE, 1), normal(STATE, 2))
+        variables = random_like(parameter_shapes(layers[0], inputs))
+
+        @fast_jit
+        def run(*arguments):
+            return [
+                module.apply(
+                    variables, inputs, initial_carry=carry, seq_lengths=arguments[0]
+                )
+                for module in (rnn, *layers)
+            ]
+
+        by_rnn, *found = jax.device_get(run(jnp.asarray(lengths)))
+    weights = oracle.Layer(**jax.tree.map(np.asarray, variables["params"]["cell"]))
+    for clip, length in enumerate(lengths):
+        (cell_state, hidden), outputs = oracle.sequence(
+            weights,
+            inputs[clip : clip + 1, :length],
+            tuple(state[clip : clip + 1] for state in carry),
+            length,
+            "tanh",
+            reverse=reverse,
+        )
+        for (final_carry, found_outputs), zero_after in (
+            (found[0], True),
+            (found[1], True),
+            # Flax leaves what it computed there, and has no clip of length 0.
+            (by_rnn, False),
+        ):
+            if length == 0 and not zero_after:
+                continue
+            assert_trees_close(found_outputs[clip, :length], outputs[0])
+            assert_trees_close(final_carry[0][clip], cell_state[0])
+            assert_trees_close(final_carry[1][clip], hidden[0])
+            assert not (zero_after and found_outputs[clip, length:].any())
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_layer_without_input(implementation):
+    layer = ConvLSTM(make_cell(**DOUBLE), implementation)
+    with jax.enable_x64(True):
+        carry = (normal(STATE, 1), normal(STATE, 2))
+        keywords = {"initial_carry": carry, "num_steps": STEPS}
+        variables = random_like(parameter_shapes(layer, None, **keywords))
+        assert "input_kernel" not in variables["params"]["cell"]
+        run = fast_jit(lambda variables: layer.apply(variables, None, **keywords))
+        found = jax.device_get(run(variables))
+    weights = jax.tree.map(np.asarray, variables["params"]["cell"])
+    layer = oracle.Layer(input_kernel=None, **weights)
+    assert_trees_close(found, oracle.sequence(layer, None, carry, STEPS, "tanh"))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_carry_is_zero_unless_given(implementation):
+    layer = ConvLSTM(make_cell(peephole="location"), implementation)
+    inputs = normal(SHAPE, dtype=np.float32)
+    variables = random_like(parameter_shapes(layer, inputs), np.float32)
+    zeros = (jnp.zeros(STATE), jnp.zeros(STATE))
+    run = fast_jit(lambda carry: layer.apply(variables, inputs, initial_carry=carry))
+    assert_trees_close(run(None), run(zeros), 0)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_no_output_depends_on_a_future_frame(implementation):
+    layer = ConvLSTM(make_cell(), implementation)
+    inputs = normal(SHAPE, dtype=np.float32)
+    variables = random_like(parameter_shapes(layer, inputs), np.float32)
+    run = fast_jit(lambda inputs: layer.apply(variables, inputs)[1])
+    changed = run(inputs) != run(inputs.at[:, 2].add(1))
+    assert np.asarray(changed).any((0, 2, 3, 4)).tolist() == [False, False, True, True]
+
+
+def test_init_gives_one_tree_whatever_runs_it():
+    cell = make_cell(peephole="location")
+    inputs = normal(SHAPE, dtype=np.float32)
+    key = jax.random.key(3)
+    modules = [ConvLSTM(cell, name) for name in IMPLEMENTATIONS] + [nn.RNN(cell)]
+    fused, scanned, rnn = (jax.jit(module.init)(key, inputs) for module in modules)
+    assert_trees_close(fused, scanned, 0)
+    assert_trees_close(fused, rnn, 0)
+    assert_trees_close(
+        modules[0].apply(rnn, inputs), modules[1].apply(rnn, inputs), 1e-5
+    )
+    weights = fused["params"]["cell"]
+    assert jax.tree.map(jnp.shape, weights) == {
+        "input_kernel": (3, 3, CHANNELS, 4 * FEATURES),
+        "recurrent_kernel": (5, 5, FEATURES, 4 * FEATURES),
+        "bias": (4 * FEATURES,),
+        "peephole": (3, HEIGHT, WIDTH, FEATURES),
+    }
+    assert not weights["peephole"].any()
+    np.testing.assert_array_equal(weights["bias"], np.repeat([0, 1, 0, 0], FEATURES))
+
+
+def test_the_forget_gate_starts_open():
+    bias = forget_gate_ones(jax.random.key(0), (8,), jnp.bfloat16)
+    assert bias.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(bias, [0, 0, 1, 1, 0, 0, 0, 0])
+
+
+def test_the_cell_follows_the_rnn_interface():
+    cell = make_cell(dtype=jnp.bfloat16)
+    assert cell.num_feature_axes == 3
+    frame = jnp.zeros((2, HEIGHT, WIDTH, CHANNELS))
+    carry = cell.initialize_carry(jax.random.key(0), frame.shape)
+    assert [(state.shape, state.dtype) for state in carry] == [
+        ((2, HEIGHT, WIDTH, FEATURES), jnp.float32),
+        ((2, HEIGHT, WIDTH, FEATURES), jnp.bfloat16),
+    ]
+    assert not any(state.any() for state in carry)
+    ((c, h), output), variables = jax.eval_shape(
+        cell.init_with_output, jax.random.key(0), carry, frame
+    )
+    assert c.dtype == jnp.float32
+    assert h.dtype == output.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {
+        jnp.dtype(jnp.float32)
+    }
+
+
+def test_the_cell_without_bias_and_peephole():
+    cell = make_cell(use_bias=False, peephole="none")
+    shapes = parameter_shapes(ConvLSTM(cell), normal(SHAPE, dtype=np.float32))
+    assert set(shapes["params"]["cell"]) == {"input_kernel", "recurrent_kernel"}
+
+
+def test_bfloat16_computes_in_half_and_learns_in_float32():
+    """Outputs within 0.03 of float32, fused and scan alike; gradients within 5 %."""
+    inputs = normal(SHAPE, dtype=np.float32)
+    cells = {dtype: make_cell(dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)}
+    layers = [
+        ConvLSTM(cells[jnp.float32]),
+        *(ConvLSTM(cells[jnp.bfloat16], name) for name in IMPLEMENTATIONS),
+    ]
+    variables = random_like(parameter_shapes(layers[1], inputs), np.float32)
+
+    @fast_jit
+    def run(variables):
+        results = []
+        for layer in layers:
+
+            def loss(variables, layer=layer):
+                carry, outputs = layer.apply(variables, inputs)
+                return jnp.sin(3 * outputs.astype(jnp.float32)).sum(), (carry, outputs)
+
+            results.append(jax.grad(loss, has_aux=True)(variables))
+        return results
+
+    (exact_gradients, exact), *halves = run(variables)
+    assert {x.dtype for x in jax.tree.leaves(exact)} == {jnp.dtype(jnp.float32)}
+    for gradients, (carry, outputs) in halves:
+        assert carry[0].dtype == jnp.float32
+        assert carry[1].dtype == outputs.dtype == jnp.bfloat16
+        np.testing.assert_allclose(
+            np.asarray(outputs, np.float32), exact[1], rtol=0, atol=0.03
+        )
+        for found, expected in zip(
+            jax.tree.leaves(gradients), jax.tree.leaves(exact_gradients), strict=True
+        ):
+            assert found.dtype == jnp.float32
+            error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+            assert error < 0.05
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_no_silent_promotion_in_float32(implementation):
+    layer = ConvLSTM(make_cell(), implementation)
+    inputs = normal(SHAPE, dtype=np.float32)
+
+    def loss(variables):
+        lengths = jnp.array([2, 4, 0])
+        return layer.apply(variables, inputs, seq_lengths=lengths)[1].sum()
+
+    with jax.numpy_dtype_promotion("strict"):
+        shapes = parameter_shapes(layer, inputs)
+        gradients = jax.eval_shape(jax.grad(loss), shapes)
+    assert jax.tree.map(lambda x: x.dtype, gradients) == jax.tree.map(
+        lambda x: jnp.dtype(jnp.float32), shapes
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"features": 0}, "features is 0: it must be an integer of at least 1"),
+        ({"features": -4}, "features is -4: it must be an integer"),
+        ({"features": 2.0}, "features is 2.0: it must be an integer"),
+        ({"features": True}, "features is True: it must be an integer"),
+        ({"features": (8, 8)}, r"features is \(8, 8\): it must be an integer"),
+        ({"input_kernel_size": 4}, "input_kernel_size is 4: it must be odd"),
+        ({"recurrent_kernel_size": 2}, "recurrent_kernel_size is 2: it must be odd"),
+        ({"input_kernel_size": 0}, "input_kernel_size is 0: it must be an integer"),
+        ({"recurrent_kernel_size": (3, 3)}, r"recurrent_kernel_size is \(3, 3\)"),
+        ({"peephole": "pixel"}, "peephole is 'pixel': it must be one of .*'channel'"),
+        ({"activation": "gelu"}, "activation is 'gelu': it must be one of .*'relu'"),
+    ],
+)
+def test_a_cell_refuses_what_it_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ConvLSTMCell(**{"features": 4, **fields})
+
+
+@pytest.mark.parametrize("keyword", ["strides", "padding"])
+def test_a_cell_has_no_strides_and_no_padding(keyword):
+    with pytest.raises(TypeError, match=keyword):
+        ConvLSTMCell(4, **{keyword: 2})
+
+
+def test_a_layer_refuses_an_unknown_implementation():
+    with pytest.raises(ValueError, match="implementation is 'cudnn': it must be one"):
+        ConvLSTM(make_cell(), implementation="cudnn")
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_layer_refuses_calls_it_cannot_answer(implementation):
+    layer = ConvLSTM(make_cell(), implementation)
+    init = functools.partial(layer.init, jax.random.key(0))
+    carry = (jnp.zeros(STATE), jnp.zeros(STATE))
+    for keywords in ({}, {"initial_carry": carry}, {"num_steps": 3}):
+        with pytest.raises(ValueError, match=r"inputs is None: .* initial_carry and"):
+            init(None, **keywords)
+    with pytest.raises(ValueError, match=r"inputs has shape \(3, 5, 2\): it must be"):
+        init(jnp.zeros((3, 5, 2)))

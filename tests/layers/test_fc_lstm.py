@@ -1,0 +1,77 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.layers.fc_lstm import FCLSTM
+
+BATCH, STEPS, SIZE, FEATURES = 2, 4, 5, 3
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm(weights, inputs, carry, order):
+    """Graves 2013 (arXiv:1308.0850), equations 7 to 11, gate by gate."""
+    weights = {name: np.asarray(value) for name, value in weights.items()}
+    input_kernel, recurrent_kernel = (
+        weights[name][0, 0] for name in ("input_kernel", "recurrent_kernel")
+    )
+    inputs, (c, h) = np.asarray(inputs), map(np.asarray, carry)
+    p_i, p_f, p_o = weights.get("peephole", np.zeros((3, FEATURES)))
+    outputs = np.zeros((BATCH, STEPS, FEATURES))
+    for t in order:
+        z = inputs[:, t] @ input_kernel + h @ recurrent_kernel + weights["bias"]
+        z_i, z_f, z_g, z_o = np.split(z, 4, axis=-1)
+        c = sigmoid(z_f + p_f * c) * c + sigmoid(z_i + p_i * c) * np.tanh(z_g)
+        h = sigmoid(z_o + p_o * c) * np.tanh(c)
+        outputs[:, t] = h
+    return (c, h), outputs
+
+
+@pytest.mark.parametrize(
+    ("peephole", "implementation", "reverse"),
+    [("channel", "fused", False), ("channel", "scan", True), ("none", "fused", True)],
+)
+def test_fc_lstm_equals_the_lstm(peephole, implementation, reverse):
+    generator = np.random.default_rng(2)
+
+    def draw(*shape):
+        return jnp.asarray(generator.normal(size=shape), jnp.float32)
+
+    layer = FCLSTM(
+        FEATURES, peephole=peephole, implementation=implementation, reverse=reverse
+    )
+    inputs, carry = draw(BATCH, STEPS, SIZE), (draw(2, FEATURES), draw(2, FEATURES))
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), inputs)
+    variables = jax.tree.map(lambda leaf: draw(*leaf.shape), shapes)
+    weights = variables["params"]["lstm"]["cell"]
+    assert ("peephole" in weights) == (peephole == "channel")
+    run = jax.jit(lambda carry: layer.apply(variables, inputs, initial_carry=carry))
+    order = range(STEPS)[:: -1 if reverse else 1]
+    (c, h), outputs = lstm(weights, inputs, carry, order)
+    (found_c, found_h), found = run(carry)
+    assert found.shape == (BATCH, STEPS, FEATURES)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(found, outputs)
+    close(found_c, c)
+    close(found_h, h)
+
+
+def test_fc_lstm_stops_at_the_end_of_a_clip_and_runs_without_input():
+    layer = FCLSTM(FEATURES)
+    inputs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 5)), jnp.float32)
+    variables = layer.init(jax.random.key(1), inputs[:, :1])
+    lengths = jnp.array([1, 3])
+    run = jax.jit(lambda: layer.apply(variables, inputs, seq_lengths=lengths))
+    (_, h), outputs = run()
+    assert not outputs[0, 1:].any()
+    assert not outputs[1, 3:].any()
+    np.testing.assert_array_equal(h, [outputs[0, 0], outputs[1, 2]])
+    carry = (jnp.ones((2, FEATURES)), jnp.ones((2, FEATURES)))
+    run = functools.partial(layer.apply, initial_carry=carry, num_steps=6)
+    _, outputs = jax.eval_shape(run, variables, None)
+    assert outputs.shape == (2, 6, FEATURES)

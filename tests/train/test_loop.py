@@ -1,0 +1,212 @@
+"""The training loop: every way to stop, and resuming exactly."""
+
+import csv
+import functools
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.models import EncoderForecaster
+from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.train.checkpoint import Checkpoints
+from convlstm_jax.train.loop import FitSettings, fit
+from convlstm_jax.train.optimizer import make_optimizer
+from convlstm_jax.train.sharding import data_mesh, replicated
+from convlstm_jax.train.state import init_state
+from convlstm_jax.train.steps import make_train_step
+
+MESH = data_mesh(jax.devices()[:1])
+TASK = ForecastTask(
+    EncoderForecaster(
+        features=(2,), input_kernel_size=3, recurrent_kernel_size=3, patch_size=2
+    ),
+    num_input_frames=2,
+    num_output_frames=2,
+)
+OPTIMIZER = make_optimizer(
+    name="adam", learning_rate=1e-2, schedule="constant", num_steps=8
+)
+STEP = make_train_step(TASK, OPTIMIZER, MESH, seed=0, ema_decay=0.9)
+SETTINGS = FitSettings(
+    num_steps=8,
+    batch_size=2,
+    eval_every_steps=3,
+    checkpoint_every_steps=2,
+    log_every_steps=1,
+)
+
+
+class Batches:
+    """Batches made from their step's number; `on_step` is called before each."""
+
+    def __init__(self, start, on_step=lambda step: None):
+        self.step, self.on_step, self.closed = start, on_step, False
+
+    def __next__(self):
+        self.step += 1
+        self.on_step(self.step)
+        random = np.random.default_rng(self.step)
+        return {"frames": random.integers(0, 256, (2, 4, 4, 4, 1), dtype=np.uint8)}
+
+    def close(self):
+        self.closed = True
+
+
+@functools.cache
+def initial_values():
+    return jax.device_get(
+        init_state(
+            TASK, OPTIMIZER, seed=3, frame_shape=(4, 4, 1), with_ema=True, mesh=MESH
+        )
+    )
+
+
+def new_state():
+    # Compiling the initializers takes longer than the steps: they run once.
+    return jax.device_put(initial_values(), replicated(MESH))
+
+
+def run(workdir, *, on_step=lambda step: None, step=STEP, losses=None, **changes):
+    """Runs `fit`; returns its result, and the drawn and validated steps."""
+    drawn, validated = [], []
+    values = iter(losses or ())
+
+    def validate(params):
+        validated.append(params)
+        value = next(values) if losses else float(jax.tree.leaves(params)[0].sum())
+        return {"loss": value, "mse": value}
+
+    result = fit(
+        new_state(),
+        step,
+        lambda start: Batches(start, on_step),
+        validate,
+        lambda step, params, writers: drawn.append(step),
+        FitSettings(**{**vars(SETTINGS), **changes}),
+        workdir=workdir,
+        mesh=MESH,
+    )
+    return result, drawn
+
+
+def saved(workdir):
+    with Checkpoints(
+        workdir / "checkpoints", metric_name="loss", higher_is_better=False
+    ) as checkpoints:
+        step, state, progress = checkpoints.restore_latest(new_state())
+        return step, jax.device_get(state), progress, checkpoints.all_steps()
+
+
+def rows(workdir):
+    with (workdir / "metrics.csv").open() as file:
+        return [(int(row["step"]), row["split"], row["metric"], row["value"])
+                for row in csv.DictReader(file)]  # fmt: skip
+
+
+def assert_bitwise_equal(left, right):
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    for a, b in pairs:
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    result, drawn = run(workdir)
+    return workdir, result, drawn
+
+
+def test_an_uninterrupted_run(uninterrupted):
+    workdir, result, drawn = uninterrupted
+    assert (result.outcome, result.step) == ("finished", 8)
+    assert drawn == [3, 6, 8]
+    step, state, _, steps = saved(workdir)
+    assert step == 8 and state.step == 8 and 8 in steps
+    train = [row for row in rows(workdir) if row[1:3] == ("train", "loss")]
+    assert [row[0] for row in train] == list(range(1, 9))
+    validations = [row for row in rows(workdir) if row[1:3] == ("validation", "loss")]
+    assert [row[0] for row in validations] == [3, 6, 8]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_resumes_bitwise(uninterrupted, tmp_path, number, capsys):
+    def interrupt(step):
+        if step == 5:
+            os.kill(os.getpid(), number)
+
+    result, _ = run(tmp_path, on_step=interrupt)
+    assert result.outcome == "interrupted" and result.step < 8
+    assert saved(tmp_path)[0] == result.step
+    assert "Interrupted" in capsys.readouterr().err
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+
+    result, _ = run(tmp_path)
+    assert (result.outcome, result.step) == ("finished", 8)
+    assert_bitwise_equal(saved(tmp_path)[1], saved(uninterrupted[0])[1])
+    losses = [row for row in rows(tmp_path) if row[2] == "loss"]
+    expected = [row for row in rows(uninterrupted[0]) if row[2] == "loss"]
+    assert losses == expected
+
+
+def test_a_crashed_run_resumes_bitwise(uninterrupted, tmp_path):
+    class Crash(Exception):
+        pass
+
+    def crash(step):
+        if step == 6:
+            raise Crash
+
+    with pytest.raises(Crash):
+        run(tmp_path, on_step=crash)
+    assert saved(tmp_path)[0] == 4
+    run(tmp_path)
+    assert_bitwise_equal(saved(tmp_path)[1], saved(uninterrupted[0])[1])
+    # The rows after the last checkpoint were written once more, not twice.
+    losses = [row for row in rows(tmp_path) if row[2] == "loss"]
+    assert losses == [row for row in rows(uninterrupted[0]) if row[2] == "loss"]
+
+
+def test_a_finished_run_has_nothing_left_to_do(uninterrupted):
+    before = saved(uninterrupted[0])[1]
+    result, drawn = run(uninterrupted[0])
+    assert (result.outcome, result.step, drawn) == ("finished", 8, [])
+    assert_bitwise_equal(saved(uninterrupted[0])[1], before)
+
+
+def test_early_stopping_is_remembered_and_the_best_checkpoint_kept(tmp_path):
+    changes = {"eval_every_steps": 1, "early_stopping_patience": 3}
+    result, _ = run(tmp_path, losses=[5.0, 4.0, 4.5, 4.25, 4.0], **changes)
+    assert (result.outcome, result.step) == ("stopped early", 5)
+    _, _, progress, steps = saved(tmp_path)
+    assert progress["early_stopping"]["best_step"] == 2
+    assert steps == [2, 4, 5]
+    again, _ = run(tmp_path, losses=[1.0], **changes)
+    assert (again.outcome, again.step) == ("stopped early", 5)
+
+
+def test_a_loss_that_is_not_finite_stops_at_the_last_good_step(tmp_path):
+    reference = new_state()
+    for number in range(1, 5):
+        batch = {"frames": jnp.asarray(Batches(number - 1).__next__()["frames"])}
+        reference, _ = STEP(reference, batch)
+    reference = jax.device_get(reference)
+
+    def poisoned(state, batch):
+        # Frames given as floats may hold what stored frames cannot.
+        frames = batch["frames"].astype(jnp.float32) / 255
+        frames = jnp.where(state.step == 4, jnp.nan, frames)
+        return STEP(state, {"frames": frames})
+
+    result, _ = run(tmp_path, step=poisoned)
+    assert (result.outcome, result.step) == ("diverged", 4)
+    step, state, _, _ = saved(tmp_path)
+    assert step == 4 and bool(state.finite)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    for a, b in zip(
+        jax.tree.leaves(state.params), jax.tree.leaves(reference.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
