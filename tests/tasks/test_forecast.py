@@ -1,0 +1,86 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.models.encoder_forecaster import EncoderForecaster
+from convlstm_jax.tasks.forecast import ForecastTask, to_unit_interval
+from convlstm_jax.tasks.losses import LOSSES
+
+FRAME_SHAPE = (4, 6, 2)
+
+
+def make_task(**fields):
+    model = EncoderForecaster((3,), 3, 3, patch_size=2)
+    fields = {"num_input_frames": 3, "num_output_frames": 2, **fields}
+    return ForecastTask(model, **fields)
+
+
+def stored_frames(num_frames=5):
+    generator = np.random.default_rng(0)
+    return generator.integers(0, 256, (2, num_frames, *FRAME_SHAPE), dtype=np.uint8)
+
+
+@functools.cache
+def parameters():
+    return jax.jit(make_task().init, static_argnums=1)(jax.random.key(0), FRAME_SHAPE)
+
+
+def test_to_unit_interval():
+    pixels = to_unit_interval(jnp.array([0, 51, 255], jnp.uint8))
+    assert pixels.dtype == jnp.float32
+    np.testing.assert_allclose(pixels, [0, 0.2, 1], rtol=1e-7)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        pixels = to_unit_interval(jnp.array([0, 0.5, 1], dtype))
+        assert pixels.dtype == jnp.float32
+        np.testing.assert_array_equal(pixels, [0, 0.5, 1])
+
+
+def test_split_is_inputs_then_target_and_leaves_the_rest():
+    frames = stored_frames(num_frames=7)
+    inputs, target = make_task().split(jnp.asarray(frames))
+    np.testing.assert_allclose(inputs, frames[:, :3] / 255, rtol=1e-6)
+    np.testing.assert_allclose(target, frames[:, 3:5] / 255, rtol=1e-6)
+
+
+def test_init_does_not_depend_on_the_number_of_frames_forecast():
+    longer = make_task(num_input_frames=1, num_output_frames=9)
+    shapes = jax.eval_shape(
+        lambda key: longer.init(key, FRAME_SHAPE), jax.random.key(0)
+    )
+    assert jax.tree.map(jnp.shape, parameters()) == jax.tree.map(jnp.shape, shapes)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_loss_fn_is_the_loss_of_the_forecast(loss):
+    task, frames = make_task(loss=loss), jnp.asarray(stored_frames())
+
+    @jax.jit
+    def run(params):
+        inputs, target = task.split(frames)
+        logits = task.logits(params, inputs, 2)
+        losses = [
+            task.loss_fn(params, {"frames": frames}, jax.random.key(seed))
+            for seed in (0, 1)
+        ]
+        return losses, LOSSES[loss](logits, target)
+
+    ((losses, auxiliary), (again, _)), expected = run(parameters())
+    assert auxiliary == {}
+    assert losses.shape == (2,)
+    np.testing.assert_array_equal(losses, again)
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+def test_predict_is_the_sigmoid_of_any_number_of_logits():
+    task, inputs = make_task(), to_unit_interval(jnp.asarray(stored_frames(3)))
+
+    @jax.jit
+    def run(params):
+        return task.predict(params, inputs, 4), task.logits(params, inputs, 4)
+
+    prediction, logits = run(parameters())
+    assert prediction.shape == (2, 4, *FRAME_SHAPE)
+    np.testing.assert_allclose(prediction, 1 / (1 + np.exp(-logits)), rtol=1e-5)
