@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convlstm_jax.cli.nearest import did_you_mean
 from convlstm_jax.cli.rules import Integer
-from convlstm_jax.cli.validate import RULES, raise_problems
+from convlstm_jax.cli.validate import RULES, raise_problems, text_problem
 from convlstm_jax.errors import UserError
 
 MODES = ("train", "evaluate", "predict", "describe")
@@ -158,6 +158,9 @@ def parse(arguments: Sequence[str]) -> Command:
             f"--input={values['input']} does not exist: it must be a file or a folder "
             "of frames"
         )
+    if problems:
+        # Told in the same go; else the check of the whole config tells them.
+        problems += filter(None, map(text_problem, overrides, overrides.values()))
     raise_problems(problems, "things on the command line are wrong")
     return Command(
         mode=mode,

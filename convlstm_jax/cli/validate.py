@@ -239,6 +239,16 @@ def refusal(path: str, value: Any) -> str:
     return f"config.{path} is {value!r}: it must be {rule.allowed}{rule.hint(value)}"
 
 
+def text_problem(path: str, text: str) -> str | None:
+    """Returns the sentence that refuses a field's value given as text, if any does."""
+    rule = RULES[path]
+    try:
+        accepted = rule.accepts(rule.parse(text))
+    except ValueError:
+        accepted = False
+    return None if accepted else refusal(path, text)
+
+
 def find_problems(config: ConfigDict, skip: Collection[str] = ()) -> list[str]:
     """Returns all problems of a config, one sentence each.
 

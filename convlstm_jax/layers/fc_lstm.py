@@ -58,7 +58,13 @@ class FCLSTM(nn.Module):
         seq_lengths: Int[Array, " B"] | None = None,
         num_steps: int | None = None,
     ) -> tuple[VectorCarry, Float[Array, "B T F"]]:
-        """Runs the layer over `[B, T, D]`; arguments as `ConvLSTM`, without H and W."""
+        """Runs the layer over `[B, T, D]`; arguments as `ConvLSTM`, without H and W.
+
+        Raises:
+          ValueError: inputs that are not three-dimensional, or what `ConvLSTM` raises.
+        """
+        if inputs is not None and inputs.ndim != 3:
+            raise ValueError(f"inputs has shape {inputs.shape}: it must be [B, T, D]")
         frame_carry = None
         if initial_carry is not None:
             c, h = initial_carry

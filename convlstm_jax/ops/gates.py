@@ -38,8 +38,8 @@ class Activation(NamedTuple):
 
 ACTIVATIONS = {
     "tanh": Activation(jnp.tanh, lambda output: 1 - output * output),
-    # Not `jnp.maximum`, whose derivative at 0 is one half: a state that starts from zero
-    # stays exactly there while its candidate is negative.
+    # Not `jnp.maximum`, whose derivative at 0 is one half: a state that starts from
+    # zero stays exactly there while its candidate is negative.
     "relu": Activation(jax.nn.relu, lambda output: (output > 0).astype(output.dtype)),
 }
 

@@ -35,7 +35,7 @@ from convlstm_jax.ops.gates import (
     update_state,
     update_state_gradient,
 )
-from convlstm_jax.ops.step import Weights, state_dtype
+from convlstm_jax.ops.step import Weights, check_inputs, state_dtype
 
 ValidFrames = Bool[Array, "B T"]
 
@@ -87,8 +87,10 @@ def convlstm_sequence(
       The final carry and the outputs `[B, T, H, W, F]`.
 
     Raises:
-      ValueError: neither `inputs` nor `num_steps` says how long the sequence is.
+      ValueError: neither `inputs` nor `num_steps` says how long the sequence is, or
+        the inputs do not fit the weights.
     """
+    check_inputs(weights, inputs)
     if inputs is not None:
         num_steps = inputs.shape[1]
     if num_steps is None:
@@ -207,10 +209,12 @@ def _sequence_backward(settings, saved, gradients):
             hidden_gradient = jnp.where(keep, hidden_gradient, kept_hidden_gradient)
         return (cell_gradient, hidden_gradient, _store(stored, dz, t)), None
 
+    batch, height, width, features = final_hidden_gradient.shape
+    dz_frame = jax.ShapeDtypeStruct((batch, height, width, 4 * features), dtype)
     initial = (
         final_cell_gradient,
         final_hidden_gradient,
-        _empty(jnp.tile(final_hidden_gradient, 4), settings.num_steps),
+        _empty(dz_frame, settings.num_steps),
     )
     (cell_gradient, hidden_gradient, dz), _ = lax.scan(
         step, initial, jnp.arange(settings.num_steps), reverse=not settings.reverse
@@ -280,7 +284,7 @@ def _slot_after(settings: _Settings, t):
     return t if settings.reverse else t + 1
 
 
-def _empty(frame: Hidden, num_frames: int) -> HiddenSequence:
+def _empty(frame: Hidden | jax.ShapeDtypeStruct, num_frames: int) -> HiddenSequence:
     """Room for a sequence of frames; every slot is written before it is read."""
     return jnp.zeros((frame.shape[0], num_frames, *frame.shape[1:]), frame.dtype)
 

@@ -36,6 +36,28 @@ def state_dtype(compute_dtype):
     return jnp.promote_types(compute_dtype, jnp.float32)
 
 
+def check_inputs(weights: Weights, inputs: Array | None) -> None:
+    """Refuses inputs that the weights do not fit.
+
+    Raises:
+      ValueError: only one of inputs and input kernel is `None`, or their channels
+        differ.
+    """
+    if (inputs is None) != (weights.input_kernel is None):
+        given = "input_kernel" if inputs is None else "inputs"
+        missing = "inputs" if inputs is None else "input_kernel"
+        raise ValueError(
+            f"{missing} is None, but {given} is not: a layer has both or neither"
+        )
+    if inputs is not None and weights.input_kernel is not None:
+        channels = weights.input_kernel.shape[2]
+        if inputs.shape[-1] != channels:
+            raise ValueError(
+                f"inputs has shape {inputs.shape}: the input kernel needs {channels} "
+                "channels"
+            )
+
+
 def convlstm_step(
     weights: Weights,
     carry: Carry,
@@ -55,13 +77,15 @@ def convlstm_step(
 
     Returns:
       The new carry and the output, which is its h.
+
+    Raises:
+      ValueError: see `check_inputs`.
     """
+    check_inputs(weights, inputs)
     cell_state, hidden = carry
     cell_state = cell_state.astype(state_dtype(dtype))
     z = same_convolution(hidden.astype(dtype), weights.recurrent_kernel.astype(dtype))
-    if weights.input_kernel is not None:
-        if inputs is None:
-            raise ValueError("inputs is None, but the layer has an input kernel")
+    if inputs is not None and weights.input_kernel is not None:
         z = z + same_convolution(
             inputs.astype(dtype), weights.input_kernel.astype(dtype)
         )

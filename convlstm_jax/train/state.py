@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.train.sharding import replicated
+from convlstm_jax.train.sharding import on_cpu, replicated
 
 
 @flax.struct.dataclass
@@ -68,4 +68,7 @@ def init_state(
             finite=jnp.ones((), bool),
         )
 
-    return jax.jit(init, out_shardings=replicated(mesh))(jax.random.key(seed))
+    # XLA:CPU takes seconds to optimise every random draw, which then runs once.
+    options = {"xla_backend_optimization_level": 0} if on_cpu(mesh) else None
+    initialize = jax.jit(init, out_shardings=replicated(mesh), compiler_options=options)
+    return initialize(jax.random.key(seed))

@@ -149,6 +149,25 @@ def test_several_mistakes_are_told_at_once():
     ]
 
 
+def test_values_are_told_together_with_unknown_fields():
+    with pytest.raises(UserError) as caught:
+        flags.parse(
+            [
+                "--config=x.py",
+                "--config.train.num_stepz=4",
+                "--config.train.batch_size=-3",
+                "--config.seed=7",
+                "--config.model.peephole=chanel",
+            ]
+        )
+    _, *problems = str(caught.value).split("\n  ")
+    assert [problem.split(" is ")[0] for problem in problems[1:]] == [
+        "config.train.batch_size",
+        "config.model.peephole",
+    ]
+    assert "did you mean --config.train.num_steps?" in problems[0]
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help", "-help", "--helpfull"])
 def test_help_is_asked_for(flag):
     assert flags.asks_for_help(["--config=x", flag])

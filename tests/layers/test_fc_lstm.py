@@ -64,7 +64,8 @@ def test_fc_lstm_equals_the_lstm(peephole, implementation, reverse):
 def test_fc_lstm_stops_at_the_end_of_a_clip_and_runs_without_input():
     layer = FCLSTM(FEATURES)
     inputs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 5)), jnp.float32)
-    variables = layer.init(jax.random.key(1), inputs[:, :1])
+    shapes = jax.eval_shape(layer.init, jax.random.key(1), inputs)
+    variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.3), shapes)
     lengths = jnp.array([1, 3])
     run = jax.jit(lambda: layer.apply(variables, inputs, seq_lengths=lengths))
     (_, h), outputs = run()
@@ -75,3 +76,9 @@ def test_fc_lstm_stops_at_the_end_of_a_clip_and_runs_without_input():
     run = functools.partial(layer.apply, initial_carry=carry, num_steps=6)
     _, outputs = jax.eval_shape(run, variables, None)
     assert outputs.shape == (2, 6, FEATURES)
+
+
+def test_inputs_of_another_rank():
+    layer = FCLSTM(features=2)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\): it must be \[B, T, D\]"):
+        layer.init(jax.random.key(0), jnp.zeros((2, 3)))

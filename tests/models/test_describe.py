@@ -62,13 +62,13 @@ def test_parameter_table():
     params, _ = describe(model, array(1, 2, 4, 6, 1), 1)
     table = parameter_table(params)
     assert table == [
-        ("encoder_0/cell/bias", (12,), 12),
-        ("encoder_0/cell/input_kernel", (3, 3, 4, 12), 432),
-        ("encoder_0/cell/peephole", (3, 2, 3, 3), 54),
-        ("encoder_0/cell/recurrent_kernel", (1, 1, 3, 12), 36),
-        ("forecaster_0/cell/bias", (12,), 12),
-        ("forecaster_0/cell/peephole", (3, 2, 3, 3), 54),
-        ("forecaster_0/cell/recurrent_kernel", (1, 1, 3, 12), 36),
+        ("encoder_0/bias", (12,), 12),
+        ("encoder_0/input_kernel", (3, 3, 4, 12), 432),
+        ("encoder_0/peephole", (3, 2, 3, 3), 54),
+        ("encoder_0/recurrent_kernel", (1, 1, 3, 12), 36),
+        ("forecaster_0/bias", (12,), 12),
+        ("forecaster_0/peephole", (3, 2, 3, 3), 54),
+        ("forecaster_0/recurrent_kernel", (1, 1, 3, 12), 36),
         ("output/bias", (4,), 4),
         ("output/kernel", (3, 4), 12),
     ]

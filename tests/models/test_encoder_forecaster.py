@@ -23,6 +23,10 @@ TINY = {
 }
 SHAPE = (2, 3, 6, 9, 3)
 
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
 
 def random_variables(model, inputs):
     shapes = jax.eval_shape(functools.partial(model.init, num_frames=1), key(), inputs)
@@ -65,7 +69,7 @@ def test_a_longer_forecast_starts_as_the_shorter_one(name):
     """Any number of frames, whatever the parameters were made for; H ≠ W, C = 3."""
     model, inputs = MODELS[name](**TINY[name]), frames()
     variables = random_variables(model, inputs)
-    run = jax.jit(model.apply, static_argnums=2)
+    run = fast_jit(model.apply, static_argnums=2)
     shorter, longer = (run(variables, inputs, steps) for steps in (2, 5))
     assert shorter.shape == (2, 2, 6, 9, 3)
     assert longer.shape == (2, 5, 6, 9, 3)
@@ -87,7 +91,7 @@ def test_implementations_and_precisions_agree(name):
         MODELS[name](**TINY[name], dtype=jnp.bfloat16),
     ]
     variables = random_variables(models[0], inputs)
-    run = jax.jit(lambda: [model.apply(variables, inputs, 2) for model in models])
+    run = fast_jit(lambda: [model.apply(variables, inputs, 2) for model in models])
     fused, scanned, half = run()
     np.testing.assert_allclose(fused, scanned, rtol=1e-5, atol=1e-5)
     assert half.dtype == jnp.float32
@@ -114,3 +118,11 @@ def test_a_cell_that_cannot_be_is_refused_before_anything_runs():
     model = EncoderForecaster((2,), input_kernel_size=4, patch_size=3)
     with pytest.raises(ValueError, match="input_kernel_size is 4: it must be odd"):
         model.init(key(), frames(), 2)
+
+
+@pytest.mark.parametrize("model", [EncoderForecaster, FCLSTMEncoderForecaster])
+def test_inputs_of_another_rank(model):
+    with pytest.raises(
+        ValueError, match=r"\(2, 3, 4, 4\): it must be \[B, T, H, W, C\]"
+    ):
+        model(features=(2,)).init(jax.random.key(0), jnp.zeros((2, 3, 4, 4)), 1)

@@ -162,10 +162,9 @@ def test_shifted_frames_give_shifted_outputs_in_the_interior():
     assert np.abs(roll(outputs) - shifted).max() > 1e-3  # at the border
 
 
-@pytest.mark.parametrize("peephole", ["channel", "location"])
-def test_bfloat16_keeps_states_and_gradients_in_float32(peephole):
+def test_bfloat16_keeps_states_and_gradients_in_float32():
     """Eight bits of mantissa: outputs to 0.03, gradients to 5 % of their norm."""
-    case = Case("bfloat16", peephole=peephole, shape=(2, 4, 4, 5))
+    case = Case("bfloat16", peephole="location", shape=(2, 4, 4, 5))
     arguments = as_jax(draw(case), jnp.float32)
 
     @fast_jit

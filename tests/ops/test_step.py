@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convlstm_jax.ops.sequence import convlstm_sequence
 from convlstm_jax.ops.step import Weights, convlstm_step, state_dtype
 from tests.ops import oracle
 from tests.ops.cases import Case, draw
@@ -61,7 +62,23 @@ def test_float64_stays():
     assert state_dtype(jnp.float64) == jnp.dtype("float64")
 
 
-def test_a_layer_with_an_input_kernel_needs_inputs():
-    weights, carry, _ = as_jax(draw(CASES[0]), jnp.float32)
-    with pytest.raises(ValueError, match="inputs is None, but the layer has an input"):
-        convlstm_step(weights, carry, None)
+@pytest.mark.parametrize("run", [convlstm_step, convlstm_sequence])
+@pytest.mark.parametrize(
+    ("channels", "kernel_channels", "message"),
+    [
+        (None, 2, "inputs is None, but input_kernel is not"),
+        (2, None, "input_kernel is None, but inputs is not"),
+        (3, 2, r"needs 2 channels"),
+    ],
+)
+def test_inputs_that_do_not_fit_the_weights(run, channels, kernel_channels, message):
+    kernel = None if kernel_channels is None else jnp.ones((1, 1, kernel_channels, 4))
+    weights = Weights(kernel, jnp.ones((1, 1, 1, 4)), None, None)
+    carry = (jnp.zeros((1, 2, 2, 1)),) * 2
+    time = (1,) if run is convlstm_sequence else ()
+    inputs = None if channels is None else jnp.ones((1, *time, 2, 2, channels))
+    with pytest.raises(ValueError, match=message):
+        if run is convlstm_step:
+            convlstm_step(weights, carry, inputs)
+        else:
+            convlstm_sequence(weights, inputs, carry, num_steps=1)

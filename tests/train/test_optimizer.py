@@ -1,0 +1,163 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from convlstm_jax.train.optimizer import (
+    OPTIMIZERS,
+    SCHEDULES,
+    make_optimizer,
+    make_schedule,
+)
+
+RATE = 0.02
+PARAMS = {"kernel": jnp.array([[1.5, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, -1])}
+GRADIENTS = {
+    "kernel": jnp.array([[0.3, -0.7], [1.1, -0.2]]),
+    "bias": jnp.array([-0.4, 0.9]),
+}
+
+
+def make(**fields):
+    fields = {
+        "name": "adam",
+        "learning_rate": RATE,
+        "schedule": "constant",
+        "num_steps": 10,
+        **fields,
+    }
+    return make_optimizer(**fields)
+
+
+def updates_of(optimizer, gradients=(GRADIENTS,), values=(1.0,)):
+    """The updates of one step after the other, as a list of trees."""
+    state = optimizer.init(PARAMS)
+    step = jax.jit(optimizer.update)
+    updates = []
+    for gradient, value in zip(gradients, values, strict=True):
+        update, state = step(gradient, state, PARAMS, value=jnp.float32(value))
+        updates.append(update)
+    return updates
+
+
+def norms_of(optimizer, values):
+    """Size of each update under a gradient that never changes."""
+    updates = updates_of(optimizer, [GRADIENTS] * len(values), values)
+    return np.array([float(optax.tree.norm(update)) for update in updates])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_optimizer_works_with_every_schedule(name, schedule):
+    """Against the gradient, finite, in the parameters' own shapes and dtype."""
+    optimizer = make(name=name, schedule=schedule, clip_norm=1.0)
+    (updates,) = updates_of(optimizer)
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, PARAMS)
+    for update, gradient in zip(
+        jax.tree.leaves(updates), jax.tree.leaves(GRADIENTS), strict=True
+    ):
+        assert update.dtype == jnp.float32
+        assert (np.sign(update) == -np.sign(gradient)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "first_update"),
+    [
+        ("adam", lambda g: -RATE * np.sign(g)),
+        ("adamw", lambda g: -RATE * np.sign(g)),
+        ("rmsprop", lambda g: -RATE * np.sign(g) / np.sqrt(1 - 0.75)),
+        ("adadelta", lambda g: -RATE * g * np.sqrt(1e-6 / (0.05 * g * g + 1e-6))),
+    ],
+)
+def test_first_update_by_hand(name, first_update):
+    (updates,) = updates_of(make(name=name, rmsprop_decay=0.75))
+    for update, gradient in zip(
+        jax.tree.leaves(updates), jax.tree.leaves(GRADIENTS), strict=True
+    ):
+        np.testing.assert_allclose(update, first_update(gradient), rtol=1e-4)
+
+
+def test_weight_decay_of_adamw_is_decoupled():
+    """λ·η·w is taken off whatever the gradient is: it is not part of the gradient."""
+    zero = jax.tree.map(jnp.zeros_like, GRADIENTS)
+    (updates,) = updates_of(make(name="adamw", weight_decay=0.1), [zero])
+    jax.tree.map(
+        lambda update, weight: np.testing.assert_allclose(
+            update, -RATE * 0.1 * weight, rtol=1e-6
+        ),
+        updates,
+        PARAMS,
+    )
+    (with_decay,), (without,) = (
+        updates_of(make(name="adamw", weight_decay=decay)) for decay in (0.1, 0.0)
+    )
+    jax.tree.map(
+        lambda a, b, weight: np.testing.assert_allclose(
+            a - b, -RATE * 0.1 * weight, rtol=1e-4
+        ),
+        with_decay,
+        without,
+        PARAMS,
+    )
+
+
+def test_clip_norm_scales_only_larger_gradients():
+    large = jax.tree.map(lambda g: 30 * g, GRADIENTS)
+    scale = 2.0 / optax.tree.norm(large)
+    clipped_by_hand = jax.tree.map(lambda g: g * scale, large)
+    assert optax.tree.norm(GRADIENTS) < 2
+    # Two steps, because Adam's first update does not see the gradient's size.
+    values = (1.0, 1.0)
+    found = updates_of(make(clip_norm=2.0), [GRADIENTS, large], values)
+    expected = updates_of(make(), [GRADIENTS, clipped_by_hand], values)
+    unclipped = updates_of(make(), [GRADIENTS, large], values)
+    np.testing.assert_allclose(found[1]["kernel"], expected[1]["kernel"], rtol=1e-5)
+    assert np.abs(found[1]["kernel"] - unclipped[1]["kernel"]).max() > 0.1 * RATE
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup_steps", "expected"),
+    [
+        ("constant", 0, {0: 1, 50: 1, 100: 1}),
+        ("reduce_on_plateau", 0, {0: 1, 50: 1, 100: 1}),
+        ("constant", 10, {0: 0, 5: 0.5, 10: 1, 100: 1}),
+        ("cosine", 0, {0: 1, 25: 0.5 + np.sqrt(0.125), 50: 0.5, 100: 0, 120: 0}),
+        ("cosine", 20, {0: 0, 10: 0.5, 20: 1, 60: 0.5, 100: 0}),
+        ("one_cycle", 0, {0: 1 / 25, 15: (1 + 1 / 25) / 2, 30: 1, 100: 0}),
+        ("one_cycle", 40, {0: 1 / 25, 30: 1, 100: 0}),
+    ],
+)
+def test_schedules_by_hand(schedule, warmup_steps, expected):
+    rate = make_schedule(schedule, RATE, 100, warmup_steps)
+    for step, fraction in expected.items():
+        assert rate(step) == pytest.approx(RATE * fraction, abs=1e-4 * RATE), step
+
+
+def test_the_schedule_drives_the_updates():
+    """Adam's update under a constant gradient is the learning rate itself."""
+    norms = norms_of(make(schedule="cosine", warmup_steps=2, num_steps=6), [1.0] * 7)
+    rates = np.array([0, 0.5, 1, 0.5 + np.sqrt(0.125), 0.5, 0.5 - np.sqrt(0.125), 0])
+    np.testing.assert_allclose(norms, RATE * np.sqrt(6) * rates, rtol=1e-3, atol=1e-8)
+
+
+def test_reduce_on_plateau_waits_patience_windows():
+    optimizer = make(
+        schedule="reduce_on_plateau",
+        plateau_factor=0.25,
+        plateau_patience=2,
+        plateau_window_steps=3,
+    )
+    # The first window sets the mark; the next improves on it; two do not, though a
+    # single loss among them is lower.
+    losses = [5, 5, 5, 4, 3, 2, 6, 1, 6, 3, 3, 3, 3, 3, 3]
+    norms = norms_of(optimizer, losses) / (RATE * np.sqrt(6))
+    np.testing.assert_allclose(norms, [1] * 11 + [0.25] * 4, rtol=1e-3)
+
+
+def test_reduce_on_plateau_leaves_a_falling_loss_alone():
+    optimizer = make(
+        schedule="reduce_on_plateau", plateau_patience=1, plateau_window_steps=2
+    )
+    norms = norms_of(optimizer, np.linspace(9, 1, 12)) / (RATE * np.sqrt(6))
+    np.testing.assert_allclose(norms, 1, rtol=1e-3)
