@@ -70,7 +70,7 @@ def test_training_leaves_everything_behind(trained):
     names = {path.name for path in trained.iterdir()}
     assert names == {
         "config.json", "checkpoints", "metrics.csv", "tensorboard", "pictures",
-        "evaluation.json", "evaluation.csv", "report.html", "log.txt",
+        "evaluation.json", "evaluation.csv", "report.html", "log.txt", ".lock",
     }  # fmt: skip
     pictures = {path.name for path in (trained / "pictures").iterdir()}
     assert pictures == {
@@ -228,6 +228,19 @@ def test_damaged_checkpoints_are_told(trained, tmp_path, capsys):
             path.write_bytes(bytes(content))
     assert run("--mode=evaluate", f"--workdir={folder}") == 2
     assert "checkpoint" in capsys.readouterr().err
+
+
+def test_evaluation_without_pictures_and_with_broken_curves(trained, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("pictures"))
+    (folder / "metrics.csv").write_text("nonsense\n")
+    arguments = (f"--workdir={folder}", "--config.eval.num_pictures=0")
+    assert run("--mode=evaluate", *arguments) == 0
+    output = capsys.readouterr().out
+    assert "warning: no learning curves are drawn" in output
+    assert (folder / "report.html").exists()
+    names = [path.name for path in (folder / "pictures").iterdir()]
+    assert names == ["lead_time.png"]
 
 
 def test_batch_that_devices_cannot_share(tmp_path, capsys):

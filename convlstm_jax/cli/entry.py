@@ -1,16 +1,25 @@
 """`main`: from the command line to the mode that does the work."""
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli import config_file, flags, process, saved_config, workdir
+from convlstm_jax.cli.interruptible import interruptible
 from convlstm_jax.errors import UserError
 
 _Value = TypeVar("_Value")
+# The state of a disk is no bug of the program's, wherever it shows.
+_DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO,
+    errno.EISDIR, errno.ENOTDIR,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,6 +42,16 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        file = f" '{error.filename}'" if error.filename else ""
+        print(
+            f"error: the file system refuses{file} ({error.strerror}); what was saved "
+            "before is intact",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         return 130
 
@@ -45,6 +64,14 @@ def _run(command: flags.Command) -> int:
         workdir.require_run(command.workdir, checkpoints=needs_weights)
     process_index, process_count = process.set_up()
     config = load_config(command)
+    with interruptible():
+        _dispatch(command, config, process_index, process_count)
+    return 0
+
+
+def _dispatch(
+    command: flags.Command, config: ConfigDict, process_index: int, process_count: int
+) -> None:
     # The modes are imported late, as they import JAX.
     if command.mode == "describe":
         from convlstm_jax.cli import describe
@@ -67,7 +94,6 @@ def _run(command: flags.Command) -> int:
             output_path=_given(command.output, "output"),
             num_frames=command.num_frames,
         )
-    return 0
 
 
 def load_config(command: flags.Command) -> ConfigDict:
@@ -105,16 +131,17 @@ def _train(
     is_first_process = process_index == 0
     if is_first_process:
         workdir.save_config(folder, config)
-        print(f"workdir: {folder}", flush=True)
+        _tell(f"workdir: {folder}")
         _tell_note(config)
     from convlstm_jax.cli import train
 
     try:
-        train.run(config, workdir=folder)
+        with workdir.locked(folder) if is_first_process else nullcontext():
+            train.run(config, workdir=folder)
     finally:
         # Also after an interruption: it is the folder to go on in.
         if is_first_process:
-            print(f"workdir: {folder}", flush=True)
+            _tell(f"workdir: {folder}")
 
 
 def _train_folder(
@@ -141,4 +168,13 @@ def _given(value: _Value | None, flag: str) -> _Value:
 
 def _tell_note(config: ConfigDict) -> None:
     if config.note:
-        print(f"note: {config.note}", flush=True)
+        _tell(f"note: {config.note}")
+
+
+def _tell(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # The reader, such as `head`, has gone; the work goes on without it. Python
+        # would try once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

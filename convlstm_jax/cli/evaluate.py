@@ -23,6 +23,7 @@ from convlstm_jax.cli.build import (
 )
 from convlstm_jax.cli.log import logging_to
 from convlstm_jax.data.sources import ClipSource, Sources
+from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.conventions import CONVENTIONS
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.train.checkpoint import restore_params
@@ -89,6 +90,8 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
     if jax.process_index() != 0:
         return
     _write_results(workdir, results)
+    for line in table(results):
+        _log.info(line)
     pictures = _draw(workdir, results, clips)
     title = f"{workdir.name}: evaluation at step {step}"
     write_report(
@@ -99,8 +102,6 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
         results={k: v for k, v in results.items() if k not in ("data", "conventions")},
         pictures=pictures,
     )
-    for line in table(results):
-        _log.info(line)
     _log.info("report: %s", workdir / "report.html")
 
 
@@ -128,6 +129,9 @@ def example_clips(
     task: ForecastTask, params: Any, source: ClipSource, count: int, mesh: Mesh
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Inputs, truth and prediction of the first clips, each `[N, T, H, W, C]`."""
+    if not count:
+        nothing = np.zeros((0, 0, *source[0]["frames"].shape[1:]), np.float32)
+        return nothing, nothing, nothing
     frames = np.stack([source[index]["frames"] for index in range(count)])
     inputs, truth = jax.device_get(task.split(jnp.asarray(frames)))
 
@@ -195,7 +199,11 @@ def _draw(
         add("Metrics by lead time", "lead_time.png"), results["per_lead_time"]
     )
     if (workdir / "metrics.csv").exists():
-        learning_curves(
-            workdir / "metrics.csv", add("Learning curves", "learning_curves.png")
-        )
+        curves = folder / "learning_curves.png"
+        try:
+            learning_curves(workdir / "metrics.csv", curves)
+            pictures.append(("Learning curves", curves))
+        except UserError as error:
+            # The evaluation stands without them.
+            _log.warning("no learning curves are drawn: %s", error)
     return pictures

@@ -24,9 +24,9 @@ def logging_to(workdir: Path) -> Iterator[None]:
     if jax.process_index() != 0:
         yield
         return
-    terminal = logging.StreamHandler(sys.stdout)
+    terminal = _Terminal(sys.stdout)
     terminal.setFormatter(_WarningsMarked("%(message)s"))
-    file = logging.FileHandler(workdir / "log.txt", encoding="utf-8")
+    file = _LogFile(workdir / "log.txt", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers: list[logging.Handler] = [terminal, file]
     former_level, former_propagate = _log.level, _log.propagate
@@ -44,6 +44,24 @@ def logging_to(workdir: Path) -> Iterator[None]:
             handler.close()
         _log.setLevel(former_level)
         _log.propagate = former_propagate
+
+
+class _LogFile(logging.FileHandler):
+    """A file that loses lines in silence where the disk is full.
+
+    The terminal shows them anyway, and a traceback for each would bury the error.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+class _Terminal(logging.StreamHandler):
+    """A terminal, or a pipe whose reader (`head`, say) may go away."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
 
 
 class _WarningsMarked(logging.Formatter):

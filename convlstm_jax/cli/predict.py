@@ -63,6 +63,6 @@ def run(
     else:
         write_clip(output_path, prediction)
     print(
-        f"{output_path}: {num_frames} frames predicted from the last {needed} of "
+        f"{output_path}: predicted frames: {num_frames}, from the last {needed} of "
         f"{input_path}, with the weights of step {step}"
     )

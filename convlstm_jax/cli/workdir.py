@@ -1,9 +1,12 @@
 """The folder of a run: finding or making it, and the config kept in it."""
 
+import contextlib
 import datetime
+import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,26 @@ def make(workdir: Path) -> None:
             f"--workdir={workdir} holds checkpoints but no {CONFIG_FILE}: choose "
             "another folder, as nobody can tell what was trained there"
         )
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Keeps a second training out of a folder; the lock goes with the process.
+
+    Raises:
+      UserError: another training has the folder.
+    """
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another training is running in --workdir={workdir}: wait for it, or "
+                "choose another folder"
+            ) from None
+        except OSError:
+            pass  # Some network file systems have no locks.
+        yield
 
 
 def save_config(workdir: Path, config: ConfigDict) -> None:

@@ -1,7 +1,6 @@
 """The handwritten digits that moving-digit videos are drawn from."""
 
 import functools
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ DigitsName = Literal["auto", "idx", "tfds", "sklearn"]
 
 FOLDER_VARIABLE = "CONVLSTM_MNIST_DIR"
 """Environment variable that names the folder of IDX files where no field does."""
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +50,7 @@ def load_digits(
         tensorflow-datasets download, check and cache it; "sklearn" takes the 1,797
         digits that come with scikit-learn, enlarged (no network needed); "auto" takes
         the first of: IDX files if a folder is named, the download if it succeeds,
-        scikit-learn's digits. A swap for the last is logged and described.
+        scikit-learn's digits. A swap for the last is said in `description`.
       digits_dir: folder of the IDX files; where empty, the environment variable
         CONVLSTM_MNIST_DIR names it. Only the two files of images are read.
       tfds_dir: cache folder of tensorflow-datasets; where empty, its own default,
@@ -100,7 +97,7 @@ def _split_mnist(
 ) -> DigitSet:
     """Sets the last sixth of MNIST's training digits aside for validation."""
     num_train = len(train) - len(train) // 6
-    digits = DigitSet(
+    return DigitSet(
         train=train[:num_train],
         validation=train[num_train:],
         test=test,
@@ -110,8 +107,6 @@ def _split_mnist(
             f"{len(train) - num_train:,} for validation, {len(test):,} for testing."
         ),
     )
-    _logger.info("%s", digits.description)
-    return digits
 
 
 def _load_idx(folder: Path) -> DigitSet:
@@ -169,7 +164,7 @@ def _load_sklearn(standing_in: str = "") -> DigitSet:
     """Splits scikit-learn's digits; `standing_in` says why they replace MNIST."""
     images = _enlarged_digits()
     train, validation, test = np.split(images, [1297, 1497])
-    digits = DigitSet(
+    return DigitSet(
         train=train,
         validation=validation,
         test=test,
@@ -180,6 +175,3 @@ def _load_sklearn(standing_in: str = "") -> DigitSet:
             f"{len(test):,} for testing){', ' + standing_in if standing_in else ''}."
         ),
     )
-    level = logging.WARNING if standing_in else logging.INFO
-    _logger.log(level, "%s", digits.description)
-    return digits

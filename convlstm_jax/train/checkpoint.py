@@ -352,4 +352,6 @@ def _restore_part(
     found = reading.first_intact(directory, steps, restore)
     if found is None:
         raise CheckpointError(f"There is no checkpoint in {directory}.")
-    return found[0], found[1]
+    step, restored, _ = found
+    reading.warn_of_damaged_records(directory, steps[steps.index(step) + 1 :])
+    return step, restored

@@ -192,6 +192,21 @@ def restoring_order(directory: pathlib.Path, which: str) -> Sequence[int]:
     return best + [step for step in steps if step not in values]
 
 
+def warn_of_damaged_records(directory: pathlib.Path, steps: Iterable[int]) -> None:
+    """Warns of each of `steps` of which nobody can tell whether it was the best."""
+    for step in steps:
+        try:
+            read_record(directory, step)
+        except DamagedCheckpointError as error:
+            _log.warning(
+                "The checkpoint of step %d in %s is damaged (%s) and was passed over; "
+                "it may have been the best one.",
+                step,
+                directory,
+                error,
+            )
+
+
 def _is_not_from_orbax(entry: logging.LogRecord) -> bool:
     return "orbax" not in pathlib.PurePath(entry.pathname).parts
 

@@ -237,6 +237,11 @@ class _Run:
         if step % self._settings.log_every_steps == 0:
             self._writers.write(step, "train", means)
             self._meter.reset()
+            if bar.disable:  # No terminal: the log shows what the bar would.
+                _log.info(
+                    "step %d of %d: loss %.4g, %.3g samples/s",
+                    step, bar.total, means["loss"], means["samples_per_second"],
+                )  # fmt: skip
         return True
 
     def _evaluate(self, step: int, state: TrainState) -> None:

@@ -230,7 +230,8 @@ def _finish_panel(axes: Any, title: str, unit: str, drawn: list[np.ndarray]) -> 
             va="center",
             transform=axes.transAxes,
         )
-    elif values.min() > 0 and values.max() > _LOG_RATIO * values.min():
+    # What stays below 1 is a score, which would look wild on a logarithmic axis.
+    elif values.min() > 0 and values.max() > max(1, _LOG_RATIO * values.min()):
         axes.set_yscale("log")
     axes.set_title(
         title.strip(), color=_TEXT, fontsize=11, fontweight="bold", loc="left"

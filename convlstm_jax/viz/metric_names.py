@@ -37,7 +37,7 @@ METRIC_NAMES = {
     "mse": MetricName("MSE", "summed over a frame"),
     "mae": MetricName("MAE", "summed over a frame"),
     "ssim": MetricName("SSIM", "", True),
-    "ssim_openstl": MetricName("SSIM", "as in OpenSTL", True),
+    "ssim_openstl": MetricName("SSIM, OpenSTL", "", True),
     "psnr_db": MetricName("PSNR", "dB", True),
     "cross_entropy": MetricName("Cross-entropy", "nats per frame"),
     "cross_entropy_nats": MetricName("Cross-entropy", "nats per frame"),

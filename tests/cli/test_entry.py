@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 import types
@@ -122,16 +124,17 @@ def test_a_note_of_the_config_is_printed(calls, capsys):
 
 
 def test_train_resumes_where_the_config_agrees(calls, capsys):
-    assert main(CONFIG, "--workdir=w") == 0
-    assert main(CONFIG, "--workdir=w", "--config.train.num_steps=2000") == 0
+    # A preset with a constant learning rate, so that the number of steps is free.
+    config = CONFIG.replace("quick", "5x5-256")
+    assert main(config, "--workdir=w") == 0
+    assert main(config, "--workdir=w", "--config.train.num_steps=2000") == 0
     assert workdir.load_config(Path("w")).train.num_steps == 2000
     assert main("--workdir=w", "--config.eval.num_sequences=5") == 0
-    config = calls[-1][1]
-    assert config.train.num_steps == 2000
-    assert config.eval.num_sequences == 5
+    assert calls[-1][1].train.num_steps == 2000
+    assert calls[-1][1].eval.num_sequences == 5
     assert calls[-1][2] == {"workdir": Path("w")}
     capsys.readouterr()
-    assert main(CONFIG, "--workdir=w", "--config.seed=3") == 2
+    assert main(config, "--workdir=w", "--config.seed=3") == 2
     assert "config.seed is 0 there and 3 here" in capsys.readouterr().err
     assert workdir.load_config(Path("w")).seed == 0
     assert len(calls) == 3
@@ -248,6 +251,15 @@ def test_errors_of_the_user_inside_a_mode_are_told_and_bugs_keep_their_traceback
         main("--mode=describe", CONFIG)
     fail_with(KeyboardInterrupt())
     assert main("--mode=describe", CONFIG) == 130
+    fail_with(OSError(errno.ENOSPC, "No space left on device", "w/metrics.csv"))
+    assert main("--mode=describe", CONFIG) == 2
+    assert capsys.readouterr().err == (
+        "error: the file system refuses 'w/metrics.csv' (No space left on device); "
+        "what was saved before is intact\n"
+    )
+    fail_with(ProcessLookupError(errno.ESRCH, "No such process"))
+    with pytest.raises(ProcessLookupError):
+        main("--mode=describe", CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -285,3 +297,17 @@ def test_a_typo_is_answered_before_jax_is_imported(tmp_path):
             capture_output=True,
             check=True,
         )
+
+
+def test_a_reader_that_goes_away_is_no_error(calls):
+    arguments = (CONFIG, "--mode=train", "--workdir=w")
+    reader, writer = os.pipe()
+    os.close(reader)
+    former = sys.stdout
+    with os.fdopen(writer, "w") as pipe:
+        sys.stdout = pipe
+        try:
+            assert main(*arguments) == 0
+        finally:
+            sys.stdout = former
+    assert len(calls) == 1

@@ -140,3 +140,14 @@ def test_the_file_is_plain_json(tmp_path):
     text = (tmp_path / "config.json").read_text()
     assert json.loads(text)["model"]["features"] == [128, 64, 64]
     assert text.endswith("}\n")
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path):
+    with (
+        workdir.locked(tmp_path),
+        pytest.raises(UserError, match="another training is running in --workdir"),
+        workdir.locked(tmp_path),
+    ):
+        raise AssertionError("the second training got in")
+    with workdir.locked(tmp_path):
+        pass

@@ -191,3 +191,12 @@ def test_a_lost_commit_file_does_not_hide_a_step(directory):
         (directory / str(step) / "commit_success.txt").unlink(missing_ok=True)
     with open_checkpoints(directory) as checkpoints:
         assert checkpoints.restore_latest(make_state(0))[0] == 3
+
+
+def test_a_damaged_record_is_told_though_another_step_is_taken(directory, caplog):
+    shutil.rmtree(directory / "1" / "record")
+    step, _ = restore_params(directory, make_state(0)["params"])
+    assert step == 2
+    [message] = caplog.messages
+    assert message.startswith(f"The checkpoint of step 1 in {directory} is damaged (")
+    assert message.endswith("it may have been the best one.")

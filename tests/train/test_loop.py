@@ -210,3 +210,10 @@ def test_a_loss_that_is_not_finite_stops_at_the_last_good_step(tmp_path):
         jax.tree.leaves(state.params), jax.tree.leaves(reference.params), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_terminal_the_log_shows_the_progress(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        run(tmp_path, num_steps=2)
+    assert "step 1 of 2: loss " in caplog.text and "samples/s" in caplog.text
+    assert "step 2 of 2: validation loss" in caplog.text
