@@ -41,8 +41,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer.schedule": "one_cycle",
         "optimizer.clip_norm": 100.0,  # Nats per frame: usual norms are 50 to 500.
         "train.batch_size": 8,
-        "train.num_steps": 1400,
-        "train.eval_every_steps": 350,
+        "train.num_steps": 1800,
+        "train.eval_every_steps": 300,
         "train.checkpoint_every_steps": 200,
         "train.early_stopping_patience": 0,
         "train.num_validation_sequences": 128,
