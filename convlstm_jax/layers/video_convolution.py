@@ -1,0 +1,116 @@
+"""A convolution over time and space that can look back alone, and be continued."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from convlstm_jax.array_types import HiddenSequence, Video
+from convlstm_jax.ops.convolution import same_convolution
+
+
+class VideoConvolution(nn.Module):
+    """A K×K×K convolution over the frames of a clip, zeros around it.
+
+    Causal, frame t of the output sees the frames t−K+1 … t of the input. Otherwise
+    the kernel is centred in time, as in Keras's `Conv3D(padding="same")`: the output
+    sees (K−1)/2 frames of its own future. Either way H and W stay. Parameters are
+    "kernel" `[K, K, K, C, F]` (time, height, width, in, out, as in Keras) and "bias"
+    `[F]`.
+
+    It is computed as one convolution of the frames with all K temporal taps beside
+    each other, whose results are shifted in time and added: the multiply-adds of the
+    definition, in the two-dimensional convolution that every backend is fast at.
+
+    Attributes:
+      features: output channels F.
+      kernel_size: K, frames and pixels, odd.
+      causal: whether the output sees no later frame.
+      dtype: dtype of the convolution; the sum over time and the output are float32
+        (float64 if `dtype` is).
+      param_dtype: dtype of the parameters.
+      kernel_init: initializer of the kernel.
+
+    Raises:
+      ValueError: at construction, for a kernel size that is not odd.
+    """
+
+    features: int
+    kernel_size: int = 3
+    causal: bool = True
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
+
+    def __post_init__(self):
+        """Refuses a kernel without a middle."""
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size is {self.kernel_size}: it must be an odd integer of at "
+                "least 1"
+            )
+        super().__post_init__()
+
+    @property
+    def num_past_frames(self) -> int:
+        """Frames before t that the output at t sees."""
+        size = self.kernel_size
+        return size - 1 if self.causal else (size - 1) // 2
+
+    @nn.nowrap
+    def remember(self, past: Array | None, inputs: HiddenSequence) -> HiddenSequence:
+        """The last frames of `inputs`, which a call on the frames after them needs.
+
+        Args:
+          past: the frames remembered before, or `None` at the start of a clip.
+          inputs: `[B, T, H, W, C]`.
+
+        Returns:
+          `[B, num_past_frames, H, W, C]`; zeros stand where there was no frame.
+        """
+        count = self.num_past_frames
+        if past is None:
+            shape = (inputs.shape[0], count, *inputs.shape[2:])
+            past = jnp.zeros(shape, inputs.dtype)
+        sequence = jnp.concatenate([past.astype(inputs.dtype), inputs], axis=1)
+        return sequence[:, sequence.shape[1] - count :]
+
+    @nn.compact
+    def __call__(self, inputs: HiddenSequence, past: Array | None = None) -> Video:
+        """Convolves a clip, or its next frames.
+
+        Args:
+          inputs: `[B, T, H, W, C]`.
+          past: the frames before, from `remember`; zeros if not given. (After the last
+            frame there are always zeros, which matters where the kernel is not causal.)
+
+        Returns:
+          `[B, T, H, W, F]`.
+        """
+        size = self.kernel_size
+        channels = inputs.shape[-1]
+        kernel = self.param(
+            "kernel",
+            self.kernel_init,
+            (size, size, size, channels, self.features),
+            self.param_dtype,
+        )
+        bias = self.param(
+            "bias", nn.initializers.zeros, (self.features,), self.param_dtype
+        )
+        before = self.num_past_frames
+        steps = inputs.shape[1]
+        if past is not None:
+            inputs = jnp.concatenate([past.astype(inputs.dtype), inputs], axis=1)
+        # [K, K, C, K·F]: the temporal taps side by side.
+        taps = jnp.moveaxis(kernel, 0, 3).reshape(size, size, channels, -1)
+        responses = same_convolution(inputs.astype(self.dtype), taps.astype(self.dtype))
+        sum_dtype = jnp.promote_types(self.dtype, jnp.float32)
+        responses = responses.astype(sum_dtype).reshape(
+            *responses.shape[:-1], size, self.features
+        )
+        padding = (0 if past is not None else before, size - 1 - before)
+        responses = jnp.pad(responses, [(0, 0), padding, *[(0, 0)] * 4])
+        total = sum(responses[:, tap : tap + steps, ..., tap, :] for tap in range(size))
+        return total + bias.astype(sum_dtype).reshape(1, 1, 1, 1, -1)

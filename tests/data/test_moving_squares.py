@@ -1,0 +1,163 @@
+"""Moving squares against the plain generator of the Keras example."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from convlstm_jax.data.moving_mnist import uniform_draws
+from convlstm_jax.data.moving_squares import MovingSquares
+from convlstm_jax.data.sources import make_sources
+from convlstm_jax.errors import UserError
+
+
+def reference_sequence(seed, index, num_frames, height=40, width=40, border=40):
+    """The example's loop on a large canvas, its random numbers replaced by ours.
+
+    Pixel by pixel; returns the noisy film and the one without noise.
+    """
+    draws = uniform_draws(seed, index, 1 + 7 * 5 + 14 * num_frames)
+    canvas = (num_frames, height + 2 * border, width + 2 * border)
+    noisy, clean = np.zeros(canvas), np.zeros(canvas)
+    for square in range(3 + int(5 * draws[0])):
+        y, x, direction_y, direction_x, size = draws[1 + 5 * square : 6 + 5 * square]
+        y = border + int(y * height)
+        x = border + int(x * width)
+        direction_y = int(3 * direction_y) - 1
+        direction_x = int(3 * direction_x) - 1
+        w = 2 + int(2 * size)
+        for t in range(num_frames):
+            y_shift, x_shift = y + direction_y * t, x + direction_x * t
+            disturbed, sign = draws[36 + 14 * t + 2 * square :][:2]
+            for row in range(y_shift - w, y_shift + w):
+                for column in range(x_shift - w, x_shift + w):
+                    noisy[t, row, column] += 1
+                    clean[t, row, column] += 1
+            if disturbed < 0.5:
+                noise = 0.1 if sign < 0.5 else -0.1
+                for row in range(y_shift - w - 1, y_shift + w + 1):
+                    for column in range(x_shift - w - 1, x_shift + w + 1):
+                        noisy[t, row, column] += noise
+    noisy = noisy[:, border : border + height, border : border + width, None]
+    clean = clean[:, border : border + height, border : border + width, None]
+    noisy[noisy >= 1] = 1
+    clean[clean >= 1] = 1
+    return noisy, clean
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "height", "width"), [(15, 40, 40), (23, 40, 40), (9, 7, 25)]
+)
+def test_clips_equal_the_plain_generator(num_frames, height, width):
+    source = MovingSquares(10**7, num_frames, height, width, seed=3)
+    for index in (0, 1, 9_999_999):
+        noisy, clean = reference_sequence(3, index, num_frames, height, width)
+        clip = source[index]
+        assert set(clip) == {"frames", "targets"}
+        assert clip["frames"].dtype == np.float32
+        assert clip["targets"].dtype == np.uint8
+        np.testing.assert_allclose(clip["frames"], noisy, atol=1e-6)
+        np.testing.assert_array_equal(clip["targets"], 255 * clean)
+
+
+def test_squares_noise_and_values_are_as_often_as_they_should_be():
+    """Over 400 clips: the values that occur, and how many pixels are lit."""
+    source = MovingSquares(400, 1)
+    clips = [source[index] for index in range(400)]
+    noisy = np.stack([clip["frames"] for clip in clips])
+    clean = np.stack([clip["targets"] for clip in clips]) > 0
+    assert set(np.round(10 * np.unique(noisy)).astype(int)) >= {-2, -1, 0, 1, 9, 10}
+    assert noisy.max() == 1
+    # Squares of 16 or 36 pixels, 3 to 7 of them, some cut by the window: 5 × 26 less.
+    assert 90 < clean.sum((1, 2, 3, 4)).mean() < 130
+    # A lone square is disturbed in half of the frames, darkened in a quarter.
+    inside = noisy[clean]
+    assert 0.15 < np.mean(np.isclose(inside, 0.9)) < 0.3
+
+
+def test_the_first_clip_of_each_fixed_stream_does_not_change():
+    """The validation and test sets must stay what they are."""
+    for seed, lit, total in (
+        (0, 252, 2504),
+        (2**63, 160, 1509),
+        (2**63 + 1, 462, 4502),
+    ):
+        clip = MovingSquares(1, 3, seed=seed)[0]
+        assert int((clip["targets"] > 0).sum()) == lit
+        assert round(10 * float(clip["frames"].sum())) == total
+
+
+def test_sequences_depend_on_seed_and_index_alone():
+    source = MovingSquares(100, 15, seed=1)
+    again = pickle.loads(pickle.dumps(MovingSquares(10, 23, seed=1)))
+    other = MovingSquares(100, 15, seed=2)
+    for index in (9, 0, 9):
+        clip = source[index]
+        for key in ("frames", "targets"):
+            np.testing.assert_array_equal(clip[key], again[index][key][:15])
+            assert not np.array_equal(clip[key], other[index][key])
+
+
+def test_length_and_range():
+    source = MovingSquares(3, 2)
+    assert len(source) == len(list(source)) == 3
+    for index in (3, -1):
+        with pytest.raises(IndexError, match="holds 3 sequences"):
+            source[index]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_sequences": 0}, "num_sequences is 0, but must be at least 1"),
+        ({"num_frames": 0}, "num_frames is 0"),
+        ({"height": 0}, "height is 0"),
+        ({"width": -1}, "width is -1"),
+        ({"seed": -1}, "seed is -1, but must be in 0"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        MovingSquares(**({"num_sequences": 5, "num_frames": 3} | wrong))
+
+
+def small_sources(**fields):
+    counts = {
+        "num_train_sequences": 6,
+        "num_validation_sequences": 5,
+        "num_test_sequences": 4,
+    }
+    return make_sources(
+        "moving_squares", **({"num_frames": 8, "seed": 0} | counts | fields)
+    )
+
+
+def test_the_splits_are_disjoint_streams_and_only_training_depends_on_the_seed():
+    first, second = small_sources(), small_sources(seed=1)
+    assert [len(s) for s in (first.train, first.validation, first.test)] == [6, 5, 4]
+    clips = {}
+    for split, same in (("train", False), ("validation", True), ("test", True)):
+        for index in range(4):
+            clip = getattr(first, split)[index]["frames"]
+            other = getattr(second, split)[index]["frames"]
+            assert np.array_equal(clip, other) == same
+            clips[clip.tobytes()] = clips[other.tobytes()] = split
+    assert len(clips) == 4 * 4
+
+
+def test_the_description_and_the_size():
+    sources = small_sources(height=30, width=20)
+    assert (sources.height, sources.width, sources.channels) == (30, 20, 1)
+    assert sources.test[0]["frames"].shape == (8, 30, 20, 1)
+    assert "3 to 7 on 30x20" in sources.description
+    assert sources.digits_source == ""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"seed": 2**32}, "seed is"), ({"num_test_sequences": 0}, "num_test_sequences")],
+)
+def test_wrong_fields_are_named(wrong, message):
+    with pytest.raises(UserError, match=message):
+        small_sources(**wrong)

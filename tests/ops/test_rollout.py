@@ -1,0 +1,274 @@
+"""Unrolled reference under plain autodiff → roll-out: outputs and every gradient."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend import core
+
+from convlstm_jax.ops.convolution import same_convolution
+from convlstm_jax.ops.rollout import (
+    LayerWeights,
+    Norm,
+    RolloutState,
+    StackWeights,
+    initial_state,
+    rollout,
+)
+from tests.ops import oracle
+
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
+BATCH, STEPS, HEIGHT, WIDTH, CHANNELS = 2, 5, 3, 4, 2
+FEATURES = (3, 4)
+KERNELS = (3, 5)
+FORGET_OFFSET = 0.7
+
+# Compiling is what these tests take their time for; the numbers do not depend on it.
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+# The first clip is read to the end, the second has two predictions in between.
+MIXED = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]], bool)
+MASKS = {
+    "all frames": np.ones((BATCH, STEPS), bool),
+    "one frame": np.arange(STEPS)[None].repeat(BATCH, 0) < 1,
+    "no frame": np.zeros((BATCH, STEPS), bool),
+    "mixed": MIXED,
+}
+
+
+def draw(*, norms=False, seed=0):
+    """Random distinct float64 (weights, frames, state), as NumPy arrays."""
+    generator = np.random.default_rng(seed)
+
+    def normal(*shape, scale=1.0, mean=0.0):
+        return mean + scale * generator.normal(size=shape)
+
+    def norm(features):
+        shape = (HEIGHT, WIDTH, 4 * features)
+        return Norm(normal(*shape, scale=0.3, mean=1), normal(*shape, scale=0.3))
+
+    layers, carries, channels = [], [], CHANNELS
+    for features in FEATURES:
+        kernels = (
+            normal(size, size, read, 4 * features, scale=0.3)
+            for size, read in zip(KERNELS, (channels, features), strict=True)
+        )
+        layer_norms = (norm(features), norm(features)) if norms else None
+        layers.append(LayerWeights(*kernels, layer_norms))
+        carries.append(
+            tuple(normal(BATCH, HEIGHT, WIDTH, features, scale=0.5) for _ in "ch")
+        )
+        channels = features
+    weights = StackWeights(tuple(layers), normal(1, 1, channels, CHANNELS))
+    frames = normal(BATCH, STEPS, HEIGHT, WIDTH, CHANNELS)
+    state = RolloutState(tuple(carries), normal(BATCH, HEIGHT, WIDTH, CHANNELS))
+    return weights, frames, state
+
+
+def reference(weights, frames, state, takes_truth):
+    """The same in a Python loop, with nothing but `same_convolution` in common."""
+
+    def normalise(z, norm):
+        flat = z.reshape(len(z), -1)
+        mean, variance = flat.mean(1), flat.var(1)
+        z = (z - mean[:, None, None, None]) / jnp.sqrt(
+            variance[:, None, None, None] + 1e-5
+        )
+        return z * norm.scale[None] + norm.offset[None]
+
+    carries, prediction = list(state.carries), state.prediction
+    predictions = []
+    for t in range(takes_truth.shape[1]):
+        mask = takes_truth[:, t, None, None, None]
+        inputs = jnp.where(mask, frames[:, t], prediction) if t < frames.shape[1] else (
+            prediction
+        )  # fmt: skip
+        for index, layer in enumerate(weights.layers):
+            cell_state, hidden = carries[index]
+            a = same_convolution(inputs, layer.input_kernel)
+            b = same_convolution(hidden, layer.recurrent_kernel)
+            if layer.norms is not None:
+                a, b = normalise(a, layer.norms[0]), normalise(b, layer.norms[1])
+            i, f, g, o = jnp.split(a + b, 4, axis=-1)
+            forget = jax.nn.sigmoid(f + FORGET_OFFSET)
+            cell_state = forget * cell_state + jax.nn.sigmoid(i) * jnp.tanh(g)
+            inputs = jax.nn.sigmoid(o) * jnp.tanh(cell_state)
+            carries[index] = (cell_state, inputs)
+        prediction = same_convolution(inputs, weights.output_kernel)
+        predictions.append(prediction)
+    state = RolloutState(tuple(carries), prediction)
+    return state, jnp.stack(predictions, axis=1)
+
+
+def run(weights, frames, state, takes_truth, dtype=jnp.float64):
+    return rollout(
+        weights, frames, takes_truth, state, forget_offset=FORGET_OFFSET, dtype=dtype
+    )
+
+
+def assert_trees_close(found, expected, **tolerance):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found),
+        jax.tree.leaves(expected),
+        strict=True,
+    ):
+        np.testing.assert_allclose(
+            a, b, err_msg=jax.tree_util.keystr(path), **tolerance
+        )
+
+
+# One function for all masks, which is compiled once.
+@fast_jit
+def reference_and_rollout(arguments, takes_truth, cotangent):
+    """(outputs, gradients) of both."""
+    results = []
+    for function in (reference, run):
+        outputs, pull_back = jax.vjp(
+            lambda *a, function=function: function(*a, takes_truth), *arguments
+        )
+        results.append((outputs, pull_back(cotangent)))
+    return results
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("norms", [False, True], ids=["plain", "layer norm"])
+def test_outputs_and_gradients_are_those_of_plain_autodiff(mask, norms):
+    arguments = draw(norms=norms)
+    generator = np.random.default_rng(7)
+    with jax.enable_x64(True):
+        arguments = jax.tree.map(jnp.asarray, arguments)
+        shapes = jax.eval_shape(run, *arguments, MASKS[mask])
+        cotangent = jax.tree.map(
+            lambda leaf: jnp.asarray(generator.normal(size=leaf.shape)), shapes
+        )
+        expected, found = jax.device_get(
+            reference_and_rollout(arguments, jnp.asarray(MASKS[mask]), cotangent)
+        )
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(found))
+    assert_trees_close(found[0], expected[0], **TOLERANCE)
+    assert_trees_close(found[1], expected[1], **TOLERANCE)
+    weight_gradients = jax.tree.leaves(found[1][0])
+    assert all(np.abs(gradient).max() > 1e-3 for gradient in weight_gradients)
+
+
+def test_frames_that_are_not_taken_may_be_missing_and_have_no_gradient():
+    weights, frames, state = draw()
+    takes_truth = np.arange(STEPS)[None].repeat(BATCH, 0) < 3
+
+    @fast_jit
+    def both(frames):
+        def total(frames):
+            return run(weights, frames, state, takes_truth)[1].sum()
+
+        whole, cut = frames, frames[:, :3]
+        return [jax.value_and_grad(total)(frames) for frames in (whole, cut)]
+
+    with jax.enable_x64(True):
+        (whole, whole_gradient), (cut, cut_gradient) = both(jnp.asarray(frames))
+    np.testing.assert_array_equal(whole, cut)
+    np.testing.assert_array_equal(whole_gradient[:, 3:], 0)
+    np.testing.assert_array_equal(whole_gradient[:, :3], cut_gradient)
+
+
+def test_one_layer_equals_the_oracle_of_the_paper():
+    weights, frames, state = draw()
+    layer = weights.layers[0]
+    (cell_state, hidden), _ = state.carries
+    weights = StackWeights((layer,), np.eye(3)[None, None, :, :CHANNELS])
+    state = RolloutState((state.carries[0],), state.prediction)
+    bias = np.repeat([0, FORGET_OFFSET, 0, 0], 3)
+    paper = oracle.Layer(layer.input_kernel, layer.recurrent_kernel, bias, None)
+    _, outputs = oracle.sequence(
+        paper, frames, (cell_state, hidden), STEPS, "tanh", None, False
+    )
+    with jax.enable_x64(True):
+        _, predictions = fast_jit(run)(weights, frames, state, MASKS["all frames"])
+    np.testing.assert_allclose(predictions, outputs[..., :CHANNELS], **TOLERANCE)
+
+
+def test_a_rollout_may_be_cut_and_the_state_handed_on():
+    weights, frames, state = draw(norms=True)
+    step = fast_jit(run)
+    with jax.enable_x64(True):
+        whole = step(weights, frames, state, MIXED)
+        # The cut lies before a step that reads a prediction.
+        state, first = step(weights, frames[:, :4], state, MIXED[:, :4])
+        state, second = step(weights, frames[:, 4:], state, MIXED[:, 4:])
+    joined = (state, jnp.concatenate([first, second], axis=1))
+    assert_trees_close(joined, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_no_prediction_depends_on_a_frame_not_yet_read():
+    weights, frames, state = draw()
+    step = fast_jit(functools.partial(run, dtype=jnp.float32))
+    _, expected = step(weights, frames, state, MIXED)
+    for t in range(STEPS):
+        disturbed = frames.copy()
+        disturbed[:, t] += 1
+        _, found = step(weights, disturbed, state, MIXED)
+        changed = np.asarray(found != expected).any((2, 3, 4))
+        # Only where the frame is read, and only from then on.
+        np.testing.assert_array_equal(
+            changed, MIXED[:, t, None] & (np.arange(STEPS) >= t)
+        )
+
+
+def test_in_bfloat16_the_cell_state_stays_float32():
+    weights, frames, _ = draw()
+    state = initial_state(weights, (BATCH, HEIGHT, WIDTH, CHANNELS), jnp.bfloat16)
+    assert [c.shape[-1] for c, _ in state.carries] == list(FEATURES)
+    bfloat16 = functools.partial(run, dtype=jnp.bfloat16)
+
+    @fast_jit
+    def value_and_gradient(weights):
+        def total(weights):
+            state_after, predictions = bfloat16(weights, frames, state, MIXED)
+            return predictions.astype(jnp.float32).sum(), (state_after, predictions)
+
+        return jax.grad(total, has_aux=True)(weights)
+
+    weights = jax.tree.map(jnp.float32, weights)
+    gradients, (state_after, predictions) = value_and_gradient(weights)
+    for cell_state, hidden in (*state.carries, *state_after.carries):
+        assert cell_state.dtype == jnp.float32
+        assert hidden.dtype == jnp.bfloat16
+    assert predictions.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
+    _, expected = fast_jit(functools.partial(run, dtype=jnp.float32))(
+        weights, frames, state, MIXED
+    )
+    np.testing.assert_allclose(
+        predictions.astype(jnp.float32), expected, rtol=0.1, atol=0.1
+    )
+
+
+def convolutions(jaxpr, in_loop=False):
+    """(whether it is in a loop, shape of the result) of every convolution."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            yield in_loop, equation.outvars[0].aval.shape
+        inner = in_loop or equation.primitive.name in ("scan", "while")
+        for value in equation.params.values():
+            if isinstance(value, core.ClosedJaxpr):
+                yield from convolutions(value.jaxpr, inner)
+
+
+@pytest.mark.parametrize("norms", [False, True], ids=["plain", "layer norm"])
+def test_the_loops_hold_no_gradient_of_a_kernel(norms):
+    """One convolution per kernel over all frames, after the loop."""
+    weights, frames, state = draw(norms=norms)
+
+    def total(weights):
+        return run(weights, frames, state, MIXED, jnp.float32)[1].sum()
+
+    found = list(convolutions(jax.make_jaxpr(jax.grad(total))(weights).jaxpr))
+    inside = [shape for in_loop, shape in found if in_loop]
+    assert len(found) - len(inside) == 2 * len(FEATURES)
+    # Forwards and backwards, each convolution once; all give frames.
+    assert len(inside) == 2 * 2 * len(FEATURES)
+    assert all(shape[:3] == (BATCH, HEIGHT, WIDTH) for shape in inside)
