@@ -28,7 +28,11 @@ def get_config() -> ConfigDict:
     config.note = ""
 
     model = config.model = ConfigDict()
-    # "encoder_forecaster" (ConvLSTM) or "fc_lstm" (the same with dense layers).
+    # "encoder_forecaster" (ConvLSTM), "fc_lstm" (the same with dense layers),
+    # "fc_lstm_autoencoder" (an encoder with one or two decoders, see task.name),
+    # "recurrent_predictor" (ConvLSTM that predicts one frame and reads it again), or
+    # "next_frame" (the same as Keras's examples have it: learned on true frames alone,
+    # batch normalisation, a convolution over time and space at the end).
     model.name = "encoder_forecaster"
     # Features of each layer, encoder and forecaster alike, bottom layer first.
     model.features = (128, 64, 64)
@@ -39,26 +43,59 @@ def get_config() -> ConfigDict:
     # Side of the square patches that become the channels of one point, in pixels.
     model.patch_size = 4
     # Weights from the cell state to the gates: one per "channel", one per "location"
-    # and channel, or "none".
+    # and channel, or "none"; unused by "recurrent_predictor", which has none.
     model.peephole = "channel"
-    # Nonlinearity of cell input and output: "tanh" or "relu".
+    # Nonlinearity of cell input and output: "tanh" or "relu"; unused by
+    # "recurrent_predictor", whose is tanh.
     model.activation = "tanh"
     # Of the computation: "float32" or "bfloat16"; weights and cell state are float32.
     model.dtype = "float32"
-    # How a layer runs over time: "fused" (fast) or "scan" (the reference).
+    # How a layer runs over time: "fused" (fast) or "scan" (the reference); unused by
+    # "recurrent_predictor", which has one way.
     model.implementation = "fused"
+    # "recurrent_predictor": whether the results of the convolutions are normalised.
+    model.layer_norm = False
+    # Whether decoders read the frame before: the true one in training, their own in
+    # evaluation and prediction; "fc_lstm_autoencoder" only.
+    model.conditional = False
+    # Kernel of each layer, input-to-state and state-to-state alike, odd, in pixels;
+    # "next_frame" only, as are the two below.
+    model.kernel_sizes = (5, 3, 1)
+    # Layers, from the bottom, that batch normalisation follows.
+    model.num_normalized_layers = 2
+    # Whether the last convolution sees no later frame; False as in Keras's examples,
+    # which leak one frame in training.
+    model.causal_head = True
 
     task = config.task = ConfigDict()
+    # "forecast"; with "fc_lstm_autoencoder": "reconstruct" (the inputs, last one
+    # first), "predict" (the frames that follow) or "composite" (both).
+    task.name = "forecast"
     # Frames the model is given.
     task.num_input_frames = 10
-    # Frames the model predicts.
+    # Frames the model predicts; "reconstruct": input frames it gives back.
     task.num_output_frames = 10
+    # First frames of a clip that "next_frame" learns from, each from those before; 0:
+    # all of them.
+    task.num_training_frames = 0
     # "cross_entropy": nats per frame, summed over its pixels; "mse", "mae": mean over
     # pixels; "mse_sum": squared error summed over the pixels of a frame.
     task.loss = "cross_entropy"
+    # True frames that a "recurrent_predictor" reads in training: the given ones alone
+    # ("none"), fewer and fewer of those to forecast besides ("scheduled"), or at first
+    # half of all and in the end the given ones ("reverse_scheduled").
+    task.sampling = "none"
+    # Step from which on both schedules read the given frames alone.
+    task.sampling_end_step = 50_000
+    # "reverse_scheduled": step up to which half of the frames are read.
+    task.reverse_sampling_start_step = 25_000
+    # "reverse_scheduled": steps in which the share of given frames that are not read
+    # falls by a factor of e.
+    task.reverse_sampling_decay_steps = 5_000
 
     data = config.data = ConfigDict()
-    # Source of the clips: "moving_mnist".
+    # Source of the clips: "moving_mnist" or "moving_squares" (to which the fields on
+    # digits, velocity and test_file mean nothing).
     data.name = "moving_mnist"
     # Source of the digits: "idx" (the four MNIST files in digits_dir), "tfds"
     # (downloaded), "sklearn" (small digits that come with scikit-learn), or "auto"

@@ -18,7 +18,7 @@ from PIL import Image
 
 from convlstm_jax.cli import build, workdir
 from convlstm_jax.cli.entry import main
-from convlstm_jax.cli.evaluate import load_params
+from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.train.sharding import data_mesh
 
@@ -115,8 +115,10 @@ def test_evaluation_figures(trained):
 
     # The model's, from its averaged weights.
     task = build.build_task(config)
-    _, params = load_params(task, config, trained, data_mesh(jax.devices()[:1]))
-    prediction = np.asarray(task.predict(params, inputs.astype(np.float32), 2))
+    _, variables = load_variables(task, config, trained, data_mesh(jax.devices()[:1]))
+    prediction = np.asarray(
+        task.forecast(variables, inputs.astype(np.float32), 2).frames
+    )
     error = ((prediction - truth) ** 2).sum((2, 3, 4)).mean(0)
     np.testing.assert_allclose(lead["model"]["mse"], error, rtol=1e-4)
 
@@ -171,9 +173,9 @@ def test_predict_in_every_form(trained, tmp_path, capsys):
 
     # What was predicted is what the model says of the clip's last three frames.
     task = build.build_task(config)
-    _, params = load_params(task, config, trained, data_mesh(jax.devices()[:1]))
+    _, variables = load_variables(task, config, trained, data_mesh(jax.devices()[:1]))
     inputs = clip[None, -3:].astype(np.float32) / 255
-    expected = np.asarray(task.predict(params, inputs, 7))[0]
+    expected = np.asarray(task.forecast(variables, inputs, 7).frames)[0]
     np.testing.assert_allclose(long, expected, atol=1e-6)
 
 
@@ -293,7 +295,7 @@ def final_weights(folder):
     config = workdir.load_config(folder)
     task = build.build_task(config)
     mesh = data_mesh(jax.devices()[:1])
-    step, params = load_params(task, config, folder, mesh)
+    step, params = load_variables(task, config, folder, mesh)
     return step, jax.device_get(params)
 
 

@@ -1,5 +1,7 @@
 """From a config to the objects that do the work: the only place that knows both."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +12,12 @@ from ml_collections import ConfigDict
 from convlstm_jax.data.pipeline import BatchIterator, eval_batches
 from convlstm_jax.data.sources import ClipSource, Sources, make_sources
 from convlstm_jax.models import MODELS
+from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
 from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.tasks.next_frame import NextFrameTask
+from convlstm_jax.tasks.recurrent import RecurrentTask
+from convlstm_jax.tasks.sampling import Sampling
+from convlstm_jax.tasks.task import Task
 
 # The fields of config.model that each model takes, beside its name.
 _SEQUENCE_FIELDS = ("features", "peephole", "activation", "implementation")
@@ -22,18 +29,69 @@ _MODEL_FIELDS = {
         "patch_size",
     ),
     "fc_lstm": _SEQUENCE_FIELDS,
+    "fc_lstm_autoencoder": (*_SEQUENCE_FIELDS, "conditional"),
+    "recurrent_predictor": (
+        "features",
+        "input_kernel_size",
+        "recurrent_kernel_size",
+        "patch_size",
+        "layer_norm",
+    ),
+    "next_frame": (
+        *_SEQUENCE_FIELDS,
+        "kernel_sizes",
+        "num_normalized_layers",
+        "causal_head",
+    ),
+}
+# The fields of config.data that each data set takes.
+_DATA_SET_FIELDS = (
+    "height",
+    "width",
+    "num_train_sequences",
+    "num_validation_sequences",
+    "num_test_sequences",
+)
+_DATA_FIELDS = {
+    "moving_mnist": (
+        *_DATA_SET_FIELDS,
+        "digits",
+        "digits_dir",
+        "tfds_dir",
+        "num_digits",
+        "velocity",
+        "test_file",
+    ),
+    "moving_squares": _DATA_SET_FIELDS,
 }
 
 
-def build_task(config: ConfigDict) -> ForecastTask:
+def build_task(config: ConfigDict) -> Task:
     """The model of a config and what it is trained to do."""
+    task: Callable[..., Task] = ForecastTask
     fields = {name: config.model[name] for name in _MODEL_FIELDS[config.model.name]}
+    if config.task.name in AUTOENCODER_TASKS:
+        task, fields["decoders"] = AUTOENCODER_TASKS[config.task.name]
+    if config.model.name == "next_frame":
+        num_training_frames = config.task.num_training_frames
+        task = partial(NextFrameTask, num_training_frames=num_training_frames)
+    if config.model.name == "recurrent_predictor":
+        task = partial(RecurrentTask, sampling=_sampling(config))
     model = MODELS[config.model.name](**fields, dtype=jnp.dtype(config.model.dtype))
-    return ForecastTask(
+    return task(
         model,
         num_input_frames=config.task.num_input_frames,
         num_output_frames=config.task.num_output_frames,
         loss=config.task.loss,
+    )
+
+
+def _sampling(config: ConfigDict) -> Sampling:
+    return Sampling(
+        config.task.sampling,
+        end_step=config.task.sampling_end_step,
+        reverse_start_step=config.task.reverse_sampling_start_step,
+        reverse_decay_steps=config.task.reverse_sampling_decay_steps,
     )
 
 
@@ -43,11 +101,13 @@ def build_sources(config: ConfigDict) -> Sources:
     Raises:
         UserError: the data cannot be had.
     """
-    pipeline_fields = ("name", "num_workers", "prefetch_batches")
-    fields = {k: v for k, v in config.data.items() if k not in pipeline_fields}
+    fields = {name: config.data[name] for name in _DATA_FIELDS[config.data.name]}
+    num_frames = config.task.num_input_frames
+    if config.task.name != "reconstruct":  # Which wants nothing but its inputs.
+        num_frames += config.task.num_output_frames
     return make_sources(
         config.data.name,
-        num_frames=config.task.num_input_frames + config.task.num_output_frames,
+        num_frames=num_frames,
         seed=config.seed,
         **fields,
     )
@@ -77,9 +137,10 @@ def eval_batch_size(config: ConfigDict, mesh: Mesh) -> int:
 
 def data_facts(sources: Sources, num_sequences: int) -> dict[str, Any]:
     """What an evaluation says of the data it was made on."""
+    digits = {"digits": sources.digits_source} if sources.digits_source else {}
     return {
         "description": sources.description,
-        "digits": sources.digits_source,
+        **digits,
         "split": "test",
         "num_sequences": num_sequences,
     }

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.cli.build import build_task, frame_shape
 from convlstm_jax.models.describe import multiply_adds, parameter_table
+from convlstm_jax.tasks.task import Reconstructs
 
 
 def run(config: ConfigDict, *, workdir: Path | None = None) -> None:
@@ -21,13 +22,18 @@ def run(config: ConfigDict, *, workdir: Path | None = None) -> None:
     task = build_task(config)
     shape = frame_shape(config)
     inputs = jax.ShapeDtypeStruct((1, task.num_input_frames, *shape), jnp.float32)
-    params = jax.eval_shape(lambda: task.init(jax.random.key(0), shape))
-    outputs = jax.eval_shape(
-        lambda p, x: task.predict(p, x, task.num_output_frames), params, inputs
-    )
-    products = multiply_adds(
-        lambda p, x: task.logits(p, x, task.num_output_frames), params, inputs
-    )
+    variables = jax.eval_shape(lambda: task.init(jax.random.key(0), shape))
+    params = variables["params"]
+
+    def forecast(variables, inputs):
+        steps = task.num_output_frames
+        if isinstance(task, Reconstructs):
+            forecast, again, _ = task.forecast_and_reconstruct(variables, inputs, steps)
+            return forecast.frames, again.frames
+        return (task.forecast(variables, inputs, steps).frames,)
+
+    outputs, *again = jax.eval_shape(forecast, variables, inputs)
+    products = multiply_adds(forecast, variables, inputs)
     rows = [(path, str(shape), f"{count:,}") for path, shape, count in
             parameter_table(params)]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -37,6 +43,13 @@ def run(config: ConfigDict, *, workdir: Path | None = None) -> None:
         print(f"  {path:{widths[0]}}  {size:{widths[1]}}  {count:>{widths[2]}}")
     total = sum(count for _, _, count in parameter_table(params))
     print(f"parameters: {total:,}")
+    others = {name: tree for name, tree in variables.items() if name != "params"}
+    if others:
+        total += sum(count for _, _, count in parameter_table(others))
+        print(f"with batch statistics: {total:,}")
     print(f"multiply-adds per sample: {products:,} ({products / 1e9:.1f} G)")
     print(f"input: [B, T, H, W, C] = [B, {', '.join(map(str, inputs.shape[1:]))}]")
     print(f"output: [B, T, H, W, C] = [B, {', '.join(map(str, outputs.shape[1:]))}]")
+    for video in again:
+        shape_text = ", ".join(map(str, video.shape[1:]))
+        print(f"reconstruction: [B, T, H, W, C] = [B, {shape_text}]")

@@ -25,8 +25,9 @@ from convlstm_jax.cli.log import logging_to
 from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.conventions import CONVENTIONS
-from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.train.checkpoint import restore_params
+from convlstm_jax.tasks.autoencoder import ReconstructTask
+from convlstm_jax.tasks.task import Reconstructs, Task, Variables, split_batch
+from convlstm_jax.train.checkpoint import restore_part
 from convlstm_jax.train.evaluation import evaluate
 from convlstm_jax.train.sharding import data_mesh, replicated
 from convlstm_jax.train.steps import make_eval_step
@@ -38,6 +39,12 @@ from convlstm_jax.viz.metric_names import format_value, in_order
 from convlstm_jax.viz.report import write_report
 
 _log = logging.getLogger(__name__)
+
+# Frames in a row of a film strip: all of them, in the roll-outs of every experiment.
+_MOST_COLUMNS = 24
+
+# Inputs, truth and prediction of some clips, each [N, T, H, W, C].
+_Clips = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def run(config: ConfigDict, *, workdir: Path) -> None:
@@ -61,7 +68,7 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
     """As `run`, with the sources at hand; training ends with it."""
     task = build_task(config)
     mesh = data_mesh()
-    step, params = load_params(task, config, workdir, mesh)
+    step, variables = load_variables(task, config, workdir, mesh)
     num_sequences = min(config.eval.num_sequences, len(sources.test))
     _log.info(
         "evaluating the weights of step %d on %d test sequences", step, num_sequences
@@ -70,7 +77,7 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
     batches = process_eval_batches(sources.test, batch_size, num_sequences)
     results = evaluate(
         make_eval_step(task, mesh, with_baselines=True),
-        params,
+        variables,
         tqdm(
             batches,
             total=-(-num_sequences // batch_size),
@@ -86,13 +93,17 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
     results["conventions"] = CONVENTIONS
     pictures_count = min(config.eval.num_pictures, len(sources.test))
     # Drawn from the same clips on every process, so that all take part in the forecast.
-    clips = example_clips(task, params, sources.test, pictures_count, mesh)
+    clips = example_clips(task, variables, sources.test, pictures_count, mesh)
+    outputs = {"test": (clips, isinstance(task, ReconstructTask))}
+    if isinstance(task, Reconstructs) and pictures_count:
+        again = _reconstructed(task, variables, clips[0], mesh)
+        outputs["reconstruction"] = again, True
     if jax.process_index() != 0:
         return
     _write_results(workdir, results)
     for line in table(results):
         _log.info(line)
-    pictures = _draw(workdir, results, clips)
+    pictures = _draw(workdir, results, outputs)
     title = f"{workdir.name}: evaluation at step {step}"
     write_report(
         workdir / "report.html",
@@ -105,10 +116,12 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
     _log.info("report: %s", workdir / "report.html")
 
 
-def load_params(
-    task: ForecastTask, config: ConfigDict, workdir: Path, mesh: Mesh
-) -> tuple[int, Any]:
-    """The best checkpoint's parameters (their average if one was kept), and its step.
+def load_variables(
+    task: Task, config: ConfigDict, workdir: Path, mesh: Mesh
+) -> tuple[int, Variables]:
+    """The best checkpoint's variables, without the optimizer's, and its step.
+
+    The parameters are their moving average if the run keeps one.
 
     Raises:
         UserError: no intact checkpoint, or one of another model.
@@ -120,26 +133,46 @@ def load_params(
         ),
         shapes,
     )
-    return restore_params(
-        workdir / "checkpoints", template, item=("ema_params", "params")
+    params = template.pop("params")
+    name = "ema_params" if config.optimizer.ema_decay else "params"
+    step, restored = restore_part(
+        workdir / "checkpoints", {name: params, "model_state": template}
     )
+    return step, {"params": restored[name], **restored["model_state"]}
 
 
 def example_clips(
-    task: ForecastTask, params: Any, source: ClipSource, count: int, mesh: Mesh
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    task: Task, variables: Variables, source: ClipSource, count: int, mesh: Mesh
+) -> _Clips:
     """Inputs, truth and prediction of the first clips, each `[N, T, H, W, C]`."""
     if not count:
         nothing = np.zeros((0, 0, *source[0]["frames"].shape[1:]), np.float32)
         return nothing, nothing, nothing
-    frames = np.stack([source[index]["frames"] for index in range(count)])
-    inputs, truth = jax.device_get(task.split(jnp.asarray(frames)))
+    clips = [source[index] for index in range(count)]
+    batch = {key: jnp.asarray(np.stack([clip[key] for clip in clips]))
+             for key in clips[0].keys() & {"frames", "targets"}}  # fmt: skip
+    inputs, truth = jax.device_get(split_batch(task, batch))
 
-    def predict(params, inputs):
-        return task.predict(params, inputs, task.num_output_frames)
+    def predict(variables, inputs):
+        return task.forecast(variables, inputs, task.num_output_frames).frames
 
-    prediction = jax.jit(predict, out_shardings=replicated(mesh))(params, inputs)
+    prediction = jax.jit(predict, out_shardings=replicated(mesh))(variables, inputs)
     return inputs, truth, jax.device_get(prediction)
+
+
+def _reconstructed(
+    task: Reconstructs, variables: Variables, inputs: np.ndarray, mesh: Mesh
+) -> _Clips:
+    """Inputs, what their reconstruction should be, and the reconstruction."""
+
+    def reconstruct(variables, inputs):
+        _, reconstruction, original = task.forecast_and_reconstruct(
+            variables, inputs, 1
+        )
+        return original, reconstruction.frames
+
+    run = jax.jit(reconstruct, out_shardings=replicated(mesh))
+    return inputs, *jax.device_get(run(variables, inputs))
 
 
 def table(results: dict[str, Any]) -> list[str]:
@@ -174,27 +207,40 @@ def _write_results(workdir: Path, results: dict[str, Any]) -> None:
 def _draw(
     workdir: Path,
     results: dict[str, Any],
-    clips: tuple[np.ndarray, np.ndarray, np.ndarray],
+    outputs: dict[str, tuple[_Clips, bool]],
 ) -> list[tuple[str, Path]]:
-    """Draws everything; returns (caption, file) in the order of the report."""
+    """Draws everything; returns (caption, file) in the order of the report.
+
+    Of each output, by the name its files begin with, are given the clips and whether
+    they are a reconstruction.
+    """
     folder = workdir / "pictures"
-    inputs, truth, prediction = clips
     pictures = []
 
     def add(caption: str, name: str) -> Path:
         pictures.append((caption, folder / name))
         return folder / name
 
-    if len(inputs):
-        comparison_grid_gif(
-            add("Test sequences: truth and prediction", "test.gif"),
-            inputs, truth, prediction,
-        )  # fmt: skip
-    for index in range(len(inputs)):
-        clip = inputs[index], truth[index], prediction[index]
-        name = f"test_{index:02d}"
-        film_strip(add(f"Test sequence {index}", f"{name}.png"), *clip)
-        comparison_gif(folder / f"{name}.gif", *clip)
+    for output, (clips, reconstruction) in outputs.items():
+        what = "reconstruction" if reconstruction else "prediction"
+        if len(clips[0]):
+            comparison_grid_gif(
+                add(f"Test sequences: truth and {what}", f"{output}.gif"),
+                *clips, reconstruction=reconstruction,
+            )  # fmt: skip
+        for index in range(len(clips[0])):
+            clip = [part[index] for part in clips]
+            name = f"{output}_{index:02d}"
+            caption = f"Test sequence {index}"
+            if reconstruction:
+                caption += ": its inputs in reverse order, and their reconstruction"
+            film_strip(
+                add(caption, f"{name}.png"),
+                *clip,
+                reconstruction=reconstruction,
+                max_columns=_MOST_COLUMNS,
+            )
+            comparison_gif(folder / f"{name}.gif", *clip, reconstruction=reconstruction)
     metric_curves(
         add("Metrics by lead time", "lead_time.png"), results["per_lead_time"]
     )

@@ -1,4 +1,8 @@
-"""`--mode=predict`: the frames that follow a clip of the user's."""
+"""`--mode=predict`: the frames that follow a clip of the user's.
+
+Of a model that was trained to reconstruct alone: the clip's last frames as it gives
+them back, last one first.
+"""
 
 from pathlib import Path
 
@@ -6,9 +10,10 @@ import jax
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.build import build_task, frame_shape
-from convlstm_jax.cli.evaluate import load_params
+from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.errors import UserError
+from convlstm_jax.tasks.autoencoder import ReconstructTask
 from convlstm_jax.train.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
@@ -31,14 +36,24 @@ def run(
             model reads, the last frames count.
         output_path: `.npy`, `.gif` and `.mp4` hold the predicted frames alone, `.png`
             a film strip of input and prediction.
-        num_frames: frames to predict, any number; as many as were trained if `None`.
+        num_frames: frames to predict, any number (to reconstruct: at most as many as
+            the model reads); as many as were trained if `None`.
 
     Raises:
         UserError: the clip cannot be read, is too short or of the wrong size; the
-            output cannot be written; there is no intact checkpoint.
+            output cannot be written; more frames are to be reconstructed than are
+            read; there is no intact checkpoint.
     """
     validate_output_path(output_path)
     task = build_task(config)
+    needed = task.num_input_frames
+    num_frames = num_frames or task.num_output_frames
+    reconstructs = isinstance(task, ReconstructTask)
+    if reconstructs and num_frames > needed:
+        raise UserError(
+            f"--num_frames is {num_frames}: it must be at most {needed}, the frames "
+            "that this model reads and gives back, as it predicts none"
+        )
     height, width, channels = frame_shape(config)
     clip = read_clip(input_path, channels=channels)
     if clip.shape[1:3] != (height, width):
@@ -46,23 +61,21 @@ def run(
             f"--input={input_path} has frames of {clip.shape[1]}×{clip.shape[2]} "
             f"pixels (height × width): this model needs {height}×{width}"
         )
-    needed = task.num_input_frames
     if len(clip) < needed:
         raise UserError(
             f"--input={input_path} has {len(clip)} frames: this model needs at least "
             f"{needed}"
         )
-    num_frames = num_frames or task.num_output_frames
     mesh = data_mesh(jax.local_devices()[:1])
-    step, params = load_params(task, config, workdir, mesh)
+    step, variables = load_variables(task, config, workdir, mesh)
     inputs = clip[-needed:]
-    predict = jax.jit(lambda p, x: task.predict(p, x, num_frames))
-    prediction = jax.device_get(predict(params, inputs[None]))[0]
+    predict = jax.jit(lambda v, x: task.forecast(v, x, num_frames).frames)
+    prediction = jax.device_get(predict(variables, inputs[None]))[0]
     if output_path.suffix.lower() == ".png":
-        film_strip(output_path, inputs, None, prediction)
+        film_strip(output_path, inputs, None, prediction, reconstruction=reconstructs)
     else:
         write_clip(output_path, prediction)
-    print(
-        f"{output_path}: predicted frames: {num_frames}, from the last {needed} of "
-        f"{input_path}, with the weights of step {step}"
-    )
+    what = f"predicted from the last {needed} of {input_path}"
+    if reconstructs:
+        what = f"reconstructed, not predicted: the last of {input_path}, in reverse"
+    print(f"{output_path}: {num_frames} frames {what}, with the weights of step {step}")

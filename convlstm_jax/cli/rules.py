@@ -77,6 +77,27 @@ class Choice(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class Boolean(Rule):
+    """True or False."""
+
+    @property
+    def allowed(self) -> str:
+        """See `Rule`."""
+        return "true or false"
+
+    def accepts(self, value: Any) -> bool:
+        """See `Rule`; 1 and 0 are none."""
+        return isinstance(value, bool)
+
+    def parse(self, text: str) -> bool:
+        """See `Rule`; upper and lower case are read alike."""
+        values = {"true": True, "false": False}
+        if text.strip().lower() not in values:
+            raise ValueError(f"{text!r} is neither true nor false")
+        return values[text.strip().lower()]
+
+
+@dataclasses.dataclass(frozen=True)
 class Integer(Rule):
     """A whole number from `minimum` to `maximum`, odd if asked for."""
 
@@ -156,21 +177,25 @@ class Number(Rule):
 
 @dataclasses.dataclass(frozen=True)
 class Integers(Rule):
-    """A tuple of one or more whole numbers, each at least `minimum`."""
+    """A tuple of one or more whole numbers, each as `Integer` has it."""
 
     minimum: int
+    maximum: int | None = None
+    odd: bool = False
+    example: str = "(128,64,64)"
 
     @property
     def allowed(self) -> str:
         """See `Rule`."""
-        return (
-            f"a tuple of one or more integers of at least {self.minimum}, such as "
-            "(128,64,64)"
-        )
+        kind = "odd integers" if self.odd else "integers"
+        limits = f"of at least {self.minimum}"
+        if self.maximum is not None:
+            limits = f"from {self.minimum} to {self.maximum}"
+        return f"a tuple of one or more {kind} {limits}, such as {self.example}"
 
     def accepts(self, value: Any) -> bool:
         """See `Rule`."""
-        entry = Integer(self.minimum)
+        entry = Integer(self.minimum, self.maximum, self.odd)
         return (
             isinstance(value, tuple)
             and len(value) > 0

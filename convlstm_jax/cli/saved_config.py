@@ -28,6 +28,8 @@ FREE_WHEN_RESUMING = frozenset(
 )
 # These schedules are laid out over all steps: another number bends the whole curve.
 _SCHEDULES_OVER_ALL_STEPS = ("cosine", "one_cycle")
+# The task too says which decoders an autoencoder has.
+_FIELD_OF_THE_MODEL = "task.name"
 # The trained weights fit one model; these two fields only say how it is computed.
 _FREE_OF_THE_MODEL = frozenset({"model.dtype", "model.implementation"})
 
@@ -58,6 +60,7 @@ def check_same_model(saved: ConfigDict, config: ConfigDict, workdir: Path) -> No
       UserError: naming every differing field of the model with both values.
     """
     free = {path for path in leaves(config) if not path.startswith("model.")}
+    free.discard(_FIELD_OF_THE_MODEL)
     differing = _differing(saved, config, free | _FREE_OF_THE_MODEL)
     if differing:
         raise UserError(

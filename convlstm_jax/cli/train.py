@@ -19,6 +19,7 @@ from convlstm_jax.cli.log import logging_to
 from convlstm_jax.data.pipeline import train_batches
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
+from convlstm_jax.tasks.autoencoder import ReconstructTask
 from convlstm_jax.train.evaluation import evaluate
 from convlstm_jax.train.loop import FitResult, FitSettings, fit
 from convlstm_jax.train.optimizer import make_optimizer
@@ -97,20 +98,21 @@ def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
             config.data.prefetch_batches,
         )
 
-    def validate(params) -> dict[str, float]:
+    def validate(variables) -> dict[str, float]:
         batches = process_eval_batches(
             sources.validation,
             eval_batch_size(config, mesh),
             config.train.num_validation_sequences,
         )
-        return evaluate(eval_step, params, batches, mesh)["model"]
+        return evaluate(eval_step, variables, batches, mesh)["model"]
 
-    def draw(step: int, params, writers: Writers) -> None:
+    def draw(step: int, variables, writers: Writers) -> None:
         if not num_pictures:
             return
-        clips = example_clips(task, params, sources.validation, num_pictures, mesh)
+        clips = example_clips(task, variables, sources.validation, num_pictures, mesh)
         if jax.process_index() == 0:
-            _draw_validation(step, clips, writers, workdir)
+            reconstruction = isinstance(task, ReconstructTask)
+            _draw_validation(step, clips, writers, workdir, reconstruction)
 
     return fit(
         init_state(
@@ -138,12 +140,15 @@ def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
     )
 
 
-def _draw_validation(step: int, clips, writers: Writers, workdir: Path) -> None:
+def _draw_validation(
+    step: int, clips, writers: Writers, workdir: Path, reconstruction: bool
+) -> None:
     """One film strip on disk, and one GIF a clip in TensorBoard: truth | prediction."""
     inputs, truth, prediction = clips
     film_strip(
         workdir / "pictures" / f"validation_{step:07d}.png",
         inputs[0], truth[0], prediction[0], title=f"step {step}",
+        reconstruction=reconstruction,
     )  # fmt: skip
     for index in range(len(inputs)):
         frames = np.concatenate(

@@ -13,7 +13,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.nearest import did_you_mean
-from convlstm_jax.cli.rules import Choice, Integer, Integers, Number, Rule, Text
+from convlstm_jax.cli.rules import (
+    Boolean,
+    Choice,
+    Integer,
+    Integers,
+    Number,
+    Rule,
+    Text,
+)
 from convlstm_jax.errors import UserError
 
 _KERNEL = Integer(1, maximum=63, odd=True)  # Even kernels have no middle pixel.
@@ -23,7 +31,15 @@ RULES: dict[str, Rule] = {
     "seed": Integer(0, maximum=2**32 - 1),
     "preset": Text(),
     "note": Text(),
-    "model.name": Choice(("encoder_forecaster", "fc_lstm")),
+    "model.name": Choice(
+        (
+            "encoder_forecaster",
+            "fc_lstm",
+            "fc_lstm_autoencoder",
+            "recurrent_predictor",
+            "next_frame",
+        )
+    ),
     "model.features": Integers(1),
     "model.input_kernel_size": _KERNEL,
     "model.recurrent_kernel_size": _KERNEL,
@@ -32,10 +48,21 @@ RULES: dict[str, Rule] = {
     "model.activation": Choice(("tanh", "relu")),
     "model.dtype": Choice(("float32", "bfloat16")),
     "model.implementation": Choice(("fused", "scan")),
+    "model.layer_norm": Boolean(),
+    "model.conditional": Boolean(),
+    "model.kernel_sizes": Integers(1, maximum=63, odd=True, example="(5,3,1)"),
+    "model.num_normalized_layers": Integer(0),
+    "model.causal_head": Boolean(),
+    "task.name": Choice(("forecast", "reconstruct", "predict", "composite")),
     "task.num_input_frames": Integer(1),
     "task.num_output_frames": Integer(1),
+    "task.num_training_frames": Integer(0),
     "task.loss": Choice(("cross_entropy", "mse", "mae", "mse_sum")),
-    "data.name": Choice(("moving_mnist",)),
+    "task.sampling": Choice(("none", "scheduled", "reverse_scheduled")),
+    "task.sampling_end_step": Integer(1),
+    "task.reverse_sampling_start_step": Integer(0),
+    "task.reverse_sampling_decay_steps": Integer(1),
+    "data.name": Choice(("moving_mnist", "moving_squares")),
     "data.digits": Choice(("auto", "idx", "tfds", "sklearn")),
     "data.digits_dir": Text(),
     "data.tfds_dir": Text(),
@@ -112,9 +139,9 @@ _at_most("eval.num_sequences", "data.num_test_sequences")
 def _divisible_by_patch(field: str) -> None:
     """Registers that a side of the frames holds a whole number of patches."""
 
-    @condition(field, "model.patch_size")
-    def check(size: int, patch_size: int) -> str | None:
-        if size % patch_size == 0:
+    @condition(field, "model.patch_size", "model.name")
+    def check(size: int, patch_size: int, model: str) -> str | None:
+        if size % patch_size == 0 or model == "next_frame":  # Which has no patches.
             return None
         return (
             f"config.{field} is {size}: it must be a multiple of "
@@ -143,8 +170,10 @@ _room_for_a_digit("data.height")
 _room_for_a_digit("data.width")
 
 
-@condition("data.digits_dir", "data.digits")
-def _digits_are_there(digits_dir: str, digits: str) -> str | None:
+@condition("data.digits_dir", "data.digits", "data.name")
+def _digits_are_there(digits_dir: str, digits: str, name: str) -> str | None:
+    if name != "moving_mnist":
+        return None
     if digits_dir:
         if Path(digits_dir).expanduser().is_dir():
             return None
@@ -161,10 +190,17 @@ def _digits_are_there(digits_dir: str, digits: str) -> str | None:
     return None
 
 
-@condition("data.test_file")
-def _test_file_is_there(test_file: str) -> str | None:
-    if not test_file or Path(test_file).expanduser().is_file():
+@condition("data.test_file", "data.name")
+def _test_file_is_there(test_file: str, name: str) -> str | None:
+    if not test_file or (
+        name == "moving_mnist" and Path(test_file).expanduser().is_file()
+    ):
         return None
+    if name != "moving_mnist":
+        return (
+            f"config.data.test_file is {test_file!r}: it must be '' with "
+            f"config.data.name={name!r}, as it holds moving digits"
+        )
     return (
         f"config.data.test_file is {test_file!r}: it must be an existing file in the "
         "format of mnist_test_seq.npy, or ''"
@@ -204,11 +240,119 @@ def _test_file_length(test_file: str, num_inputs: int, num_outputs: int) -> str 
 
 @condition("model.peephole", "model.name")
 def _peephole_suits_the_model(peephole: str, name: str) -> str | None:
-    if peephole != "location" or name != "fc_lstm":
+    if peephole != "location" or name not in ("fc_lstm", "fc_lstm_autoencoder"):
         return None
     return (
         "config.model.peephole is 'location': it must be 'channel' or 'none' with "
-        "config.model.name='fc_lstm', whose layers have no locations"
+        f"config.model.name={name!r}, whose layers have no locations"
+    )
+
+
+@condition("model.conditional", "model.name")
+def _conditional_is_used(conditional: bool, name: str) -> str | None:
+    if not conditional or name == "fc_lstm_autoencoder":
+        return None
+    return (
+        "config.model.conditional is True: it must be False with config.model.name="
+        f"{name!r}, as 'fc_lstm_autoencoder' alone has conditional decoders"
+    )
+
+
+@condition("task.name", "model.name")
+def _task_suits_the_model(task: str, name: str) -> str | None:
+    is_autoencoder = name == "fc_lstm_autoencoder"
+    if (task in ("reconstruct", "predict", "composite")) == is_autoencoder:
+        return None
+    allowed = "'reconstruct', 'predict' or 'composite'"
+    return (
+        f"config.task.name is {task!r}: it must "
+        f"{'be' if is_autoencoder else 'not be'} {allowed} with "
+        f"config.model.name={name!r}"
+    )
+
+
+@condition("task.name", "task.num_output_frames", "task.num_input_frames")
+def _reconstructs_what_was_given(
+    task: str, num_outputs: int, num_inputs: int
+) -> str | None:
+    if task != "reconstruct" or num_outputs <= num_inputs:
+        return None
+    return (
+        f"config.task.num_output_frames is {num_outputs}: it must be at most "
+        f"config.task.num_input_frames, which is {num_inputs}, with "
+        "config.task.name='reconstruct'"
+    )
+
+
+def _only_for_recurrent_predictor(field: str, off: bool | str) -> None:
+    """Registers that a field stays off for all other models, which do not know it."""
+
+    @condition(field, "model.name")
+    def check(value: bool | str, name: str) -> str | None:
+        if value == off or name == "recurrent_predictor":
+            return None
+        return (
+            f"config.{field} is {value!r}: it must be {off!r} with "
+            f"config.model.name={name!r}, as 'recurrent_predictor' alone knows it"
+        )
+
+
+_only_for_recurrent_predictor("model.layer_norm", False)
+_only_for_recurrent_predictor("task.sampling", "none")
+
+
+@condition(
+    "task.reverse_sampling_start_step", "task.sampling_end_step", "task.sampling"
+)
+def _reverse_sampling_ends(start: int, end: int, sampling: str) -> str | None:
+    if sampling != "reverse_scheduled" or start < end:
+        return None
+    return (
+        f"config.task.reverse_sampling_start_step is {start}: it must be less than "
+        f"config.task.sampling_end_step, which is {end}"
+    )
+
+
+@condition("model.kernel_sizes", "model.features", "model.name")
+def _a_kernel_for_each_layer(
+    kernel_sizes: tuple[int, ...], features: tuple[int, ...], name: str
+) -> str | None:
+    if name != "next_frame" or len(kernel_sizes) == len(features):
+        return None
+    return (
+        f"config.model.kernel_sizes is {kernel_sizes}: it must have as many entries as "
+        f"config.model.features, which is {features}"
+    )
+
+
+@condition("model.num_normalized_layers", "model.features", "model.name")
+def _layers_to_normalize(
+    num_layers: int, features: tuple[int, ...], name: str
+) -> str | None:
+    if name != "next_frame" or num_layers <= len(features):
+        return None
+    return (
+        f"config.model.num_normalized_layers is {num_layers}: it must be at most "
+        f"{len(features)}, the number of layers in config.model.features"
+    )
+
+
+@condition(
+    "task.num_training_frames",
+    "task.num_input_frames",
+    "task.num_output_frames",
+    "model.name",
+)
+def _training_frames_are_there(
+    num_training: int, num_inputs: int, num_outputs: int, name: str
+) -> str | None:
+    length = num_inputs + num_outputs
+    if name != "next_frame" or num_training == 0 or 2 <= num_training <= length:
+        return None
+    return (
+        f"config.task.num_training_frames is {num_training}: it must be 0 (all) or "
+        f"from 2 to {length}, the sum of config.task.num_input_frames and "
+        "config.task.num_output_frames"
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from convlstm_jax.data.digits import DigitsName, load_digits
 from convlstm_jax.data.moving_mnist import MovingMNIST, MovingMNISTFile
+from convlstm_jax.data.moving_squares import MovingSquares
 from convlstm_jax.errors import UserError
 
 # Training seeds are below 2**32, so neither stream can be the training stream.
@@ -31,7 +32,8 @@ class ClipSource(Protocol):
 
         Returns:
           {"frames": uint8 [T, H, W, C]}; every clip of a source has the same keys,
-          shapes and types. A source may add keys, such as "label".
+          shapes and types. A source may add keys, such as "label"; where its frames are
+          noisy, "targets" holds them without noise, and "frames" may be float32.
         """
         ...
 
@@ -46,7 +48,8 @@ class Sources:
       test: clips to report on; the same ones whatever the seed.
       description: a sentence or two that tell where the data come from, with any
         stand-in for the data asked for.
-      digits_source: for moving digits, which digits: "idx", "tfds" or "sklearn".
+      digits_source: for moving digits, which digits: "idx", "tfds" or "sklearn"; ""
+        for other data sets.
       height: frame height H, pixels.
       width: frame width W, pixels.
       channels: C.
@@ -106,20 +109,14 @@ def moving_mnist_sources(
       UserError: the digits or the test file cannot be read.
       ValueError: another argument is out of its range; the message names it.
     """
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed is {seed}, but must be in 0 .. 2**32 - 1.")
+    _check_seed_and_counts(
+        seed, num_train_sequences, num_validation_sequences, num_test_sequences
+    )
     if test_file and (height, width, num_digits) != (64, 64, 2):
         raise UserError(
             f"test_file is {test_file!r}, whose frames are 64x64 with two digits, but "
             f"height, width and num_digits are {height}, {width} and {num_digits}."
         )
-    for name, count in (
-        ("num_train_sequences", num_train_sequences),
-        ("num_validation_sequences", num_validation_sequences),
-        ("num_test_sequences", num_test_sequences),
-    ):
-        if count < 1:
-            raise UserError(f"{name} is {count}, but must be at least 1.")
     digit_set = load_digits(digits, digits_dir, tfds_dir)
 
     def generated(images: np.ndarray, count: int, seed: int) -> MovingMNIST:
@@ -153,7 +150,79 @@ def moving_mnist_sources(
     )
 
 
-SOURCES: dict[str, Callable[..., Sources]] = {"moving_mnist": moving_mnist_sources}
+def moving_squares_sources(
+    *,
+    num_frames: int,
+    seed: int,
+    height: int = 40,
+    width: int = 40,
+    num_train_sequences: int = 950,
+    num_validation_sequences: int = 50,
+    num_test_sequences: int = 1000,
+) -> Sources:
+    """Moving squares with noise, the films of Keras's first ConvLSTM example.
+
+    Validation and test sequences are fixed, as those of Moving MNIST are.
+
+    Args:
+      num_frames: frames per sequence, input and output together.
+      seed: names the stream of training sequences, 0 <= seed < 2**32.
+      height: frame height in pixels.
+      width: frame width in pixels.
+      num_train_sequences: length of an epoch.
+      num_validation_sequences: length of the validation split.
+      num_test_sequences: length of the test split.
+
+    Returns:
+      The splits, whose clips have noisy "frames" and clean "targets".
+
+    Raises:
+      UserError: an argument is out of its range; the message names it.
+    """
+    _check_seed_and_counts(
+        seed, num_train_sequences, num_validation_sequences, num_test_sequences
+    )
+
+    def generated(count: int, seed: int) -> MovingSquares:
+        return MovingSquares(count, num_frames, height, width, seed)
+
+    return Sources(
+        train=generated(num_train_sequences, seed),
+        validation=generated(num_validation_sequences, _VALIDATION_SEED),
+        test=generated(num_test_sequences, _TEST_SEED),
+        description=(
+            f"Moving squares, 3 to 7 on {height}x{width}, all sequences generated; "
+            "noise in the frames given, none in those to be predicted."
+        ),
+        digits_source="",
+        height=height,
+        width=width,
+        channels=1,
+    )
+
+
+def _check_seed_and_counts(
+    seed: int,
+    num_train_sequences: int,
+    num_validation_sequences: int,
+    num_test_sequences: int,
+) -> None:
+    """Raises a `UserError` that names what is out of its range."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed}, but must be in 0 .. 2**32 - 1.")
+    for name, count in (
+        ("num_train_sequences", num_train_sequences),
+        ("num_validation_sequences", num_validation_sequences),
+        ("num_test_sequences", num_test_sequences),
+    ):
+        if count < 1:
+            raise UserError(f"{name} is {count}, but must be at least 1.")
+
+
+SOURCES: dict[str, Callable[..., Sources]] = {
+    "moving_mnist": moving_mnist_sources,
+    "moving_squares": moving_squares_sources,
+}
 """The data sets by name; each takes num_frames, seed and fields of its own."""
 
 

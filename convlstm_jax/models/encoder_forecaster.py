@@ -79,7 +79,7 @@ class EncoderForecaster(nn.Module):
           ValueError: the inputs are not five-dimensional, or `patch_size` does not
             divide height and width.
         """
-        _require_video(inputs)
+        require_video(inputs)
         hidden = to_patches(inputs, self.patch_size)
         depth = hidden.shape[-1]
         carries = []
@@ -135,7 +135,7 @@ class FCLSTMEncoderForecaster(nn.Module):
     @nn.compact
     def __call__(self, inputs: Video, num_frames: int) -> Video:
         """As `EncoderForecaster`: frames in [0, 1] to logits `[B, T, H, W, C]`."""
-        _require_video(inputs)
+        require_video(inputs)
         batch, time, *frame_shape = inputs.shape
         hidden = inputs.reshape(batch, time, -1)
         pixels = hidden.shape[-1]
@@ -152,6 +152,11 @@ class FCLSTMEncoderForecaster(nn.Module):
         return logits.reshape(batch, num_frames, *frame_shape).astype(jnp.float32)
 
 
-def _require_video(inputs: Video) -> None:
+def require_video(inputs: Video) -> None:
+    """Refuses inputs that are no video.
+
+    Raises:
+      ValueError: the inputs are not five-dimensional.
+    """
     if inputs.ndim != 5:
         raise ValueError(f"inputs has shape {inputs.shape}: it must be [B, T, H, W, C]")

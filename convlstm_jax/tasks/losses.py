@@ -1,31 +1,37 @@
 """What training minimises: one number per clip; the caller averages over clips."""
 
-import jax
-
 from convlstm_jax.array_types import PerExample, Video
-from convlstm_jax.metrics.cross_entropy import cross_entropy_from_logits
+from convlstm_jax.metrics.cross_entropy import (
+    cross_entropy_from_logits,
+    cross_entropy_from_probabilities,
+)
 from convlstm_jax.metrics.pixel import absolute_error, squared_error
+from convlstm_jax.tasks.task import Forecast
 
 
-def cross_entropy(logits: Video, target: Video) -> PerExample:
+def cross_entropy(forecast: Forecast, target: Video) -> PerExample:
     """Cross-entropy, nats per frame: summed over pixels, averaged over frames."""
-    return cross_entropy_from_logits(logits, target).mean(axis=1)
+    if forecast.logits is None:
+        nats = cross_entropy_from_probabilities(forecast.frames, target)
+    else:
+        nats = cross_entropy_from_logits(forecast.logits, target)
+    return nats.mean(axis=1)
 
 
-def mean_squared_error(logits: Video, target: Video) -> PerExample:
-    """Squared error of sigmoid(logits), averaged over pixels and frames."""
-    return summed_squared_error(logits, target) / _pixels(target)
+def mean_squared_error(forecast: Forecast, target: Video) -> PerExample:
+    """Squared error averaged over pixels and frames."""
+    return summed_squared_error(forecast, target) / _pixels(target)
 
 
-def mean_absolute_error(logits: Video, target: Video) -> PerExample:
-    """Absolute error of sigmoid(logits), averaged over pixels and frames."""
-    error = absolute_error(jax.nn.sigmoid(logits), target)
+def mean_absolute_error(forecast: Forecast, target: Video) -> PerExample:
+    """Absolute error averaged over pixels and frames."""
+    error = absolute_error(forecast.frames, target)
     return error.mean(axis=1) / _pixels(target)
 
 
-def summed_squared_error(logits: Video, target: Video) -> PerExample:
+def summed_squared_error(forecast: Forecast, target: Video) -> PerExample:
     """Squared error summed over the pixels of a frame, averaged over frames."""
-    return squared_error(jax.nn.sigmoid(logits), target).mean(axis=1)
+    return squared_error(forecast.frames, target).mean(axis=1)
 
 
 def _pixels(video: Video) -> int:

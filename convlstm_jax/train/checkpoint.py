@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -28,7 +28,7 @@ from convlstm_jax.train.checkpoint_reading import CheckpointError, PyTree
 from convlstm_jax.train.orbax_arrays import state_handler
 from convlstm_jax.train.ranking import Ranking
 
-__all__ = ["CheckpointError", "Checkpoints", "restore_params", "restore_part"]
+__all__ = ["CheckpointError", "Checkpoints", "restore_part"]
 
 
 class Checkpoints:
@@ -253,59 +253,40 @@ class Checkpoints:
         )
 
 
-def restore_params(
-    directory: str | pathlib.Path,
-    template_params: PyTree,
-    *,
-    which: str = "best",
-    item: str | Sequence[str] = "params",
+def restore_part(
+    directory: str | pathlib.Path, template: PyTree, *, which: str = "best"
 ) -> tuple[int, PyTree]:
-    """Restores the parameters alone, from a folder that is only read.
+    """Restores a part of a state alone, from a folder that is only read.
 
     A damaged checkpoint is reported as a warning and the next one is tried.
 
     Args:
       directory: the folder of all steps.
-      template_params: the parameters; see `Checkpoints.restore_latest`.
+      template: the part, spelt out as in `{"params": ..., "model_state": ...}`; see
+        `Checkpoints.restore_latest`. All of it comes from one step.
       which: "best", by the metric that the run ranked them by, or "latest".
-      item: the name of the parameters in the saved state. Of several names the first
-        that the checkpoint holds counts: `("ema_params", "params")` asks for the
-        averaged parameters where there are any.
 
     Returns:
-      (step, parameters).
+      (step, part).
 
     Raises:
       CheckpointError: if there is no checkpoint, none is intact, or it is of another
         model.
       ValueError: if `which` is neither "best" nor "latest".
     """
-    items = [item] if isinstance(item, str) else list(item)
-
-    def template(step: int, saved_names: Iterable[str]) -> PyTree:
-        parts = {name.split("/")[0] for name in saved_names}
-        for name in items:
-            if name in parts:
-                return {name: template_params}
-        raise CheckpointError(
-            f"The checkpoint of step {step} in {directory} holds no "
-            f"{' or '.join(items)}, but {', '.join(sorted(parts))}."
-        )
-
-    step, restored = _restore_part(directory, template, which)
-    (params,) = restored.values()
-    return step, params
-
-
-def restore_part(
-    directory: str | pathlib.Path, template: PyTree, *, which: str = "best"
-) -> tuple[int, PyTree]:
-    """Restores the part of a state that `template` spells out.
-
-    The same as `restore_params` in all but the template, which is a part of the state
-    such as `{"params": ..., "batch_stats": ...}`; all of it comes from one step.
-    """
-    return _restore_part(directory, lambda step, saved_names: template, which)
+    reading.silence_orbax()
+    directory = pathlib.Path(directory).absolute()
+    steps = reading.restoring_order(directory, which)
+    found = reading.first_intact(
+        directory,
+        steps,
+        lambda step: reading.restore_state(directory, step, template, partly=True)[0],
+    )
+    if found is None:
+        raise CheckpointError(f"There is no checkpoint in {directory}.")
+    step, restored, _ = found
+    reading.warn_of_damaged_records(directory, steps[steps.index(step) + 1 :])
+    return step, restored
 
 
 def _free_path(path: pathlib.Path) -> pathlib.Path:
@@ -332,26 +313,3 @@ def _host_arrays(state: PyTree) -> dict[str, np.ndarray]:
         {name: within_reach(leaf) for name, leaf in leaves.items()}
     )
     return {name: np.asarray(leaf) for name, leaf in on_host.items()}
-
-
-def _restore_part(
-    directory: str | pathlib.Path,
-    template: Callable[[int, Iterable[str]], PyTree],
-    which: str,
-) -> tuple[int, PyTree]:
-    """Restores `template(step, names of the saved leaves)` from an intact step."""
-    reading.silence_orbax()
-    directory = pathlib.Path(directory).absolute()
-
-    def restore(step: int) -> PyTree:
-        names = reading.read_record(directory, step)["leaves"]
-        part = template(step, names)
-        return reading.restore_state(directory, step, part, partly=True)[0]
-
-    steps = reading.restoring_order(directory, which)
-    found = reading.first_intact(directory, steps, restore)
-    if found is None:
-        raise CheckpointError(f"There is no checkpoint in {directory}.")
-    step, restored, _ = found
-    reading.warn_of_damaged_records(directory, steps[steps.index(step) + 1 :])
-    return step, restored

@@ -13,15 +13,15 @@ from convlstm_jax.train.sharding import put_batch
 
 def evaluate(
     eval_step: Callable[[Any, dict], dict[str, MetricSums]],
-    params: Any,
+    variables: Any,
     batches: Iterable[dict[str, np.ndarray]],
     mesh: Mesh,
 ) -> dict[str, Any]:
-    """Scores parameters, and the baselines `eval_step` knows, over batches.
+    """Scores a model, and the baselines `eval_step` knows, over batches.
 
     Args:
         eval_step: from `train.steps.make_eval_step`.
-        params: the model's parameters.
+        variables: the model's variables.
         batches: this process's parts of `{"frames", "weight"}`; see
             `data.pipeline.eval_batches`.
         mesh: devices; the batches are divided over them.
@@ -36,7 +36,7 @@ def evaluate(
     values_per_frame = 1
     for batch in batches:
         values_per_frame = int(np.prod(batch["frames"].shape[2:]))
-        sums = jax.device_get(eval_step(params, put_batch(batch, mesh)))
+        sums = jax.device_get(eval_step(variables, put_batch(batch, mesh)))
         for name, contender in sums.items():
             totals[name] = add_sums(totals.get(name), contender)
     if not totals:

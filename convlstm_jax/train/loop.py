@@ -122,7 +122,7 @@ def fit(
         state: step 0; the template of what is restored.
         train_step: from `train.steps.make_train_step`; consumes the state.
         make_batches: the batches from a step on, with a `close` method.
-        validate: the metrics of parameters on the validation set; "loss" chooses the
+        validate: the metrics of variables on the validation set; "loss" chooses the
             best checkpoint and stops early.
         draw: draws validation predictions of a step.
         settings: lengths and intervals.
@@ -245,11 +245,11 @@ class _Run:
         return True
 
     def _evaluate(self, step: int, state: TrainState) -> None:
-        metrics = self._validate(state.eval_params)
+        metrics = self._validate(state.eval_variables)
         self._early_stopping = self._early_stopping.update(step, metrics["loss"])
         self._writers.write(step, "validation", metrics)
         self._save(step, state, metrics)
-        self._draw(step, state.eval_params, self._writers)
+        self._draw(step, state.eval_variables, self._writers)
         best = "  (best so far)" if self._early_stopping.best_step == step else ""
         _log.info(
             "step %d of %d: validation loss %.4g, MSE %.4g per frame%s",

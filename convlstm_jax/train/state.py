@@ -9,7 +9,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.tasks.task import Task, Variables
 from convlstm_jax.train.sharding import on_cpu, replicated
 
 
@@ -20,6 +20,7 @@ class TrainState:
     Attributes:
       step: steps taken, int32.
       params: the model's parameters.
+      model_state: the model's variables beside them, such as batch statistics.
       opt_state: the optimizer's state.
       ema_params: exponential moving average of the parameters, or `None`.
       finite: false once a loss or gradient was not finite; the state then stays that
@@ -28,18 +29,20 @@ class TrainState:
 
     step: Array
     params: Any
+    model_state: Variables
     opt_state: optax.OptState
     ema_params: Any
     finite: Array
 
     @property
-    def eval_params(self) -> Any:
-        """The parameters to evaluate and predict with: the average if there is one."""
-        return self.params if self.ema_params is None else self.ema_params
+    def eval_variables(self) -> Variables:
+        """What to evaluate and predict with: the average parameters if there are."""
+        params = self.params if self.ema_params is None else self.ema_params
+        return {"params": params, **self.model_state}
 
 
 def init_state(
-    task: ForecastTask,
+    task: Task,
     optimizer: optax.GradientTransformation,
     *,
     seed: int,
@@ -59,10 +62,12 @@ def init_state(
     """
 
     def init(key):
-        params = task.init(key, frame_shape)
+        model_state = task.init(key, frame_shape)
+        params = model_state.pop("params")
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
+            model_state=model_state,
             opt_state=optimizer.init(params),
             ema_params=jax.tree.map(jnp.copy, params) if with_ema else None,
             finite=jnp.ones((), bool),

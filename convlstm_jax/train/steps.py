@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 
 from convlstm_jax.metrics.accumulate import batch_sums, frame_metrics
 from convlstm_jax.metrics.baselines import BASELINES
-from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.tasks.losses import LOSSES
+from convlstm_jax.tasks.task import Reconstructs, Task, split_batch
 from convlstm_jax.train.sharding import batch_sharded, replicated
 from convlstm_jax.train.state import TrainState
 
@@ -20,7 +19,7 @@ Batch = dict[str, Array]
 
 
 def make_train_step(
-    task: ForecastTask,
+    task: Task,
     optimizer: optax.GradientTransformationExtraArgs,
     mesh: Mesh,
     *,
@@ -49,10 +48,13 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def mean_loss(params):
-            losses, _ = task.loss_fn(params, batch, key)
-            return losses.mean()
+            variables = {"params": params, **state.model_state}
+            losses, model_state = task.loss_fn(variables, batch, key, state.step)
+            return losses.mean(), model_state
 
-        loss, gradients = jax.value_and_grad(mean_loss)(state.params)
+        (loss, model_state), gradients = jax.value_and_grad(mean_loss, has_aux=True)(
+            state.params
+        )
         norm = optax.tree.norm(gradients)
         finite = state.finite & jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(
@@ -62,7 +64,9 @@ def make_train_step(
         ema_params = state.ema_params
         if ema_params is not None:
             ema_params = optax.incremental_update(params, ema_params, 1 - ema_decay)
-        new = TrainState(state.step + 1, params, opt_state, ema_params, finite)
+        new = TrainState(
+            state.step + 1, params, model_state, opt_state, ema_params, finite
+        )
         kept = state.replace(finite=finite)  # type: ignore[attr-defined]
         state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, kept)
         return state, {"loss": loss, "gradient_norm": norm, "finite": finite}
@@ -76,7 +80,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    task: ForecastTask, mesh: Mesh, *, with_baselines: bool
+    task: Task, mesh: Mesh, *, with_baselines: bool
 ) -> Callable[[Any, Batch], dict[str, Any]]:
     """The evaluation step, jitted over a mesh: sums over one batch, per lead time.
 
@@ -88,18 +92,31 @@ def make_eval_step(
         model's metrics include the training loss, the same for every lead time.
 
     Returns:
-      A function (params, {"frames", "weight"}) → {contender: sums}, with "model" among
-      the contenders.
+      A function (variables, {"frames", "weight"}) → {contender: sums}, with "model"
+      among the contenders; of a task that `Reconstructs`, "reconstruction" is one too,
+      and its loss is part of the training loss.
     """
 
-    def eval_step(params, batch: Batch):
-        inputs, target = task.split(batch["frames"])
+    def eval_step(variables, batch: Batch):
+        inputs, target = split_batch(task, batch)
         steps = task.num_output_frames
-        logits = task.logits(params, inputs, steps)
-        metrics = frame_metrics(jax.nn.sigmoid(logits), target, logits=logits)
-        contenders = {"model": metrics}
+        outputs = {}
+        if isinstance(task, Reconstructs):
+            forecast, reconstruction, original = task.forecast_and_reconstruct(
+                variables, inputs, steps
+            )
+            outputs["reconstruction"] = reconstruction, original
+        else:
+            forecast = task.forecast(variables, inputs, steps)
+        outputs["model"] = forecast, target
+        contenders = {
+            name: frame_metrics(output.frames, truth, logits=output.logits)
+            for name, (output, truth) in outputs.items()
+        }
         if not with_baselines:
-            loss = LOSSES[task.loss](logits, target)
+            metrics = contenders["model"]
+            losses = [task.score(*output) for output in outputs.values()]
+            loss = sum(losses[1:], start=losses[0])
             metrics["loss"] = jnp.broadcast_to(loss[:, None], (loss.shape[0], steps))
         else:
             for name, baseline in BASELINES.items():

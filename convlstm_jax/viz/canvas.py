@@ -73,6 +73,20 @@ class Canvas:
         )
 
 
+def outcome_times(num_frames: int, reconstruction: bool) -> range:
+    """The times of the frames that a model gave out, 0 being the last one given.
+
+    A forecast begins at t+1; a reconstruction is of the inputs, last one first, so it
+    begins at t and runs back.
+    """
+    return range(0, -num_frames, -1) if reconstruction else range(1, num_frames + 1)
+
+
+def outcome_name(reconstruction: bool) -> str:
+    """What pictures call the frames that a model gave out."""
+    return "reconstruction" if reconstruction else "prediction"
+
+
 def time_label(frame: int) -> str:
     """The time of a frame, 0 being the last one given: t−1, t, t+1."""
     if frame == 0:

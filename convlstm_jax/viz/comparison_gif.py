@@ -15,6 +15,8 @@ from convlstm_jax.viz.canvas import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
     Canvas,
+    outcome_name,
+    outcome_times,
     time_label,
 )
 from convlstm_jax.viz.film_strip import check_forecast
@@ -41,6 +43,7 @@ def comparison_gif(
     *,
     frames_per_second: float = 5,
     frame_size: int = 256,
+    reconstruction: bool = False,
 ) -> None:
     """Plays input → truth and input → prediction side by side.
 
@@ -56,12 +59,14 @@ def comparison_gif(
       frames_per_second: Playing speed.
       frame_size: Wanted length of the longer side of a panel, pixels; small frames are
         enlarged by a whole factor (64 pixels by 4) without blur.
+      reconstruction: Whether truth and prediction are the inputs, last one first: the
+        prediction is then called "reconstruction", and time runs back from t.
 
     Raises:
       UserError: Shapes do not fit each other or the file cannot be written.
     """
     forecast = check_forecast(inputs, truth, prediction)
-    _write(path, [forecast], 1, frames_per_second, frame_size)
+    _write(path, [forecast], 1, frames_per_second, frame_size, reconstruction)
 
 
 def comparison_grid_gif(
@@ -73,6 +78,7 @@ def comparison_grid_gif(
     columns: int | None = None,
     frames_per_second: float = 5,
     frame_size: int = 128,
+    reconstruction: bool = False,
 ) -> None:
     """Plays several forecasts in one grid, every sample a pair truth | prediction.
 
@@ -84,6 +90,7 @@ def comparison_grid_gif(
       columns: Samples in a row; None makes the picture about square.
       frames_per_second: Playing speed.
       frame_size: Wanted length of the longer side of a panel, pixels.
+      reconstruction: See `comparison_gif`.
 
     Raises:
       UserError: Shapes do not fit each other or the file cannot be written.
@@ -111,7 +118,8 @@ def comparison_grid_gif(
         )
     if columns < 1:
         raise UserError(f"columns is {columns}, but must be at least 1.")
-    _write(path, forecasts, min(columns, count), frames_per_second, frame_size)
+    columns = min(columns, count)
+    _write(path, forecasts, columns, frames_per_second, frame_size, reconstruction)
 
 
 def _write(
@@ -120,6 +128,7 @@ def _write(
     columns: int,
     frames_per_second: float,
     frame_size: int,
+    reconstruction: bool,
 ) -> None:
     check_speed(frames_per_second)
     num_inputs, num_outputs = len(forecasts[0][0]), len(forecasts[0][2])
@@ -130,11 +139,15 @@ def _write(
         samples.append(
             [fit(np.concatenate([inputs, part]), frame_size) for part in outcomes]
         )
-    names = [("truth", TRUTH_COLOUR), ("prediction", PREDICTION_COLOUR)]
+    names = [
+        ("truth", TRUTH_COLOUR),
+        (outcome_name(reconstruction), PREDICTION_COLOUR),
+    ]
     names = names[-len(samples[0]) :]
+    times = [*range(1 - num_inputs, 1), *outcome_times(num_outputs, reconstruction)]
     images = [
-        _draw(samples, names, columns, frame, num_inputs)
-        for frame in range(num_inputs + num_outputs)
+        _draw(samples, names, columns, frame, num_inputs, time_label(time))
+        for frame, time in enumerate(times)
     ]
     pause = max(2, round(100 / frames_per_second))
     pauses = [pause] * len(images)
@@ -150,6 +163,7 @@ def _draw(
     columns: int,
     frame: int,
     num_inputs: int,
+    time: str,
 ) -> Image.Image:
     """Draws one frame of the animation."""
     num_frames, height, width = samples[0][0].shape[:3]
@@ -183,7 +197,7 @@ def _draw(
                     colour=colour if forecasting else FAINT_TEXT,
                     bold=True,
                 )
-    _draw_progress(canvas, right, bottom, frame, num_inputs, num_frames)
+    _draw_progress(canvas, right, bottom, frame, num_inputs, num_frames, time)
     return canvas.image
 
 
@@ -194,6 +208,7 @@ def _draw_progress(
     frame: int,
     num_inputs: int,
     num_frames: int,
+    time: str,
 ) -> None:
     """Draws the bar and the time under the panels."""
     label_width = 44
@@ -207,7 +222,7 @@ def _draw_progress(
     forecasting = frame >= num_inputs
     canvas.text(
         (right, top + 2),
-        time_label(frame - num_inputs + 1),
+        time,
         size=12,
         anchor="rm",
         colour=PREDICTION_COLOUR if forecasting else FAINT_TEXT,

@@ -15,6 +15,9 @@ from convlstm_jax.viz.canvas import (
     TEXT,
     TRUTH_COLOUR,
     Canvas,
+    font,
+    outcome_name,
+    outcome_times,
     time_label,
 )
 from convlstm_jax.viz.pixels import fit, to_pixels
@@ -44,6 +47,7 @@ def film_strip(
     max_columns: int = 12,
     frame_size: int = 112,
     title: str = "",
+    reconstruction: bool = False,
 ) -> None:
     """Draws a forecast as rows of frames: "input", "truth" and "prediction".
 
@@ -61,6 +65,8 @@ def film_strip(
       frame_size: Wanted length of the longer side of a frame, pixels; small frames are
         enlarged by a whole factor without blur.
       title: A line above the strip, if not empty.
+      reconstruction: Whether truth and prediction are the inputs, last one first: the
+        prediction is then called "reconstruction", and time runs back from t.
 
     Raises:
       UserError: Shapes do not fit each other or the file cannot be written.
@@ -69,16 +75,18 @@ def film_strip(
     if max_columns < 2:
         raise UserError(f"max_columns is {max_columns}, but must be at least 2.")
     rows = []
-    for name, colour, first_time, clip in (
-        ("input", INPUT_COLOUR, 1 - len(clips[0]), clips[0]),
-        ("truth", TRUTH_COLOUR, 1, clips[1]),
-        ("prediction", PREDICTION_COLOUR, 1, clips[2]),
+    later = outcome_times(len(clips[2]), reconstruction)
+    outcome = outcome_name(reconstruction)
+    for name, colour, clip_times, clip in (
+        ("input", INPUT_COLOUR, range(1 - len(clips[0]), 1), clips[0]),
+        ("truth", TRUTH_COLOUR, later, clips[1]),
+        (outcome, PREDICTION_COLOUR, later, clips[2]),
     ):
         if clip is None:
             continue
         chosen = selection(len(clip), max_columns)
-        times = [time_label(first_time + int(index)) for index in chosen]
-        if name == "prediction" and truth is not None:
+        times = [time_label(clip_times[int(index)]) for index in chosen]
+        if name == outcome and truth is not None:
             times = []  # the truth right above has them
         rows.append(_Row(name, colour, fit(clip[chosen], frame_size), times))
     _write_rows(path, rows, title)
@@ -153,7 +161,10 @@ def check_forecast(
 def _write_rows(path: str | Path, rows: Sequence[_Row], title: str) -> None:
     height, width = rows[0].pixels.shape[1:3]
     columns = max(len(row.pixels) for row in rows)
-    left = _MARGIN + (_NAME_WIDTH if any(row.name for row in rows) else 0)
+    left = _MARGIN
+    if any(row.name for row in rows):
+        longest = max(font(13, bold=True).getlength(row.name) for row in rows)
+        left += max(_NAME_WIDTH, round(longest) + 20)
     top = _MARGIN + (28 if title else 0)
     total_height = (
         top

@@ -63,8 +63,12 @@ _REPEATS = {
     "cross_entropy_nats_per_sequence": "cross_entropy_nats",
 }
 
+# What a model gives out; every other series is a baseline, a rival of the model.
+OUTPUTS = ("model", "reconstruction")
+
 SERIES_NAMES = {
     "model": "model",
+    "reconstruction": "reconstruction of the inputs",
     "copy_last": "copy last frame",
     "zeros": "all zeros",
     "optical_flow": "optical flow",

@@ -13,6 +13,7 @@ from typing import Any
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.metric_names import (
+    OUTPUTS,
     format_value,
     in_order,
     metric_name,
@@ -169,7 +170,7 @@ def _versus(metric: str, series: Mapping[str, Mapping[str, float | None]]) -> st
     rivals = {
         key: rival
         for key, values in series.items()
-        if key != "model"
+        if key not in OUTPUTS
         and (rival := values.get(metric)) is not None
         and math.isfinite(rival)
     }

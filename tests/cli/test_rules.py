@@ -1,6 +1,6 @@
 import pytest
 
-from convlstm_jax.cli.rules import Choice, Integer, Integers, Number, Text
+from convlstm_jax.cli.rules import Boolean, Choice, Integer, Integers, Number, Text
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,8 @@ from convlstm_jax.cli.rules import Choice, Integer, Integers, Number, Text
         (Text(), "", ""),
         (Text(), "a b", "a b"),
         (Choice(("a", "b")), "a", "a"),
+        (Boolean(), "true", True),
+        (Boolean(), "False", False),
         (Integers(1), "(64,32)", (64, 32)),
         (Integers(1), "(64, 32,)", (64, 32)),
         (Integers(1), "[64,32]", (64, 32)),
@@ -43,10 +45,14 @@ def test_values_are_read_from_text(rule, text, value):
         (Integers(1), "1.5,2"),
         (Integers(1), "64 32"),
         (Integers(1), "64,,32"),
+        (Boolean(), "1"),
+        (Boolean(), "yes"),
+        (Boolean(), ""),
     ],
 )
 def test_other_text_is_refused(rule, text):
-    with pytest.raises(ValueError, match=r"invalid literal|could not convert"):
+    refusal = r"invalid literal|could not convert|neither true nor false"
+    with pytest.raises(ValueError, match=refusal):
         rule.parse(text)
 
 
@@ -61,8 +67,10 @@ def test_other_text_is_refused(rule, text):
         (Number(minimum=0, below=1), [0, 0.999], [1, -0.1]),
         (Number(minimum=0, maximum=1), [0, 1], [1.1]),
         (Choice(("a", "b")), ["a", "b"], ["c", "", None, 1]),
+        (Boolean(), [True, False], [0, 1, "true", None]),
         (Text(), ["", "a"], [None, 1]),
         (Integers(2), [(2,), (3, 5)], [(), (1,), [2], 2, (2, 2.0), "2", None]),
+        (Integers(1, maximum=5, odd=True), [(1, 5)], [(2,), (7,), (1, 0)]),
     ],
 )
 def test_what_a_rule_accepts(rule, right, wrong):
@@ -84,6 +92,7 @@ def test_what_a_rule_accepts(rule, right, wrong):
         (Choice(("a", "b")), "one of 'a', 'b'"),
         (Choice(("a",)), "'a'"),
         (Text(), "a text"),
+        (Boolean(), "true or false"),
         (
             Integers(1),
             "a tuple of one or more integers of at least 1, such as (128,64,64)",

@@ -23,6 +23,8 @@ def changed(path, value):
 def another(value):
     if isinstance(value, tuple):
         return (*value, 1)
+    if isinstance(value, bool):
+        return not value
     return value + type(value)(1) if isinstance(value, (int, float)) else value + "x"
 
 
@@ -72,6 +74,8 @@ def test_the_model_of_trained_weights_stays():
     saved = base.get_config()
     with pytest.raises(UserError, match=r"cannot be changed: config\.model\.peephole"):
         check_same_model(saved, changed("model.peephole", "none"), WORKDIR)
+    with pytest.raises(UserError, match=r"config\.task\.name is 'forecast' there"):
+        check_same_model(saved, changed("task.name", "predict"), WORKDIR)
     for path, value in (
         ("model.dtype", "bfloat16"),
         ("model.implementation", "scan"),

@@ -1,7 +1,7 @@
 import pytest
 
 from configs import base
-from convlstm_jax.cli.rules import Choice, Integer, Integers, Number, Text
+from convlstm_jax.cli.rules import Boolean, Choice, Integer, Integers, Number, Text
 from convlstm_jax.cli.validate import RULES, find_problems, leaves, validate
 from convlstm_jax.errors import UserError
 
@@ -22,7 +22,7 @@ def config_with(**fields):
 def refused_value(rule):
     """A value a rule does not allow, together with the end of the message."""
     match rule:
-        case Integer() | Number():
+        case Integer() | Number() | Boolean():
             return "many"
         case Choice():
             return "neither"
@@ -65,7 +65,8 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
         (
             {"model__name": "fc_lst"},
             "config.model.name is 'fc_lst': it must be one of 'encoder_forecaster', "
-            "'fc_lstm' (did you mean fc_lstm?)",
+            "'fc_lstm', 'fc_lstm_autoencoder', 'recurrent_predictor', 'next_frame' "
+            "(did you mean fc_lstm?)",
         ),
         (
             {"model__features": (64, 0)},
@@ -138,6 +139,87 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
             "config.model.name='fc_lstm', whose layers have no locations",
         ),
         (
+            {
+                "model__name": "fc_lstm_autoencoder",
+                "model__peephole": "location",
+                "task__name": "predict",
+            },
+            "config.model.peephole is 'location': it must be 'channel' or 'none' with "
+            "config.model.name='fc_lstm_autoencoder', whose layers have no locations",
+        ),
+        (
+            {"model__conditional": True},
+            "config.model.conditional is True: it must be False with "
+            "config.model.name='encoder_forecaster', as 'fc_lstm_autoencoder' alone "
+            "has conditional decoders",
+        ),
+        (
+            {"task__name": "composite"},
+            "config.task.name is 'composite': it must not be 'reconstruct', 'predict' "
+            "or 'composite' with config.model.name='encoder_forecaster'",
+        ),
+        (
+            {"model__name": "fc_lstm_autoencoder"},
+            "config.task.name is 'forecast': it must be 'reconstruct', 'predict' or "
+            "'composite' with config.model.name='fc_lstm_autoencoder'",
+        ),
+        (
+            {
+                "model__name": "fc_lstm_autoencoder",
+                "task__name": "reconstruct",
+                "task__num_output_frames": 11,
+            },
+            "config.task.num_output_frames is 11: it must be at most "
+            "config.task.num_input_frames, which is 10, with "
+            "config.task.name='reconstruct'",
+        ),
+        (
+            {"model__layer_norm": True},
+            "config.model.layer_norm is True: it must be False with "
+            "config.model.name='encoder_forecaster', as 'recurrent_predictor' alone "
+            "knows it",
+        ),
+        (
+            {"task__sampling": "scheduled", "model__name": "fc_lstm"},
+            "config.task.sampling is 'scheduled': it must be 'none' with "
+            "config.model.name='fc_lstm', as 'recurrent_predictor' alone knows it",
+        ),
+        (
+            {
+                "model__name": "recurrent_predictor",
+                "task__sampling": "reverse_scheduled",
+                "task__sampling_end_step": 25_000,
+            },
+            "config.task.reverse_sampling_start_step is 25000: it must be less than "
+            "config.task.sampling_end_step, which is 25000",
+        ),
+        (
+            {"model__name": "next_frame", "model__kernel_sizes": (3, 3)},
+            "config.model.kernel_sizes is (3, 3): it must have as many entries as "
+            "config.model.features, which is (128, 64, 64)",
+        ),
+        (
+            {"model__kernel_sizes": (5, 4, 1)},
+            "config.model.kernel_sizes is (5, 4, 1): it must be a tuple of one or more "
+            "odd integers from 1 to 63, such as (5,3,1)",
+        ),
+        (
+            {"model__name": "next_frame", "model__num_normalized_layers": 4},
+            "config.model.num_normalized_layers is 4: it must be at most 3, the number "
+            "of layers in config.model.features",
+        ),
+        (
+            {"model__name": "next_frame", "task__num_training_frames": 21},
+            "config.task.num_training_frames is 21: it must be 0 (all) or from 2 to "
+            "20, the sum of config.task.num_input_frames and "
+            "config.task.num_output_frames",
+        ),
+        (
+            {"data__name": "moving_squares", "data__test_file": "a.npy"},
+            "config.data.test_file is 'a.npy': it must be '' with "
+            "config.data.name='moving_squares', as it holds moving digits",
+        ),
+        (
             {"optimizer__name": "adam", "optimizer__weight_decay": 0.1},
             "config.optimizer.weight_decay is 0.1: it must be 0 with "
             "config.optimizer.name='adam', as 'adamw' alone decays weights",
@@ -167,6 +249,10 @@ def test_what_looks_odd_but_is_right(tmp_path, monkeypatch):
     validate(config_with(data__height=128, data__width=32, model__patch_size=1))
     validate(config_with(optimizer__name="adamw", optimizer__weight_decay=0.1))
     validate(config_with(optimizer__learning_rate=1))
+    validate(config_with(model__name="next_frame", data__height=30, data__width=29))
+    validate(config_with(model__num_normalized_layers=9, model__kernel_sizes=(1,)))
+    squares = {"data__name": "moving_squares", "model__patch_size": 1}
+    validate(config_with(data__height=8, data__digits="idx", **squares))
     validate(config_with(data__digits="idx", data__digits_dir=str(tmp_path)))
     monkeypatch.setenv("CONVLSTM_MNIST_DIR", str(tmp_path))
     validate(config_with(data__digits="idx"))
@@ -174,7 +260,10 @@ def test_what_looks_odd_but_is_right(tmp_path, monkeypatch):
 
 def test_all_problems_are_told_at_once():
     config = config_with(
-        train__batch_size=0, model__name="x", data__height=66, model__fetures=(3,)
+        train__batch_size=0,
+        model__name="x",
+        eval__num_sequences=20_000,
+        model__fetures=(3,),
     )
     with pytest.raises(UserError) as caught:
         validate(config)
@@ -184,7 +273,7 @@ def test_all_problems_are_told_at_once():
         "config.model.fetures",
         "config.model.name",
         "config.train.batch_size",
-        "config.data.height",
+        "config.eval.num_sequences",
     ]
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
-from convlstm_jax.tasks.forecast import ForecastTask, to_unit_interval
+from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.tasks.losses import LOSSES
+from convlstm_jax.tasks.task import to_unit_interval
 
 FRAME_SHAPE = (4, 6, 2)
 
@@ -70,14 +71,14 @@ def test_loss_fn_is_the_loss_of_the_forecast(loss):
     task, frames = make_task(loss=loss), jnp.asarray(stored_frames())
 
     @fast_jit
-    def run(params):
+    def run(variables):
         inputs, target = task.split(frames)
-        logits = task.logits(params, inputs, 2)
+        forecast = task.forecast(variables, inputs, 2)
         losses = [
-            task.loss_fn(params, {"frames": frames}, jax.random.key(seed))
+            task.loss_fn(variables, {"frames": frames}, jax.random.key(seed), seed)
             for seed in (0, 1)
         ]
-        return losses, LOSSES[loss](logits, target)
+        return losses, LOSSES[loss](forecast, target)
 
     ((losses, auxiliary), (again, _)), expected = run(parameters())
     assert auxiliary == {}
@@ -90,8 +91,8 @@ def test_predict_is_the_sigmoid_of_any_number_of_logits():
     task, inputs = make_task(), to_unit_interval(jnp.asarray(stored_frames(3)))
 
     @fast_jit
-    def run(params):
-        return task.predict(params, inputs, 4), task.logits(params, inputs, 4)
+    def run(variables):
+        return task.forecast(variables, inputs, 4)
 
     prediction, logits = run(parameters())
     assert prediction.shape == (2, 4, *FRAME_SHAPE)

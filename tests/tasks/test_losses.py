@@ -1,8 +1,10 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from convlstm_jax.tasks.losses import LOSSES
+from convlstm_jax.tasks.task import Forecast
 
 SHAPE = (3, 2, 4, 5, 2)  # B, T, H, W, C
 PIXELS = 4 * 5 * 2
@@ -24,6 +26,10 @@ def by_numpy():
     return logits, target, expected
 
 
+def from_logits(logits):
+    return Forecast(jax.nn.sigmoid(logits), logits)
+
+
 def test_every_loss_is_named():
     assert set(LOSSES) == set(by_numpy()[2])
 
@@ -31,7 +37,7 @@ def test_every_loss_is_named():
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_equal_numpy(name):
     logits, target, expected = by_numpy()
-    found = LOSSES[name](jnp.float32(logits), jnp.float32(target))
+    found = LOSSES[name](from_logits(jnp.float32(logits)), jnp.float32(target))
     assert found.shape == (3,)
     np.testing.assert_allclose(found, expected[name], rtol=1e-5)
 
@@ -40,7 +46,15 @@ def test_losses_equal_numpy(name):
 def test_losses_stay_finite_where_the_sigmoid_is_full(name):
     logits = jnp.array([200.0, -200.0]).reshape(1, 1, 1, 2, 1)
     right, wrong = (
-        LOSSES[name](logits, jnp.float32(sign * logits > 0)) for sign in (1, -1)
+        LOSSES[name](from_logits(logits), jnp.float32(sign * logits > 0))
+        for sign in (1, -1)
     )
     assert right == 0
     assert wrong == {"cross_entropy": 400, "mse": 1, "mae": 1, "mse_sum": 2}[name]
+
+
+def test_cross_entropy_without_logits_is_that_of_the_frames():
+    logits, target, expected = by_numpy()
+    frames = jnp.float32(1 / (1 + np.exp(-logits)))
+    found = LOSSES["cross_entropy"](Forecast(frames, None), jnp.float32(target))
+    np.testing.assert_allclose(found, expected["cross_entropy"], rtol=1e-4)

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from convlstm_jax.train import checkpoint_reading as reading
-from convlstm_jax.train.checkpoint import CheckpointError, Checkpoints, restore_params
+from convlstm_jax.train.checkpoint import CheckpointError, Checkpoints, restore_part
+
+
+def restore_params(directory, template, which="best", item="params"):
+    step, part = restore_part(directory, {item: template}, which=which)
+    return step, part[item]
 
 
 def make_state(seed):

@@ -47,7 +47,9 @@ def still_batch():
 @functools.cache
 def initial_params():
     """Random distinct parameters (without the seconds that JAX's draws compile)."""
-    shapes = jax.eval_shape(lambda key: TASK.init(key, FRAME_SHAPE), jax.random.key(0))
+    shapes = jax.eval_shape(
+        lambda key: TASK.init(key, FRAME_SHAPE)["params"], jax.random.key(0)
+    )
     generator = np.random.default_rng(3)
     return jax.tree.map(
         lambda leaf: np.float32(0.3 * generator.normal(size=leaf.shape)), shapes
@@ -59,6 +61,7 @@ def make_state(mesh, with_ema=False):
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
+        model_state={},
         opt_state=OPTIMIZER.init(params),
         ema_params=params if with_ema else None,
         finite=jnp.ones((), bool),
@@ -140,7 +143,8 @@ def test_the_step_reports_loss_and_gradient_norm_and_takes_the_state():
     @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
     def loss_and_norm(params):
         def loss(params):
-            return TASK.loss_fn(params, batch, jax.random.key(0))[0].mean()
+            variables = {"params": params}
+            return TASK.loss_fn(variables, batch, jax.random.key(0), 0)[0].mean()
 
         value, gradients = jax.value_and_grad(loss)(params)
         return value, optax.tree.norm(gradients)
@@ -151,7 +155,7 @@ def test_the_step_reports_loss_and_gradient_norm_and_takes_the_state():
     found = (logs["loss"], logs["gradient_norm"])
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert logs["finite"]
-    assert new_state.eval_params is new_state.params
+    assert new_state.eval_variables == {"params": new_state.params}
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
@@ -174,7 +178,7 @@ def test_what_is_not_finite_leaves_the_state_as_it_was_for_good():
         kept.params,
         initial_params(),
     )
-    assert kept.eval_params is kept.ema_params
+    assert kept.eval_variables == {"params": kept.ema_params}
     assert kept.step == 1
     assert kept.finite
     for batch in (bad, good):
@@ -197,7 +201,7 @@ def test_init_state():
     task, mesh = ForecastTask(OnePixel(), 2, 1), mesh_of(8)
     init = functools.partial(init_state, task, OPTIMIZER, frame_shape=(2, 3, 2))
     state = init(seed=4, with_ema=True, mesh=mesh)
-    expected = task.init(jax.random.key(4), (2, 3, 2))
+    expected = task.init(jax.random.key(4), (2, 3, 2))["params"]
     assert_trees_equal(state.params, expected)
     assert_trees_equal(state.ema_params, expected)
     assert_trees_equal(state.opt_state, OPTIMIZER.init(expected))
@@ -228,7 +232,7 @@ def test_eval_step_sums_the_rows_that_count():
     frames = make_batch()["frames"] / np.float32(255)
     weight = np.float32([1, 0, 1, 1, 0, 1, 1, 1])
     frames[1] = np.nan
-    params = jax.device_put(initial_params(), replicated(mesh))
+    params = jax.device_put({"params": initial_params()}, replicated(mesh))
     batch = put_batch({"frames": frames, "weight": weight}, mesh)
     compiled = step.lower(params, batch).compile(COMPILER_OPTIONS)
     assert collectives(compiled) == {"all-reduce"}
@@ -254,12 +258,12 @@ def test_eval_step_sums_the_rows_that_count():
 
 def forecast(frames):
     """Logits of the last two frames, and the loss of each clip, by the task itself."""
-    params = initial_params()
+    variables = {"params": initial_params()}
     batch = {"frames": frames}
     return jax.jit(
         lambda: (
-            TASK.logits(params, frames[:, :3], 2),
-            TASK.loss_fn(params, batch, jax.random.key(0))[0],
+            TASK.forecast(variables, frames[:, :3], 2).logits,
+            TASK.loss_fn(variables, batch, jax.random.key(0), 0)[0],
         ),
         compiler_options=COMPILER_OPTIONS,
     )()
@@ -269,7 +273,8 @@ def test_a_validation_scores_the_model_alone_and_adds_the_loss():
     step = make_eval_step(TASK, mesh_of(1), with_baselines=False)
     frames = make_batch()["frames"] / np.float32(255)
     weight = np.float32([0, 1, 1, 1, 1, 1, 0, 1])
-    sums = step(initial_params(), {"frames": frames, "weight": weight})
+    variables = {"params": initial_params()}
+    sums = step(variables, {"frames": frames, "weight": weight})
     assert set(sums) == {"model"}
     _, losses = forecast(frames)
     expected = losses[weight > 0].sum()

@@ -89,6 +89,20 @@ def test_time_labels():
     assert labels == ["t\N{MINUS SIGN}9", "t", "t+1", "t+10"]
 
 
+def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        "convlstm_jax.viz.canvas.Canvas.text",
+        lambda self, position, text, **style: texts.append(text),
+    )
+    clips = level(2, 60), level(2, 120), level(2, 200)
+    comparison_gif(tmp_path / "one.gif", *clips, reconstruction=True)
+    earlier = "t\N{MINUS SIGN}1"
+    names = ["truth", "reconstruction"]
+    given = ["input", "input"]
+    assert texts == [*given, earlier, *given, "t", *names, "t", *names, earlier]
+
+
 def test_errors(tmp_path):
     path, clip = tmp_path / "bad.gif", level(2, 7)
     with pytest.raises(UserError, match="prediction has 1 frames"):

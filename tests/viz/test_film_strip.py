@@ -56,6 +56,18 @@ def test_without_truth(tmp_path):
     assert (picture[MARGIN + 2 * TIME + 32 + GAP + 5, LEFT + 5] == 200).all()
 
 
+def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        "convlstm_jax.viz.canvas.Canvas.text",
+        lambda self, position, text, **style: texts.append(text),
+    )
+    clips = levels(3, 50), levels(3, 100), levels(3, 200)
+    film_strip(tmp_path / "strip.png", *clips, frame_size=32, reconstruction=True)
+    times = ["t\N{MINUS SIGN}2", "t\N{MINUS SIGN}1", "t"]
+    assert texts == [*times, "input", *times[::-1], "truth", "reconstruction"]
+
+
 def test_title_makes_room(tmp_path):
     arguments = (levels(2, 50), None, levels(2, 200))
     film_strip(tmp_path / "a.png", *arguments)

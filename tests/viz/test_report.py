@@ -103,6 +103,11 @@ def test_the_model_is_compared_with_the_best_baseline(tmp_path):
     assert "worse than</span> all zeros (2.0000)" in text
     text, _ = report(tmp_path, results={"model": {"mse": 2.0}, "zeros": {"mse": 2.0}})
     assert "equal to</span> all zeros (2.0000)" in text
+    # What else the model gives out is no rival of it.
+    results = {"model": {"mse": 3.0}, "reconstruction": {"mse": 1.0}}
+    text, page = report(tmp_path, results=results)
+    assert "reconstruction of the inputs" in page.text
+    assert "worse than" not in text
 
 
 def test_pictures_are_inside(tmp_path):

@@ -1,0 +1,227 @@
+"""The FC-LSTM autoencoder of Srivastava et al. 2015.
+
+@inproceedings{srivastava2015unsupervised,
+  title={Unsupervised Learning of Video Representations using {LSTM}s},
+  author={Srivastava, Nitish and Mansimov, Elman and Salakhutdinov, Ruslan},
+  booktitle={International Conference on Machine Learning},
+  year={2015}
+}
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from convlstm_jax.array_types import Video
+from convlstm_jax.layers.fc_lstm import FCLSTM, VectorCarry
+from convlstm_jax.models.encoder_forecaster import require_video
+
+# What a decoder can be asked for: the inputs, last frame first, or what follows them.
+DECODERS = ("reconstruction", "forecast")
+
+_Vectors = Float[Array, "B T D"]
+
+
+class Decoder(nn.Module):
+    """A stack of LSTMs and a dense layer from the top one to the pixels' logits.
+
+    Attributes:
+      features: hidden units of each layer, bottom layer first.
+      peephole: "channel" (the LSTM's diagonal peephole) or "none".
+      activation: "tanh" or "relu".
+      dtype: dtype of the matrix products; cell states and logits are float32.
+      implementation: "fused" or "scan", see `ConvLSTM`.
+    """
+
+    features: tuple[int, ...]
+    peephole: str = "channel"
+    activation: str = "tanh"
+    dtype: Any = jnp.float32
+    implementation: str = "fused"
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: _Vectors | None,
+        carries: tuple[VectorCarry, ...],
+        num_frames: int,
+        num_pixels: int,
+    ) -> tuple[tuple[VectorCarry, ...], _Vectors]:
+        """Unrolls the stack.
+
+        Args:
+          inputs: what the bottom layer reads, `[B, num_frames, num_pixels]`, or `None`
+            for a decoder without input.
+          carries: `(c, h)` of every layer to start from.
+          num_frames: frames to decode.
+          num_pixels: D, pixels of a frame.
+
+        Returns:
+          The carries after the last frame, and logits `[B, num_frames, D]`, float32.
+        """
+        hidden, final_carries = inputs, []
+        for index, features in enumerate(self.features):
+            layer = FCLSTM(
+                features=features,
+                peephole=self.peephole,
+                activation=self.activation,
+                dtype=self.dtype,
+                implementation=self.implementation,
+                name=f"lstm_{index}",
+            )
+            carry, hidden = layer(
+                hidden, initial_carry=carries[index], num_steps=num_frames
+            )
+            final_carries.append(carry)
+        logits = nn.Dense(num_pixels, dtype=self.dtype, name="output")(hidden)
+        return tuple(final_carries), logits.astype(jnp.float32)
+
+
+class FCLSTMAutoencoder(nn.Module):
+    """An LSTM encoder with one or two LSTM decoders (arXiv:1502.04681, section 2).
+
+    The encoder reads the frames, each as one vector of H·W·C pixels. Its last states,
+    layer by layer, start every decoder: "reconstruction" gives the inputs back in
+    reverse order, "forecast" the frames that follow. With both it is the paper's
+    composite model. Each decoder has weights and an output layer of its own.
+
+    An unconditional decoder has no input. A conditional one reads the frame before the
+    one it is to give: in training the true one (as in the authors' published code), at
+    test time its own output, a probability per pixel. Before its first frame it reads zeros, which is no
+    input at all: like the authors' code, it starts from the encoder's states alone.
+
+    Attributes:
+      features: hidden units of each layer, encoder and decoders alike.
+      decoders: which of `DECODERS` the model has.
+      conditional: whether the decoders are conditional.
+      peephole: "channel" (the LSTM's diagonal peephole) or "none".
+      activation: "tanh" or "relu".
+      dtype: dtype of the matrix products; cell states and logits are float32.
+      implementation: "fused" or "scan", see `ConvLSTM`.
+    """
+
+    features: tuple[int, ...]
+    decoders: tuple[str, ...] = DECODERS
+    conditional: bool = False
+    peephole: str = "channel"
+    activation: str = "tanh"
+    dtype: Any = jnp.float32
+    implementation: str = "fused"
+
+    def __post_init__(self):
+        """Refuses a model without decoders, or with unknown ones."""
+        if not self.decoders or not set(self.decoders) <= set(DECODERS):
+            raise ValueError(
+                f"decoders is {self.decoders!r}: it must be one or more of {DECODERS}"
+            )
+        super().__post_init__()
+
+    def setup(self):
+        """The encoder's layers and the decoders."""
+        fields = {
+            "peephole": self.peephole,
+            "activation": self.activation,
+            "dtype": self.dtype,
+            "implementation": self.implementation,
+        }
+        self.encoder = [FCLSTM(features, **fields) for features in self.features]
+        self.decoder = {
+            name: Decoder(self.features, **fields) for name in self.decoders
+        }
+
+    def __call__(self, inputs: Video, targets: Mapping[str, Video]) -> dict[str, Video]:
+        """What training scores: conditional decoders read the true frames.
+
+        The logits of frame t do not depend on the target's frames from t on.
+
+        Args:
+          inputs: `[B, T, H, W, C]`, pixels in [0, 1].
+          targets: for each decoder its true output `[B, T_out, H, W, C]`; an
+            unconditional one takes its length only.
+
+        Returns:
+          Each decoder's logits in the shape of its target, float32.
+
+        Raises:
+          ValueError: the inputs are not five-dimensional.
+        """
+        if not self.conditional:
+            return self.generate(
+                inputs, {name: video.shape[1] for name, video in targets.items()}
+            )
+        carries = self._encode(inputs)
+        logits = {}
+        for name, target in targets.items():
+            frames = target.reshape(*target.shape[:2], -1)
+            before = jnp.concatenate(
+                [jnp.zeros_like(frames[:, :1]), frames[:, :-1]], axis=1
+            )
+            _, flat = self.decoder[name](before, carries, *frames.shape[1:])
+            logits[name] = flat.reshape(target.shape)
+        return logits
+
+    def generate(
+        self, inputs: Video, num_frames: Mapping[str, int]
+    ) -> dict[str, Video]:
+        """What the decoders make of the inputs alone, at test time.
+
+        Args:
+          inputs: `[B, T, H, W, C]`, pixels in [0, 1].
+          num_frames: for each decoder that is asked, frames to decode; any number.
+
+        Returns:
+          Each such decoder's logits `[B, num_frames, H, W, C]`, float32.
+
+        Raises:
+          ValueError: the inputs are not five-dimensional.
+        """
+        carries = self._encode(inputs)
+        batch, _, *frame_shape = inputs.shape
+        num_pixels = inputs[0, 0].size
+        logits = {}
+        for name, steps in num_frames.items():
+            if self.conditional:
+                flat = self._feed_back(self.decoder[name], carries, steps, num_pixels)
+            else:
+                _, flat = self.decoder[name](None, carries, steps, num_pixels)
+            logits[name] = flat.reshape(batch, steps, *frame_shape)
+        return logits
+
+    def _encode(self, inputs: Video) -> tuple[VectorCarry, ...]:
+        require_video(inputs)
+        hidden = inputs.reshape(*inputs.shape[:2], -1)
+        carries = []
+        for layer in self.encoder:
+            carry, hidden = layer(hidden)
+            carries.append(carry)
+        return tuple(carries)
+
+    def _feed_back(
+        self,
+        decoder: Decoder,
+        carries: tuple[VectorCarry, ...],
+        num_frames: int,
+        num_pixels: int,
+    ) -> _Vectors:
+        """Unrolls a conditional decoder frame by frame on its own outputs."""
+
+        def step(decoder, state, _):
+            carries, frame = state
+            carries, logits = decoder(frame[:, None], carries, 1, num_pixels)
+            logits = logits[:, 0]
+            return (carries, jax.nn.sigmoid(logits)), logits
+
+        scan = nn.scan(
+            step,
+            variable_broadcast="params",
+            split_rngs={"params": False},
+            out_axes=1,
+            length=num_frames,
+        )
+        batch = carries[0][0].shape[0]
+        _, logits = scan(decoder, (carries, jnp.zeros((batch, num_pixels))), None)
+        return logits

@@ -1,0 +1,178 @@
+"""What an LSTM autoencoder learns: its inputs in reverse order, their future, or both.
+
+The three tasks of Srivastava et al. 2015 (arXiv:1502.04681, sections 2.2 to 2.4).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from convlstm_jax.array_types import PerExample, Video
+from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
+from convlstm_jax.tasks.losses import LOSSES
+from convlstm_jax.tasks.task import (
+    Forecast,
+    Task,
+    Variables,
+    clip_and_target,
+    split_clip,
+    to_unit_interval,
+)
+
+
+def reversed_frames(video: Video) -> Video:
+    """The frames `[B, T, H, W, C]`, last one first.
+
+    Reversing makes learning easier: the frame asked for first is the one read last.
+    """
+    return video[:, ::-1]
+
+
+@dataclass(frozen=True)
+class AutoencoderTask:
+    """What the three tasks share.
+
+    Attributes:
+      model: has the decoders that the task asks.
+      num_input_frames: frames the model is given.
+      num_output_frames: frames it is scored on.
+      loss: a key of `tasks.losses.LOSSES`; losses of several decoders are added up.
+    """
+
+    model: FCLSTMAutoencoder
+    num_input_frames: int
+    num_output_frames: int
+    loss: str = "cross_entropy"
+
+    def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
+        """A clip as inputs and the true output of each decoder."""
+        raise NotImplementedError
+
+    def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
+        """See `Task`."""
+        num_frames = self.num_input_frames + self.num_output_frames
+        inputs, targets = self.targets(jnp.zeros((1, num_frames, *frame_shape)))
+        return dict(self.model.init(key, inputs, targets))
+
+    def score(self, forecast: Forecast, target: Video) -> PerExample:
+        """See `Task`."""
+        return LOSSES[self.loss](forecast, target)
+
+    def loss_fn(
+        self, variables: Variables, batch: dict[str, Array], key: Array, step: Array
+    ) -> tuple[PerExample, Variables]:
+        """See `Task`: the sum of the decoders' losses.
+
+        Conditional decoders read the true frames here, and their own outputs in
+        `forecast`. Uses neither randomness nor the step.
+        """
+        del key, step
+        frames, truth = clip_and_target(batch)
+        inputs, _ = self.targets(frames)
+        _, targets = self.targets(truth)
+        logits: Any = self.model.apply(variables, inputs, targets)
+        losses = [
+            self.score(_forecast(logits[name]), target)
+            for name, target in targets.items()
+        ]
+        return sum(losses[1:], start=losses[0]), {}
+
+    def _generate(
+        self, variables: Variables, inputs: Video, num_frames: Mapping[str, int]
+    ) -> dict[str, Forecast]:
+        logits: Any = self.model.apply(variables, inputs, num_frames, method="generate")
+        return {name: _forecast(logits[name]) for name in num_frames}
+
+
+@dataclass(frozen=True)
+class ReconstructTask(AutoencoderTask):
+    """Gives the inputs back in reverse order: there is no forecast.
+
+    Its `forecast` is the reconstruction, at most as long as the inputs, and of them
+    the last `num_output_frames` are scored.
+    """
+
+    def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
+        """See `AutoencoderTask`."""
+        inputs, target = self.split(frames)
+        return inputs, {"reconstruction": target}
+
+    def split(self, frames: Array) -> tuple[Video, Video]:
+        """A clip as inputs and its last frames in reverse order, in [0, 1]."""
+        inputs = to_unit_interval(frames[:, : self.num_input_frames])
+        return inputs, reversed_frames(inputs)[:, : self.num_output_frames]
+
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """The last `num_frames` inputs as the model reconstructs them, last one first.
+
+        Raises:
+          ValueError: there are fewer inputs.
+        """
+        if num_frames > inputs.shape[1]:
+            raise ValueError(
+                f"num_frames is {num_frames}: it must be at most {inputs.shape[1]}, "
+                "the number of frames to reconstruct"
+            )
+        lengths = {"reconstruction": num_frames}
+        return self._generate(variables, inputs, lengths)["reconstruction"]
+
+
+@dataclass(frozen=True)
+class PredictTask(AutoencoderTask):
+    """Predicts the frames that follow, with one decoder."""
+
+    def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
+        """See `AutoencoderTask`."""
+        inputs, target = self.split(frames)
+        return inputs, {"forecast": target}
+
+    def split(self, frames: Array) -> tuple[Video, Video]:
+        """See `Task`."""
+        return split_clip(frames, self.num_input_frames, self.num_output_frames)
+
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """See `Task`; any number of frames, whatever was trained."""
+        return self._generate(variables, inputs, {"forecast": num_frames})["forecast"]
+
+
+@dataclass(frozen=True)
+class CompositeTask(PredictTask):
+    """Predicts the frames that follow and gives all inputs back, from one state.
+
+    The forecast is what counts; the reconstruction, which keeps the encoder from
+    remembering the last frames alone, is scored and drawn beside it.
+    """
+
+    def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
+        """See `AutoencoderTask`."""
+        inputs, target = self.split(frames)
+        return inputs, {"reconstruction": reversed_frames(inputs), "forecast": target}
+
+    def forecast_and_reconstruct(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> tuple[Forecast, Forecast, Video]:
+        """See `Reconstructs`; the inputs are encoded once."""
+        lengths = {"forecast": num_frames, "reconstruction": inputs.shape[1]}
+        outputs = self._generate(variables, inputs, lengths)
+        target = reversed_frames(inputs)
+        return outputs["forecast"], outputs["reconstruction"], target
+
+
+def _forecast(logits: Video) -> Forecast:
+    return Forecast(jax.nn.sigmoid(logits), logits)
+
+
+# Name of the task in a config → the task, and the decoders it asks.
+AUTOENCODER_TASKS: dict[str, tuple[Callable[..., Task], tuple[str, ...]]] = {
+    "reconstruct": (ReconstructTask, ("reconstruction",)),
+    "predict": (PredictTask, ("forecast",)),
+    "composite": (CompositeTask, ("reconstruction", "forecast")),
+}

@@ -1,0 +1,196 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
+from convlstm_jax.models.describe import parameter_table
+
+SHAPE = (2, 3, 4, 5, 1)
+PIXELS = 20
+FEATURES = (4, 3)
+
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def frames(seed=1, num_frames=SHAPE[1]):
+    shape = (SHAPE[0], num_frames, *SHAPE[2:])
+    return jnp.asarray(np.random.default_rng(seed).random(shape), jnp.float32)
+
+
+def random_variables(model, targets):
+    shapes = jax.eval_shape(model.init, jax.random.key(0), frames(), targets)
+    generator = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.4 * generator.normal(size=leaf.shape), leaf.dtype),
+        shapes,
+    )
+
+
+def lstm_step(weights, carry, inputs):
+    """Graves 2013 (arXiv:1308.0850), equations 7 to 11, in NumPy."""
+    c, h = carry
+    kernel, (p_i, p_f, p_o) = weights["recurrent_kernel"][0, 0], weights["peephole"]
+    z = h @ kernel + weights["bias"]
+    if inputs is not None:
+        z = z + inputs @ weights["input_kernel"][0, 0]
+    z_i, z_f, z_g, z_o = np.split(z, 4, axis=-1)
+    c = sigmoid(z_f + p_f * c) * c + sigmoid(z_i + p_i * c) * np.tanh(z_g)
+    return c, sigmoid(z_o + p_o * c) * np.tanh(c)
+
+
+def oracle(params, inputs, decoder, steps, truth=None, conditional=False):
+    """The paper's model frame by frame: logits `[B, steps, pixels]`."""
+    params = jax.tree.map(np.asarray, params)
+    inputs = np.asarray(inputs).reshape(SHAPE[0], -1, PIXELS)
+    carries = [(np.zeros((SHAPE[0], size)),) * 2 for size in FEATURES]
+
+    def run(names, carries, frame):
+        new = []
+        for weights, carry in zip(names, carries, strict=True):
+            carry = lstm_step(weights["lstm"]["cell"], carry, frame)
+            new.append(carry)
+            frame = carry[1]
+        return new, frame
+
+    encoder = [params[f"encoder_{index}"] for index in range(2)]
+    for t in range(inputs.shape[1]):
+        carries, _ = run(encoder, carries, inputs[:, t])
+    weights = params[f"decoder_{decoder}"]
+    layers = [weights[f"lstm_{index}"] for index in range(2)]
+    output, logits = weights["output"], []
+    frame = np.zeros((SHAPE[0], PIXELS)) if conditional else None
+    for t in range(steps):
+        carries, hidden = run(layers, carries, frame)
+        logits.append(hidden @ output["kernel"] + output["bias"])
+        if conditional:
+            frame = sigmoid(logits[-1])
+            if truth is not None:
+                frame = np.asarray(truth[:, t]).reshape(SHAPE[0], PIXELS)
+    return np.stack(logits, axis=1).reshape(SHAPE[0], steps, *SHAPE[2:])
+
+
+@pytest.mark.parametrize("implementation", ["fused", "scan"])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_model_is_the_papers_frame_by_frame(conditional, implementation):
+    model = FCLSTMAutoencoder(
+        FEATURES, conditional=conditional, implementation=implementation
+    )
+    inputs = frames()
+    targets = {"reconstruction": frames(2), "forecast": frames(3, 4)}
+    variables = random_variables(model, targets)
+    lengths = {"forecast": 5, "reconstruction": 2}
+    trained, generated = fast_jit(
+        lambda: (
+            model.apply(variables, inputs, targets),
+            model.apply(variables, inputs, lengths, method="generate"),
+        )
+    )()
+    check = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    run = functools.partial(
+        oracle, variables["params"], inputs, conditional=conditional
+    )
+    for name, target in targets.items():
+        assert trained[name].shape == target.shape
+        check(trained[name], run(name, target.shape[1], truth=target))
+        check(generated[name], run(name, lengths[name]))
+    assert trained["forecast"].dtype == generated["forecast"].dtype == jnp.float32
+    if conditional:
+        # Own outputs are not the truth: from the second frame on they differ.
+        short = generated["forecast"][:, :4]
+        check(short[:, 0], trained["forecast"][:, 0])
+        assert np.abs(short - trained["forecast"])[:, 1:].max((0, 2, 3, 4)).min() > 1e-3
+
+
+@pytest.mark.parametrize("frame", range(3))
+def test_training_logits_do_not_depend_on_the_true_frame_they_are_to_give(frame):
+    model = FCLSTMAutoencoder(FEATURES, conditional=True)
+    targets = {"reconstruction": frames(2), "forecast": frames(3)}
+    variables = random_variables(model, targets)
+    run = fast_jit(model.apply)
+    before = run(variables, frames(), targets)
+    other = targets["forecast"].at[:, frame].add(0.5)
+    after = run(variables, frames(), {**targets, "forecast": other})
+    np.testing.assert_array_equal(
+        after["forecast"][:, : frame + 1], before["forecast"][:, : frame + 1]
+    )
+    np.testing.assert_array_equal(after["reconstruction"], before["reconstruction"])
+    if frame < 2:
+        assert np.abs(after["forecast"] - before["forecast"])[:, frame + 1].max() > 1e-3
+
+
+def test_an_unconditional_decoder_sees_no_target_at_all():
+    model = FCLSTMAutoencoder(FEATURES)
+    targets = {"reconstruction": frames(2), "forecast": frames(3)}
+    variables = random_variables(model, targets)
+    run = fast_jit(model.apply)
+    others = {name: 1 - target for name, target in targets.items()}
+    for name, logits in run(variables, frames(), targets).items():
+        np.testing.assert_array_equal(logits, run(variables, frames(), others)[name])
+    for name in targets:
+        cell = variables["params"][f"decoder_{name}"]["lstm_0"]["lstm"]["cell"]
+        assert "input_kernel" not in cell
+
+
+def test_bfloat16_is_close_and_keeps_its_parameters_in_float32():
+    targets = {"forecast": frames(3)}
+    models = [
+        FCLSTMAutoencoder(FEATURES, ("forecast",), conditional=True, dtype=dtype)
+        for dtype in (jnp.float32, jnp.bfloat16)
+    ]
+    variables = random_variables(models[1], targets)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    lengths = {"forecast": 3}
+    single, half = fast_jit(
+        lambda: [
+            model.apply(variables, frames(), lengths, method="generate")["forecast"]
+            for model in models
+        ]
+    )()
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, single, rtol=0, atol=0.05)
+
+
+# (4096 + 2048)·8192 and (2048 + 2048)·8192 weights, 8192 biases and 3·2048 peepholes a
+# layer; the first layer of an unconditional decoder has no 4096·8192 input weights.
+ENCODER = 50_345_984 + 33_568_768
+DECODER = 16_791_552 + 33_568_768 + 2048 * 4096 + 4096
+
+
+@pytest.mark.parametrize(
+    ("decoders", "conditional", "parameters"),
+    [
+        (("reconstruction",), False, ENCODER + DECODER),
+        (("forecast",), False, 142_667_776),
+        (("forecast",), True, 176_222_208),
+        (("reconstruction", "forecast"), False, ENCODER + 2 * DECODER),
+        (("reconstruction", "forecast"), False, 201_420_800),
+        (("reconstruction", "forecast"), True, 268_529_664),
+    ],
+)
+def test_parameters_of_the_published_size(decoders, conditional, parameters):
+    model = FCLSTMAutoencoder((2048, 2048), decoders, conditional)
+    video = jax.ShapeDtypeStruct((1, 10, 64, 64, 1), jnp.float32)
+    targets = dict.fromkeys(decoders, video)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), video, targets)
+    assert sum(count for _, _, count in parameter_table(shapes)) == parameters
+
+
+@pytest.mark.parametrize("decoders", [(), ("forecast", "future")])
+def test_unknown_decoders(decoders):
+    with pytest.raises(ValueError, match=r"decoders is .*one or more of \('reconst"):
+        FCLSTMAutoencoder(FEATURES, decoders)
+
+
+def test_inputs_of_another_rank():
+    model = FCLSTMAutoencoder(FEATURES)
+    with pytest.raises(ValueError, match=r"it must be \[B, T, H, W, C\]"):
+        model.init(jax.random.key(0), frames()[0], {"forecast": frames()})

@@ -1,0 +1,229 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.models.describe import parameter_table
+from convlstm_jax.models.next_frame import NextFramePredictor
+
+TINY = {"features": (3, 4), "kernel_sizes": (3, 1), "num_normalized_layers": 1}
+SHAPE = (2, 6, 5, 4, 2)
+
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def make(**fields):
+    return NextFramePredictor(**(TINY | fields))
+
+
+def clip(shape=SHAPE, seed=1):
+    return np.random.default_rng(seed).random(shape).astype(np.float32)
+
+
+def shapes_of(model, shape=SHAPE):
+    inputs = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), inputs)
+
+
+def random_variables(model):
+    """Random distinct weights; positive ones where variances stand."""
+    generator = np.random.default_rng(0)
+
+    def draw(leaf):
+        return jnp.asarray(0.4 * generator.normal(size=leaf.shape), leaf.dtype)
+
+    variables = jax.tree.map(draw, shapes_of(model))
+    for statistics in variables.get("batch_stats", {}).values():
+        statistics["var"] = jnp.abs(statistics["var"]) + 0.2
+    return variables
+
+
+def count(tree):
+    return sum(number for _, _, number in parameter_table(tree))
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "parameters", "with_statistics"),
+    [
+        # The Keras example of 2021: normalised after the first two layers.
+        (((64, 64, 64), (5, 3, 1), 2), 64, 746_433, 746_689),
+        # The first Keras example.
+        (((40,) * 4, (3,) * 4, 4), 40, 406_681, 407_001),
+    ],
+)
+@pytest.mark.parametrize("causal_head", [True, False])
+def test_parameters_are_those_of_the_keras_examples(
+    fields, size, parameters, with_statistics, causal_head
+):
+    model = NextFramePredictor(*fields, causal_head=causal_head)
+    shapes = shapes_of(model, (1, 4, size, size, 1))
+    assert set(shapes) == {"params", "batch_stats"}
+    assert count(shapes["params"]) == parameters
+    assert count(shapes) == with_statistics
+
+
+def test_first_values_are_those_of_keras():
+    model = make(num_normalized_layers=2)
+    variables = fast_jit(model.init)(jax.random.key(0), clip())
+    cell = variables["params"]["layer_0"]
+    np.testing.assert_array_equal(cell["bias"], [0] * 3 + [1] * 3 + [0] * 6)
+    recurrent = np.reshape(cell["recurrent_kernel"], (27, 12))
+    np.testing.assert_allclose(recurrent.T @ recurrent, np.eye(12), atol=1e-5)
+    limit = np.sqrt(6 / (9 * 2 + 9 * 12))
+    assert 0.9 * limit < np.abs(cell["input_kernel"]).max() <= limit
+    head = variables["params"]["head"]
+    assert head["kernel"].shape == (3, 3, 3, 4, 2)
+    np.testing.assert_array_equal(head["bias"], [0, 0])
+    for index, features in enumerate((3, 4)):
+        name = f"normalization_{index}"
+        for tree, key, value in (
+            ("params", "scale", 1), ("params", "bias", 0),
+            ("batch_stats", "mean", 0), ("batch_stats", "var", 1),
+        ):  # fmt: skip
+            np.testing.assert_array_equal(
+                variables[tree][name][key], np.full(features, value)
+            )
+
+
+def test_one_logit_for_every_pixel_of_the_next_frame():
+    model = make()
+    variables = random_variables(model)
+    for shape in (SHAPE, (1, 2, 7, 9, 2)):
+        logits = jax.eval_shape(model.apply, variables, clip(shape))
+        assert logits.shape == shape
+        assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("causal_head", [True, False])
+@pytest.mark.parametrize("frame", [2, 5])
+def test_what_the_model_knows_of_the_future(causal_head, frame):
+    """Nothing; with the Keras examples' head, the next frame: one frame leaks."""
+    model = make(causal_head=causal_head)
+    variables = random_variables(model)
+    changed = clip()
+    changed[:, frame] = clip(seed=2)[:, frame]
+    run = fast_jit(model.apply)
+    before, after = run(variables, clip()), run(variables, changed)
+    first = frame if causal_head else frame - 1
+    np.testing.assert_array_equal(before[:, :first], after[:, :first])
+    differs = np.abs(before - after).max((0, 2, 3, 4))[first:]
+    assert differs.min() > 1e-5
+
+
+def test_running_statistics_follow_keras_rule():
+    """r ← 0.99 r + 0.01 s, with the mean and the biased variance of the batch."""
+    model = make()
+    variables = random_variables(model)
+
+    @fast_jit
+    def run(variables, inputs):
+        return model.apply(
+            variables, inputs, train=True, mutable=["batch_stats"],
+            capture_intermediates=True,
+        )  # fmt: skip
+
+    # What is normalised: the first layer's outputs, by a model of that layer alone.
+    logits, state = run(variables, clip())
+    captured = state["intermediates"]
+    (hidden,) = [value for name, value in captured.items() if name == "ConvLSTM_0"]
+    _, outputs = hidden["__call__"][0]
+    normalised = captured["normalization_0"]["__call__"][0]
+    mean, variance = outputs.mean((0, 1, 2, 3)), outputs.var((0, 1, 2, 3))
+    before = variables["batch_stats"]["normalization_0"]
+    after = state["batch_stats"]["normalization_0"]
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    close(after["mean"], 0.99 * before["mean"] + 0.01 * mean)
+    close(after["var"], 0.99 * before["var"] + 0.01 * variance)
+    # Training normalises with the batch's own statistics.
+    weights = variables["params"]["normalization_0"]
+    expected = (np.asarray(outputs) - np.asarray(mean)) / np.sqrt(variance + 1e-3)
+    expected = expected * np.asarray(weights["scale"]) + np.asarray(weights["bias"])
+    close(normalised, expected, atol=1e-5)
+    assert logits.shape == SHAPE
+
+
+def test_evaluation_uses_the_running_statistics_and_leaves_them():
+    model = make()
+    variables = random_variables(model)
+
+    @fast_jit
+    def run(variables, inputs):
+        return model.apply(variables, inputs, mutable=["batch_stats"])
+
+    logits, state = run(variables, clip())
+    jax.tree.map(
+        np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"]
+    )
+    # The clips of a batch know nothing of each other.
+    alone, _ = run(variables, clip()[:1])
+    np.testing.assert_allclose(alone, logits[:1], rtol=1e-5, atol=1e-5)
+    moved = jax.tree.map(lambda leaf: leaf + 1, variables["batch_stats"])
+    other, _ = run({**variables, "batch_stats": moved}, clip())
+    assert np.abs(other - logits).max() > 1e-3
+
+
+def test_reading_and_stepping_are_one_whole():
+    model = make(peephole="channel", activation="relu")
+    variables = random_variables(model)
+
+    @fast_jit
+    def run(inputs):
+        whole = model.apply(variables, inputs)
+        state, logits = model.apply(variables, inputs[:, :2], method="read")
+        found = [logits]
+        for t in range(2, inputs.shape[1]):
+            state, logits = model.apply(variables, state, inputs[:, t], method="step")
+            found.append(logits)
+        return whole, jnp.stack(found, axis=1)
+
+    whole, found = run(clip())
+    np.testing.assert_allclose(found, whole[:, 1:], rtol=1e-5, atol=1e-5)
+
+
+def test_a_single_given_frame_is_enough():
+    model = make()
+    variables = random_variables(model)
+
+    @fast_jit
+    def run(inputs):
+        read = model.apply(variables, inputs, method="read")
+        return read, model.apply(variables, inputs)
+
+    (state, logits), expected = run(clip()[:, :1])
+    assert state.past_features.shape == (2, 2, 5, 4, 4)
+    np.testing.assert_array_equal(state.past_features[:, 0], 0)
+    np.testing.assert_allclose(logits, expected[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_implementations_and_precisions_agree():
+    """Both implementations to 1e-5; bfloat16 within 0.1 of a logit."""
+    models = [make(), make(implementation="scan"), make(dtype=jnp.bfloat16)]
+    variables = random_variables(models[0])
+    run = fast_jit(lambda: [model.apply(variables, clip()) for model in models])
+    fused, scanned, half = run()
+    np.testing.assert_allclose(fused, scanned, rtol=1e-5, atol=1e-5)
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, fused, rtol=0, atol=0.1)
+    assert np.abs(half - fused).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kernel_sizes": (3,)}, r"kernel_sizes is \(3,\): .* each of the 2 layers"),
+        ({"num_normalized_layers": 3}, "num_normalized_layers is 3: .* 0 to the .* 2"),
+        ({"num_normalized_layers": -1}, "num_normalized_layers is -1"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(**fields)
+
+
+def test_inputs_of_another_rank():
+    with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\): it must be \[B, T, H, W"):
+        make().init(jax.random.key(0), jnp.zeros((2, 3, 4, 4)))

@@ -1,0 +1,180 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.metrics.cross_entropy import cross_entropy_from_logits
+from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
+from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
+from convlstm_jax.tasks.task import Reconstructs
+from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.train.steps import make_eval_step
+
+FRAME_SHAPE = (4, 6, 2)
+INPUTS, OUTPUTS = 4, 3
+
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def make_task(name, *, conditional=False, **fields):
+    task, decoders = AUTOENCODER_TASKS[name]
+    model = FCLSTMAutoencoder((5, 4), decoders, conditional)
+    fields = {"num_input_frames": INPUTS, "num_output_frames": OUTPUTS, **fields}
+    return task(model, **fields)
+
+
+def parameters(task):
+    shapes = jax.eval_shape(lambda key: task.init(key, FRAME_SHAPE), jax.random.key(0))
+    generator = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), leaf.dtype),
+        shapes,
+    )
+
+
+def stored_frames(num_frames=INPUTS + OUTPUTS):
+    generator = np.random.default_rng(0)
+    shape = (2, num_frames, *FRAME_SHAPE)
+    return jnp.asarray(generator.integers(0, 256, shape, dtype=np.uint8))
+
+
+def test_targets_of_the_three_tasks():
+    clip = np.asarray(stored_frames()) / 255
+    given, following = clip[:, :INPUTS], clip[:, INPUTS:]
+    backwards = np.stack([given[:, t] for t in (3, 2, 1, 0)], axis=1)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6)
+    for name, expected in {
+        "reconstruct": {"reconstruction": backwards[:, :OUTPUTS]},
+        "predict": {"forecast": following},
+        "composite": {"reconstruction": backwards, "forecast": following},
+    }.items():
+        task = make_task(name)
+        inputs, targets = task.targets(stored_frames())
+        close(inputs, given)
+        assert targets.keys() == expected.keys()
+        jax.tree.map(close, targets, expected)
+        inputs, target = task.split(stored_frames())
+        close(inputs, given)
+        close(target, expected.get("forecast", backwards[:, :OUTPUTS]))
+
+
+def test_to_reconstruct_needs_the_inputs_alone():
+    inputs, target = make_task("reconstruct").split(stored_frames(INPUTS))
+    np.testing.assert_array_equal(target, inputs[:, :0:-1])
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_the_composite_loss_is_the_sum_of_the_two(conditional):
+    task = make_task("composite", conditional=conditional)
+    frames, variables = stored_frames(), parameters(task)
+    inputs, targets = task.targets(frames)
+    key = jax.random.key(0)
+
+    @fast_jit
+    def run(variables):
+        losses, state = task.loss_fn(variables, {"frames": frames}, key, 0)
+        assert state == {}
+        return losses, task.model.apply(variables, inputs, targets)
+
+    losses, logits = run(variables)
+    assert losses.shape == (2,)
+    parts = {
+        name: cross_entropy_from_logits(logits[name], target).mean(axis=1)
+        for name, target in targets.items()
+    }
+    np.testing.assert_allclose(
+        losses, parts["reconstruction"] + parts["forecast"], rtol=1e-5
+    )
+    # And of each part the loss of the task that has this decoder alone.
+    for name, decoder, steps in (
+        ("reconstruct", "reconstruction", INPUTS),
+        ("predict", "forecast", OUTPUTS),
+    ):
+        alone = make_task(name, conditional=conditional, num_output_frames=steps)
+        kept = {
+            layer: weights
+            for layer, weights in variables["params"].items()
+            if layer.startswith("encoder") or layer.endswith(decoder)
+        }
+        run_alone = fast_jit(alone.loss_fn)
+        found, _ = run_alone({"params": kept}, {"frames": frames}, key, 0)
+        np.testing.assert_allclose(found, parts[decoder], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", AUTOENCODER_TASKS)
+def test_unconditional_training_scores_what_evaluation_does(name):
+    task = make_task(name, loss="mse_sum")
+    variables, frames = parameters(task), stored_frames()
+    assert isinstance(task, Reconstructs) == (name == "composite")
+
+    @fast_jit
+    def run(variables):
+        inputs, target = task.split(frames)
+        found, _ = task.loss_fn(variables, {"frames": frames}, jax.random.key(0), 0)
+        forecast = task.forecast(variables, inputs, OUTPUTS)
+        expected = task.score(forecast, target)
+        if isinstance(task, Reconstructs):
+            again, reconstruction, original = task.forecast_and_reconstruct(
+                variables, inputs, OUTPUTS
+            )
+            expected = expected + task.score(reconstruction, original)
+            return found, expected, forecast, again
+        return found, expected, forecast, forecast
+
+    found, expected, forecast, again = run(variables)
+    np.testing.assert_array_equal(again.frames, forecast.frames)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        forecast.frames, 1 / (1 + np.exp(-forecast.logits)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("name", AUTOENCODER_TASKS)
+def test_a_conditional_forecast_is_made_of_the_inputs_alone(name):
+    """Longer ones begin as shorter ones; training's differ, as they see the truth."""
+    task = make_task(name, conditional=True)
+    variables, frames = parameters(task), stored_frames()
+    inputs, targets = task.targets(frames)
+    decoder = "reconstruction" if name == "reconstruct" else "forecast"
+    shorter, own, longer, trained = fast_jit(
+        lambda variables: (
+            *(task.forecast(variables, inputs, steps).logits for steps in (2, 3, 4)),
+            task.model.apply(variables, inputs, targets)[decoder],
+        )
+    )(variables)
+    assert longer.shape == (2, 4, *FRAME_SHAPE)
+    np.testing.assert_allclose(longer[:, :2], shorter, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(own[:, 0], trained[:, 0], rtol=1e-4, atol=1e-6)
+    assert np.abs(own - trained)[:, 1:].max((0, 2, 3, 4)).min() > 1e-4
+
+
+def test_no_more_than_the_inputs_can_be_reconstructed():
+    task = make_task("reconstruct")
+    variables, (inputs, _) = parameters(task), task.split(stored_frames())
+    with pytest.raises(ValueError, match="num_frames is 5: it must be at most 4"):
+        task.forecast(variables, inputs, 5)
+
+
+def test_evaluation_scores_the_reconstruction_too():
+    task, frames = make_task("composite"), stored_frames()
+    variables, mesh = parameters(task), data_mesh(jax.devices()[:1])
+    batch = {"frames": frames, "weight": jnp.ones(2)}
+    figures = make_eval_step(task, mesh, with_baselines=True)(variables, batch)
+    assert figures.keys() == {"model", "reconstruction", "copy_last", "zeros"}
+    inputs, _ = task.split(frames)
+    _, reconstruction, _ = fast_jit(
+        lambda variables: task.forecast_and_reconstruct(variables, inputs, 1)
+    )(variables)
+    error = np.square(reconstruction.frames - inputs[:, ::-1]).sum((0, 2, 3, 4))
+    found = figures["reconstruction"]["sums"]["mse"]
+    assert found.shape == (INPUTS,)
+    np.testing.assert_allclose(found, error, rtol=1e-4)
+    validation = make_eval_step(task, mesh, with_baselines=False)(variables, batch)
+    losses, _ = fast_jit(task.loss_fn)(variables, batch, jax.random.key(0), 0)
+    np.testing.assert_allclose(
+        validation["model"]["sums"]["loss"], np.full(OUTPUTS, losses.sum()), rtol=1e-5
+    )

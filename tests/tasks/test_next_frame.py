@@ -1,0 +1,232 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.models.next_frame import NextFramePredictor
+from convlstm_jax.tasks.next_frame import NextFrameTask, roll_out
+from convlstm_jax.train.checkpoint import Checkpoints
+from convlstm_jax.train.loop import FitSettings, fit
+from convlstm_jax.train.optimizer import make_optimizer
+from convlstm_jax.train.sharding import data_mesh, put_batch, replicated
+from convlstm_jax.train.state import TrainState
+from convlstm_jax.train.steps import make_eval_step, make_train_step
+
+FRAME_SHAPE = (4, 5, 1)
+
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def make_task(causal_head=True, **fields):
+    model = NextFramePredictor((3, 2), (3, 3), 2, causal_head)
+    return NextFrameTask(model, 3, 4, **fields)
+
+
+@functools.cache
+def variables():
+    """Random distinct values; positive ones where variances stand."""
+    shapes = jax.eval_shape(
+        lambda key: make_task().init(key, FRAME_SHAPE), jax.random.key(0)
+    )
+    generator = np.random.default_rng(1)
+    drawn = jax.tree.map(
+        lambda leaf: np.float32(0.4 * generator.normal(size=leaf.shape)), shapes
+    )
+    for statistics in drawn["batch_stats"].values():
+        statistics["var"] = np.abs(statistics["var"]) + np.float32(0.2)
+    return drawn
+
+
+def noisy_batch(clips=2, seed=0):
+    generator = np.random.default_rng(seed)
+    clean = generator.integers(0, 2, (clips, 7, *FRAME_SHAPE), dtype=np.uint8)
+    noise = generator.choice([-0.1, 0.1], clean.shape)
+    return {"frames": np.float32(clean + noise), "targets": 255 * clean}
+
+
+@pytest.mark.parametrize("causal_head", [True, False])
+def test_the_roll_out_is_the_naive_one(causal_head):
+    """Predict from the whole track, keep the last frame, append it, begin again."""
+    task = make_task(causal_head)
+    inputs = noisy_batch()["frames"][:, :3]
+
+    @fast_jit
+    def naive(inputs):
+        track, kept = inputs, []
+        for _ in range(4):
+            kept.append(task.model.apply(variables(), track)[:, -1:])
+            track = jnp.concatenate([track, jax.nn.sigmoid(kept[-1])], axis=1)
+        return jnp.concatenate(kept, axis=1)
+
+    found = fast_jit(lambda x: roll_out(task.model, variables(), x, 4))(inputs)
+    np.testing.assert_allclose(found, naive(inputs), rtol=1e-5, atol=1e-5)
+    assert np.abs(np.diff(found, axis=1)).max((0, 2, 3, 4)).min() > 1e-4
+
+
+def test_a_forecast_is_a_roll_out_of_any_number_of_frames():
+    task, inputs = make_task(), noisy_batch()["frames"][:, :3]
+
+    @fast_jit
+    def run(inputs):
+        return [task.forecast(variables(), inputs, steps) for steps in (1, 6)]
+
+    shorter, longer = run(inputs)
+    assert longer.frames.shape == longer.logits.shape == (2, 6, *FRAME_SHAPE)
+    assert shorter.frames.shape == (2, 1, *FRAME_SHAPE)
+    np.testing.assert_allclose(longer.frames[:, :1], shorter.frames, rtol=1e-5)
+    np.testing.assert_allclose(longer.frames, jax.nn.sigmoid(longer.logits), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("num_training_frames", "last"), [(0, 7), (5, 5), (2, 2)])
+def test_the_loss_is_that_of_every_next_clean_frame(num_training_frames, last):
+    """Frames 0 … T−2 are read with noise, frames 1 … T−1 scored without."""
+    task = make_task(num_training_frames=num_training_frames)
+    batch = noisy_batch()
+
+    @fast_jit
+    def run(batch):
+        losses = task.loss_fn(variables(), batch, jax.random.key(0), 0)
+        logits, state = task.model.apply(
+            variables(), batch["frames"][:, : last - 1], train=True,
+            mutable=["batch_stats"],
+        )  # fmt: skip
+        return losses, logits, state
+
+    (losses, model_state), logits, state = run(batch)
+    target = batch["targets"][:, 1:last] / 255
+    nats = np.logaddexp(0, logits) - logits * target
+    np.testing.assert_allclose(
+        losses, nats.sum((2, 3, 4)).mean(1), rtol=1e-5, atol=1e-5
+    )
+    assert set(model_state) == {"batch_stats"}
+    jax.tree.map(np.testing.assert_array_equal, model_state, state)
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(),
+        model_state["batch_stats"],
+        variables()["batch_stats"],
+    )
+    assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_without_noise_the_frames_are_the_targets():
+    task = make_task()
+    frames = noisy_batch()["targets"]
+    key = jax.random.key(0)
+    run = fast_jit(lambda batch: task.loss_fn(variables(), batch, key, 0)[0])
+    np.testing.assert_array_equal(
+        run({"frames": frames}), run({"frames": frames, "targets": frames})
+    )
+
+
+def test_a_model_without_normalisation_has_no_state():
+    task = NextFrameTask(NextFramePredictor((2,), (3,)), 3, 4)
+    fresh = jax.eval_shape(lambda key: task.init(key, FRAME_SHAPE), jax.random.key(0))
+    assert set(fresh) == {"params"}
+    shapes = jax.eval_shape(task.loss_fn, fresh, noisy_batch(), jax.random.key(0), 0)
+    assert shapes[1] == {}
+
+
+OPTIMIZER = make_optimizer(
+    name="adadelta", learning_rate=1.0, schedule="constant", num_steps=9
+)
+
+
+@functools.cache
+def compiled_train_step(devices):
+    mesh = data_mesh(jax.devices()[:devices])
+    step = make_train_step(make_task(), OPTIMIZER, mesh, seed=0)
+    lowered = step.lower(new_state(mesh), put_batch(noisy_batch(8), mesh))
+    return lowered.compile({"xla_backend_optimization_level": 0})
+
+
+def new_state(mesh):
+    params = variables()["params"]
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state={"batch_stats": variables()["batch_stats"]},
+        opt_state=OPTIMIZER.init(params),
+        ema_params=None,
+        finite=jnp.ones((), bool),
+    )
+    return jax.tree.map(jnp.copy, jax.device_put(state, replicated(mesh)))
+
+
+def test_statistics_are_those_of_the_whole_batch_on_any_number_of_devices():
+    states = []
+    for devices in (1, 8):
+        mesh = data_mesh(jax.devices()[:devices])
+        state = new_state(mesh)
+        for number in range(2):
+            batch = put_batch(noisy_batch(8, number), mesh)
+            state, logs = compiled_train_step(devices)(state, batch)
+            assert logs["finite"]
+        states.append(jax.device_get(state))
+    alone, shared = states
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, shared.model_state, alone.model_state)
+    jax.tree.map(close, shared.params, alone.params)
+
+
+class Batches:
+    """Batches made from their step's number."""
+
+    def __init__(self, start):
+        self.step = start
+
+    def __next__(self):
+        self.step += 1
+        return noisy_batch(8, self.step)
+
+    def close(self):
+        pass
+
+
+def trained(workdir, num_steps):
+    """Trains, or goes on, up to so many steps; returns the checkpoint's state."""
+    mesh = data_mesh(jax.devices()[:1])
+    fit(
+        new_state(mesh),
+        compiled_train_step(1),
+        Batches,
+        lambda variables: {"loss": 1.0, "mse": 1.0},
+        lambda step, variables, writers: None,
+        FitSettings(num_steps, 8, 100, 100, 1),
+        workdir=workdir,
+        mesh=mesh,
+    )
+    with Checkpoints(
+        workdir / "checkpoints", metric_name="loss", higher_is_better=False
+    ) as checkpoints:
+        _, state, _ = checkpoints.restore_latest(new_state(mesh))
+    return jax.device_get(state)
+
+
+def test_a_resumed_run_has_the_same_statistics_bit_for_bit(tmp_path):
+    whole = trained(tmp_path / "whole", 4)
+    half = trained(tmp_path / "broken", 2)
+    resumed = trained(tmp_path / "broken", 4)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), half.model_state, whole.model_state
+    )
+    assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_evaluation_is_against_the_clean_frames():
+    """The model reads noise and is scored without; copying copies the noise."""
+    task, batch = make_task(), noisy_batch()
+    step = make_eval_step(task, data_mesh(jax.devices()[:1]), with_baselines=True)
+    sums = step(variables(), {**batch, "weight": np.ones(2, np.float32)})
+    inputs, target = batch["frames"][:, :3], batch["targets"][:, 3:] / 255
+    prediction = task.forecast(variables(), inputs, 4).frames
+    pixels = (0, 2, 3, 4)
+    for name, frames in (
+        ("model", np.asarray(prediction)), ("copy_last", inputs[:, -1:]), ("zeros", 0),
+    ):  # fmt: skip
+        expected = np.square(frames - target).sum(pixels)
+        np.testing.assert_allclose(sums[name]["sums"]["mse"], expected, rtol=1e-4)

@@ -1,0 +1,187 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
+from convlstm_jax.tasks.losses import LOSSES
+from convlstm_jax.tasks.recurrent import RecurrentTask
+from convlstm_jax.tasks.sampling import Sampling
+from convlstm_jax.tasks.task import Forecast
+from convlstm_jax.train.optimizer import make_optimizer
+from convlstm_jax.train.sharding import data_mesh, put_batch, replicated
+from convlstm_jax.train.state import TrainState
+from convlstm_jax.train.steps import make_train_step
+
+FRAME_SHAPE = (4, 6, 2)
+INPUTS, OUTPUTS = 3, 2
+OPTIONS = {"xla_backend_optimization_level": 0}
+
+fast_jit = functools.partial(jax.jit, compiler_options=OPTIONS)
+
+
+def make_task(**fields):
+    model = RecurrentPredictor((3, 2), 3, 3, patch_size=2)
+    return RecurrentTask(model, INPUTS, OUTPUTS, **fields)
+
+
+def stored_frames(clips=2, num_frames=INPUTS + OUTPUTS):
+    generator = np.random.default_rng(0)
+    shape = (clips, num_frames, *FRAME_SHAPE)
+    return generator.integers(0, 256, shape, dtype=np.uint8)
+
+
+@functools.cache
+def variables():
+    generator = np.random.default_rng(1)
+    shapes = jax.eval_shape(
+        lambda key: make_task().init(key, FRAME_SHAPE), jax.random.key(0)
+    )
+    return jax.tree.map(
+        lambda leaf: np.float32(0.5 * generator.normal(size=leaf.shape)), shapes
+    )
+
+
+def loss_of(task, frames, step=0, seed=0):
+    @fast_jit
+    def run(frames, step):
+        batch = {"frames": frames}
+        return task.loss_fn(variables(), batch, jax.random.key(seed), step)
+
+    losses, auxiliary = run(jnp.asarray(frames), step)
+    assert auxiliary == {}
+    return np.asarray(losses)
+
+
+def expected_loss(frames, mask, loss="mse"):
+    """The loss over all next frames under a mask that is given."""
+    video = jnp.float32(frames) / 255
+    predictions = fast_jit(make_task().model.apply)(variables(), video, mask)
+    return np.asarray(LOSSES[loss](Forecast(predictions, None), video[:, 1:]))
+
+
+def mask_of(num_read, clips=2):
+    steps = np.arange(INPUTS + OUTPUTS - 1)
+    return np.broadcast_to(steps < num_read, (clips, len(steps)))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_is_over_all_next_frames(loss):
+    """Of a longer clip, too, the first five frames count."""
+    frames = stored_frames(num_frames=7)
+    found = loss_of(make_task(loss=loss), frames)
+    expected = expected_loss(frames[:, :5], mask_of(INPUTS), loss)
+    assert found.shape == (2,)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_mse_by_hand():
+    frames = stored_frames()
+    video = np.float32(frames) / 255
+    predictions = make_task().model.apply(variables(), video, mask_of(INPUTS))
+    assert predictions.shape[1] == 4
+    expected = np.square(np.asarray(predictions) - video[:, 1:]).mean((1, 2, 3, 4))
+    np.testing.assert_allclose(loss_of(make_task(), frames), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["scheduled", "reverse_scheduled"])
+def test_both_schedules_end_as_a_forecast_does(name):
+    frames = stored_frames()
+    task = make_task(sampling=Sampling(name, 100, 50, 10))
+    expected = expected_loss(frames, mask_of(INPUTS))
+    np.testing.assert_allclose(loss_of(task, frames, 100), expected, rtol=1e-5)
+    assert (loss_of(task, frames, 60) != expected).any()
+
+
+def test_scheduled_sampling_begins_with_every_frame_read():
+    frames = stored_frames()
+    task = make_task(sampling=Sampling("scheduled", 100))
+    expected = expected_loss(frames, mask_of(INPUTS + OUTPUTS))
+    np.testing.assert_allclose(loss_of(task, frames, 0), expected, rtol=1e-5)
+
+
+def test_the_step_and_its_key_fix_what_is_read():
+    """So a resumed run reads what the uninterrupted one would have read."""
+    frames = stored_frames(clips=8)
+    task = make_task(sampling=Sampling("reverse_scheduled", 100, 50, 10))
+    first = loss_of(task, frames, 20, seed=3)
+    np.testing.assert_array_equal(first, loss_of(task, frames, 20, seed=3))
+    assert (first != loss_of(task, frames, 20, seed=4)).any()
+
+
+def test_targets_without_noise_are_scored_but_not_read():
+    frames, clean = stored_frames(), stored_frames()[::-1]
+    losses, _ = make_task().loss_fn(
+        variables(),
+        {"frames": jnp.asarray(frames), "targets": jnp.asarray(clean)},
+        jax.random.key(0),
+        jnp.zeros((), jnp.int32),
+    )
+    predictions = make_task().model.apply(
+        variables(), np.float32(frames) / 255, mask_of(INPUTS)
+    )
+    difference = np.asarray(predictions) - np.float32(clean[:, 1:]) / 255
+    np.testing.assert_allclose(
+        losses, np.square(difference).mean((1, 2, 3, 4)), rtol=1e-5
+    )
+
+
+def test_split_and_score_are_those_of_a_forecast():
+    frames = jnp.asarray(stored_frames())
+    task = make_task(loss="mae")
+    inputs, target = task.split(frames)
+    np.testing.assert_allclose(inputs, frames[:, :3] / 255, rtol=1e-6)
+    np.testing.assert_allclose(target, frames[:, 3:] / 255, rtol=1e-6)
+    score = task.score(Forecast(target + 0.5, None), target)
+    np.testing.assert_allclose(score, [0.5, 0.5], rtol=1e-5)
+
+
+def test_a_forecast_may_have_any_number_of_frames_and_is_not_clipped():
+    inputs = np.float32(stored_frames()[:, :3]) / 255
+    forecast = fast_jit(make_task().forecast, static_argnums=2)
+    short, long = (forecast(variables(), inputs, number) for number in (2, 6))
+    assert short.logits is None
+    assert long.frames.shape == (2, 6, *FRAME_SHAPE)
+    assert long.frames.min() < 0
+    np.testing.assert_allclose(long.frames[:, :2], short.frames, atol=1e-6)
+    with_truth = make_task().model.apply(variables(), inputs, np.ones((2, 3), bool))
+    np.testing.assert_allclose(long.frames[:, 0], with_truth[:, 2], atol=1e-6)
+
+
+def test_devices_exchange_sums_alone_and_train_alike():
+    """No activation moves between devices, also not for the kernels' gradients."""
+    task = make_task(sampling=Sampling("scheduled", 4))
+    optimizer = make_optimizer(
+        name="adam", learning_rate=0.01, schedule="constant", num_steps=100
+    )
+    batch = {"frames": stored_frames(clips=8)}
+    results = []
+    for devices in (1, 8):
+        mesh = data_mesh(jax.devices()[:devices])
+        params = variables()["params"]
+        state = TrainState(
+            step=jnp.ones((), jnp.int32),
+            params=params,
+            model_state={},
+            opt_state=optimizer.init(params),
+            ema_params=None,
+            finite=jnp.ones((), bool),
+        )
+        state = jax.tree.map(jnp.copy, jax.device_put(state, replicated(mesh)))
+        step = make_train_step(task, optimizer, mesh, seed=0)
+        data = put_batch(batch, mesh)
+        compiled = step.lower(state, data).compile(OPTIONS)
+        pattern = r"all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce"
+        found = set(re.findall(pattern, compiled.as_text()))
+        assert found == ({"all-reduce"} if devices > 1 else set())
+        for _ in range(3):
+            state, logs = compiled(state, data)
+        results.append(jax.device_get((logs["loss"], state.params)))
+    (loss_alone, alone), (loss, params) = results
+    np.testing.assert_allclose(loss, loss_alone, rtol=1e-6)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), params, alone
+    )
