@@ -1,12 +1,18 @@
-"""Eight virtual CPU devices, and no silent broadcasting, for every test."""
+"""Eight virtual CPU devices, no silent broadcasting, Ctrl-C as in a terminal."""
 
 import os
+import signal
 
 # Child processes that the tests start shall not inherit another number of devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
+
+# A shell ignores Ctrl-C for what it runs in the background, and so would every test and
+# every process that one starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

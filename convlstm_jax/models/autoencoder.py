@@ -91,8 +91,9 @@ class FCLSTMAutoencoder(nn.Module):
 
     An unconditional decoder has no input. A conditional one reads the frame before the
     one it is to give: in training the true one (as in the authors' published code), at
-    test time its own output, a probability per pixel. Before its first frame it reads zeros, which is no
-    input at all: like the authors' code, it starts from the encoder's states alone.
+    test time its own output, a probability per pixel. Before its first frame it reads
+    zeros, which is no input at all: like the authors' code, it starts from the
+    encoder's states alone.
 
     Attributes:
       features: hidden units of each layer, encoder and decoders alike.

@@ -99,5 +99,7 @@ def test_wrong_fields_are_named(wrong, message):
 
 
 def test_unknown_data_set():
-    with pytest.raises(UserError, match=r"data.name is 'movies', .*\['moving_mnist'\]"):
+    with pytest.raises(
+        UserError, match=r"data.name is 'movies', .*'moving_mnist', 'moving_"
+    ):
         make_sources("movies", num_frames=6, seed=0)

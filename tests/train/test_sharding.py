@@ -94,7 +94,7 @@ for _ in range(2):
     losses.append(float(logs["loss"]))
 eval_step = make_eval_step(task, mesh, with_baselines=True)
 weight = np.array([1, 1, 1, 0, 1, 1, 0, 1], np.float32)[mine]
-sums = eval_step(state.params, {**batch, **put_batch({"weight": weight}, mesh)})
+sums = eval_step(state.eval_variables, {**batch, **put_batch({"weight": weight}, mesh)})
 result = {
     "losses": losses,
     "params": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state.params)],
