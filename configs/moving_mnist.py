@@ -10,18 +10,20 @@ In the names of the presets `5x5` is the state-to-state kernel and the other num
 the features of the layers. The models with a state-to-state kernel of 1x1 are called
 9x9 after their input-to-state kernel.
 
-| preset            | parameters  | nats per sequence, paper | here             |
-|-------------------|-------------|--------------------------|------------------|
-| quick             |             |                          | not measured yet |
-| fc-lstm-2048-2048 | 142,667,776 | 4832.49                  | not measured yet |
-| 5x5-256           | 13,524,496  | 3887.94                  | not measured yet |
-| 5x5-128-128       | 10,042,896  | 3733.56                  | not measured yet |
-| 5x5-128-64-64     | 7,585,296   | 3670.85                  | not measured yet |
-| 9x9-128-128       | 11,550,224  | 4782.84                  | not measured yet |
-| 9x9-128-64-64     | 8,830,480   | 4231.50                  | not measured yet |
+| preset            | parameters  | nats per sequence, paper | here              |
+|-------------------|-------------|--------------------------|-------------------|
+| quick             | 93,136      |                          | 2178.75, 5 frames |
+| fc-lstm-2048-2048 | 142,667,776 | 4832.49                  | not measured yet  |
+| 5x5-256           | 13,524,496  | 3887.94                  | not measured yet  |
+| 5x5-128-128       | 10,042,896  | 3733.56                  | not measured yet  |
+| 5x5-128-64-64     | 7,585,296   | 3670.85                  | not measured yet  |
+| 9x9-128-128       | 11,550,224  | 4782.84                  | not measured yet  |
+| 9x9-128-64-64     | 8,830,480   | 4231.50                  | not measured yet  |
 
-Hardware and time: not measured yet. Without a preset the machine decides: `quick`,
-which suits a laptop, on a CPU, and `5x5-128-64-64` on an accelerator.
+`quick` predicts 5 frames from 5: MSE 108.2 per frame with scikit-learn's digits, 115.9
+with MNIST's (README.md), about 5 minutes on two cores. Hardware and time of the others:
+not measured yet. Without a preset the machine decides: `quick`, which suits a laptop,
+on a CPU, and `5x5-128-64-64` on an accelerator.
 """
 
 from typing import Any
