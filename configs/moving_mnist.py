@@ -21,7 +21,7 @@ the features of the layers. The models with a state-to-state kernel of 1x1 are c
 | 9x9-128-64-64     | 8,830,480   | 4231.50                  | not measured yet  |
 
 `quick` predicts 5 frames from 5: MSE 108.2 per frame with scikit-learn's digits, 115.9
-with MNIST's (README.md), about 5 minutes on two cores. Hardware and time of the others:
+with MNIST's (README.md), under 6 minutes on two cores. Hardware and time of the others:
 not measured yet. Without a preset the machine decides: `quick`, which suits a laptop,
 on a CPU, and `5x5-128-64-64` on an accelerator.
 """
