@@ -23,6 +23,7 @@ from convlstm_jax.array_types import Carry, Frame, HiddenSequence, Video
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.initializers import orthogonal
 from convlstm_jax.layers.video_convolution import VideoConvolution
+from convlstm_jax.models.encoder_forecaster import require_video
 
 # Those of Keras's BatchNormalization.
 BATCH_NORM_MOMENTUM = 0.99
@@ -132,10 +133,7 @@ class NextFramePredictor(nn.Module):
         self, inputs: Video, state: PredictorState | None, train: bool
     ) -> tuple[PredictorState, Video]:
         """A whole clip from its start, or (with a state) one single frame."""
-        if inputs.ndim != 5:
-            raise ValueError(
-                f"inputs has shape {inputs.shape}: it must be [B, T, H, W, C]"
-            )
+        require_video(inputs)
         hidden = inputs
         carries = []
         sizes = zip(self.features, self.kernel_sizes, strict=True)
