@@ -5,8 +5,6 @@ folders of numbered pictures. Whatever the source, a clip is float32 [T, H, W, C
 values in [0, 1].
 """
 
-import re
-import struct
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,25 +14,19 @@ import numpy as np
 from PIL import Image
 
 from convlstm_jax.data.container_size import announced_size, is_whole_gif
+from convlstm_jax.data.pictures import (
+    PICTURE_ERRORS,
+    PICTURE_SUFFIXES,
+    luma,
+    picture_array,
+    picture_paths,
+    read_picture,
+    reason,
+)
 from convlstm_jax.errors import UserError
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 CLIP_SUFFIXES = (".npy", ".gif", *VIDEO_SUFFIXES)
-
-# BT.601 luma. As green plus differences it leaves a grey pixel exactly as it is.
-_RED_WEIGHT, _BLUE_WEIGHT = 0.299, 0.114
-
-# What Pillow raises on pictures that are damaged, cut or absurdly large.
-_PICTURE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 
 
 def read_clip(
@@ -102,15 +94,6 @@ def read_clip(
     return _stack(list(islice(frames, max_frames)), path, channels)
 
 
-def natural_order(name: str) -> list[tuple[int, int | str]]:
-    """Sort key that puts `frame2` before `frame10`, letters without regard to case."""
-    return [
-        (0, int(part)) if part.isdecimal() else (1, part.casefold())
-        for part in re.split(r"(\d+)", name)
-        if part
-    ]
-
-
 def _stack(frames: list[np.ndarray], path: Path, channels: int | None) -> np.ndarray:
     """Joins frames [H, W, C] of one size; grey if allowed and no frame has colour."""
     if not frames:
@@ -139,7 +122,7 @@ def _read_array(path: Path, channels: int | None, max_frames: int | None) -> np.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         raise UserError(
-            f"'{path}' cannot be read as a .npy array of numbers ({_reason(error)})."
+            f"'{path}' cannot be read as a .npy array of numbers ({reason(error)})."
         ) from error
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise UserError(
@@ -172,50 +155,21 @@ def _read_array(path: Path, channels: int | None, max_frames: int | None) -> np.
                 f"'{path}' has values from {values.min():g} to {values.max():g} in "
                 f"frame {index}, but floats must lie in [0, 1] (or use uint8)."
             )
-        clip[index] = _luma(values) if (held, count) == (3, 1) else values
+        clip[index] = luma(values) if (held, count) == (3, 1) else values
     return clip
 
 
-def _luma(frame: np.ndarray) -> np.ndarray:
-    """BT.601 luma of [H, W, 3], as [H, W, 1]."""
-    red, green, blue = frame[..., :1], frame[..., 1:2], frame[..., 2:]
-    return green + _RED_WEIGHT * (red - green) + _BLUE_WEIGHT * (blue - green)
-
-
 def _folder_frames(folder: Path, channels: int | None) -> Iterator[np.ndarray]:
-    try:
-        names = [
-            name
-            for name in folder.iterdir()
-            if name.suffix.lower() in PICTURE_SUFFIXES
-            and not name.name.startswith(".")
-            and name.is_file()
-        ]
-    except OSError as error:
-        raise UserError(
-            f"The folder '{folder}' cannot be read ({_reason(error)})."
-        ) from error
-    names.sort(key=lambda name: (natural_order(name.name), name.name))
-    if not names:
-        raise UserError(
-            f"The folder '{folder}' holds no picture "
-            f"({', '.join(PICTURE_SUFFIXES)}), but a clip needs at least one."
-        )
+    paths = picture_paths(folder)
     first_size: tuple[int, int] | None = None
-    for name in names:
-        try:
-            with Image.open(name) as picture:
-                frame = _picture_array(picture, channels)
-        except _PICTURE_ERRORS as error:
-            raise UserError(
-                f"'{name}' cannot be read as a picture ({_reason(error)})."
-            ) from error
+    for path in paths:
+        frame = read_picture(path, channels)
         size = (frame.shape[1], frame.shape[0])
         first_size = first_size or size
         if size != first_size:
             raise UserError(
-                f"'{name}' is {size[0]}x{size[1]} pixels, but all frames of a clip "
-                f"must have one size and '{names[0].name}' is "
+                f"'{path}' is {size[0]}x{size[1]} pixels, but all frames of a clip "
+                f"must have one size and '{paths[0].name}' is "
                 f"{first_size[0]}x{first_size[1]}."
             )
         yield frame
@@ -229,35 +183,11 @@ def _gif_frames(path: Path, channels: int | None) -> Iterator[np.ndarray]:
                 raise EOFError("the file is cut short")
             for index in range(getattr(picture, "n_frames", 1)):
                 picture.seek(index)
-                yield _picture_array(picture, channels)
-    except _PICTURE_ERRORS as error:
+                yield picture_array(picture, channels)
+    except PICTURE_ERRORS as error:
         raise UserError(
-            f"'{path}' cannot be read as a GIF ({_reason(error)})."
+            f"'{path}' cannot be read as a GIF ({reason(error)})."
         ) from error
-
-
-def _picture_array(picture: Image.Image, channels: int | None) -> np.ndarray:
-    """One picture as uint8, or float32 if it has more than 8 bits: [H, W, 1 or 3]."""
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        values = np.asarray(picture, np.float32)
-        if picture.mode != "F":
-            values = values / np.float32(65535)
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                "its values lie outside 8 bits, 16 bits and floats in [0, 1]"
-            )
-        return np.repeat(values[..., np.newaxis], channels or 3, axis=-1)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, picture)
-    if channels == 1:
-        # Palettes go through RGB: their direct conversion rounds on its own.
-        source = (
-            picture if picture.mode in ("L", "1", "RGB") else picture.convert("RGB")
-        )
-        return np.asarray(source.convert("L"))[..., np.newaxis]
-    return np.asarray(picture.convert("RGB"))
 
 
 def _video_frames(path: Path, channels: int | None) -> Iterator[np.ndarray]:
@@ -284,12 +214,5 @@ def _video_frames(path: Path, channels: int | None) -> Iterator[np.ndarray]:
                 yield frame
     except (av.FFmpegError, OSError, ValueError, EOFError) as error:
         raise UserError(
-            f"'{path}' cannot be read as a video ({_reason(error)})."
+            f"'{path}' cannot be read as a video ({reason(error)})."
         ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error without system numbers and repeated paths."""
-    text = str(getattr(error, "strerror", None) or error).strip()
-    first = text.splitlines()[0] if text else type(error).__name__
-    return re.sub(r"^\[Errno -?\d+\] ", "", first).rstrip(".")

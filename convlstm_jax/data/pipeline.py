@@ -1,12 +1,17 @@
 """The input pipeline: shuffled, sharded, batched and prefetched clips, by Grain."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import grain
 import numpy as np
 
 from convlstm_jax.data.sources import ClipSource
+
+Augmentation = Callable[
+    [dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]
+]
+"""Makes another training clip of a clip; deterministic given the generator's state."""
 
 
 class BatchIterator(Protocol):
@@ -112,12 +117,14 @@ def train_batches(
     process_count: int = 1,
     num_workers: int = 0,
     prefetch_batches: int = 2,
+    augment: Augmentation | None = None,
 ) -> BatchIterator:
     """Endless training batches, shuffled anew each epoch.
 
     The global batch of a step (this process's rows put after those of the processes
-    before it) depends on the source, the batch size, the seed and the step alone: not
-    on the number of processes or workers, nor on where the run was resumed.
+    before it) depends on the source, the batch size, the seed, the step and what
+    augments it alone: not on the number of processes or workers, nor on where the run
+    was resumed. The order of the clips does not depend on what augments them.
 
     Args:
       source: the clips.
@@ -132,6 +139,9 @@ def train_batches(
         that uses them: a `__main__` guard, and parsed absl flags (`absl.app.run`, or
         `absl.flags.FLAGS.mark_as_parsed()`).
       prefetch_batches: batches kept ready (per worker) while the caller computes.
+      augment: changes a clip, without writing to its arrays, as draws from the
+        generator say; it is given a state of its own for each clip of each epoch. With
+        workers it must be picklable, and so no lambda.
 
     Returns:
       An iterator over {"frames": uint8 [B / process_count, T, H, W, C]} and whatever
@@ -151,6 +161,9 @@ def train_batches(
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}, but must be in 0 .. 2**32 - 1.")
     clips = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    if augment is not None:
+        # Before the rows are dealt out, or every process would draw the same numbers.
+        clips = clips.random_map(augment)
     rows = _ProcessRows(clips, batch_size, process_index, process_count)
     batches = rows.batch(batch_size // process_count)[start_step:]
     if num_workers == 0:

@@ -1,8 +1,7 @@
-"""Where clips come from: what a source is, and the named data sets."""
+"""Where clips come from: what a source is, and the moving digits and squares."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -32,8 +31,9 @@ class ClipSource(Protocol):
 
         Returns:
           {"frames": uint8 [T, H, W, C]}; every clip of a source has the same keys,
-          shapes and types. A source may add keys, such as "label"; where its frames are
-          noisy, "targets" holds them without noise, and "frames" may be float32.
+          shapes and types. A source may add "label" and "condition", int32 indices into
+          the names in `Sources`; where its frames are noisy, "targets" holds them
+          without noise, and "frames" may be float32.
         """
         ...
 
@@ -48,21 +48,28 @@ class Sources:
       test: clips to report on; the same ones whatever the seed.
       description: a sentence or two that tell where the data come from, with any
         stand-in for the data asked for.
-      digits_source: for moving digits, which digits: "idx", "tfds" or "sklearn"; ""
-        for other data sets.
       height: frame height H, pixels.
       width: frame width W, pixels.
       channels: C.
+      digits_source: for moving digits, which digits: "idx", "tfds" or "sklearn"; ""
+        for other data sets.
+      conditions: names of what clips were taken under (a flow rate, a folder), to which
+        a clip's "condition" is the index; empty where clips have none.
+      classes: names of the classes, to which a clip's "label" is the index; empty where
+        clips have none.
     """
 
     train: ClipSource
     validation: ClipSource
     test: ClipSource
     description: str
-    digits_source: str
     height: int
     width: int
     channels: int
+    digits_source: str = ""
+    conditions: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] = ()
 
 
 def moving_mnist_sources(
@@ -109,7 +116,7 @@ def moving_mnist_sources(
       UserError: the digits or the test file cannot be read.
       ValueError: another argument is out of its range; the message names it.
     """
-    _check_seed_and_counts(
+    check_seed_and_counts(
         seed, num_train_sequences, num_validation_sequences, num_test_sequences
     )
     if test_file and (height, width, num_digits) != (64, 64, 2):
@@ -179,7 +186,7 @@ def moving_squares_sources(
     Raises:
       UserError: an argument is out of its range; the message names it.
     """
-    _check_seed_and_counts(
+    check_seed_and_counts(
         seed, num_train_sequences, num_validation_sequences, num_test_sequences
     )
 
@@ -194,14 +201,13 @@ def moving_squares_sources(
             f"Moving squares, 3 to 7 on {height}x{width}, all sequences generated; "
             "noise in the frames given, none in those to be predicted."
         ),
-        digits_source="",
         height=height,
         width=width,
         channels=1,
     )
 
 
-def _check_seed_and_counts(
+def check_seed_and_counts(
     seed: int,
     num_train_sequences: int,
     num_validation_sequences: int,
@@ -217,30 +223,3 @@ def _check_seed_and_counts(
     ):
         if count < 1:
             raise UserError(f"{name} is {count}, but must be at least 1.")
-
-
-SOURCES: dict[str, Callable[..., Sources]] = {
-    "moving_mnist": moving_mnist_sources,
-    "moving_squares": moving_squares_sources,
-}
-"""The data sets by name; each takes num_frames, seed and fields of its own."""
-
-
-def make_sources(name: str, *, num_frames: int, seed: int, **fields: Any) -> Sources:
-    """Opens the data set of a name.
-
-    Args:
-      name: a key of `SOURCES`.
-      num_frames: frames per clip, input and output together.
-      seed: seed of whatever is random in the training split.
-      **fields: the fields of this data set, e.g. those of `moving_mnist_sources`.
-
-    Returns:
-      The splits.
-
-    Raises:
-      UserError: the name is unknown, or the data set objects to a field.
-    """
-    if name not in SOURCES:
-        raise UserError(f"data.name is {name!r}, but must be one of {sorted(SOURCES)}.")
-    return SOURCES[name](num_frames=num_frames, seed=seed, **fields)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.data.clip_files import natural_order, read_clip
+from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.data.container_size import announced_size, is_whole_gif
+from convlstm_jax.data.pictures import natural_order
 from convlstm_jax.errors import UserError
 
 RNG_SEED = 7

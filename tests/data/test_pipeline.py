@@ -118,6 +118,46 @@ def test_resuming_gives_the_same_batches(start_step):
         np.testing.assert_array_equal(batch["frames"], expected["frames"][4:])
 
 
+def add_noise(clip, rng):
+    """An augmentation that tells which clip was drawn for, and with which numbers."""
+    return clip | {"frames": clip["frames"] + rng.random()}
+
+
+def augmented(count, **arguments):
+    batches = take(
+        train_batches(Numbered(12), 8, seed=1, augment=add_noise, **arguments), count
+    )
+    return np.stack([batch["frames"][:, 0, 0, 0, 0] for batch in batches])
+
+
+def test_augmentation_draws_anew_for_each_clip_of_each_epoch():
+    frames = augmented(6)
+    plain = labels(take(train_batches(Numbered(12), 8, seed=1), 6))
+    np.testing.assert_array_equal(np.floor(frames), plain)  # The order is as without.
+    assert len(np.unique(frames - plain)) == 48
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_processes_share_the_same_augmented_batch(process_count):
+    parts = [
+        augmented(6, process_index=index, process_count=process_count)
+        for index in range(process_count)
+    ]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), augmented(6))
+
+
+@pytest.mark.parametrize("start_step", [1, 4])
+def test_resuming_gives_the_same_augmented_batches(start_step):
+    resumed = augmented(3, start_step=start_step, prefetch_batches=0)
+    np.testing.assert_array_equal(resumed, augmented(start_step + 3)[start_step:])
+
+
+def test_augmentation_depends_on_the_seed():
+    other = take(train_batches(Numbered(12), 8, seed=2, augment=add_noise), 6)
+    noise = np.stack([batch["frames"][:, 0, 0, 0, 0] for batch in other]) % 1
+    assert not np.intersect1d(noise, augmented(6) % 1).size
+
+
 def test_close_ends_the_thread():
     iterator = train_batches(Numbered(50), 8, seed=1)
     next(iterator)
@@ -142,9 +182,11 @@ def parsed_flags():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_workers_change_nothing(parsed_flags, num_workers):
-    expected = take(train_batches(Numbered(50), 8, seed=1, start_step=3), 5)
+@pytest.mark.parametrize(("num_workers", "augment"), [(1, None), (2, add_noise)])
+def test_workers_change_nothing(parsed_flags, num_workers, augment):
+    expected = take(
+        train_batches(Numbered(50), 8, seed=1, start_step=3, augment=augment), 5
+    )
     batches = take(
         train_batches(
             Numbered(50),
@@ -153,6 +195,7 @@ def test_workers_change_nothing(parsed_flags, num_workers):
             start_step=3,
             num_workers=num_workers,
             prefetch_batches=1,
+            augment=augment,
         ),
         5,
     )

@@ -1,0 +1,272 @@
+"""The bubble column: its physics, its picture, and the source of clips."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from convlstm_jax.data import bubble_motion
+from convlstm_jax.data.bubble_motion import (
+    COLUMN_HEIGHT_M,
+    NEEDLE_TIP_M,
+    SURFACE_M,
+    BubbleTracks,
+    bubbles_per_second,
+    follow_bubbles,
+    mean_diameter_m,
+    rise_speed_m_per_s,
+)
+from convlstm_jax.data.bubble_pictures import draw_bubbles, empty_column
+from convlstm_jax.data.bubbles import (
+    CONDITIONS,
+    FLOWS_L_PER_MIN,
+    BubbleColumn,
+    bubbles_sources,
+)
+from convlstm_jax.errors import UserError
+
+WIDTH_M = COLUMN_HEIGHT_M
+
+
+def tracks_of(flow, num_frames=25, index=0):
+    return follow_bubbles(flow, num_frames, WIDTH_M, seed=5, index=index)
+
+
+# --- motion ---------------------------------------------------------------------------
+
+
+def test_higher_flow_gives_more_and_larger_bubbles():
+    counts, radii = [], []
+    for flow in FLOWS_L_PER_MIN:
+        clips = [tracks_of(flow, index=index) for index in range(6)]
+        counts.append(np.mean([len(clip.frame) for clip in clips]))
+        radii.append(np.mean(np.concatenate([clip.radius**2 for clip in clips])))
+    assert counts == sorted(counts) and counts[-1] > 1.5 * counts[0]
+    assert radii == sorted(radii) and radii[-1] > 1.5 * radii[0]
+
+
+def test_bubbles_stay_between_needles_walls_and_surface():
+    for flow in FLOWS_L_PER_MIN:
+        tracks = tracks_of(flow)
+        assert (tracks.y >= NEEDLE_TIP_M).all() and (tracks.y < SURFACE_M).all()
+        assert (tracks.x > 0.03 * WIDTH_M).all() and (tracks.x < 0.97 * WIDTH_M).all()
+        assert (np.abs(tracks.shape) <= 0.6).all()
+        np.testing.assert_array_equal(np.unique(tracks.frame), np.arange(25))
+        assert (np.diff(tracks.frame) >= 0).all()
+
+
+def test_bubbles_carry_the_flow():
+    draws = np.random.default_rng(4).random((5, 20_000))
+    for flow in FLOWS_L_PER_MIN:
+        bubbles = bubble_motion._bubbles_to_come(
+            draws, mean_diameter_m(flow) / 2, WIDTH_M
+        )
+        area = math.pi * np.mean(bubbles[bubble_motion._RADIUS] ** 2)
+        cubic_metres_per_s = area * bubbles_per_second(flow) * bubble_motion._GAP_M
+        np.testing.assert_allclose(cubic_metres_per_s, flow / 60_000, rtol=0.02)
+        assert (np.diff(bubbles[bubble_motion._RELEASE]) > 0).all()
+
+
+def two_bubbles(apart, radii=(0.004, 0.002), released=(0.0, 0.0)):
+    bubbles = np.zeros((9, 2))
+    bubbles[bubble_motion._RADIUS] = radii
+    bubbles[bubble_motion._X] = 0.05, 0.05 + apart * 0.6
+    bubbles[bubble_motion._Y] = 0.04, 0.04 + apart * 0.8
+    bubbles[bubble_motion._RELEASE] = released
+    return bubbles
+
+
+def test_touching_bubbles_merge_and_keep_area_and_centre():
+    bubbles = two_bubbles(apart=0.005)
+    velocity = np.array([0.1 + 0.2j, 0.3j])
+    merged, its_velocity = bubble_motion._merge(bubbles.copy(), velocity, now=1.0)
+    assert merged.shape == (9, 1)
+    np.testing.assert_allclose(merged[bubble_motion._RADIUS] ** 2, 0.004**2 + 0.002**2)
+    weights = np.array([16, 4]) / 20
+    for row in (bubble_motion._X, bubble_motion._Y):
+        np.testing.assert_allclose(merged[row], bubbles[row] @ weights)
+    assert its_velocity[0] == velocity[0]  # that of the larger one
+    swing = complex(
+        merged[bubble_motion._SWING_RE, 0], merged[bubble_motion._SWING_IM, 0]
+    )
+    # Long in the direction of the line between them, (0.6, 0.8).
+    np.testing.assert_allclose(np.angle(swing) / 2, math.atan2(0.8, 0.6), rtol=1e-6)
+    for apart in (two_bubbles(0.0065), two_bubbles(0.005, released=(0.0, 2.0))):
+        kept, _ = bubble_motion._merge(apart.copy(), velocity, now=1.0)
+        np.testing.assert_array_equal(kept, apart)
+
+
+def test_chains_merge_in_one_step_without_losing_gas():
+    rng = np.random.default_rng(3)
+    bubbles = np.zeros((9, 30))
+    bubbles[bubble_motion._RADIUS] = rng.uniform(0.002, 0.005, 30)
+    bubbles[bubble_motion._X : bubble_motion._Y + 1] = rng.uniform(0, 0.03, (2, 30))
+    merged, velocity = bubble_motion._merge(bubbles.copy(), np.zeros(30, complex), 1.0)
+    assert merged.shape[1] == len(velocity) < 20
+    row = bubble_motion._RADIUS
+    np.testing.assert_allclose(np.sum(merged[row] ** 2), np.sum(bubbles[row] ** 2))
+
+
+def test_large_bubbles_rise_faster():
+    speeds = rise_speed_m_per_s(np.array([0.004, 0.008, 0.016]))
+    np.testing.assert_allclose(speeds, [0.099, 0.140, 0.198], atol=1e-3)
+    bubbles = two_bubbles(apart=0.02)
+    bubbles[bubble_motion._X] = 0.05
+    velocity = bubble_motion._velocity(bubbles, 1.0, 1, WIDTH_M, 0.3)
+    assert velocity[0].imag > velocity[1].imag > 0.05
+    bubbles[bubble_motion._RELEASE] = 2.0  # Both are still at their needles.
+    assert not bubble_motion._velocity(bubbles, 1.0, 1, WIDTH_M, 0.3).any()
+
+
+# --- pictures -------------------------------------------------------------------------
+
+
+def plain_bubble(column, x, y, radius, shape):
+    """One bubble drawn pixel by pixel, by the angle and the axes of its ellipse."""
+    height, width = column.shape
+    pixel = COLUMN_HEIGHT_M / height
+    angle = np.angle(shape) / 2
+    stretch = math.sqrt((1 + abs(shape)) / (1 - abs(shape)))
+    rim = min(max(0.0018 / pixel, 0.32 * radius / pixel), 0.62 * radius / pixel)
+    picture = column.astype(np.float64)
+    for row in range(height):
+        if (height - row) * pixel > SURFACE_M:
+            continue
+        for column_number in range(width):
+            right = (column_number + 0.5) * pixel - x
+            up = (height - row - 0.5) * pixel - y
+            along = right * math.cos(angle) + up * math.sin(angle)
+            across = up * math.cos(angle) - right * math.sin(angle)
+            inside = (radius - math.hypot(along / stretch, across * stretch)) / pixel
+            core = np.clip((inside - rim) / max(0.6 * rim, 0.5) + 0.5, 0, 1)
+            covered = np.clip(inside + 0.5, 0, 1)
+            light = 0.10 + (0.97 - 0.10) * core
+            picture[row, column_number] *= 1 - covered * (1 - light)
+    return picture
+
+
+def test_drawing_equals_the_plain_ellipse():
+    column = empty_column(40, 56)
+    bubbles = [
+        (0, 0.06, 0.05, 0.012, 0.3 * np.exp(1.1j)),
+        (0, 0.07, 0.055, 0.006, 0.1 * np.exp(-2j)),  # overlaps the first
+        (0, 0.15, 0.13, 0.014, 0.0j),  # reaches through the surface
+        (2, 0.195, 0.02, 0.02, 0.5 + 0.0j),  # reaches out of the picture
+    ]
+    tracks = BubbleTracks(*(np.array(part) for part in zip(*bubbles, strict=True)))
+    frames = draw_bubbles(column, tracks, 3)
+    assert frames.shape == (3, 40, 56, 1) and frames.dtype == np.uint8
+    for number in range(3):
+        expected = column
+        for frame, *bubble in bubbles:
+            if frame == number:
+                expected = plain_bubble(expected, *bubble)
+        np.testing.assert_allclose(frames[number, ..., 0], 255 * expected, atol=0.6)
+
+
+def test_column_shows_lamp_surface_walls_and_needles():
+    column = empty_column(128, 128)
+    assert column.min() >= 0 and column.max() <= 1
+    np.testing.assert_allclose(column, column[:, ::-1], atol=1e-6)
+    water = column[60, 64]
+    assert water > 0.85 and column[4, 64] > water  # The air above is brighter.
+    surface = round((1 - SURFACE_M / COLUMN_HEIGHT_M) * 128)
+    assert column[surface - 1 : surface + 1, 64].min() < 0.6 * water
+    assert column[60, :3].max() < 0.2 and column[-3:].max() < 0.2
+    above_plate = round((1 - 0.8 * NEEDLE_TIP_M / COLUMN_HEIGHT_M) * 128)
+    needles = column[above_plate, 5:-5] < 0.6 * water
+    assert np.count_nonzero(np.diff(needles.astype(int)) == 1) == 6
+
+
+def test_nozzle_walls_and_air_are_at_rest():
+    clip = BubbleColumn(8, 12, 64, 64)[3]["frames"][..., 0].astype(int)
+    moving = np.ptp(clip, axis=0) > 0
+    assert not moving[:5].any() and not moving[-2:].any()
+    assert not moving[:, 0].any() and not moving[:, -1].any()
+    assert moving[8:56, 6:-6].mean() > 0.2
+
+
+# --- the source -----------------------------------------------------------------------
+
+
+def test_clips_are_reproducible_and_longer_ones_begin_as_shorter_ones():
+    source = BubbleColumn(100, 6, 32, 48, seed=9)
+    clip = source[7]
+    assert clip["frames"].shape == (6, 32, 48, 1) and clip["frames"].dtype == np.uint8
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy[7]["frames"], clip["frames"])
+    longer = BubbleColumn(200, 15, 32, 48, seed=9)[7]["frames"]
+    np.testing.assert_array_equal(longer[:6], clip["frames"])
+    for other in (source[11], BubbleColumn(100, 6, 32, 48, seed=10)[7]):
+        assert (other["frames"] != clip["frames"]).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 90), (90, 16), (33, 47)])
+def test_any_size_can_be_drawn(height, width):
+    source = BubbleColumn(4, 3, height, width)
+    for index in range(4):
+        frames = source[index]["frames"]
+        assert frames.shape == (3, height, width, 1)
+        assert np.ptp(frames.astype(int)) > 100
+
+
+def test_frames_follow_each_other_smoothly():
+    frames = BubbleColumn(4, 10, 64, 64)[3]["frames"].astype(float)
+    near = np.mean((frames[1:] - frames[:-1]) ** 2)
+    far = np.mean((frames[5:] - frames[:-5]) ** 2)
+    assert 0 < near < 0.7 * far
+
+
+def test_sources_take_the_conditions_in_turn_and_hold_some_out():
+    fields = {"num_frames": 2, "seed": 1, "height": 16, "width": 16}
+    counts = {
+        "num_train_sequences": 8,
+        "num_validation_sequences": 8,
+        "num_test_sequences": 8,
+    }
+    sources = bubbles_sources(**fields, **counts)
+    assert sources.conditions == CONDITIONS
+    assert (sources.height, sources.width, sources.channels) == (16, 16, 1)
+
+    def conditions(source):
+        return [int(source[index]["condition"]) for index in range(len(source))]
+
+    for split in (sources.train, sources.validation, sources.test):
+        assert conditions(split) == [0, 1, 2, 3, 0, 1, 2, 3]
+        assert split[0]["condition"].dtype == np.int32
+    first = [s[0]["frames"] for s in (sources.train, sources.validation, sources.test)]
+    assert (first[0] != first[1]).any() and (first[1] != first[2]).any()
+    other = bubbles_sources(**{**fields, "seed": 2}, **counts)
+    assert (other.train[0]["frames"] != first[0]).any()
+    np.testing.assert_array_equal(other.test[0]["frames"], first[2])
+
+    sources = bubbles_sources(
+        **fields, **counts, test_conditions=("8 L/min", "2 L/min")
+    )
+    assert (
+        set(conditions(sources.train)) == set(conditions(sources.validation)) == {0, 2}
+    )
+    assert conditions(sources.test) == [1, 3] * 4
+    assert sources.description.endswith("held out for the test: 2 L/min, 8 L/min.")
+
+
+def test_arguments_are_checked():
+    with pytest.raises(UserError, match="height is 15, but must be at least 16"):
+        bubbles_sources(num_frames=2, seed=0, height=15)
+    with pytest.raises(UserError, match="num_frames is 0"):
+        bubbles_sources(num_frames=0, seed=0)
+    with pytest.raises(UserError, match="num_test_sequences is 0"):
+        bubbles_sources(num_frames=2, seed=0, num_test_sequences=0)
+    with pytest.raises(
+        UserError, match=r"names '3 L/min', but .* '1 L/min', '2 L/min'"
+    ):
+        bubbles_sources(num_frames=2, seed=0, test_conditions=("3 L/min",))
+    with pytest.raises(UserError, match="holds out all conditions"):
+        bubbles_sources(num_frames=2, seed=0, test_conditions=CONDITIONS)
+    with pytest.raises(ValueError, match=r"conditions is \(4,\), but must be some of"):
+        BubbleColumn(1, 2, conditions=(4,))
+    with pytest.raises(ValueError, match="seed is -1"):
+        BubbleColumn(1, 2, seed=-1)
+    with pytest.raises(IndexError, match="Sequence 2 is out of range"):
+        BubbleColumn(2, 2, 16, 16)[2]

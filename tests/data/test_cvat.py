@@ -1,0 +1,281 @@
+"""CVAT's XML: round trip, what CVAT itself writes, event intervals, mistakes."""
+
+import dataclasses
+
+import pytest
+
+from convlstm_jax.data.cvat import (
+    Annotations,
+    Shape,
+    Track,
+    check_frames,
+    event_intervals,
+    write_cvat,
+)
+from convlstm_jax.data.cvat_reading import read_cvat
+from convlstm_jax.errors import UserError
+
+# In the words and order of CVAT's own export of a task.
+EXPORT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta>
+    <task>
+      <id>7</id>
+      <name>shop &amp; till</name>
+      <size>40</size>
+      <mode>interpolation</mode>
+      <overlap>5</overlap>
+      <bugtracker></bugtracker>
+      <start_frame>0</start_frame>
+      <stop_frame>39</stop_frame>
+      <frame_filter></frame_filter>
+      <labels>
+        <label>
+          <name>theft</name>
+          <attributes/>
+        </label>
+      </labels>
+      <original_size>
+        <width>640</width>
+        <height>480</height>
+      </original_size>
+      <source>shop 1.mp4</source>
+    </task>
+    <dumped>2024-05-01 10:00:00.000000+00:00</dumped>
+  </meta>
+  <track id="0" label="theft" source="manual">
+    <box frame="12" keyframe="1" outside="0" occluded="0" xtl="10.50" ytl="20.00" \
+xbr="110.25" ybr="220.00" z_order="0">
+      <attribute name="sure">yes</attribute>
+    </box>
+    <box frame="13" keyframe="0" outside="0" occluded="1" xtl="12.50" ytl="20.00" \
+xbr="112.25" ybr="220.00" z_order="0"/>
+    <box frame="20" keyframe="1" outside="1" occluded="0" xtl="12.50" ytl="20.00" \
+xbr="112.25" ybr="220.00" z_order="0"/>
+  </track>
+  <track id="1" label="hand" source="manual">
+    <points frame="3" keyframe="1" outside="0" occluded="0" \
+points="1.00,2.00;3.50,4.25" z_order="0"/>
+  </track>
+  <track id="2" label="pose" source="manual">
+    <skeleton frame="5" keyframe="1" z_order="0">
+      <points label="a" keyframe="1" outside="1" occluded="0" points="1.0,2.0"/>
+      <points label="b" keyframe="1" outside="0" occluded="0" points="1.0,2.0"/>
+    </skeleton>
+    <skeleton frame="9" keyframe="1" z_order="0">
+      <points label="a" keyframe="1" outside="1" occluded="0" points="1.0,2.0"/>
+      <points label="b" keyframe="1" outside="1" occluded="0" points="1.0,2.0"/>
+    </skeleton>
+  </track>
+</annotations>
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(*replacements, text=EXPORT):
+        for old, new in replacements:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "shop 1.xml"
+        path.write_text(text, encoding="utf-8")
+        return read_cvat(path)
+
+    return read
+
+
+def track(label, *shapes):
+    """Shapes as (frame, outside)."""
+    return Track(label, tuple(Shape("mask", *shape) for shape in shapes))
+
+
+def annotations(*tracks, **fields):
+    defaults = {
+        "source": "a.mp4",
+        "size": 50,
+        "start_frame": 0,
+        "stop_frame": 49,
+        "width": 64,
+        "height": 48,
+        "path": "a.xml",
+    }
+    return Annotations(tracks=tracks, **(defaults | fields))
+
+
+def test_reads_what_cvat_writes(read):
+    assert read() == annotations(
+        Track(
+            "theft",
+            (
+                Shape("box", 12, False, ((10.5, 20.0), (110.25, 220.0))),
+                Shape("box", 13, False, ((12.5, 20.0), (112.25, 220.0))),
+                Shape("box", 20, True, ((12.5, 20.0), (112.25, 220.0))),
+            ),
+        ),
+        Track("hand", (Shape("points", 3, False, ((1.0, 2.0), (3.5, 4.25))),)),
+        Track("pose", (Shape("skeleton", 5, False), Shape("skeleton", 9, True))),
+        source="shop 1.mp4",
+        size=40,
+        stop_frame=39,
+        width=640,
+        height=480,
+    )
+
+
+def test_reads_the_export_of_a_job(read):
+    # A job's frames are counted in the video too; its source is not told.
+    job = read(
+        ("<task>", "<job>"),
+        ("</task>", "</job>"),
+        ("<size>40", "<size>30"),
+        ("<start_frame>0", "<start_frame>3"),
+        ("<stop_frame>39", "<stop_frame>32"),
+        ("<source>shop 1.mp4</source>", ""),
+    )
+    assert (job.source, job.start_frame, job.stop_frame) == ("", 3, 32)
+
+
+def test_frames_left_out_of_a_task(read):
+    # Every fifth frame of the video, from the second one on: 2, 7, ... 197.
+    task = read(
+        ("<start_frame>0", "<start_frame>2"),
+        ("<stop_frame>39", "<stop_frame>198"),
+        ("<frame_filter>", "<frame_filter>step=5"),
+        ('frame="20"', 'frame="203"'),  # Closes the track, one step behind the end.
+    )
+    assert event_intervals(task, ["theft"]) == ((12, 203),)
+
+
+def test_first_and_last_frame_default_to_the_size(read):
+    task = read(
+        ("<start_frame>0</start_frame>", ""), ("<stop_frame>39</stop_frame>", "")
+    )
+    assert (task.start_frame, task.stop_frame) == (0, 39)
+
+
+def test_a_video_without_tracks(read):
+    text = EXPORT[: EXPORT.index("  <track")] + "</annotations>"
+    assert read(text=text).tracks == ()
+
+
+def test_writing_and_reading_again(tmp_path):
+    written = annotations(
+        Track(
+            'a "<&" b',
+            (
+                Shape("box", 4, False, ((1.25, -2.0), (30.5, 4.75))),
+                Shape("box", 9, True, ((1.25, -2.0), (30.5, 4.75))),
+            ),
+        ),
+        Track("hand", (Shape("points", 0, False, ((3.0, 4.0),)),)),
+        Track("way", (Shape("polyline", 5, False, ((3.0, 4.0), (5.5, 6.0))),)),
+        Track("floor", (Shape("polygon", 5, False, ((0, 0), (5, 0), (0, 6))),)),
+        source="ü & co.avi",
+        start_frame=0,
+    )
+    path = tmp_path / "a.xml"
+    write_cvat(path, written)
+    assert read_cvat(path) == written
+    assert read_cvat(path).path == str(path)
+
+
+def test_writing_a_shape_without_outline(tmp_path):
+    with pytest.raises(ValueError, match=r"A shape is a 'mask', but only \('box', "):
+        write_cvat(tmp_path / "a.xml", annotations(track("a", (0, False))))
+
+
+def test_intervals_open_and_close_and_open_again():
+    seen = annotations(
+        track("theft", (3, True), (5, False), (6, False), (9, True), (30, False)),
+        track("walk", (0, False)),
+    )
+    assert event_intervals(seen, ["theft"]) == ((5, 9), (30, 50))
+    assert event_intervals(seen, ["walk"]) == ((0, 50),)
+    assert event_intervals(seen, ["other"]) == ()
+
+
+def test_intervals_of_several_tracks_are_joined():
+    seen = annotations(
+        track("theft", (20, False), (30, True)),
+        track("theft", (5, False), (10, True)),
+        track("robbery", (10, False), (12, True), (22, False), (25, True)),
+    )
+    assert event_intervals(seen, ["theft", "robbery"]) == ((5, 12), (20, 30))
+
+
+def test_frames_that_the_video_lacks():
+    seen = annotations(track("a", (2, False)), track("theft", (7, False), (40, True)))
+    check_frames(seen, 8)
+    with pytest.raises(
+        UserError,
+        match=r"'a.xml': track 1 \('theft'\) has a mask in frame 7, but .* 0 \.\. 6",
+    ):
+        check_frames(seen, 7)
+
+
+BOMB = """<?xml version="1.0"?>
+<!DOCTYPE annotations [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;">]>
+<annotations><version>&b;</version></annotations>
+"""
+BOX = '<box frame="12"'
+
+
+@pytest.mark.parametrize(
+    ("replacements", "message"),
+    [
+        ([("<version>1.1", "<version>2.0")], r"the version '2\.0', but .* video 1\.1"),
+        ([("<track", "<image id='0'/><track")], "<image> elements .*CVAT for images"),
+        ([("<task>", "<project>"), ("</task>", "</project>")], "no <task> or <job>"),
+        ([("<size>40</size>", "")], "no value for <size>, but .* at least 1"),
+        ([("<size>40", "<size>many")], "'many' for <size>"),
+        ([("<size>40", "<size>0")], "'0' for <size>"),
+        ([("<start_frame>0", "<start_frame>-1")], "'-1' for <start_frame>"),
+        ([("<stop_frame>39", "<stop_frame>x")], "'x' for <stop_frame>"),
+        ([("<frame_filter>", "<frame_filter>odd")], "'odd' for <frame_filter>"),
+        ([("<frame_filter>", "<frame_filter>step=0")], "'step=0' for <frame_filter>"),
+        ([("<width>640", "<width>w")], "'w' for <width>"),
+        ([(' label="theft"', "")], "track 0 has no label"),
+        ([(BOX, "<box")], r"track 0 \('theft'\) has a box without a frame"),
+        ([(BOX, '<box frame="1.5"')], "a box with the frame '1.5'"),
+        ([(BOX, '<box frame="-1"')], r"box in frame -1, but .* 0 \.\. 39"),
+        ([(BOX, '<box frame="40"')], r"box in frame 40, but .* 0 \.\. 39"),
+        ([("<size>40", "<size>12")], r"box in frame 12, but .* 0 \.\. 11"),
+        ([("<stop_frame>39", "<stop_frame>12")], r"in frame 13, but .* 0 \.\. 12"),
+        ([('outside="0"', 'outside="no"')], "outside='no' in frame 12"),
+        ([('xtl="10.50"', 'xtl="left"')], r"frame 12, has a box with xtl='left'"),
+        ([('xtl="10.50"', 'xtl="nan"')], "xtl='nan'"),
+        ([(' ybr="220.00"', "")], "ybr=None, but coordinates must be numbers"),
+        ([("3.50,4.25", "3.50")], "points with points='1.00,2.00;3.50'"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_field(read, replacements, message):
+    with pytest.raises(UserError, match=rf"shop 1\.xml'.*{message}"):
+        read(*replacements)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not XML, or cut short"),
+        ("frame,label\n1,theft\n", "is not XML, or cut short"),
+        (EXPORT[:-40], "is not XML, or cut short"),
+        (EXPORT.replace("utf-8", "utf-99"), "is not XML, or cut short"),
+        (BOMB, r"a document type \(DOCTYPE\) is not allowed"),
+        ("<opencv_storage/>", "the root element <opencv_storage>, but must be CVAT's"),
+        ("<annotations/>", "<annotations>, but must be CVAT's .* with a <version>"),
+    ],
+)
+def test_files_that_are_no_annotations(read, text, message):
+    with pytest.raises(UserError, match=rf"shop 1\.xml'.*{message}"):
+        read(text=text)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"none\.xml' cannot be read \(No such file"):
+        read_cvat(tmp_path / "none.xml")
+
+
+def test_paths_do_not_count_as_a_difference():
+    same = annotations()
+    assert dataclasses.replace(same, path="elsewhere.xml") == same
