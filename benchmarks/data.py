@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import grain
 import numpy as np
 
+from convlstm_jax.data.data_sets import make_sources
 from convlstm_jax.data.pipeline import train_batches
-from convlstm_jax.data.sources import make_sources
 
 TARGET = 3000
 WORKLOAD = "moving_mnist 2 digits 64x64, 20 frames"

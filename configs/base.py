@@ -30,9 +30,10 @@ def get_config() -> ConfigDict:
     model = config.model = ConfigDict()
     # "encoder_forecaster" (ConvLSTM), "fc_lstm" (the same with dense layers),
     # "fc_lstm_autoencoder" (an encoder with one or two decoders, see task.name),
-    # "recurrent_predictor" (ConvLSTM that predicts one frame and reads it again), or
+    # "recurrent_predictor" (ConvLSTM that predicts one frame and reads it again),
     # "next_frame" (the same as Keras's examples have it: learned on true frames alone,
-    # batch normalisation, a convolution over time and space at the end).
+    # batch normalisation, a convolution over time and space at the end), or
+    # "clip_classifier" (ConvLSTM, last frame, average over its points, dense layer).
     model.name = "encoder_forecaster"
     # Features of each layer, encoder and forecaster alike, bottom layer first.
     model.features = (128, 64, 64)
@@ -40,7 +41,8 @@ def get_config() -> ConfigDict:
     model.input_kernel_size = 5
     # State-to-state kernel, odd, in patches; unused by "fc_lstm".
     model.recurrent_kernel_size = 5
-    # Side of the square patches that become the channels of one point, in pixels.
+    # Side of the square patches that become the channels of one point, in pixels;
+    # "next_frame" has none.
     model.patch_size = 4
     # Weights from the cell state to the gates: one per "channel", one per "location"
     # and channel, or "none"; unused by "recurrent_predictor", which has none.
@@ -55,21 +57,30 @@ def get_config() -> ConfigDict:
     model.implementation = "fused"
     # "recurrent_predictor": whether the results of the convolutions are normalised.
     model.layer_norm = False
+    # "recurrent_predictor": constant added to the forget gate before its sigmoid; 0 for
+    # imported weights of OpenSTL, whose cells add none.
+    model.forget_offset = 1.0
     # Whether decoders read the frame before: the true one in training, their own in
     # evaluation and prediction; "fc_lstm_autoencoder" only.
     model.conditional = False
     # Kernel of each layer, input-to-state and state-to-state alike, odd, in pixels;
-    # "next_frame" only, as are the two below.
+    # "next_frame" only, as are the three below.
     model.kernel_sizes = (5, 3, 1)
     # Layers, from the bottom, that batch normalisation follows.
     model.num_normalized_layers = 2
+    # Frames the last convolution spans: 3 as in Keras's examples, or its own alone, 1.
+    model.head_frames = 3
     # Whether the last convolution sees no later frame; False as in Keras's examples,
     # which leak one frame in training.
     model.causal_head = True
+    # "clip_classifier": side of the squares of which the greatest value goes on to the
+    # next layer, in points; 1: all values do.
+    model.pool_size = 2
 
     task = config.task = ConfigDict()
     # "forecast"; with "fc_lstm_autoencoder": "reconstruct" (the inputs, last one
     # first), "predict" (the frames that follow) or "composite" (both).
+    # With "clip_classifier": "classify".
     task.name = "forecast"
     # Frames the model is given.
     task.num_input_frames = 10
@@ -78,6 +89,9 @@ def get_config() -> ConfigDict:
     # First frames of a clip that "next_frame" learns from, each from those before; 0:
     # all of them.
     task.num_training_frames = 0
+    # "next_frame": whether it learns to predict the given frames too, each from those
+    # before, and not only the frames that follow.
+    task.score_inputs = True
     # "cross_entropy": nats per frame, summed over its pixels; "mse", "mae": mean over
     # pixels; "mse_sum": squared error summed over the pixels of a frame.
     task.loss = "cross_entropy"
@@ -92,11 +106,46 @@ def get_config() -> ConfigDict:
     # "reverse_scheduled": steps in which the share of given frames that are not read
     # falls by a factor of e.
     task.reverse_sampling_decay_steps = 5_000
+    # "classify": whether a clip counts in training by how rare its class is: "none", or
+    # "balanced" (all classes then count the same together).
+    task.class_weights = "none"
 
     data = config.data = ConfigDict()
-    # Source of the clips: "moving_mnist" or "moving_squares" (to which the fields on
-    # digits, velocity and test_file mean nothing).
+    # Source of the clips where no path is given, each made by the program:
+    # "moving_mnist", "moving_squares", "bubbles" (a bubble column) or "theft_videos"
+    # (films of a shop with their annotations, for "classify").
     data.name = "moving_mnist"
+    # Folder of your own videos and folders of pictures, read in place of data.name;
+    # with "classify" each has an XML file of annotations beside it. Empty: none.
+    data.path = ""
+    # Channels of a frame: 1 (grey) or 3 (colour).
+    data.channels = 1
+    # Of a video every n-th frame is used.
+    data.frame_stride = 1
+    # Frames (of those used) from the beginning of one clip to that of the next; 0: as
+    # many as a clip has, so that clips do not overlap.
+    data.clip_stride = 0
+    # What tells the condition a video was taken under, for figures of each apart: the
+    # "folder" it lies in, or a regular expression with one group for its path; empty:
+    # there are none.
+    data.condition = ""
+    # Conditions that are kept for the test set; empty: videos of all are.
+    data.test_conditions = ()
+    # Share of the videos that the validation set gets.
+    data.validation_fraction = 0.1
+    # Share of the videos that the test set gets, where test_conditions says nothing.
+    data.test_fraction = 0.1
+    # A file that cannot be read to its end: "refuse" it, or "skip" what is missing.
+    data.bad_files = "refuse"
+    # Labels of the annotations in whose intervals clips are of the class to be told.
+    data.event_labels = ("theft",)
+    # Whether training clips are mirrored left to right, every other one; "classify"
+    # only, as are the two below.
+    data.flip = False
+    # Largest share of height and width that is cut off training clips.
+    data.crop = 0.0
+    # Largest change of a training clip's brightness, as a share.
+    data.brightness = 0.0
     # Source of the digits: "idx" (the four MNIST files in digits_dir), "tfds"
     # (downloaded), "sklearn" (small digits that come with scikit-learn), or "auto"
     # (the first of these that is at hand).

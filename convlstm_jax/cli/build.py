@@ -6,43 +6,44 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from convlstm_jax.data.pipeline import BatchIterator, eval_batches
-from convlstm_jax.data.sources import ClipSource, Sources, make_sources
+from convlstm_jax.data.augmentation import augment_clip
+from convlstm_jax.data.data_sets import make_sources
+from convlstm_jax.data.labelled_clips import class_names
+from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batches
+from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.models import MODELS
+from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
+from convlstm_jax.models.clip_classifier import ClipClassifier
 from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
+from convlstm_jax.tasks.classification import ClassificationTask, balanced_weights
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.tasks.next_frame import NextFrameTask
 from convlstm_jax.tasks.recurrent import RecurrentTask
 from convlstm_jax.tasks.sampling import Sampling
-from convlstm_jax.tasks.task import Task
+from convlstm_jax.tasks.task import VideoTask
+from convlstm_jax.train.optimizer import make_optimizer
 
 # The fields of config.model that each model takes, beside its name.
 _SEQUENCE_FIELDS = ("features", "peephole", "activation", "implementation")
+_PATCH_FIELDS = ("input_kernel_size", "recurrent_kernel_size", "patch_size")
 _MODEL_FIELDS = {
-    "encoder_forecaster": (
-        *_SEQUENCE_FIELDS,
-        "input_kernel_size",
-        "recurrent_kernel_size",
-        "patch_size",
-    ),
+    "encoder_forecaster": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS),
     "fc_lstm": _SEQUENCE_FIELDS,
     "fc_lstm_autoencoder": (*_SEQUENCE_FIELDS, "conditional"),
-    "recurrent_predictor": (
-        "features",
-        "input_kernel_size",
-        "recurrent_kernel_size",
-        "patch_size",
-        "layer_norm",
-    ),
+    "recurrent_predictor": ("features", *_PATCH_FIELDS, "layer_norm", "forget_offset"),
     "next_frame": (
         *_SEQUENCE_FIELDS,
         "kernel_sizes",
         "num_normalized_layers",
+        "head_frames",
         "causal_head",
     ),
+    "clip_classifier": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS, "pool_size"),
 }
 # The fields of config.data that each data set takes.
 _DATA_SET_FIELDS = (
@@ -51,6 +52,14 @@ _DATA_SET_FIELDS = (
     "num_train_sequences",
     "num_validation_sequences",
     "num_test_sequences",
+)
+_VIDEO_FIELDS = (
+    *_DATA_SET_FIELDS,
+    "channels",
+    "frame_stride",
+    "clip_stride",
+    "validation_fraction",
+    "test_fraction",
 )
 _DATA_FIELDS = {
     "moving_mnist": (
@@ -63,27 +72,63 @@ _DATA_FIELDS = {
         "test_file",
     ),
     "moving_squares": _DATA_SET_FIELDS,
+    "bubbles": (*_DATA_SET_FIELDS, "test_conditions"),
+    "theft_videos": _VIDEO_FIELDS,
+    "video_folder": (
+        *_VIDEO_FIELDS,
+        "path",
+        "condition",
+        "test_conditions",
+        "bad_files",
+    ),
+    "labelled_clips": (*_VIDEO_FIELDS, "path", "event_labels", "bad_files"),
 }
 
 
-def build_task(config: ConfigDict) -> Task:
-    """The model of a config and what it is trained to do."""
-    task: Callable[..., Task] = ForecastTask
-    fields = {name: config.model[name] for name in _MODEL_FIELDS[config.model.name]}
-    if config.task.name in AUTOENCODER_TASKS:
-        task, fields["decoders"] = AUTOENCODER_TASKS[config.task.name]
-    if config.model.name == "next_frame":
-        num_training_frames = config.task.num_training_frames
-        task = partial(NextFrameTask, num_training_frames=num_training_frames)
-    if config.model.name == "recurrent_predictor":
-        task = partial(RecurrentTask, sampling=_sampling(config))
-    model = MODELS[config.model.name](**fields, dtype=jnp.dtype(config.model.dtype))
-    return task(
-        model,
-        num_input_frames=config.task.num_input_frames,
-        num_output_frames=config.task.num_output_frames,
-        loss=config.task.loss,
-    )
+def build_task(
+    config: ConfigDict, sources: Sources | None = None
+) -> VideoTask | ClassificationTask:
+    """The model of a config and what it is trained to do.
+
+    Args:
+        config: the experiment.
+        sources: its data, for what training takes from them: the classes' weights.
+    """
+    name = config.model.name
+    fields = {field: config.model[field] for field in _MODEL_FIELDS[name]}
+    dtype = jnp.dtype(config.model.dtype)
+    lengths = {
+        "num_input_frames": config.task.num_input_frames,
+        "num_output_frames": config.task.num_output_frames,
+        "loss": config.task.loss,
+    }
+    if name == "fc_lstm_autoencoder":
+        task, decoders = AUTOENCODER_TASKS[config.task.name]
+        return task(
+            FCLSTMAutoencoder(**fields, decoders=decoders, dtype=dtype), **lengths
+        )
+    if name == "clip_classifier":
+        classes = class_names(config.data.event_labels)
+        fields["num_classes"] = len(classes)
+        counts = None if sources is None else sources.class_counts
+        weights = None
+        if counts is not None and config.task.class_weights == "balanced":
+            weights = balanced_weights(counts)
+        model = ClipClassifier(**fields, dtype=dtype)
+        return ClassificationTask(
+            model, config.task.num_input_frames, classes, weights, counts
+        )
+    model = MODELS[name](**fields, dtype=dtype)
+    if name == "next_frame":
+        return NextFrameTask(
+            model,
+            **lengths,
+            num_training_frames=config.task.num_training_frames,
+            score_inputs=config.task.score_inputs,
+        )
+    if name == "recurrent_predictor":
+        return RecurrentTask(model, **lengths, sampling=_sampling(config))
+    return ForecastTask(model, **lengths)
 
 
 def _sampling(config: ConfigDict) -> Sampling:
@@ -95,27 +140,65 @@ def _sampling(config: ConfigDict) -> Sampling:
     )
 
 
+def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a config with its schedule."""
+    fields = config.optimizer.to_dict()
+    fields.pop("ema_decay")  # The training step keeps the average.
+    return make_optimizer(
+        **fields,
+        num_steps=config.train.num_steps,
+        plateau_window_steps=config.train.eval_every_steps,
+    )
+
+
 def build_sources(config: ConfigDict) -> Sources:
     """The training, validation and test clips of a config.
 
     Raises:
         UserError: the data cannot be had.
     """
-    fields = {name: config.data[name] for name in _DATA_FIELDS[config.data.name]}
+    data_set = config.data.name
+    if config.data.path:
+        classifies = config.task.name == "classify"
+        data_set = "labelled_clips" if classifies else "video_folder"
+    fields = {name: config.data[name] for name in _DATA_FIELDS[data_set]}
     num_frames = config.task.num_input_frames
-    if config.task.name != "reconstruct":  # Which wants nothing but its inputs.
+    if config.task.name not in ("reconstruct", "classify"):  # Which want no more.
         num_frames += config.task.num_output_frames
-    return make_sources(
-        config.data.name,
-        num_frames=num_frames,
-        seed=config.seed,
-        **fields,
-    )
+    return make_sources(data_set, num_frames=num_frames, seed=config.seed, **fields)
 
 
 def frame_shape(config: ConfigDict) -> tuple[int, int, int]:
     """(H, W, C) of the config's frames."""
-    return config.data.height, config.data.width, 1
+    return config.data.height, config.data.width, config.data.channels
+
+
+def process_train_batches(
+    config: ConfigDict, sources: Sources, start_step: int
+) -> BatchIterator:
+    """This process's part of the training batches, from a step on."""
+    return train_batches(
+        sources.train,
+        config.train.batch_size,
+        config.seed,
+        start_step,
+        jax.process_index(),
+        jax.process_count(),
+        config.data.num_workers,
+        config.data.prefetch_batches,
+        augment=_augmentation(config),
+    )
+
+
+def _augmentation(config: ConfigDict) -> Callable[..., Any] | None:
+    strengths = {name: config.data[name] for name in ("flip", "crop", "brightness")}
+    return partial(_augmented, strengths) if any(strengths.values()) else None
+
+
+def _augmented(
+    strengths: dict[str, Any], clip: dict[str, Any], rng: np.random.Generator
+) -> dict[str, Any]:
+    return {**clip, "frames": augment_clip(clip["frames"], rng, **strengths)}
 
 
 def process_eval_batches(
@@ -137,10 +220,7 @@ def eval_batch_size(config: ConfigDict, mesh: Mesh) -> int:
 
 def data_facts(sources: Sources, num_sequences: int) -> dict[str, Any]:
     """What an evaluation says of the data it was made on."""
-    digits = {"digits": sources.digits_source} if sources.digits_source else {}
-    return {
-        "description": sources.description,
-        **digits,
-        "split": "test",
-        "num_sequences": num_sequences,
-    }
+    facts = {"description": sources.description}
+    if sources.digits_source:
+        facts["digits"] = sources.digits_source
+    return {**facts, "split": "test", "num_sequences": num_sequences}

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.cli.build import build_task, frame_shape
 from convlstm_jax.models.describe import multiply_adds, parameter_table
-from convlstm_jax.tasks.task import Reconstructs
+from convlstm_jax.tasks.task import VideoTask
 
 
 def run(config: ConfigDict, *, workdir: Path | None = None) -> None:
@@ -25,15 +25,19 @@ def run(config: ConfigDict, *, workdir: Path | None = None) -> None:
     variables = jax.eval_shape(lambda: task.init(jax.random.key(0), shape))
     params = variables["params"]
 
-    def forecast(variables, inputs):
-        steps = task.num_output_frames
-        if isinstance(task, Reconstructs):
-            forecast, again, _ = task.forecast_and_reconstruct(variables, inputs, steps)
-            return forecast.frames, again.frames
-        return (task.forecast(variables, inputs, steps).frames,)
+    def run(variables, inputs):
+        if not isinstance(task, VideoTask):
+            return {"output: [B, classes]": task.classify(variables, inputs)}
+        _, target = task.split(
+            jnp.zeros((1, task.num_input_frames + task.num_output_frames, *shape))
+        )
+        return {
+            f"{'output' if name == 'model' else name}: [B, T, H, W, C]": output.frames
+            for name, (output, _) in task.outputs(variables, inputs, target).items()
+        }
 
-    outputs, *again = jax.eval_shape(forecast, variables, inputs)
-    products = multiply_adds(forecast, variables, inputs)
+    outputs = jax.eval_shape(run, variables, inputs)
+    products = multiply_adds(run, variables, inputs)
     rows = [(path, str(shape), f"{count:,}") for path, shape, count in
             parameter_table(params)]  # fmt: skip
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -49,7 +53,5 @@ def run(config: ConfigDict, *, workdir: Path | None = None) -> None:
         print(f"with batch statistics: {total:,}")
     print(f"multiply-adds per sample: {products:,} ({products / 1e9:.1f} G)")
     print(f"input: [B, T, H, W, C] = [B, {', '.join(map(str, inputs.shape[1:]))}]")
-    print(f"output: [B, T, H, W, C] = [B, {', '.join(map(str, outputs.shape[1:]))}]")
-    for video in again:
-        shape_text = ", ".join(map(str, video.shape[1:]))
-        print(f"reconstruction: [B, T, H, W, C] = [B, {shape_text}]")
+    for name, output in outputs.items():
+        print(f"{name} = [B, {', '.join(map(str, output.shape[1:]))}]")

@@ -58,10 +58,16 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(command: flags.Command) -> int:
     # What is quick to check comes first, and JAX starts last: a typo answers at once.
-    goes_on = command.mode != "train" or command.config is None
+    goes_on = command.config is None or command.mode not in ("train", "import")
     if command.workdir is not None and goes_on:
         needs_weights = command.mode in ("evaluate", "predict")
         workdir.require_run(command.workdir, checkpoints=needs_weights)
+    if command.mode == "import" and workdir.holds_run(
+        _given(command.workdir, "workdir")
+    ):
+        raise UserError(
+            f"--workdir={command.workdir} holds a run: --mode=import needs a new folder"
+        )
     process_index, process_count = process.set_up()
     config = load_config(command)
     with interruptible():
@@ -84,6 +90,19 @@ def _dispatch(
         from convlstm_jax.cli import evaluate
 
         evaluate.run(config, workdir=_given(command.workdir, "workdir"))
+    elif command.mode == "import":
+        from convlstm_jax.cli import import_weights
+
+        if process_count > 1:
+            raise UserError(
+                f"--mode=import runs in one process, not in {process_count}"
+            )
+        import_weights.run(
+            config,
+            source=_given(command.source, "from"),
+            checkpoint=_given(command.checkpoint, "checkpoint"),
+            workdir=_given(command.workdir, "workdir"),
+        )
     else:
         from convlstm_jax.cli import predict
 

@@ -3,12 +3,11 @@
 import csv
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -21,30 +20,23 @@ from convlstm_jax.cli.build import (
     frame_shape,
     process_eval_batches,
 )
+from convlstm_jax.cli.class_pictures import classified_clips, draw_classification
 from convlstm_jax.cli.log import logging_to
-from convlstm_jax.data.sources import ClipSource, Sources
+from convlstm_jax.cli.video_pictures import draw_evaluation, example_outputs
+from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.conventions import CONVENTIONS
-from convlstm_jax.tasks.autoencoder import ReconstructTask
-from convlstm_jax.tasks.task import Reconstructs, Task, Variables, split_batch
+from convlstm_jax.tasks.task import Task, Variables, VideoTask
 from convlstm_jax.train.checkpoint import restore_part
 from convlstm_jax.train.evaluation import evaluate
 from convlstm_jax.train.sharding import data_mesh, replicated
 from convlstm_jax.train.steps import make_eval_step
 from convlstm_jax.viz.atomic_file import atomic_file
-from convlstm_jax.viz.comparison_gif import comparison_gif, comparison_grid_gif
-from convlstm_jax.viz.curves import learning_curves, metric_curves
-from convlstm_jax.viz.film_strip import film_strip
+from convlstm_jax.viz.curves import learning_curves
 from convlstm_jax.viz.metric_names import format_value, in_order
 from convlstm_jax.viz.report import write_report
 
 _log = logging.getLogger(__name__)
-
-# Frames in a row of a film strip: all of them, in the roll-outs of every experiment.
-_MOST_COLUMNS = 24
-
-# Inputs, truth and prediction of some clips, each [N, T, H, W, C].
-_Clips = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def run(config: ConfigDict, *, workdir: Path) -> None:
@@ -66,7 +58,7 @@ def run(config: ConfigDict, *, workdir: Path) -> None:
 
 def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None:
     """As `run`, with the sources at hand; training ends with it."""
-    task = build_task(config)
+    task = build_task(config, sources)
     mesh = data_mesh()
     step, variables = load_variables(task, config, workdir, mesh)
     num_sequences = min(config.eval.num_sequences, len(sources.test))
@@ -75,35 +67,38 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
     )
     batch_size = eval_batch_size(config, mesh)
     batches = process_eval_batches(sources.test, batch_size, num_sequences)
+    eval_step = make_eval_step(
+        task, mesh, with_baselines=True, num_conditions=len(sources.conditions)
+    )
+    progress = tqdm(
+        batches,
+        total=-(-num_sequences // batch_size),
+        desc="evaluating",
+        unit="batch",
+        disable=None,
+        dynamic_ncols=True,
+    )
     results = evaluate(
-        make_eval_step(task, mesh, with_baselines=True),
-        variables,
-        tqdm(
-            batches,
-            total=-(-num_sequences // batch_size),
-            desc="evaluating",
-            unit="batch",
-            disable=None,
-            dynamic_ncols=True,
-        ),
-        mesh,
+        eval_step, task.summarize, variables, progress, mesh, sources.conditions
     )
     results["step"] = step
     results["data"] = data_facts(sources, num_sequences)
     results["conventions"] = CONVENTIONS
-    pictures_count = min(config.eval.num_pictures, len(sources.test))
+    folder = workdir / "pictures"
+    count = min(config.eval.num_pictures, len(sources.test))
     # Drawn from the same clips on every process, so that all take part in the forecast.
-    clips = example_clips(task, variables, sources.test, pictures_count, mesh)
-    outputs = {"test": (clips, isinstance(task, ReconstructTask))}
-    if isinstance(task, Reconstructs) and pictures_count:
-        again = _reconstructed(task, variables, clips[0], mesh)
-        outputs["reconstruction"] = again, True
+    if isinstance(task, VideoTask):
+        outputs = example_outputs(task, variables, sources.test, count, mesh)
+        draw = partial(draw_evaluation, task, outputs, results, folder)
+    else:
+        clips = classified_clips(task, variables, sources.test, count, mesh)
+        draw = partial(draw_classification, task, clips, results, folder)
     if jax.process_index() != 0:
         return
     _write_results(workdir, results)
     for line in table(results):
         _log.info(line)
-    pictures = _draw(workdir, results, outputs)
+    pictures = [*draw(), *_draw_learning_curves(workdir)]
     title = f"{workdir.name}: evaluation at step {step}"
     write_report(
         workdir / "report.html",
@@ -141,50 +136,34 @@ def load_variables(
     return step, {"params": restored[name], **restored["model_state"]}
 
 
-def example_clips(
-    task: Task, variables: Variables, source: ClipSource, count: int, mesh: Mesh
-) -> _Clips:
-    """Inputs, truth and prediction of the first clips, each `[N, T, H, W, C]`."""
-    if not count:
-        nothing = np.zeros((0, 0, *source[0]["frames"].shape[1:]), np.float32)
-        return nothing, nothing, nothing
-    clips = [source[index] for index in range(count)]
-    batch = {key: jnp.asarray(np.stack([clip[key] for clip in clips]))
-             for key in clips[0].keys() & {"frames", "targets"}}  # fmt: skip
-    inputs, truth = jax.device_get(split_batch(task, batch))
-
-    def predict(variables, inputs):
-        return task.forecast(variables, inputs, task.num_output_frames).frames
-
-    prediction = jax.jit(predict, out_shardings=replicated(mesh))(variables, inputs)
-    return inputs, truth, jax.device_get(prediction)
-
-
-def _reconstructed(
-    task: Reconstructs, variables: Variables, inputs: np.ndarray, mesh: Mesh
-) -> _Clips:
-    """Inputs, what their reconstruction should be, and the reconstruction."""
-
-    def reconstruct(variables, inputs):
-        _, reconstruction, original = task.forecast_and_reconstruct(
-            variables, inputs, 1
-        )
-        return original, reconstruction.frames
-
-    run = jax.jit(reconstruct, out_shardings=replicated(mesh))
-    return inputs, *jax.device_get(run(variables, inputs))
-
-
 def table(results: dict[str, Any]) -> list[str]:
     """The figures as lines of text, one a metric, the contenders side by side."""
     contenders = list(results["per_lead_time"])
     lines = [f"{'':34}" + "".join(f"{name:>12}" for name in contenders)]
     # This one is cross_entropy_nats under its longer name.
-    metrics = set(results["model"]) - {"cross_entropy_nats_per_frame"}
+    metrics = numbers(results["model"]).keys() - {"cross_entropy_nats_per_frame"}
     for metric in in_order(metrics):
         values = (format_value(results[name].get(metric)) for name in contenders)
         lines.append(f"{metric:34}" + "".join(f"{value:>12}" for value in values))
+    for condition, of_condition in results.get("per_condition", {}).items():
+        values = (format_value(of_condition[name].get("mse")) for name in contenders)
+        line = f"mse, {condition} ({of_condition['count']} clips)"
+        lines.append(f"{line:34}" + "".join(f"{value:>12}" for value in values))
+    for name, of_class in results["model"].get("per_class", {}).items():
+        figures = ", ".join(
+            f"{key} {format_value(value)}" for key, value in of_class.items()
+        )
+        lines.append(f"class {name}: {figures}")
     return lines
+
+
+def numbers(values: dict[str, Any]) -> dict[str, float | None]:
+    """The entries that are single numbers (None: there is no such number)."""
+    return {
+        name: value
+        for name, value in values.items()
+        if value is None or isinstance(value, (int, float))
+    }
 
 
 def _write_results(workdir: Path, results: dict[str, Any]) -> None:
@@ -195,61 +174,27 @@ def _write_results(workdir: Path, results: dict[str, Any]) -> None:
         partial.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["contender", "metric", "lead_time", "value"])
+        writer.writerow(["contender", "metric", "lead_time", "condition", "value"])
         for contender, metrics in results["per_lead_time"].items():
-            for metric, value in results[contender].items():
-                writer.writerow([contender, metric, "all", repr(value)])
+            for metric, value in numbers(results[contender]).items():
+                writer.writerow([contender, metric, "all", "all", repr(value)])
             for metric, values in metrics.items():
                 for lead_time, value in enumerate(values, start=1):
-                    writer.writerow([contender, metric, lead_time, repr(value)])
+                    writer.writerow([contender, metric, lead_time, "all", repr(value)])
+            for condition, of_condition in results.get("per_condition", {}).items():
+                for metric, value in numbers(of_condition[contender]).items():
+                    writer.writerow([contender, metric, "all", condition, repr(value)])
 
 
-def _draw(
-    workdir: Path,
-    results: dict[str, Any],
-    outputs: dict[str, tuple[_Clips, bool]],
-) -> list[tuple[str, Path]]:
-    """Draws everything; returns (caption, file) in the order of the report.
-
-    Of each output, by the name its files begin with, are given the clips and whether
-    they are a reconstruction.
-    """
-    folder = workdir / "pictures"
-    pictures = []
-
-    def add(caption: str, name: str) -> Path:
-        pictures.append((caption, folder / name))
-        return folder / name
-
-    for output, (clips, reconstruction) in outputs.items():
-        what = "reconstruction" if reconstruction else "prediction"
-        if len(clips[0]):
-            comparison_grid_gif(
-                add(f"Test sequences: truth and {what}", f"{output}.gif"),
-                *clips, reconstruction=reconstruction,
-            )  # fmt: skip
-        for index in range(len(clips[0])):
-            clip = [part[index] for part in clips]
-            name = f"{output}_{index:02d}"
-            caption = f"Test sequence {index}"
-            if reconstruction:
-                caption += ": its inputs in reverse order, and their reconstruction"
-            film_strip(
-                add(caption, f"{name}.png"),
-                *clip,
-                reconstruction=reconstruction,
-                max_columns=_MOST_COLUMNS,
-            )
-            comparison_gif(folder / f"{name}.gif", *clip, reconstruction=reconstruction)
-    metric_curves(
-        add("Metrics by lead time", "lead_time.png"), results["per_lead_time"]
-    )
-    if (workdir / "metrics.csv").exists():
-        curves = folder / "learning_curves.png"
-        try:
-            learning_curves(workdir / "metrics.csv", curves)
-            pictures.append(("Learning curves", curves))
-        except UserError as error:
-            # The evaluation stands without them.
-            _log.warning("no learning curves are drawn: %s", error)
-    return pictures
+def _draw_learning_curves(workdir: Path) -> list[tuple[str, Path]]:
+    """The curves of `metrics.csv`, if there are any."""
+    curves = workdir / "pictures" / "learning_curves.png"
+    if not (workdir / "metrics.csv").exists():
+        return []
+    try:
+        learning_curves(workdir / "metrics.csv", curves)
+    except UserError as error:
+        # The evaluation stands without them.
+        _log.warning("no learning curves are drawn: %s", error)
+        return []
+    return [("Learning curves", curves)]

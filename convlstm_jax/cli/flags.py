@@ -16,7 +16,10 @@ from convlstm_jax.cli.rules import Integer
 from convlstm_jax.cli.validate import RULES, raise_problems, text_problem
 from convlstm_jax.errors import UserError
 
-MODES = ("train", "evaluate", "predict", "describe")
+MODES = ("train", "evaluate", "predict", "describe", "import")
+
+# Where imported weights may come from.
+IMPORTS_FROM = ("keras", "openstl", "pytorch")
 
 # Each flag with the modes that take it.
 _MODES_OF_FLAG: dict[str, tuple[str, ...]] = {
@@ -26,12 +29,15 @@ _MODES_OF_FLAG: dict[str, tuple[str, ...]] = {
     "input": ("predict",),
     "output": ("predict",),
     "num_frames": ("predict",),
+    "from": ("import",),
+    "checkpoint": ("import",),
 }
 _REQUIRED: dict[str, tuple[str, ...]] = {
     "train": (),
     "evaluate": ("workdir",),
     "predict": ("workdir", "input", "output"),
     "describe": (),
+    "import": ("from", "checkpoint", "config", "workdir"),
 }
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
@@ -56,17 +62,25 @@ usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
       predicts the frames that follow a clip
   python main.py --mode=describe --config=configs/moving_mnist.py:fc-lstm-2048-2048
       prints the model layer by layer with its parameters
+  python main.py --mode=import --from=openstl --checkpoint=checkpoint.pth
+                 --config=configs/moving_mnist_recurrent.py:small
+                 --config.model.forget_offset=0 --workdir=runs/openstl
+      makes a run of the weights that another program trained
 
 flags:
   --config=FILE[:PRESET]  the experiment: a Python file with a function get_config.
                           configs/base.py tells what every field means.
-  --mode=MODE             train (the default), evaluate, predict or describe.
+  --mode=MODE             train (the default), evaluate, predict, describe or import.
   --workdir=DIR           where a run keeps its config, checkpoints and results.
                           train: a new folder, or one to resume in; by default a fresh
                           folder under runs/. evaluate, predict: a folder train wrote.
+                          import: a new folder.
   --input=PATH            predict: the frames to go on from.
   --output=PATH           predict: where to write the predicted frames.
   --num_frames=N          predict: how many frames; by default as many as in training.
+  --from=SOURCE           import: keras, openstl or pytorch.
+  --checkpoint=FILE       import: a .keras, .weights.h5 or .h5 file of Keras, or a .pth
+                          file of PyTorch.
   --config.SECTION.FIELD=VALUE
                           sets one field, for example --config.model.features=64,64.
   --help                  prints this text.
@@ -98,6 +112,8 @@ class Command:
       input: predict: the file or folder with the given frames, else None.
       output: predict: where the predicted frames go, else None.
       num_frames: predict: how many frames to predict, or None.
+      source: import: one of `IMPORTS_FROM`, else None.
+      checkpoint: import: the file with the weights, else None.
       overrides: values for fields of the config, as text, by dotted path.
     """
 
@@ -107,6 +123,8 @@ class Command:
     input: Path | None = None
     output: Path | None = None
     num_frames: int | None = None
+    source: str | None = None
+    checkpoint: Path | None = None
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -150,13 +168,24 @@ def parse(arguments: Sequence[str]) -> Command:
             )
     paths = {
         name: Path(values[name]).expanduser()
-        for name in ("workdir", "input", "output")
+        for name in ("workdir", "input", "output", "checkpoint")
         if name in values
     }
     if "input" in paths and not os.path.exists(paths["input"]):
         problems.append(
             f"--input={values['input']} does not exist: it must be a file or a folder "
             "of frames"
+        )
+    source = values.get("from")
+    if source is not None and source not in IMPORTS_FROM:
+        problems.append(
+            f"--from={source} is unknown: it must be one of {', '.join(IMPORTS_FROM)}"
+            f"{did_you_mean(source, IMPORTS_FROM)}"
+        )
+    if "checkpoint" in paths and not os.path.exists(paths["checkpoint"]):
+        problems.append(
+            f"--checkpoint={values['checkpoint']} does not exist: it must be the file "
+            "with the weights"
         )
     if problems:
         # Told in the same go; else the check of the whole config tells them.
@@ -166,6 +195,7 @@ def parse(arguments: Sequence[str]) -> Command:
         mode=mode,
         config=values.get("config"),
         num_frames=num_frames,
+        source=source,
         overrides=overrides,
         **paths,
     )

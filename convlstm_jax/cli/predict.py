@@ -1,19 +1,22 @@
 """`--mode=predict`: the frames that follow a clip of the user's.
 
 Of a model that was trained to reconstruct alone: the clip's last frames as it gives
-them back, last one first.
+them back, last one first. Of a classifier: see `cli/classify.py`.
 """
 
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from convlstm_jax.cli import classify
 from convlstm_jax.cli.build import build_task, frame_shape
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.data.clip_files import read_clip
+from convlstm_jax.data.video_frames import open_video
 from convlstm_jax.errors import UserError
-from convlstm_jax.tasks.autoencoder import ReconstructTask
+from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.train.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
@@ -44,18 +47,36 @@ def run(
             output cannot be written; more frames are to be reconstructed than are
             read; there is no intact checkpoint.
     """
-    validate_output_path(output_path)
     task = build_task(config)
+    if not isinstance(task, VideoTask):
+        if num_frames is not None:
+            raise UserError(
+                f"--num_frames is {num_frames}: it must not be given, as this model "
+                "classifies the clip and predicts no frames"
+            )
+        classify.run(
+            config,
+            task,
+            workdir=workdir,
+            input_path=input_path,
+            output_path=output_path,
+        )
+        return
+    validate_output_path(output_path)
     needed = task.num_input_frames
     num_frames = num_frames or task.num_output_frames
-    reconstructs = isinstance(task, ReconstructTask)
+    reconstructs = "model" in task.reconstructions
     if reconstructs and num_frames > needed:
         raise UserError(
             f"--num_frames is {num_frames}: it must be at most {needed}, the frames "
             "that this model reads and gives back, as it predicts none"
         )
     height, width, channels = frame_shape(config)
-    clip = read_clip(input_path, channels=channels)
+    if config.data.path:  # Trained on videos that were resized, as this one is.
+        video = open_video(input_path, height=height, width=width, channels=channels)
+        clip = video.read(0, video.num_frames) / np.float32(255)
+    else:
+        clip = read_clip(input_path, channels=channels)
     if clip.shape[1:3] != (height, width):
         raise UserError(
             f"--input={input_path} has frames of {clip.shape[1]}×{clip.shape[2]} "

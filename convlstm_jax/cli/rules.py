@@ -176,6 +176,33 @@ class Number(Rule):
 
 
 @dataclasses.dataclass(frozen=True)
+class Texts(Rule):
+    """A tuple of texts, none of them empty; itself empty only if `may_be_empty`."""
+
+    may_be_empty: bool = False
+    example: str = "theft,robbery"
+
+    @property
+    def allowed(self) -> str:
+        """See `Rule`."""
+        number = "any number of" if self.may_be_empty else "one or more"
+        return f"a tuple of {number} texts, such as {self.example}"
+
+    def accepts(self, value: Any) -> bool:
+        """See `Rule`."""
+        return (
+            isinstance(value, tuple)
+            and (self.may_be_empty or len(value) > 0)
+            and all(isinstance(text, str) and text for text in value)
+        )
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """See `Rule`; commas separate, and spaces around a text do not count."""
+        inner = text.strip().removesuffix(",")
+        return tuple(part.strip() for part in inner.split(",")) if inner else ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Integers(Rule):
     """A tuple of one or more whole numbers, each as `Integer` has it."""
 

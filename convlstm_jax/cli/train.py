@@ -1,34 +1,33 @@
 """`--mode=train`: trains or resumes, then evaluates and draws."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.build import (
+    build_optimizer,
     build_sources,
     build_task,
     eval_batch_size,
     frame_shape,
     process_eval_batches,
+    process_train_batches,
 )
-from convlstm_jax.cli.evaluate import evaluate_run, example_clips
+from convlstm_jax.cli.evaluate import evaluate_run, numbers
 from convlstm_jax.cli.log import logging_to
-from convlstm_jax.data.pipeline import train_batches
+from convlstm_jax.cli.video_pictures import draw_validation, example_outputs
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
-from convlstm_jax.tasks.autoencoder import ReconstructTask
+from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.train.evaluation import evaluate
 from convlstm_jax.train.loop import FitResult, FitSettings, fit
-from convlstm_jax.train.optimizer import make_optimizer
 from convlstm_jax.train.sharding import check_batch_size, data_mesh
 from convlstm_jax.train.state import init_state
 from convlstm_jax.train.steps import make_eval_step, make_train_step
 from convlstm_jax.train.writers import Writers
-from convlstm_jax.viz.film_strip import film_strip
-from convlstm_jax.viz.gif import gif_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -75,44 +74,27 @@ def run(config: ConfigDict, *, workdir: Path) -> None:
 
 def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
     mesh = data_mesh()
-    task = build_task(config)
-    optimizer_fields = config.optimizer.to_dict()
-    ema_decay = optimizer_fields.pop("ema_decay")
-    optimizer = make_optimizer(
-        **optimizer_fields,
-        num_steps=config.train.num_steps,
-        plateau_window_steps=config.train.eval_every_steps,
-    )
+    task = build_task(config, sources)
+    optimizer = build_optimizer(config)
+    ema_decay = config.optimizer.ema_decay
     eval_step = make_eval_step(task, mesh, with_baselines=False)
+    num_validation = min(config.train.num_validation_sequences, len(sources.validation))
     num_pictures = min(config.train.num_pictures, len(sources.validation))
-
-    def make_batches(start_step: int):
-        return train_batches(
-            sources.train,
-            config.train.batch_size,
-            config.seed,
-            start_step,
-            jax.process_index(),
-            jax.process_count(),
-            config.data.num_workers,
-            config.data.prefetch_batches,
-        )
 
     def validate(variables) -> dict[str, float]:
         batches = process_eval_batches(
-            sources.validation,
-            eval_batch_size(config, mesh),
-            config.train.num_validation_sequences,
+            sources.validation, eval_batch_size(config, mesh), num_validation
         )
-        return evaluate(eval_step, variables, batches, mesh)["model"]
+        figures = evaluate(eval_step, task.summarize, variables, batches, mesh)["model"]
+        return {k: v for k, v in numbers(figures).items() if v is not None}
 
     def draw(step: int, variables, writers: Writers) -> None:
-        if not num_pictures:
+        if not num_pictures or not isinstance(task, VideoTask):
             return
-        clips = example_clips(task, variables, sources.validation, num_pictures, mesh)
+        source = sources.validation
+        outputs = example_outputs(task, variables, source, num_pictures, mesh)
         if jax.process_index() == 0:
-            reconstruction = isinstance(task, ReconstructTask)
-            _draw_validation(step, clips, writers, workdir, reconstruction)
+            draw_validation(task, outputs, step, writers, workdir / "pictures")
 
     return fit(
         init_state(
@@ -124,7 +106,7 @@ def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
             mesh=mesh,
         ),
         make_train_step(task, optimizer, mesh, seed=config.seed, ema_decay=ema_decay),
-        make_batches,
+        partial(process_train_batches, config, sources),
         validate,
         draw,
         FitSettings(
@@ -138,23 +120,3 @@ def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
         workdir=workdir,
         mesh=mesh,
     )
-
-
-def _draw_validation(
-    step: int, clips, writers: Writers, workdir: Path, reconstruction: bool
-) -> None:
-    """One film strip on disk, and one GIF a clip in TensorBoard: truth | prediction."""
-    inputs, truth, prediction = clips
-    film_strip(
-        workdir / "pictures" / f"validation_{step:07d}.png",
-        inputs[0], truth[0], prediction[0], title=f"step {step}",
-        reconstruction=reconstruction,
-    )  # fmt: skip
-    for index in range(len(inputs)):
-        frames = np.concatenate(
-            [
-                np.concatenate([inputs[index], inputs[index]], axis=2),
-                np.concatenate([truth[index], prediction[index]], axis=2),
-            ]
-        )
-        writers.write_gif(step, f"truth_and_prediction/{index}", gif_bytes(frames, 5))

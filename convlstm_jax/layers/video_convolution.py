@@ -11,21 +11,23 @@ from convlstm_jax.ops.convolution import same_convolution
 
 
 class VideoConvolution(nn.Module):
-    """A K×K×K convolution over the frames of a clip, zeros around it.
+    """An N×K×K convolution over the frames of a clip, zeros around it.
 
-    Causal, frame t of the output sees the frames t−K+1 … t of the input. Otherwise
+    Causal, frame t of the output sees the frames t−N+1 … t of the input. Otherwise
     the kernel is centred in time, as in Keras's `Conv3D(padding="same")`: the output
-    sees (K−1)/2 frames of its own future. Either way H and W stay. Parameters are
-    "kernel" `[K, K, K, C, F]` (time, height, width, in, out, as in Keras) and "bias"
+    sees (N−1)/2 frames of its own future. Either way H and W stay. Parameters are
+    "kernel" `[N, K, K, C, F]` (time, height, width, in, out, as in Keras) and "bias"
     `[F]`.
 
-    It is computed as one convolution of the frames with all K temporal taps beside
+    It is computed as one convolution of the frames with all N temporal taps beside
     each other, whose results are shifted in time and added: the multiply-adds of the
     definition, in the two-dimensional convolution that every backend is fast at.
 
     Attributes:
       features: output channels F.
-      kernel_size: K, frames and pixels, odd.
+      kernel_size: K, pixels, odd.
+      num_frames: N, frames that the kernel spans, odd; 1 is a convolution of each frame
+        by itself.
       causal: whether the output sees no later frame.
       dtype: dtype of the convolution; the sum over time and the output are float32
         (float64 if `dtype` is).
@@ -33,11 +35,12 @@ class VideoConvolution(nn.Module):
       kernel_init: initializer of the kernel.
 
     Raises:
-      ValueError: at construction, for a kernel size that is not odd.
+      ValueError: at construction, for a size that is not odd.
     """
 
     features: int
     kernel_size: int = 3
+    num_frames: int = 3
     causal: bool = True
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -45,18 +48,19 @@ class VideoConvolution(nn.Module):
 
     def __post_init__(self):
         """Refuses a kernel without a middle."""
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size is {self.kernel_size}: it must be an odd integer of at "
-                "least 1"
-            )
+        for name in ("kernel_size", "num_frames"):
+            size = getattr(self, name)
+            if size < 1 or size % 2 == 0:
+                raise ValueError(
+                    f"{name} is {size}: it must be an odd integer of at least 1"
+                )
         super().__post_init__()
 
     @property
     def num_past_frames(self) -> int:
         """Frames before t that the output at t sees."""
-        size = self.kernel_size
-        return size - 1 if self.causal else (size - 1) // 2
+        later = 0 if self.causal else (self.num_frames - 1) // 2
+        return self.num_frames - 1 - later
 
     @nn.nowrap
     def remember(self, past: Array | None, inputs: HiddenSequence) -> HiddenSequence:
@@ -88,12 +92,12 @@ class VideoConvolution(nn.Module):
         Returns:
           `[B, T, H, W, F]`.
         """
-        size = self.kernel_size
+        size, spans = self.kernel_size, self.num_frames
         channels = inputs.shape[-1]
         kernel = self.param(
             "kernel",
             self.kernel_init,
-            (size, size, size, channels, self.features),
+            (spans, size, size, channels, self.features),
             self.param_dtype,
         )
         bias = self.param(
@@ -103,14 +107,16 @@ class VideoConvolution(nn.Module):
         steps = inputs.shape[1]
         if past is not None:
             inputs = jnp.concatenate([past.astype(inputs.dtype), inputs], axis=1)
-        # [K, K, C, K·F]: the temporal taps side by side.
+        # [K, K, C, N·F]: the temporal taps side by side.
         taps = jnp.moveaxis(kernel, 0, 3).reshape(size, size, channels, -1)
         responses = same_convolution(inputs.astype(self.dtype), taps.astype(self.dtype))
         sum_dtype = jnp.promote_types(self.dtype, jnp.float32)
         responses = responses.astype(sum_dtype).reshape(
-            *responses.shape[:-1], size, self.features
+            *responses.shape[:-1], spans, self.features
         )
-        padding = (0 if past is not None else before, size - 1 - before)
+        padding = (0 if past is not None else before, spans - 1 - before)
         responses = jnp.pad(responses, [(0, 0), padding, *[(0, 0)] * 4])
-        total = sum(responses[:, tap : tap + steps, ..., tap, :] for tap in range(size))
+        total = sum(
+            responses[:, tap : tap + steps, ..., tap, :] for tap in range(spans)
+        )
         return total + bias.astype(sum_dtype).reshape(1, 1, 1, 1, -1)

@@ -7,8 +7,9 @@ full size with rows of weight 0, changes a figure.
 """
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -24,7 +25,11 @@ from convlstm_jax.metrics.pixel import absolute_error, psnr_db, squared_error
 
 
 class MetricSums(TypedDict):
-    """Sums over samples: `sums[name]` is `[T]`, one a lead time; `count` a scalar."""
+    """Sums over samples: `sums[name]` is `[T]`, one a lead time; `count` a scalar.
+
+    Other shapes than `[T]` are summed alike, such as confusion matrices `[K, K]`; sums
+    by condition have one more axis in front of both.
+    """
 
     sums: dict[str, ArrayLike]
     count: ArrayLike
@@ -33,7 +38,7 @@ class MetricSums(TypedDict):
 class MetricSummary(TypedDict):
     """Averages: `total[name]` over frames too, `per_lead_time[name]` a list of T."""
 
-    total: dict[str, float]
+    total: dict[str, Any]
     per_lead_time: dict[str, list[float]]
 
 
@@ -75,11 +80,11 @@ def frame_metrics(
     return metrics
 
 
-def batch_sums(metrics: Mapping[str, PerFrame], weight: Array) -> MetricSums:
+def batch_sums(metrics: Mapping[str, Array], weight: Array) -> MetricSums:
     """Sums the metrics of one batch over its samples.
 
     Args:
-        metrics: `[B, T]` under each name.
+        metrics: `[B, T]` (or `[B, …]`) under each name.
         weight: `[B]` of numbers or booleans, 1 for a sample that counts and 0 for
             padding. What stands in a row of weight 0 never counts, NaN included.
 
@@ -87,19 +92,19 @@ def batch_sums(metrics: Mapping[str, PerFrame], weight: Array) -> MetricSums:
         `{"sums": {name: [T]}, "count": scalar}`, to be added up by `add_sums`.
 
     Raises:
-        ValueError: A metric is not `[B, T]` or weight is not `[B]`.
+        ValueError: A metric is not `[B, …]` or weight is not `[B]`.
     """
     if weight.ndim != 1:
         raise ValueError(f"weight has shape {weight.shape}; it must be [B]")
     for name, values in metrics.items():
-        if values.ndim != 2 or values.shape[0] != weight.shape[0]:
+        if values.ndim < 2 or values.shape[0] != weight.shape[0]:
             raise ValueError(
                 f"metric {name!r} has shape {values.shape}; with a weight of shape "
                 f"{weight.shape} it must be [{weight.shape[0]}, T]"
             )
 
-    def weighted_sum(values: PerFrame) -> Array:
-        column = weight[:, None].astype(values.dtype)
+    def weighted_sum(values: Array) -> Array:
+        column = weight.astype(values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
         # A product alone would keep NaN: 0 × NaN is NaN.
         return jnp.sum(jnp.where(column > 0, values * column, 0.0), axis=0)
 
@@ -107,6 +112,27 @@ def batch_sums(metrics: Mapping[str, PerFrame], weight: Array) -> MetricSums:
         "sums": {name: weighted_sum(values) for name, values in metrics.items()},
         "count": jnp.sum(weight),
     }
+
+
+def sums_by_condition(
+    metrics: Mapping[str, Array],
+    weight: Array,
+    condition: Array,
+    num_conditions: int,
+) -> MetricSums:
+    """As `batch_sums`, for the samples of each condition apart.
+
+    Args:
+        metrics: `[B, T]` (or `[B, …]`) under each name.
+        weight: `[B]`, see `batch_sums`.
+        condition: `[B]`, integers from 0 to N − 1.
+        num_conditions: N.
+
+    Returns:
+        `{"sums": {name: [N, T]}, "count": [N]}`, to be added up by `add_sums`.
+    """
+    one_hot = condition[None, :] == jnp.arange(num_conditions)[:, None]
+    return jax.vmap(lambda w: batch_sums(metrics, w))(one_hot * weight[None, :])
 
 
 def add_sums(total: MetricSums | None, batch: MetricSums) -> MetricSums:

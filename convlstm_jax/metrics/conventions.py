@@ -43,6 +43,28 @@ CONVENTIONS: dict[str, str] = {
         "Cross-entropy in nats summed over the pixels, channels and predicted frames "
         "of a sequence, averaged over samples."
     ),
+    "accuracy": "Share of clips whose most probable class is the true one.",
+    "balanced_accuracy": (
+        "Recall averaged over the classes that have clips, each class counting the "
+        "same."
+    ),
+    "cross_entropy_nats_per_clip": (
+        "Cross-entropy of the class in nats, -log of the probability given to the true "
+        "one, averaged over clips, without class weights; null where it is not finite."
+    ),
+    "precision": (
+        "Of the clips predicted to be of a class, the share that are; null where there "
+        "are none."
+    ),
+    "recall": (
+        "Of the clips of a class, the share predicted to be; null where there are none."
+    ),
+    "f1": (
+        "Harmonic mean of precision and recall, as 2 TP / (2 TP + FP + FN); null where "
+        "a class neither has clips nor was predicted."
+    ),
+    "support": "Clips of a class.",
+    "confusion": "Clips by true class (rows) and predicted class (columns).",
 }
 """Metric name → one sentence for evaluation files and reports."""
 
@@ -57,5 +79,8 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     "cross_entropy_nats": False,
     "cross_entropy_nats_per_frame": False,
     "cross_entropy_nats_per_sequence": False,
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "cross_entropy_nats_per_clip": False,
 }
 """Metric name → whether the best checkpoint is the one with the greatest value."""

@@ -1,6 +1,7 @@
 """The systems, by the name a config calls them."""
 
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
+from convlstm_jax.models.clip_classifier import ClipClassifier
 from convlstm_jax.models.encoder_forecaster import (
     EncoderForecaster,
     FCLSTMEncoderForecaster,
@@ -14,4 +15,5 @@ MODELS = {
     "fc_lstm_autoencoder": FCLSTMAutoencoder,
     "recurrent_predictor": RecurrentPredictor,
     "next_frame": NextFramePredictor,
+    "clip_classifier": ClipClassifier,
 }

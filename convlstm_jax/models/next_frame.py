@@ -1,4 +1,4 @@
-"""The next-frame predictors of the two ConvLSTM examples of Keras.
+"""Next-frame predictors: those of Keras's two ConvLSTM examples, and for bubbles.
 
 A. Joshi, "Next-Frame Video Prediction with Convolutional LSTMs", 2021,
 https://keras.io/examples/vision/conv_lstm/, and the older `examples/conv_lstm.py` of
@@ -49,10 +49,10 @@ class NextFramePredictor(nn.Module):
 
     The lower layers are followed by batch normalisation over batch, time, height and
     width, with Keras's rule for the running statistics: r ← 0.99 r + 0.01 s, where s
-    are the (biased) mean and variance of a training batch. A 3×3×3 convolution gives
-    one logit per pixel. Kernels are initialised as in Keras: input kernels and the
-    head's Glorot-uniform, recurrent kernels orthogonal, forget gates with a bias of
-    one. The layout of all parameters is Keras's too (gates i, f, c, o).
+    are the (biased) mean and variance of a training batch. A 3×3 convolution over one
+    or more frames gives one logit per pixel. Kernels are initialised as in Keras: input
+    kernels and the head's Glorot-uniform, recurrent kernels orthogonal, forget gates
+    with a bias of one. The layout of all parameters is Keras's too (gates i, f, c, o).
 
     The gates are plain sigmoids, as in Keras 3; Keras 2 had the "hard" one, a straight
     line cut at 0 and 1.
@@ -62,6 +62,8 @@ class NextFramePredictor(nn.Module):
       kernel_sizes: kernel of each layer, input-to-state and state-to-state alike,
         pixels, odd.
       num_normalized_layers: layers, from the bottom, followed by batch normalisation.
+      head_frames: frames the head spans, odd: 3 in the Keras examples; with 1 it sees
+        the frame at hand alone.
       causal_head: whether the head sees no frame later than its own. The Keras
         examples' does: trained so, the prediction of frame t+1 sees the features of
         frame t+1 itself, a leak of one frame that is not there when it matters.
@@ -79,6 +81,7 @@ class NextFramePredictor(nn.Module):
     features: tuple[int, ...]
     kernel_sizes: tuple[int, ...]
     num_normalized_layers: int = 0
+    head_frames: int = 3
     causal_head: bool = True
     peephole: str = "none"
     activation: str = "tanh"
@@ -169,6 +172,7 @@ class NextFramePredictor(nn.Module):
         head = VideoConvolution(
             inputs.shape[-1],
             _HEAD_KERNEL_SIZE,
+            self.head_frames,
             causal=self.causal_head,
             dtype=self.dtype,
             name="head",

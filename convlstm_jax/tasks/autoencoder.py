@@ -5,7 +5,7 @@ The three tasks of Srivastava et al. 2015 (arXiv:1502.04681, sections 2.2 to 2.4
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ from jax import Array
 
 from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
-from convlstm_jax.tasks.losses import LOSSES
+from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.task import (
-    Forecast,
-    Task,
+    Batch,
+    Outputs,
     Variables,
+    VideoTask,
     clip_and_target,
-    split_clip,
     to_unit_interval,
 )
 
@@ -33,20 +33,13 @@ def reversed_frames(video: Video) -> Video:
 
 
 @dataclass(frozen=True)
-class AutoencoderTask:
-    """What the three tasks share.
+class AutoencoderTask(VideoTask):
+    """What the three tasks share; losses of several decoders are added up.
 
-    Attributes:
-      model: has the decoders that the task asks.
-      num_input_frames: frames the model is given.
-      num_output_frames: frames it is scored on.
-      loss: a key of `tasks.losses.LOSSES`; losses of several decoders are added up.
+    The model has the decoders that the task asks.
     """
 
     model: FCLSTMAutoencoder
-    num_input_frames: int
-    num_output_frames: int
-    loss: str = "cross_entropy"
 
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
         """A clip as inputs and the true output of each decoder."""
@@ -58,12 +51,8 @@ class AutoencoderTask:
         inputs, targets = self.targets(jnp.zeros((1, num_frames, *frame_shape)))
         return dict(self.model.init(key, inputs, targets))
 
-    def score(self, forecast: Forecast, target: Video) -> PerExample:
-        """See `Task`."""
-        return LOSSES[self.loss](forecast, target)
-
     def loss_fn(
-        self, variables: Variables, batch: dict[str, Array], key: Array, step: Array
+        self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
         """See `Task`: the sum of the decoders' losses.
 
@@ -95,6 +84,8 @@ class ReconstructTask(AutoencoderTask):
     Its `forecast` is the reconstruction, at most as long as the inputs, and of them
     the last `num_output_frames` are scored.
     """
+
+    reconstructions: ClassVar[frozenset[str]] = frozenset({"model"})
 
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
         """See `AutoencoderTask`."""
@@ -132,14 +123,10 @@ class PredictTask(AutoencoderTask):
         inputs, target = self.split(frames)
         return inputs, {"forecast": target}
 
-    def split(self, frames: Array) -> tuple[Video, Video]:
-        """See `Task`."""
-        return split_clip(frames, self.num_input_frames, self.num_output_frames)
-
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
-        """See `Task`; any number of frames, whatever was trained."""
+        """See `VideoTask`; any number of frames, whatever was trained."""
         return self._generate(variables, inputs, {"forecast": num_frames})["forecast"]
 
 
@@ -151,19 +138,24 @@ class CompositeTask(PredictTask):
     remembering the last frames alone, is scored and drawn beside it.
     """
 
+    reconstructions: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
+
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
         """See `AutoencoderTask`."""
         inputs, target = self.split(frames)
         return inputs, {"reconstruction": reversed_frames(inputs), "forecast": target}
 
-    def forecast_and_reconstruct(
-        self, variables: Variables, inputs: Video, num_frames: int
-    ) -> tuple[Forecast, Forecast, Video]:
-        """See `Reconstructs`; the inputs are encoded once."""
-        lengths = {"forecast": num_frames, "reconstruction": inputs.shape[1]}
+    def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
+        """See `VideoTask`: forecast and reconstruction; the inputs are encoded once."""
+        lengths = {
+            "forecast": self.num_output_frames,
+            "reconstruction": inputs.shape[1],
+        }
         outputs = self._generate(variables, inputs, lengths)
-        target = reversed_frames(inputs)
-        return outputs["forecast"], outputs["reconstruction"], target
+        return {
+            "model": (outputs["forecast"], target),
+            "reconstruction": (outputs["reconstruction"], reversed_frames(inputs)),
+        }
 
 
 def _forecast(logits: Video) -> Forecast:
@@ -171,7 +163,7 @@ def _forecast(logits: Video) -> Forecast:
 
 
 # Name of the task in a config → the task, and the decoders it asks.
-AUTOENCODER_TASKS: dict[str, tuple[Callable[..., Task], tuple[str, ...]]] = {
+AUTOENCODER_TASKS: dict[str, tuple[Callable[..., VideoTask], tuple[str, ...]]] = {
     "reconstruct": (ReconstructTask, ("reconstruction",)),
     "predict": (PredictTask, ("forecast",)),
     "composite": (CompositeTask, ("reconstruction", "forecast")),

@@ -8,70 +8,55 @@ from jax import Array, lax
 
 from convlstm_jax.array_types import Frame, PerExample, Video
 from convlstm_jax.models.next_frame import NextFramePredictor, PredictorState
-from convlstm_jax.tasks.losses import LOSSES
-from convlstm_jax.tasks.task import (
-    Forecast,
-    Variables,
-    clip_and_target,
-    split_clip,
-)
+from convlstm_jax.tasks.losses import Forecast
+from convlstm_jax.tasks.task import Batch, Variables, VideoTask, clip_and_target
 
 
 @dataclass(frozen=True)
-class NextFrameTask:
+class NextFrameTask(VideoTask):
     """Learns every next frame of a clip; forecasts by reading its own predictions.
 
     Training: of a clip of T frames the model reads frames 0 … T−2 and is scored on its
-    predictions of frames 1 … T−1. Evaluation: it reads the given frames, predicts the
-    next one, reads that, and so on; what validation and evaluation score is this
-    roll-out.
+    predictions of frames 1 … T−1, or of those alone that follow the given ones.
+    Evaluation: it reads the given frames, predicts the next one, reads that, and so on;
+    what validation and evaluation score is this roll-out.
 
     Attributes:
-      model: the one-step predictor.
-      num_input_frames: frames given before a roll-out.
-      num_output_frames: frames rolled out and scored.
-      loss: a key of `tasks.losses.LOSSES`.
       num_training_frames: T, of a clip's frames the first ones; 0: all of them.
+      score_inputs: whether training scores the predictions of given frames too.
     """
 
     model: NextFramePredictor
-    num_input_frames: int
-    num_output_frames: int
-    loss: str = "cross_entropy"
     num_training_frames: int = 0
+    score_inputs: bool = True
 
     def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
         """See `Task`; with batch normalisation there is "batch_stats" beside."""
         inputs = jnp.zeros((1, self.num_input_frames, *frame_shape))
         return dict(self.model.init(key, inputs))
 
-    def split(self, frames: Array) -> tuple[Video, Video]:
-        """See `Task`."""
-        return split_clip(frames, self.num_input_frames, self.num_output_frames)
-
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
-        """See `Task`; a roll-out of any number of frames."""
+        """See `VideoTask`; a roll-out of any number of frames."""
         logits = roll_out(self.model, variables, inputs, num_frames)
         return Forecast(jax.nn.sigmoid(logits), logits)
 
-    def score(self, forecast: Forecast, target: Video) -> PerExample:
-        """See `Task`."""
-        return LOSSES[self.loss](forecast, target)
-
     def loss_fn(
-        self, variables: Variables, batch: dict[str, Array], key: Array, step: Array
+        self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
         """See `Task`; returns the updated "batch_stats"."""
         del key, step
         clip, clean = clip_and_target(batch)
         last = self.num_training_frames or clip.shape[1]
+        first = 1 if self.score_inputs else self.num_input_frames
         logits, model_state = self.model.apply(
             variables, clip[:, : last - 1], train=True, mutable=["batch_stats"]
         )
+        # Output t predicts frame t+1.
+        logits = logits[:, first - 1 :]
         forecast = Forecast(jax.nn.sigmoid(logits), logits)
-        return self.score(forecast, clean[:, 1:last]), dict(model_state)
+        return self.score(forecast, clean[:, first:last]), dict(model_state)
 
 
 def roll_out(

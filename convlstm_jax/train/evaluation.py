@@ -1,55 +1,92 @@
 """The evaluation loop that validation and the final evaluation share."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from convlstm_jax.metrics.accumulate import MetricSums, add_sums, summarize
+from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, add_sums
 from convlstm_jax.train.sharding import put_batch
 
 
+class Summarize(Protocol):
+    """`Task.summarize`."""
+
+    def __call__(
+        self, total: MetricSums, frame_shape: tuple[int, int, int]
+    ) -> MetricSummary:
+        """The figures of a test set from one contender's sums over all its clips."""
+        ...
+
+
 def evaluate(
-    eval_step: Callable[[Any, dict], dict[str, MetricSums]],
+    eval_step: Callable[[Any, dict], dict[str, Any]],
+    summarize: Summarize,
     variables: Any,
     batches: Iterable[dict[str, np.ndarray]],
     mesh: Mesh,
+    conditions: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Scores a model, and the baselines `eval_step` knows, over batches.
 
     Args:
         eval_step: from `train.steps.make_eval_step`.
+        summarize: of the task.
         variables: the model's variables.
-        batches: this process's parts of `{"frames", "weight"}`; see
+        batches: this process's parts of `{"frames", "weight", …}`; see
             `data.pipeline.eval_batches`.
         mesh: devices; the batches are divided over them.
+        conditions: names of the conditions that `eval_step` tells apart.
 
     Returns:
-        `{contender: {metric: value}, …, "per_lead_time": {contender: {metric: [T]}}}`.
+        `{contender: {metric: value}, …, "per_lead_time": {contender: {metric: [T]}}}`
+        and, with conditions, "per_condition": `{condition: {"count": clips,
+        contender: {metric: value}, …}}` for those that any clip is of.
 
     Raises:
         ValueError: there is no batch, or none of its clips counts.
     """
     totals: dict[str, MetricSums] = {}
-    values_per_frame = 1
+    by_condition: dict[str, MetricSums] = {}
+    frame_shape = (1, 1, 1)
     for batch in batches:
-        values_per_frame = int(np.prod(batch["frames"].shape[2:]))
+        frame_shape = batch["frames"].shape[2:]
         sums = jax.device_get(eval_step(variables, put_batch(batch, mesh)))
+        for name, contender in sums.pop("by_condition", {}).items():
+            by_condition[name] = add_sums(by_condition.get(name), contender)
         for name, contender in sums.items():
             totals[name] = add_sums(totals.get(name), contender)
     if not totals:
         raise ValueError("there are no batches to evaluate on")
-    summaries = {
-        name: summarize(totals[name], values_per_frame=values_per_frame)
-        # The model first: jit hands dictionaries back in the order of their keys.
-        for name in sorted(totals, key=lambda name: (name != "model", name))
-    }
+    # The model first: jit hands dictionaries back in the order of their keys.
+    names = sorted(totals, key=lambda name: (name != "model", name))
+    summaries = {name: summarize(totals[name], frame_shape) for name in names}
     results: dict[str, Any] = {
         name: summary["total"] for name, summary in summaries.items()
     }
     results["per_lead_time"] = {
         name: summary["per_lead_time"] for name, summary in summaries.items()
     }
+    if conditions:
+        results["per_condition"] = {}
+    for index, condition in enumerate(conditions):
+        count = int(np.asarray(by_condition["model"]["count"])[index])
+        if not count:
+            continue
+        results["per_condition"][condition] = {"count": count}
+        for name in names:
+            total = _of_condition(by_condition[name], index)
+            figures = summarize(total, frame_shape)["total"]
+            results["per_condition"][condition][name] = figures
     return results
+
+
+def _of_condition(sums: MetricSums, index: int) -> MetricSums:
+    return {
+        "sums": {
+            name: np.asarray(values)[index] for name, values in sums["sums"].items()
+        },
+        "count": np.asarray(sums["count"])[index],
+    }

@@ -152,6 +152,13 @@ def fit(
             return run(state, start, train_step, batches, interrupts, mesh)
 
 
+def _headline(metrics: Mapping[str, float]) -> str:
+    """What people look at beside the loss."""
+    if "accuracy" in metrics:
+        return f", accuracy {metrics['accuracy']:.3f}"
+    return f", MSE {metrics['mse']:.4g} per frame" if "mse" in metrics else ""
+
+
 class _Run:
     """One stretch of training between a start and the next stop."""
 
@@ -252,8 +259,8 @@ class _Run:
         self._draw(step, state.eval_variables, self._writers)
         best = "  (best so far)" if self._early_stopping.best_step == step else ""
         _log.info(
-            "step %d of %d: validation loss %.4g, MSE %.4g per frame%s",
-            step, self._settings.num_steps, metrics["loss"], metrics["mse"], best,
+            "step %d of %d: validation loss %.4g%s%s",
+            step, self._settings.num_steps, metrics["loss"], _headline(metrics), best,
         )  # fmt: skip
 
     def _save(self, step: int, state: TrainState, metrics: dict | None = None) -> None:

@@ -9,13 +9,10 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from convlstm_jax.metrics.accumulate import batch_sums, frame_metrics
-from convlstm_jax.metrics.baselines import BASELINES
-from convlstm_jax.tasks.task import Reconstructs, Task, split_batch
+from convlstm_jax.metrics.accumulate import batch_sums, sums_by_condition
+from convlstm_jax.tasks.task import Batch, Task
 from convlstm_jax.train.sharding import batch_sharded, replicated
 from convlstm_jax.train.state import TrainState
-
-Batch = dict[str, Array]
 
 
 def make_train_step(
@@ -80,51 +77,37 @@ def make_train_step(
 
 
 def make_eval_step(
-    task: Task, mesh: Mesh, *, with_baselines: bool
+    task: Task, mesh: Mesh, *, with_baselines: bool, num_conditions: int = 0
 ) -> Callable[[Any, Batch], dict[str, Any]]:
-    """The evaluation step, jitted over a mesh: sums over one batch, per lead time.
+    """The evaluation step, jitted over a mesh: sums over one batch.
 
     Args:
-      task: gives predictions and the loss.
+      task: gives the figures of every clip.
       mesh: devices; the batch is divided over them.
-      with_baselines: the form of a final evaluation, which scores the baselines of
-        `metrics.baselines` too; without them it is that of a validation, and the
-        model's metrics include the training loss, the same for every lead time.
+      with_baselines: see `Task.measure`.
+      num_conditions: where clips have conditions, how many there are; the figures are
+        then summed for each apart as well.
 
     Returns:
-      A function (variables, {"frames", "weight"}) → {contender: sums}, with "model"
-      among the contenders; of a task that `Reconstructs`, "reconstruction" is one too,
-      and its loss is part of the training loss.
+      A function (variables, {"frames", "weight", …}) → {contender: sums}, with "model"
+      among the contenders; with conditions, "by_condition" holds the same again, one
+      axis deeper.
     """
 
     def eval_step(variables, batch: Batch):
-        inputs, target = split_batch(task, batch)
-        steps = task.num_output_frames
-        outputs = {}
-        if isinstance(task, Reconstructs):
-            forecast, reconstruction, original = task.forecast_and_reconstruct(
-                variables, inputs, steps
-            )
-            outputs["reconstruction"] = reconstruction, original
-        else:
-            forecast = task.forecast(variables, inputs, steps)
-        outputs["model"] = forecast, target
-        contenders = {
-            name: frame_metrics(output.frames, truth, logits=output.logits)
-            for name, (output, truth) in outputs.items()
+        contenders = task.measure(variables, batch, with_baselines=with_baselines)
+        weight = batch["weight"]
+        sums: dict[str, Any] = {
+            name: batch_sums(figures, weight) for name, figures in contenders.items()
         }
-        if not with_baselines:
-            metrics = contenders["model"]
-            losses = [task.score(*output) for output in outputs.values()]
-            loss = sum(losses[1:], start=losses[0])
-            metrics["loss"] = jnp.broadcast_to(loss[:, None], (loss.shape[0], steps))
-        else:
-            for name, baseline in BASELINES.items():
-                contenders[name] = frame_metrics(baseline(inputs, steps), target)
-        return {
-            name: batch_sums(values, batch["weight"])
-            for name, values in contenders.items()
-        }
+        if num_conditions:
+            sums["by_condition"] = {
+                name: sums_by_condition(
+                    figures, weight, batch["condition"], num_conditions
+                )
+                for name, figures in contenders.items()
+            }
+        return sums
 
     return jax.jit(
         eval_step,

@@ -15,24 +15,29 @@ from convlstm_jax.viz.pixels import check_scale, enlarge, to_pixels
 OUTPUT_SUFFIXES = (".npy", ".gif", ".mp4", ".png")
 
 
-def validate_output_path(path: str | Path) -> Path:
-    """Checks that a clip can be written here, before any work begins.
+def validate_output_path(
+    path: str | Path, suffixes: tuple[str, ...] = OUTPUT_SUFFIXES, what: str = "a clip"
+) -> Path:
+    """Checks that a file can be written here, before any work begins.
 
     Args:
       path: The file to write later. Nothing is written or made now.
+      suffixes: What its name may end in; by default the formats of `write_clip`.
+      what: What the file is to hold, for the message.
 
     Returns:
       The path as a `Path`.
 
     Raises:
-      UserError: The suffix stands for no format that `write_clip` knows, or the path is
-        a folder or leads through a file.
+      UserError: The suffix is none of these, or the path is a folder or leads through
+        a file.
     """
     path = Path(path)
-    if path.suffix.lower() not in OUTPUT_SUFFIXES:
+    if path.suffix.lower() not in suffixes:
+        allowed = f"one of {', '.join(suffixes)}" if suffixes[1:] else suffixes[0]
         raise UserError(
-            f"'{path}' has the suffix '{path.suffix}', but a clip is written to one of "
-            f"{', '.join(OUTPUT_SUFFIXES)}."
+            f"'{path}' has the suffix '{path.suffix}', but {what} is written to "
+            f"{allowed}."
         )
     if path.is_dir():
         raise UserError(f"'{path}' is a folder, but must be the name of a file.")

@@ -51,6 +51,8 @@ METRIC_NAMES = {
     "correlation": MetricName("Correlation", "", True),
     "rainfall_mse": MetricName("Rainfall-MSE", "(mm/h)²"),
     "accuracy": MetricName("Accuracy", "", True),
+    "balanced_accuracy": MetricName("Balanced accuracy", "", True),
+    "cross_entropy_nats_per_clip": MetricName("Cross-entropy", "nats per clip"),
     "vmaf": MetricName("VMAF", "0 to 100", True),
     "learning_rate": MetricName("Learning rate", "", None),
 }
@@ -72,6 +74,7 @@ SERIES_NAMES = {
     "copy_last": "copy last frame",
     "zeros": "all zeros",
     "optical_flow": "optical flow",
+    "majority": "most frequent class",
 }
 
 

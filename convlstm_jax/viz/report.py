@@ -15,12 +15,16 @@ from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.metric_names import (
     OUTPUTS,
     format_value,
-    in_order,
     metric_name,
     series_name,
-    without_repeats,
 )
 from convlstm_jax.viz.report_style import STYLE
+from convlstm_jax.viz.report_tables import (
+    class_table,
+    condition_tables,
+    lead_time_tables,
+    metric_table,
+)
 
 _MEDIA_TYPES = {
     ".png": "image/png",
@@ -42,6 +46,7 @@ _HEADLINES = (
     "accuracy",
 )
 _PER_LEAD_TIME = "per_lead_time"
+_PER_CONDITION = "per_condition"
 
 
 def write_report(
@@ -65,9 +70,9 @@ def write_report(
       data_description: Which data the figures are of, in words: source, digits, number
         of sequences, and any source that was used in another's place.
       results: What the evaluation found: series ("model", "copy_last", ...) → metric →
-        value; under "per_lead_time" series → metric → values [T_out]; entries that
-        share no metric with the model (number of sequences, conventions) are listed as
-        facts.
+        value; under "per_lead_time" series → metric → values [T_out]; under
+        "per_condition" condition → series → metric → value; entries that share no
+        metric with the model (number of sequences, conventions) are listed as facts.
       pictures: (caption, PNG, GIF or JPEG file) in the order in which they are shown.
 
     Raises:
@@ -81,8 +86,10 @@ def write_report(
         f'<p class="written">written {escape(now)}</p>',
         f'<p class="data"><b>Data.</b> {escape(data_description)}</p>',
         _tiles(series),
-        _metric_table(series),
-        _lead_time_tables(results.get(_PER_LEAD_TIME) or {}),
+        metric_table(series),
+        lead_time_tables(results.get(_PER_LEAD_TIME) or {}),
+        condition_tables(results.get(_PER_CONDITION) or {}),
+        class_table(results.get("model", {}).get("per_class") or {}),
         _figures(pictures),
         _plain_table("Facts", facts),
         _plain_table("Configuration", flatten(config)),
@@ -120,7 +127,7 @@ def _sort_results(
     facts: dict[str, Any] = {}
     model = results.get("model", {})
     for name, value in results.items():
-        if name == _PER_LEAD_TIME:
+        if name in (_PER_LEAD_TIME, _PER_CONDITION):
             continue
         # A baseline shares metrics with the model; a mapping that does not is a fact.
         if isinstance(value, Mapping) and (not model or model.keys() & value.keys()):
@@ -186,64 +193,6 @@ def _versus(metric: str, series: Mapping[str, Mapping[str, float | None]]) -> st
         f'<div class="versus"><span class="{style}">{word}</span> '
         f"{escape(series_name(best))} ({escape(format_value(rivals[best]))})</div>"
     )
-
-
-def _metric_table(series: Mapping[str, Mapping[str, float | None]]) -> str:
-    metrics = in_order({key for values in series.values() for key in values})
-    if not metrics:
-        return ""
-    heads = []
-    for metric in metrics:
-        name = metric_name(metric)
-        unit = f"<small>{escape(name.unit)}</small>" if name.unit else ""
-        heads.append(f'<th scope="col">{escape(name.label)} {name.arrow}{unit}</th>')
-    rows = [
-        _row(key, [values.get(metric) for metric in metrics])
-        for key, values in series.items()
-    ]
-    return (
-        '<h2>Metrics</h2><div class="card"><table><thead><tr><th></th>'
-        f"{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        '<p class="hint">↓ lower is better, ↑ higher is better; averaged over all '
-        "predicted frames and all sequences.</p>"
-    )
-
-
-def _lead_time_tables(per_lead_time: Mapping[str, Mapping[str, Any]]) -> str:
-    """Folded tables, one a metric: series by lead time."""
-    tables = []
-    keys = {key for values in per_lead_time.values() for key in values}
-    for metric in in_order(without_repeats(keys)):
-        curves = {
-            key: list(values[metric])
-            for key, values in per_lead_time.items()
-            if metric in values
-        }
-        length = max(len(curve) for curve in curves.values())
-        heads = "".join(f'<th scope="col">{t}</th>' for t in range(1, length + 1))
-        rows = "".join(_row(key, curve) for key, curve in curves.items())
-        tables.append(
-            f"<h3>{escape(metric_name(metric).axis_label)}</h3>"
-            f'<div class="card"><table><thead><tr><th>lead time (frames)</th>{heads}'
-            f"</tr></thead><tbody>{rows}</tbody></table></div>"
-        )
-    if not tables:
-        return ""
-    return (
-        "<details><summary>Metrics per lead time as tables</summary>"
-        f"{''.join(tables)}</details>"
-    )
-
-
-def _row(series: str, values: Sequence[Any]) -> str:
-    """One row of figures; that of the model stands out."""
-    cells = "".join(
-        f"<td>{escape(format_value(None if value is None else float(value)))}</td>"
-        for value in values
-    )
-    style = ' class="model"' if series == "model" else ""
-    name = escape(series_name(series))
-    return f'<tr{style}><th scope="row">{name}</th>{cells}</tr>'
 
 
 def _figures(pictures: Sequence[tuple[str, str | Path]]) -> str:

@@ -65,6 +65,25 @@ def test_predict_takes_its_paths(tmp_path):
     )
 
 
+def test_import_takes_its_source_and_file(tmp_path):
+    command = flags.parse(
+        [
+            "--mode=import",
+            "--from=openstl",
+            f"--checkpoint={tmp_path}",
+            "--config=f.py:small",
+            "--workdir=w",
+        ]
+    )
+    assert command == flags.Command(
+        mode="import",
+        config="f.py:small",
+        workdir=Path("w"),
+        source="openstl",
+        checkpoint=tmp_path,
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -89,7 +108,7 @@ def test_predict_takes_its_paths(tmp_path):
         (
             "--config=f.py --mode=trian",
             "--mode=trian is unknown: it must be one of train, evaluate, predict, "
-            "describe (did you mean train?)",
+            "describe, import (did you mean train?)",
         ),
         ("--config=f.py train", "'train' is not a flag: values follow their flag"),
         ("--config=f.py --", "unknown flag --, see --help"),
@@ -119,6 +138,24 @@ def test_predict_takes_its_paths(tmp_path):
         (
             "--config=f.py --mode=evaluate --workdir=w --output=o",
             "--output makes no sense with --mode=evaluate",
+        ),
+        (
+            "--mode=import",
+            "--mode=import needs --from, --checkpoint, --config and --workdir",
+        ),
+        (
+            "--mode=import --from=kears --checkpoint=/ --config=f.py --workdir=w",
+            "--from=kears is unknown: it must be one of keras, openstl, pytorch (did "
+            "you mean keras?)",
+        ),
+        (
+            "--mode=import --from=keras --checkpoint=/no/file --config=f.py "
+            "--workdir=w",
+            "--checkpoint=/no/file does not exist: it must be the file with the weig",
+        ),
+        (
+            "--config=f.py --from=keras",
+            "--from makes no sense with --mode=train: it belongs to --mode=import",
         ),
         *(
             (
@@ -175,7 +212,8 @@ def test_help_is_asked_for(flag):
 
 
 def test_the_help_names_every_flag_and_mode():
-    for name in ("config", "mode", "workdir", "input", "output", "num_frames", "help"):
+    for name in ("config", "mode", "workdir", "input", "output", "num_frames", "from",
+                 "checkpoint", "help"):  # fmt: skip
         assert f"  --{name}" in flags.HELP
     for mode in flags.MODES:
         assert mode in flags.HELP

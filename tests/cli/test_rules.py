@@ -1,6 +1,14 @@
 import pytest
 
-from convlstm_jax.cli.rules import Boolean, Choice, Integer, Integers, Number, Text
+from convlstm_jax.cli.rules import (
+    Boolean,
+    Choice,
+    Integer,
+    Integers,
+    Number,
+    Text,
+    Texts,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +33,9 @@ from convlstm_jax.cli.rules import Boolean, Choice, Integer, Integers, Number, T
         (Integers(1), "64", (64,)),
         (Integers(1), "()", ()),
         (Integers(1), "", ()),
+        (Texts(), "a", ("a",)),
+        (Texts(), "a b, c,", ("a b", "c")),
+        (Texts(), "", ()),
     ],
 )
 def test_values_are_read_from_text(rule, text, value):
@@ -71,6 +82,8 @@ def test_other_text_is_refused(rule, text):
         (Text(), ["", "a"], [None, 1]),
         (Integers(2), [(2,), (3, 5)], [(), (1,), [2], 2, (2, 2.0), "2", None]),
         (Integers(1, maximum=5, odd=True), [(1, 5)], [(2,), (7,), (1, 0)]),
+        (Texts(), [("a",), ("a", "b c")], [(), ("",), "a", ["a"], (1,), None]),
+        (Texts(may_be_empty=True), [(), ("a",)], [("a", ""), "", None]),
     ],
 )
 def test_what_a_rule_accepts(rule, right, wrong):
@@ -93,6 +106,11 @@ def test_what_a_rule_accepts(rule, right, wrong):
         (Choice(("a",)), "'a'"),
         (Text(), "a text"),
         (Boolean(), "true or false"),
+        (Texts(), "a tuple of one or more texts, such as theft,robbery"),
+        (
+            Texts(may_be_empty=True, example="a,b"),
+            "a tuple of any number of texts, such as a,b",
+        ),
         (
             Integers(1),
             "a tuple of one or more integers of at least 1, such as (128,64,64)",

@@ -1,7 +1,15 @@
 import pytest
 
 from configs import base
-from convlstm_jax.cli.rules import Boolean, Choice, Integer, Integers, Number, Text
+from convlstm_jax.cli.rules import (
+    Boolean,
+    Choice,
+    Integer,
+    Integers,
+    Number,
+    Text,
+    Texts,
+)
 from convlstm_jax.cli.validate import RULES, find_problems, leaves, validate
 from convlstm_jax.errors import UserError
 
@@ -28,6 +36,8 @@ def refused_value(rule):
             return "neither"
         case Integers():
             return ()
+        case Texts():
+            return "theft"
         case Text():
             return 3
     raise AssertionError(rule)
@@ -65,8 +75,8 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
         (
             {"model__name": "fc_lst"},
             "config.model.name is 'fc_lst': it must be one of 'encoder_forecaster', "
-            "'fc_lstm', 'fc_lstm_autoencoder', 'recurrent_predictor', 'next_frame' "
-            "(did you mean fc_lstm?)",
+            "'fc_lstm', 'fc_lstm_autoencoder', 'recurrent_predictor', 'next_frame', "
+            "'clip_classifier' (did you mean fc_lstm?)",
         ),
         (
             {"model__features": (64, 0)},
@@ -155,8 +165,8 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
         ),
         (
             {"task__name": "composite"},
-            "config.task.name is 'composite': it must not be 'reconstruct', 'predict' "
-            "or 'composite' with config.model.name='encoder_forecaster'",
+            "config.task.name is 'composite': it must be 'forecast' with "
+            "config.model.name='encoder_forecaster'",
         ),
         (
             {"model__name": "fc_lstm_autoencoder"},
@@ -215,6 +225,98 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
             "config.task.num_output_frames",
         ),
         (
+            {
+                "model__name": "next_frame",
+                "task__num_training_frames": 10,
+                "task__score_inputs": False,
+            },
+            "config.task.num_training_frames is 10: it must be 0 (all) or more than "
+            "config.task.num_input_frames, which is 10, with "
+            "config.task.score_inputs=False",
+        ),
+        (
+            {"model__name": "clip_classifier"},
+            "config.task.name is 'forecast': it must be 'classify' with "
+            "config.model.name='clip_classifier'",
+        ),
+        (
+            {"model__name": "clip_classifier", "task__name": "classify"},
+            "config.data.name is 'moving_mnist': it must be 'theft_videos' with "
+            "config.task.name='classify', unless config.data.path is set",
+        ),
+        (
+            {"data__name": "theft_videos"},
+            "config.data.name is 'theft_videos': it must not be 'theft_videos' with "
+            "config.task.name='forecast', unless config.data.path is set",
+        ),
+        (
+            {
+                "model__name": "clip_classifier",
+                "task__name": "classify",
+                "data__name": "theft_videos",
+                "data__event_labels": ("fire",),
+            },
+            "config.data.event_labels is ('fire',): it must be ('theft',) with "
+            "config.data.name='theft_videos', unless config.data.path is set",
+        ),
+        (
+            {"data__flip": True},
+            "config.data.flip is True: it must be False with "
+            "config.model.name='encoder_forecaster', as 'clip_classifier' alone knows "
+            "it",
+        ),
+        (
+            {"data__path": "/no/such/folder"},
+            "config.data.path is '/no/such/folder': it must be an existing folder of "
+            "videos or of folders of pictures, or ''",
+        ),
+        (
+            {"data__channels": 3},
+            "config.data.channels is 3: it must be 1 with "
+            "config.data.name='moving_mnist', whose frames are grey",
+        ),
+        (
+            {"data__channels": 2},
+            "config.data.channels is 2: it must be an odd integer from 1 to 3",
+        ),
+        (
+            {"data__condition": "folder"},
+            "config.data.condition is 'folder': it must be '' without "
+            "config.data.path and with config.task.name='classify'",
+        ),
+        (
+            {"data__condition": "(", "data__path": "."},
+            "config.data.condition is '(', which is no regular expression (missing ), "
+            "unterminated subpattern at position 0): it must be one with one group, "
+            "or 'folder', or ''",
+        ),
+        (
+            {"data__condition": "a.*", "data__path": "."},
+            "config.data.condition is 'a.*', which has 0 groups: it must be a regular "
+            "expression with one group, or 'folder', or ''",
+        ),
+        (
+            {"data__test_conditions": ("slow",)},
+            "config.data.test_conditions is ('slow',): it must be () where clips have "
+            "no conditions, which are told by config.data.condition with "
+            "config.data.path, or come with config.data.name='bubbles'",
+        ),
+        (
+            {"data__test_conditions": ("slow", "")},
+            "config.data.test_conditions is ('slow', ''): it must be a tuple of any "
+            "number of texts, such as slow,fast",
+        ),
+        (
+            {"data__validation_fraction": 0.5, "data__test_fraction": 0.5},
+            "config.data.validation_fraction and config.data.test_fraction are 0.5 "
+            "and 0.5: together they must be below 1",
+        ),
+        (
+            {"data__path": ".", "data__test_file": "a.npy"},
+            "config.data.test_file is 'a.npy': it must be '' with "
+            "config.data.path='.', as it holds moving digits",
+        ),
+        (
             {"data__name": "moving_squares", "data__test_file": "a.npy"},
             "config.data.test_file is 'a.npy': it must be '' with "
             "config.data.name='moving_squares', as it holds moving digits",
@@ -251,6 +353,10 @@ def test_what_looks_odd_but_is_right(tmp_path, monkeypatch):
     validate(config_with(optimizer__learning_rate=1))
     validate(config_with(model__name="next_frame", data__height=30, data__width=29))
     validate(config_with(model__num_normalized_layers=9, model__kernel_sizes=(1,)))
+    validate(config_with(data__path=".", data__channels=3, data__digits="idx"))
+    validate(config_with(data__path=".", data__condition=r"(\d+)mm"))
+    bubbles = {"data__name": "bubbles", "data__test_conditions": ("1 L/min",)}
+    validate(config_with(**bubbles))
     squares = {"data__name": "moving_squares", "model__patch_size": 1}
     validate(config_with(data__height=8, data__digits="idx", **squares))
     validate(config_with(data__digits="idx", data__digits_dir=str(tmp_path)))

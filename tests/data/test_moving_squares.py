@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
+from convlstm_jax.data.data_sets import make_sources
 from convlstm_jax.data.moving_mnist import uniform_draws
 from convlstm_jax.data.moving_squares import MovingSquares
-from convlstm_jax.data.sources import make_sources
 from convlstm_jax.errors import UserError
 
 

@@ -19,30 +19,32 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def make(causal, kernel_size=3):
+def make(causal, kernel_size=3, num_frames=3):
     """A layer with random distinct weights."""
-    kernel = normal(*[kernel_size] * 3, 3, FEATURES, seed=1)
-    layer = VideoConvolution(FEATURES, kernel_size, causal)
+    kernel = normal(num_frames, *[kernel_size] * 2, 3, FEATURES, seed=1)
+    layer = VideoConvolution(FEATURES, kernel_size, num_frames, causal)
     return layer, {"params": {"kernel": kernel, "bias": normal(FEATURES, seed=2)}}
 
 
 def by_definition(inputs, kernel, bias, causal):
-    size = len(kernel)
-    before = size - 1 if causal else size // 2
+    spans, size = kernel.shape[:2]
+    before = spans - 1 if causal else spans // 2
     batch, steps, height, width, _ = inputs.shape
-    padding = [(before, size - 1 - before), *[(size // 2, size // 2)] * 2]
+    padding = [(before, spans - 1 - before), *[(size // 2, size // 2)] * 2]
     padded = np.pad(inputs, [(0, 0), *padding, (0, 0)])
     result = np.zeros((batch, steps, height, width, len(bias)))
     for t, y, x in np.ndindex(steps, height, width):
-        block = padded[:, t : t + size, y : y + size, x : x + size]
+        block = padded[:, t : t + spans, y : y + size, x : x + size]
         result[:, t, y, x] = np.einsum("btyxc,tyxcf->bf", block, kernel) + bias
     return result
 
 
 @CAUSAL
-@pytest.mark.parametrize("kernel_size", [1, 3, 5])
-def test_it_is_the_convolution_of_the_definition(causal, kernel_size):
-    layer, variables = make(causal, kernel_size)
+@pytest.mark.parametrize(
+    ("kernel_size", "num_frames"), [(1, 1), (3, 3), (5, 5), (3, 1), (1, 3), (3, 5)]
+)
+def test_it_is_the_convolution_of_the_definition(causal, kernel_size, num_frames):
+    layer, variables = make(causal, kernel_size, num_frames)
     inputs = normal(2, 4, 5, 6, 3)
     expected = by_definition(inputs, **variables["params"], causal=causal)
     found = fast_jit(layer.apply)(variables, inputs)

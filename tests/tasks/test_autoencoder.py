@@ -8,7 +8,6 @@ import pytest
 from convlstm_jax.metrics.cross_entropy import cross_entropy_from_logits
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
 from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
-from convlstm_jax.tasks.task import Reconstructs
 from convlstm_jax.train.sharding import data_mesh
 from convlstm_jax.train.steps import make_eval_step
 
@@ -109,23 +108,18 @@ def test_the_composite_loss_is_the_sum_of_the_two(conditional):
 def test_unconditional_training_scores_what_evaluation_does(name):
     task = make_task(name, loss="mse_sum")
     variables, frames = parameters(task), stored_frames()
-    assert isinstance(task, Reconstructs) == (name == "composite")
 
     @fast_jit
     def run(variables):
         inputs, target = task.split(frames)
         found, _ = task.loss_fn(variables, {"frames": frames}, jax.random.key(0), 0)
         forecast = task.forecast(variables, inputs, OUTPUTS)
-        expected = task.score(forecast, target)
-        if isinstance(task, Reconstructs):
-            again, reconstruction, original = task.forecast_and_reconstruct(
-                variables, inputs, OUTPUTS
-            )
-            expected = expected + task.score(reconstruction, original)
-            return found, expected, forecast, again
-        return found, expected, forecast, forecast
+        outputs = task.outputs(variables, inputs, target)
+        expected = sum(task.score(*output) for output in outputs.values())
+        return found, expected, forecast, outputs["model"][0], len(outputs)
 
-    found, expected, forecast, again = run(variables)
+    found, expected, forecast, again, count = run(variables)
+    assert count == (2 if name == "composite" else 1)
     np.testing.assert_array_equal(again.frames, forecast.frames)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_allclose(
@@ -165,9 +159,9 @@ def test_evaluation_scores_the_reconstruction_too():
     batch = {"frames": frames, "weight": jnp.ones(2)}
     figures = make_eval_step(task, mesh, with_baselines=True)(variables, batch)
     assert figures.keys() == {"model", "reconstruction", "copy_last", "zeros"}
-    inputs, _ = task.split(frames)
-    _, reconstruction, _ = fast_jit(
-        lambda variables: task.forecast_and_reconstruct(variables, inputs, 1)
+    inputs, target = task.split(frames)
+    reconstruction, _ = fast_jit(
+        lambda variables: task.outputs(variables, inputs, target)["reconstruction"]
     )(variables)
     error = np.square(reconstruction.frames - inputs[:, ::-1]).sum((0, 2, 3, 4))
     found = figures["reconstruction"]["sums"]["mse"]

@@ -3,8 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.tasks.losses import LOSSES
-from convlstm_jax.tasks.task import Forecast
+from convlstm_jax.tasks.losses import LOSSES, Forecast
 
 SHAPE = (3, 2, 4, 5, 2)  # B, T, H, W, C
 PIXELS = 4 * 5 * 2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.models.next_frame import NextFramePredictor
+from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.next_frame import NextFrameTask, roll_out
 from convlstm_jax.train.checkpoint import Checkpoints
 from convlstm_jax.train.loop import FitSettings, fit
@@ -22,7 +23,7 @@ fast_jit = functools.partial(
 
 
 def make_task(causal_head=True, **fields):
-    model = NextFramePredictor((3, 2), (3, 3), 2, causal_head)
+    model = NextFramePredictor((3, 2), (3, 3), 2, causal_head=causal_head)
     return NextFrameTask(model, 3, 4, **fields)
 
 
@@ -222,7 +223,7 @@ def test_evaluation_is_against_the_clean_frames():
     task, batch = make_task(), noisy_batch()
     step = make_eval_step(task, data_mesh(jax.devices()[:1]), with_baselines=True)
     sums = step(variables(), {**batch, "weight": np.ones(2, np.float32)})
-    inputs, target = batch["frames"][:, :3], batch["targets"][:, 3:] / 255
+    inputs, target = batch["frames"][:, :3], batch["targets"][:, 3:] / np.float32(255)
     prediction = task.forecast(variables(), inputs, 4).frames
     pixels = (0, 2, 3, 4)
     for name, frames in (
@@ -230,3 +231,24 @@ def test_evaluation_is_against_the_clean_frames():
     ):  # fmt: skip
         expected = np.square(frames - target).sum(pixels)
         np.testing.assert_allclose(sums[name]["sums"]["mse"], expected, rtol=1e-4)
+
+
+def test_given_frames_need_not_be_scored():
+    """Then the loss is that of the predictions that follow the given frames."""
+    task = make_task()
+    batch, key = noisy_batch(), jax.random.key(0)
+
+    @fast_jit
+    def run(variables):
+        logits, _ = task.model.apply(
+            variables, batch["frames"][:, :-1], train=True, mutable=["batch_stats"]
+        )
+        later = logits[:, 2:]  # Of frames 3 to 6; three are given.
+        truth = batch["targets"][:, 3:] / np.float32(255)
+        expected = task.score(Forecast(jax.nn.sigmoid(later), later), truth)
+        found, _ = make_task(score_inputs=False).loss_fn(variables, batch, key, 0)
+        return found, expected, task.loss_fn(variables, batch, key, 0)[0]
+
+    found, expected, of_all = run(variables())
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.abs(found - of_all).min() > 1e-3

@@ -5,11 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.metrics.accumulate import batch_sums
+from convlstm_jax.metrics.accumulate import batch_sums, summarize, sums_by_condition
 from convlstm_jax.train.evaluation import evaluate
 from convlstm_jax.train.sharding import batch_sharded, data_mesh, replicated
 
 CLIPS, STEPS, FRAME_SHAPE = 10, 3, (2, 4, 2)
+CONDITIONS = ("slow", "never", "fast")
+# Which condition each clip is of.
+CONDITION = np.array([0, 2, 2, 0, 2, 2, 2, 0, 2, 2], np.int32)
+
+
+def summarize_frames(total, frame_shape):
+    return summarize(total, values_per_frame=int(np.prod(frame_shape)))
 
 
 @functools.cache
@@ -24,10 +31,14 @@ def make_eval_step(mesh):
                 "cross_entropy_nats": jnp.abs(error).sum((2, 3, 4)),
             }
 
-        return {
-            name: batch_sums(metrics(offset), batch["weight"])
-            for name, offset in (("model", params), ("zeros", jnp.zeros(())))
+        figures = {"model": metrics(params), "zeros": metrics(jnp.zeros(()))}
+        weight, condition = batch["weight"], batch["condition"]
+        sums = {name: batch_sums(values, weight) for name, values in figures.items()}
+        sums["by_condition"] = {
+            name: sums_by_condition(values, weight, condition, len(CONDITIONS))
+            for name, values in figures.items()
         }
+        return sums
 
     return jax.jit(eval_step, in_shardings=(replicated(mesh), batch_sharded(mesh)))
 
@@ -42,18 +53,28 @@ def batches(size):
     padding = -CLIPS % size
     frames = np.concatenate([frames, np.full_like(frames[:padding], np.nan)])
     weight = np.repeat(np.float32([1, 0]), [CLIPS, padding])
+    condition = np.concatenate([CONDITION, np.zeros(padding, np.int32)])
     for start in range(0, CLIPS, size):
         part = slice(start, start + size)
-        yield {"frames": frames[part], "weight": weight[part]}
+        yield {
+            "frames": frames[part],
+            "weight": weight[part],
+            "condition": condition[part],
+        }
 
 
 @pytest.mark.parametrize(("devices", "batch_size"), [(1, 10), (2, 4), (8, 8), (2, 2)])
 def test_figures_do_not_depend_on_batches_or_devices(devices, batch_size):
     mesh = data_mesh(jax.devices()[:devices])
     results = evaluate(
-        make_eval_step(mesh), jnp.float32(0.25), batches(batch_size), mesh
+        make_eval_step(mesh),
+        summarize_frames,
+        jnp.float32(0.25),
+        batches(batch_size),
+        mesh,
+        CONDITIONS,
     )
-    assert set(results) == {"model", "zeros", "per_lead_time"}
+    assert set(results) == {"model", "zeros", "per_lead_time", "per_condition"}
     assert set(results["per_lead_time"]) == {"model", "zeros"}
     for name, offset in (("model", 0.25), ("zeros", 0.0)):
         error = clips().astype(np.float64) - offset
@@ -71,11 +92,18 @@ def test_figures_do_not_depend_on_batches_or_devices(devices, batch_size):
         assert total["cross_entropy_nats_per_sequence"] == pytest.approx(
             nats.sum(), rel=1e-5
         )
+        assert set(results["per_condition"]) == {"slow", "fast"}
+        for index, condition in ((0, "slow"), (2, "fast")):
+            of_condition = results["per_condition"][condition]
+            chosen = index == CONDITION
+            assert of_condition["count"] == chosen.sum()
+            expected = np.square(error[chosen]).sum((2, 3, 4)).mean()
+            assert of_condition[name]["mse"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_batch_is_an_error():
     with pytest.raises(ValueError, match="there are no batches to evaluate on"):
-        evaluate(lambda params, batch: {}, None, [], data_mesh())
+        evaluate(lambda params, batch: {}, summarize_frames, None, [], data_mesh())
 
 
 def test_no_clip_that_counts_is_an_error():
@@ -83,4 +111,6 @@ def test_no_clip_that_counts_is_an_error():
     (batch,) = batches(CLIPS)
     batch["weight"] = np.zeros(CLIPS, np.float32)
     with pytest.raises(ValueError, match="number of samples evaluated is 0"):
-        evaluate(make_eval_step(mesh), jnp.float32(0.25), [batch], mesh)
+        evaluate(
+            make_eval_step(mesh), summarize_frames, jnp.float32(0.25), [batch], mesh
+        )

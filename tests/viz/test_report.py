@@ -23,6 +23,10 @@ RESULTS = {
         "model": {"mse": [17.125, 18.25]},
         "copy_last": {"mse": [111.5, math.inf]},
     },
+    "per_condition": {
+        "slow & low": {"count": 3, "model": {"mse": 51.5}, "zeros": {"mse": 90.25}},
+        "fast": {"count": 7, "model": {"mse": 77.75}, "zeros": {"mse": None}},
+    },
 }
 
 
@@ -90,8 +94,19 @@ def test_all_figures_are_there(tmp_path):
         "num_sequences",
         "conventions.mse",
         "summed over the pixels of a frame",
+        "slow & low",
+        "51.50",
+        "77.75",
     ):
         assert expected in page.text, expected
+
+
+def test_classes_have_a_table(tmp_path):
+    figures = {"precision": None, "recall": 0.25, "support": 1200}
+    results = {"model": {"accuracy": 0.5, "per_class": {"a < b": figures}}}
+    text, page = report(tmp_path, results=results)
+    assert "a &lt; b</th><td>–</td><td>0.2500</td><td>1,200</td>" in text
+    assert "per_class" not in page.text
 
 
 def test_the_model_is_compared_with_the_best_baseline(tmp_path):
@@ -155,6 +170,7 @@ def test_everything_is_escaped(tmp_path):
             bad: {bad: 2.0},
             "fact": bad,
             "per_lead_time": {bad: {bad: [1.0]}},
+            "per_condition": {bad: {"count": 1, bad: {bad: 1.0}}},
         },
         pictures=[(bad, png)],
     )

@@ -1,0 +1,116 @@
+"""The pictures of a task that gives out frames: what was given, true and predicted."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from convlstm_jax.data.sources import ClipSource
+from convlstm_jax.tasks.task import Variables, VideoTask, split_batch
+from convlstm_jax.train.sharding import replicated
+from convlstm_jax.train.writers import Writers
+from convlstm_jax.viz.comparison_gif import comparison_gif, comparison_grid_gif
+from convlstm_jax.viz.curves import metric_curves
+from convlstm_jax.viz.film_strip import film_strip
+from convlstm_jax.viz.gif import gif_bytes
+
+# Frames in a row of a film strip: all of them, in the roll-outs of every experiment.
+_MOST_COLUMNS = 24
+
+# Inputs, truth and prediction of some clips, each [N, T, H, W, C].
+_Clips = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def example_outputs(
+    task: VideoTask, variables: Variables, source: ClipSource, count: int, mesh: Mesh
+) -> dict[str, _Clips]:
+    """Inputs, truth and prediction of the first clips, for each output of the model.
+
+    All processes take part in the computation.
+    """
+    if not count:
+        return {}
+    clips = [source[index] for index in range(count)]
+    batch = {
+        key: jnp.asarray(np.stack([clip[key] for clip in clips]))
+        for key in clips[0].keys() & {"frames", "targets"}
+    }
+
+    def run(variables, batch):
+        inputs, target = split_batch(task, batch)
+        outputs = task.outputs(variables, inputs, target)
+        return inputs, {
+            name: (truth, output.frames) for name, (output, truth) in outputs.items()
+        }
+
+    compiled = jax.jit(run, out_shardings=replicated(mesh))
+    inputs, outputs = jax.device_get(compiled(variables, batch))
+    return {name: (inputs, *pair) for name, pair in outputs.items()}
+
+
+def draw_validation(
+    task: VideoTask,
+    outputs: Mapping[str, _Clips],
+    step: int,
+    writers: Writers,
+    folder: Path,
+) -> None:
+    """One film strip on disk, and one GIF a clip in TensorBoard: truth | prediction."""
+    inputs, truth, prediction = outputs["model"]
+    film_strip(
+        folder / f"validation_{step:07d}.png",
+        inputs[0], truth[0], prediction[0], title=f"step {step}",
+        reconstruction="model" in task.reconstructions,
+    )  # fmt: skip
+    for index in range(len(inputs)):
+        frames = np.concatenate(
+            [
+                np.concatenate([inputs[index], inputs[index]], axis=2),
+                np.concatenate([truth[index], prediction[index]], axis=2),
+            ]
+        )
+        writers.write_gif(step, f"truth_and_prediction/{index}", gif_bytes(frames, 5))
+
+
+def draw_evaluation(
+    task: VideoTask,
+    outputs: Mapping[str, _Clips],
+    results: Mapping[str, Any],
+    folder: Path,
+) -> list[tuple[str, Path]]:
+    """Draws the test clips and the curves; (caption, file) in the report's order."""
+    pictures = []
+
+    def add(caption: str, name: str) -> Path:
+        pictures.append((caption, folder / name))
+        return folder / name
+
+    for output, clips in outputs.items():
+        reconstruction = output in task.reconstructions
+        what = "reconstruction" if reconstruction else "prediction"
+        prefix = "test" if output == "model" else output
+        comparison_grid_gif(
+            add(f"Test sequences: truth and {what}", f"{prefix}.gif"),
+            *clips, reconstruction=reconstruction,
+        )  # fmt: skip
+        for index in range(len(clips[0])):
+            clip = [part[index] for part in clips]
+            name = f"{prefix}_{index:02d}"
+            caption = f"Test sequence {index}"
+            if reconstruction:
+                caption += ": its inputs in reverse order, and their reconstruction"
+            film_strip(
+                add(caption, f"{name}.png"),
+                *clip,
+                reconstruction=reconstruction,
+                max_columns=_MOST_COLUMNS,
+            )
+            comparison_gif(folder / f"{name}.gif", *clip, reconstruction=reconstruction)
+    metric_curves(
+        add("Metrics by lead time", "lead_time.png"), results["per_lead_time"]
+    )
+    return pictures

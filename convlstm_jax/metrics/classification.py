@@ -1,0 +1,142 @@
+"""How well clips are classified: a confusion matrix, and the figures read off it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import Float, Int
+
+from convlstm_jax.metrics.accumulate import MetricSums
+
+
+def classification_metrics(
+    logits: Float[Array, "B N"], label: Int[Array, " B"]
+) -> dict[str, Array]:
+    """What is known of every clip once it is classified, to be summed over clips.
+
+    A clip is taken to be of the class with the greatest logit, the first one of equals.
+    Of a model that gives NaN only the cross-entropy tells.
+
+    Args:
+        logits: `[B, N]`, one for each of N classes.
+        label: True class of each clip `[B]`, 0 to N − 1.
+
+    Returns:
+        "cross_entropy_nats" `[B, 1]`, and "confusion" `[B, N, N]`, which is 1 in the
+        row of the true class and the column of the predicted one and else 0. Summed by
+        `accumulate.batch_sums`, that is the confusion matrix.
+
+    Raises:
+        ValueError: The shapes are not as above.
+    """
+    if logits.ndim != 2 or label.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits have shape {logits.shape} and label has {label.shape}; they must "
+            "be [B, N] and [B]"
+        )
+    logits = logits.astype(jnp.float32)
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    truth = jax.nn.one_hot(label, logits.shape[1])
+    prediction = jax.nn.one_hot(logits.argmax(axis=1), logits.shape[1])
+    return {
+        "cross_entropy_nats": nats[:, None],
+        "confusion": truth[:, :, None] * prediction[:, None, :],
+    }
+
+
+def majority_logits(class_counts: Sequence[int], num_clips: int) -> Float[Array, "B N"]:
+    """What a baseline says that never looks at a clip.
+
+    It gives every clip the same probabilities, each class's share of the training
+    split, and so always names the class that is most frequent there.
+
+    Args:
+        class_counts: Training clips of each class, `[N]`.
+        num_clips: B.
+
+    Returns:
+        Logits `[B, N]`: log shares, −∞ for a class without training clips.
+
+    Raises:
+        ValueError: There is no training clip.
+    """
+    counts = np.asarray(class_counts, np.float64)
+    if not counts.sum() > 0:
+        raise ValueError(
+            f"class_counts is {tuple(class_counts)}; one at least must be above 0"
+        )
+    with np.errstate(divide="ignore"):
+        log_shares = np.log(counts / counts.sum())
+    return jnp.broadcast_to(
+        jnp.asarray(log_shares, jnp.float32), (num_clips, len(counts))
+    )
+
+
+def summarize_classification(
+    total: MetricSums, classes: Sequence[str]
+) -> dict[str, Any]:
+    """The figures of an evaluation, on the host and in float64.
+
+    Nothing is made up where there is nothing to tell: the precision of a class that was
+    never predicted, the recall of one without a clip and the F1 of one with neither
+    are None, which JSON knows as null; so is a cross-entropy that is not finite.
+    Balanced accuracy, the mean recall, is over the classes that have clips.
+
+    Args:
+        total: Sums of `classification_metrics` over all clips, from
+            `accumulate.add_sums`.
+        classes: Name of each class, N of them, in the order of the labels.
+
+    Returns:
+        "accuracy", "balanced_accuracy" and "cross_entropy_nats_per_clip", numbers;
+        "per_class", name → "precision", "recall", "f1" and "support" (clips of that
+        class); "confusion", N lists of N counts, true classes in rows. The figures are
+        described in `conventions.CONVENTIONS`.
+
+    Raises:
+        ValueError: No clip counted, there is another number of classes, or a label was
+            none of them.
+    """
+    count = float(np.asarray(total["count"]))
+    if not count > 0:
+        raise ValueError(
+            f"the number of clips evaluated is {count:g}; it must be above 0"
+        )
+    confusion = np.asarray(total["sums"]["confusion"], np.float64)
+    if confusion.shape != (len(classes), len(classes)):
+        raise ValueError(
+            f"classes is {tuple(classes)}; the confusion matrix has shape "
+            f"{confusion.shape} and must have a row and a column for each of them"
+        )
+    if not np.isclose(confusion.sum(), count):
+        raise ValueError(
+            f"the confusion matrix holds {confusion.sum():g} of {count:g} clips; "
+            f"labels must be from 0 to {len(classes) - 1}"
+        )
+    hits = np.diag(confusion)
+    support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    present = support > 0
+    nats = float(np.asarray(total["sums"]["cross_entropy_nats"]).item())
+    return {
+        "accuracy": float(hits.sum() / count),
+        "balanced_accuracy": float(np.mean(hits[present] / support[present])),
+        "cross_entropy_nats_per_clip": nats / count if np.isfinite(nats) else None,
+        "per_class": {
+            name: {
+                "precision": _ratio(hits[index], predicted[index]),
+                "recall": _ratio(hits[index], support[index]),
+                "f1": _ratio(2 * hits[index], support[index] + predicted[index]),
+                "support": round(support[index]),
+            }
+            for index, name in enumerate(classes)
+        },
+        "confusion": [[round(cell) for cell in row] for row in confusion],
+    }
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return float(part / whole) if whole > 0 else None

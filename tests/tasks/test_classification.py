@@ -1,0 +1,191 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.utils.class_weight import compute_class_weight
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.metrics.accumulate import add_sums, batch_sums
+from convlstm_jax.models.clip_classifier import ClipClassifier
+from convlstm_jax.tasks.classification import ClassificationTask, balanced_weights
+
+FRAME_SHAPE = (8, 12, 3)
+CLASSES = ("normal", "theft", "queue")
+COUNTS = (6, 2, 1)
+
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def make_task(**fields):
+    model = ClipClassifier((3, 4), 3, patch_size=2)
+    return ClassificationTask(model, 3, CLASSES, **fields)
+
+
+@functools.cache
+def variables():
+    generator = np.random.default_rng(1)
+    shapes = jax.eval_shape(
+        lambda key: make_task().init(key, FRAME_SHAPE), jax.random.key(0)
+    )
+    return jax.tree.map(
+        lambda leaf: np.float32(0.5 * generator.normal(size=leaf.shape)), shapes
+    )
+
+
+def batch(num_clips=4):
+    generator = np.random.default_rng(0)
+    shape = (num_clips, 3, *FRAME_SHAPE)
+    return {
+        "frames": generator.integers(0, 256, shape, dtype=np.uint8),
+        "label": np.int32([0, 1, 2, 1, 0, 0][:num_clips]),
+        "weight": np.float32([1, 1, 1, 0, 1, 1][:num_clips]),
+    }
+
+
+def losses(task, batch):
+    key = jax.random.key(0)
+    return fast_jit(lambda v, b: task.loss_fn(v, b, key, 0))(variables(), batch)
+
+
+def test_the_probabilities_are_the_softmax_of_the_models_logits():
+    task, frames = make_task(), batch()["frames"]
+    logits = np.float64(
+        fast_jit(task.model.apply)(variables(), np.float32(frames) / 255)
+    )
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.ptp(expected, axis=0).min() > 1e-4
+    run = fast_jit(task.classify)
+    np.testing.assert_allclose(run(variables(), frames), expected, rtol=1e-5)
+    in_unit_interval = np.float32(frames) / 255
+    np.testing.assert_allclose(run(variables(), in_unit_interval), expected, rtol=1e-5)
+
+
+def test_the_loss_is_the_weighted_cross_entropy_of_every_clip():
+    weights = (0.5, 2.0, 1.25)
+    label = batch()["label"]
+    probabilities = np.asarray(
+        fast_jit(make_task().classify)(variables(), batch()["frames"])
+    )
+    nats = -np.log(probabilities[np.arange(4), label])
+    plain, state = losses(make_task(), batch())
+    assert state == {}
+    np.testing.assert_allclose(plain, nats, rtol=1e-5)
+    weighted, _ = losses(make_task(class_weights=weights), batch())
+    np.testing.assert_allclose(weighted, nats * np.array(weights)[label], rtol=1e-5)
+
+
+def test_every_parameter_learns():
+    task, key = make_task(class_weights=balanced_weights(COUNTS)), jax.random.key(0)
+    gradients = fast_jit(
+        jax.grad(lambda v: task.loss_fn(v, batch(), key, 0)[0].mean())
+    )(variables())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.abs(leaf).max() > 1e-6, path
+
+
+def test_balanced_weights_are_scikit_learns_and_average_to_one():
+    weights = balanced_weights(COUNTS)
+    clips = np.repeat(np.arange(3), COUNTS)
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=clips)
+    np.testing.assert_allclose(weights, expected, rtol=1e-12)
+    assert np.mean(np.array(weights)[clips]) == pytest.approx(1, rel=1e-12)
+    with pytest.raises(UserError, match=r"class_counts is \(3, 0\), but"):
+        balanced_weights((3, 0))
+
+
+def summarized(task, with_baselines):
+    @fast_jit
+    def step(variables, batch):
+        contenders = task.measure(variables, batch, with_baselines=with_baselines)
+        return {
+            name: batch_sums(figures, batch["weight"])
+            for name, figures in contenders.items()
+        }
+
+    sums = jax.device_get(step(variables(), batch(6)))
+    return {
+        name: task.summarize(add_sums(None, total), FRAME_SHAPE)
+        for name, total in sums.items()
+    }
+
+
+def test_validation_tells_the_training_loss():
+    weights = (0.5, 2.0, 1.25)
+    found = summarized(make_task(class_weights=weights, class_counts=COUNTS), False)
+    assert set(found) == {"model"}
+    total = found["model"]["total"]
+    counted = batch(6)["weight"] > 0
+    weighted, _ = losses(make_task(class_weights=weights), batch(6))
+    plain, _ = losses(make_task(), batch(6))
+    assert total["loss"] == pytest.approx(float(weighted[counted].mean()), rel=1e-5)
+    nats = total["cross_entropy_nats_per_clip"]
+    assert nats == pytest.approx(float(plain[counted].mean()), rel=1e-5)
+
+
+def test_an_evaluation_has_the_majority_beside_the_model():
+    assert set(summarized(make_task(), True)) == {"model"}
+    found = summarized(make_task(class_counts=COUNTS), True)
+    assert set(found) == {"model", "majority"}
+    probabilities = fast_jit(make_task().classify)(variables(), batch(6)["frames"])
+    counted = batch(6)["weight"] > 0
+    label, predicted = batch(6)["label"][counted], probabilities.argmax(axis=1)[counted]
+    confusion = np.zeros((3, 3), int)
+    np.add.at(confusion, (label, predicted), 1)
+    model, majority = (found[name]["total"] for name in ("model", "majority"))
+    assert model["confusion"] == confusion.tolist()
+    assert "loss" not in model
+    assert majority["confusion"] == [[3, 0, 0], [1, 0, 0], [1, 0, 0]]
+    assert majority["accuracy"] == pytest.approx(3 / 5)
+    assert majority["cross_entropy_nats_per_clip"] == pytest.approx(
+        -(3 * math.log(6 / 9) + math.log(2 / 9) + math.log(1 / 9)) / 5, rel=1e-6
+    )
+    assert list(model["per_class"]) == list(CLASSES)
+    assert found["model"]["per_lead_time"] == {}
+
+
+def test_a_few_steps_learn_which_way_a_square_moves():
+    """What the last frame, the same for both, does not tell."""
+    frames = np.zeros((8, 3, *FRAME_SHAPE), np.float32)
+    label = np.arange(8, dtype=np.int32) % 2
+    for clip, leftward in enumerate(label):
+        for frame in range(3):
+            place = 4 + 2 * (2 - frame if leftward else frame - 2)
+            frames[clip, frame, clip // 2 : clip // 2 + 4, place : place + 4] = 1
+    task = ClassificationTask(ClipClassifier((8,), patch_size=2), 3, ("right", "left"))
+    params = fast_jit(task.init, static_argnums=1)(jax.random.key(0), FRAME_SHAPE)
+    optimizer = optax.adam(0.03)
+
+    @jax.jit
+    def train(params):
+        def step(state, _):
+            params, moments = state
+            clips = {"frames": jnp.asarray(frames), "label": jnp.asarray(label)}
+            gradients = jax.grad(
+                lambda p: task.loss_fn(p, clips, jax.random.key(0), 0)[0].mean()
+            )(params)
+            updates, moments = optimizer.update(gradients, moments)
+            return (optax.apply_updates(params, updates), moments), None
+
+        state = params, optimizer.init(params)
+        (params, _), _ = jax.lax.scan(step, state, length=60)
+        return task.classify(params, frames)
+
+    assert (np.argmax(train(params), axis=1) == label).all()
+
+
+def test_what_does_not_fit_together():
+    model = ClipClassifier((3,), 2)
+    with pytest.raises(
+        ValueError, match=r"num_classes of the model is 2: .* classes, 3"
+    ):
+        ClassificationTask(model, 9, CLASSES)
+    with pytest.raises(ValueError, match=r"class_weights is \(1.0,\): .* the 2 names"):
+        ClassificationTask(model, 9, CLASSES[:2], class_weights=(1.0,))
+    with pytest.raises(ValueError, match=r"class_counts is \(\): .* the 2 names"):
+        ClassificationTask(model, 9, CLASSES[:2], class_counts=())
