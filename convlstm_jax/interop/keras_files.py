@@ -1,0 +1,213 @@
+"""Reads what Keras saves, with neither Keras nor TensorFlow.
+
+Three containers, of Keras 3 and Keras 2 alike:
+
+* `.keras`: a zip archive of `config.json` (the layers and their settings) and
+  `model.weights.h5`;
+* `.weights.h5`: HDF5 without settings. Variables are numbered, under groups that are
+  called after the layer's class: `layers/conv_lstm2d_1/cell/vars/0`;
+* `.h5`: a whole model, or (Keras 2) its weights alone. Variables have names, under
+  groups that are called after the layer: `model_weights/lstm/.../recurrent_kernel:0`.
+"""
+
+import io
+import json
+import os
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+
+from convlstm_jax.errors import UserError
+
+# The layers that are known, with the order in which Keras numbers their variables.
+VARIABLES = {
+    "ConvLSTM2D": ("kernel", "recurrent_kernel", "bias"),
+    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "Conv3D": ("kernel", "bias"),
+}
+_GROUP_NAMES = {
+    "conv_lstm2d": "ConvLSTM2D",
+    "batch_normalization": "BatchNormalization",
+    "conv3d": "Conv3D",
+}
+_NUMBERED = re.compile(
+    r"layers/(?P<group>\w+?)(?:_(?P<number>\d+))?/(?:cell/)?vars/(?P<variable>\d+)"
+)
+
+# What h5py, zipfile and json raise where a file is damaged or foreign.
+_DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class KerasLayer(NamedTuple):
+    """The variables of one layer.
+
+    Attributes:
+      kind: its class, a key of `VARIABLES`.
+      arrays: by Keras's name of the variable, the array's path in the file and itself.
+    """
+
+    kind: str
+    arrays: dict[str, tuple[str, np.ndarray]]
+
+
+class KerasFile(NamedTuple):
+    """A model as Keras saved it.
+
+    Attributes:
+      layers: the layers with variables, in the model's order within each kind.
+      config: the architecture, as Keras's `to_json` has it; `None` where the file
+        holds weights alone.
+      unknown: groups of layers that are not in `VARIABLES`, or lack variables.
+      skipped: (path in the file, why it is of no use).
+    """
+
+    layers: tuple[KerasLayer, ...]
+    config: dict[str, Any] | None
+    unknown: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+class _Contents(NamedTuple):
+    arrays: dict[str, np.ndarray]
+    layer_names: list[str]
+    config: dict[str, Any] | None
+
+
+def read(path: str | Path) -> KerasFile:
+    """Reads a `.keras`, `.weights.h5` or `.h5` file; the contents tell which it is.
+
+    Raises:
+          UserError: the file is missing, damaged or nothing of Keras's.
+    """
+    if not os.path.isfile(path):
+        raise UserError(
+            f"'{path}' is not a file: it must be a .keras, .weights.h5 or .h5 file of "
+            "Keras"
+        )
+    try:
+        contents = _contents(path)
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"'{path}' cannot be read as a file of Keras (.keras, .weights.h5 or .h5), "
+            f"it is damaged or something else: {reason}"
+        ) from error
+    if any(name.startswith("layers/") for name in contents.arrays):
+        return _numbered(contents)
+    if contents.layer_names:
+        return _named(contents)
+    raise UserError(f"'{path}' is an HDF5 file, but holds no layers of Keras")
+
+
+def _contents(path: str | Path) -> _Contents:
+    if not zipfile.is_zipfile(path):
+        with h5py.File(path, "r") as file:
+            return _hdf5_contents(file)
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(weights, "r") as file:
+        return _hdf5_contents(file)._replace(config=config)
+
+
+def _hdf5_contents(file: h5py.File) -> _Contents:
+    arrays = {}
+
+    def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and np.issubdtype(item.dtype, np.number):
+            arrays[name] = np.asarray(item[()])
+
+    file.visititems(take)  # Which follows no links to other files.
+    root = file.get("model_weights", file)
+    config = json.loads(_text(file.attrs.get("model_config", "null")))
+    return _Contents(arrays, _texts(root.attrs, "layer_names"), config)
+
+
+def _texts(attributes: h5py.AttributeManager, name: str) -> list[str]:
+    """A list of texts, which Keras cuts into `name0`, `name1` … where it is long."""
+    if name in attributes:
+        return [_text(value) for value in attributes[name]]
+    values: list[str] = []
+    part = 0
+    while f"{name}{part}" in attributes:
+        values += [_text(value) for value in attributes[f"{name}{part}"]]
+        part += 1
+    return values
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def _numbered(contents: _Contents) -> KerasFile:
+    """The layers of `layers/<class>[_<number>]/…vars/<number>`."""
+    found: dict[tuple[str, int], dict[str, tuple[str, np.ndarray]]] = {}
+    unknown, skipped = [], []
+    for name, array in contents.arrays.items():
+        if not name.startswith("layers/") or "/seed_generator/" in name:
+            skipped.append((name, _reason(name)))
+            continue
+        match = _NUMBERED.fullmatch(name)
+        kind = _GROUP_NAMES.get(match["group"]) if match else None
+        if match is None or kind is None:
+            unknown.append(name.split("/")[1])
+            continue
+        names, index = VARIABLES[kind], int(match["variable"])
+        if index < len(names):
+            arrays = found.setdefault((kind, int(match["number"] or 0)), {})
+            arrays[names[index]] = name, array
+        else:
+            skipped.append((name, _reason(name)))
+    layers = tuple(KerasLayer(key[0], found[key]) for key in sorted(found))
+    return KerasFile(
+        layers, contents.config, tuple(dict.fromkeys(unknown)), tuple(skipped)
+    )
+
+
+def _named(contents: _Contents) -> KerasFile:
+    """The layers of `[model_weights/]<layer>/…/<variable>[:0]`."""
+    layers, unknown = [], []
+    used = set()
+    prefix = ""
+    if any(name.startswith("model_weights/") for name in contents.arrays):
+        prefix = "model_weights/"
+    for layer in contents.layer_names:
+        start = f"{prefix}{layer}/"
+        arrays = {
+            name.rpartition("/")[2].partition(":")[0]: (name, array)
+            for name, array in contents.arrays.items()
+            if name.startswith(start)
+        }
+        if not arrays:
+            continue
+        used |= {name for name, _ in arrays.values()}
+        kinds = [kind for kind, names in VARIABLES.items() if set(arrays) == set(names)]
+        if kinds:
+            layers.append(KerasLayer(kinds[0], arrays))
+        else:
+            unknown.append(layer)
+    skipped = tuple((n, _reason(n)) for n in contents.arrays if n not in used)
+    return KerasFile(tuple(layers), contents.config, tuple(unknown), skipped)
+
+
+def _reason(name: str) -> str:
+    if name.startswith("optimizer"):
+        return "as the optimizer starts afresh"
+    if "seed_generator" in name:
+        return "as nothing is drawn by it"
+    return "as no layer of the model has it"

@@ -1,0 +1,173 @@
+import jax
+import numpy as np
+import pytest
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.interop import openstl_weights
+from convlstm_jax.interop.openstl_weights import import_openstl
+from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
+from tests.interop import openstl_network
+
+FEATURES = (3, 2)
+FRAME_SHAPE = (4, 6, 2)
+PATCH = 2
+DEPTH = PATCH * PATCH * FRAME_SHAPE[2]
+PATCHED_SIZE = (2, 3)
+
+
+def predictor(**fields):
+    fields = {"forget_offset": 0.0, "features": FEATURES, **fields}
+    return RecurrentPredictor(
+        input_kernel_size=3, recurrent_kernel_size=3, patch_size=PATCH, **fields
+    )
+
+
+def shapes(model):
+    frames = np.zeros((1, 1, *FRAME_SHAPE), np.float32)
+    mask = np.ones((1, 1), bool)
+    return dict(jax.eval_shape(model.init, jax.random.key(0), frames, mask))
+
+
+def state_dict(layer_norm=False, prefix=""):
+    """Random arrays under OpenSTL's keys, in NumPy alone."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+
+    def convolution(name, inputs, outputs, size, norm=layer_norm):
+        draw = generator.normal
+        arrays[f"{name}.weight"] = draw(size=(outputs, inputs, size, size))
+        if norm:
+            norm = name.removesuffix("0") + "1"
+            arrays[f"{norm}.weight"] = draw(size=(outputs, *PATCHED_SIZE))
+            arrays[f"{norm}.bias"] = draw(size=(outputs, *PATCHED_SIZE))
+
+    channels = (DEPTH, *FEATURES)
+    for index, features in enumerate(FEATURES):
+        cell = f"{prefix}cell_list.{index}"
+        convolution(f"{cell}.conv_x.0", channels[index], 4 * features, 3)
+        convolution(f"{cell}.conv_h.0", features, 4 * features, 3)
+        convolution(f"{cell}.conv_o.0", 2 * features, features, 3)
+        convolution(f"{cell}.conv_last", 2 * features, features, 1, norm=False)
+    convolution(f"{prefix}conv_last", FEATURES[-1], DEPTH, 1, norm=False)
+    return arrays
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Lets the importer read a state dict without PyTorch."""
+
+    def give(arrays):
+        monkeypatch.setattr(openstl_weights, "read_state_dict", lambda path: arrays)
+
+    return give
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "model.module."])
+def test_every_array_goes_to_its_place(prefix, given):
+    arrays = state_dict(prefix=prefix)
+    given(arrays)
+    model = predictor()
+    (variables, report) = import_openstl("w.pth", model, shapes(model))
+    params = variables["params"]
+    theirs = arrays[f"{prefix}cell_list.1.conv_h.0.weight"]
+    ours = params["layer_1"]["recurrent_kernel"]
+    assert ours[0, 2, 1, 5] == np.float32(theirs[5, 1, 0, 2])
+    last = arrays[f"{prefix}conv_last.weight"]
+    assert params["output_kernel"][0, 0, 1, 3] == np.float32(last[3, 1, 0, 0])
+    assert len(report.placed) == 5
+    assert dict(report.skipped) == {
+        f"{prefix}cell_list.{index}.{name}.weight": ("as OpenSTL's cells never use it")
+        for index in range(2)
+        for name in ("conv_o.0", "conv_last")
+    }
+
+
+def test_layer_norms_go_to_their_places(given):
+    arrays = state_dict(layer_norm=True)
+    given(arrays)
+    model = predictor(layer_norm=True)
+    variables, report = import_openstl("w.pth", model, shapes(model))
+    offset = variables["params"]["layer_0_recurrent_norm_offset"]
+    assert offset[1, 2, 7] == np.float32(arrays["cell_list.0.conv_h.1.bias"][7, 1, 2])
+    assert len(report.placed) == 5 + 2 * 4
+    assert len(report.skipped) == 2 * 4
+    assert {reason for _, reason in report.skipped} == {
+        "as OpenSTL's cells never use it"
+    }
+
+
+def test_unknown_keys_are_listed(given):
+    given({**state_dict(), "criterion.weight": np.zeros(3)})
+    model = predictor()
+    _, report = import_openstl("w.pth", model, shapes(model))
+    assert ("criterion.weight", "as the model has no such array") in report.skipped
+
+
+def test_all_missing_and_misshapen_arrays_are_listed_as_in_the_file(given):
+    arrays = state_dict()
+    del arrays["conv_last.weight"]
+    arrays["cell_list.0.conv_x.0.weight"] = np.zeros((12, 8, 5, 5))
+    given(arrays)
+    model = predictor()
+    with pytest.raises(UserError) as caught:
+        import_openstl("w.pth", model, shapes(model))
+    assert str(caught.value) == (
+        "'w.pth' does not fit the model of the config: cell_list.0.conv_x.0.weight has "
+        "shape (12, 8, 5, 5), expected (12, 8, 3, 3); conv_last.weight is missing, "
+        "expected with shape (8, 2, 1, 1)"
+    )
+
+
+def test_more_cells_than_layers_are_refused(given):
+    given(state_dict())
+    model = predictor(features=(3,))
+    with pytest.raises(
+        UserError, match=r"has 2 cells: the model .* has 1 layers in mod"
+    ):
+        import_openstl("w.pth", model, shapes(model))
+
+
+def test_a_forget_offset_is_refused(given):
+    given(state_dict())
+    model = predictor(forget_offset=1.0)
+    with pytest.raises(
+        UserError, match=r"model\.forget_offset is 1: it must be 0 with"
+    ):
+        import_openstl("w.pth", model, shapes(model))
+
+
+def test_variables_of_another_model_are_a_bug_of_the_caller(given):
+    given(state_dict())
+    other = {"params": {"head": np.zeros(3)}}
+    with pytest.raises(ValueError, match="'params/head' is no variable of a Recurrent"):
+        import_openstl("w.pth", predictor(), other)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_imported_model_forecasts_what_pytorch_does(
+    torch, layer_norm, wrapped, tmp_path
+):
+    """Frames given, then its own predictions; patches of two channels, H ≠ W."""
+    theirs = openstl_network.build(
+        torch, FEATURES, 3, DEPTH, PATCHED_SIZE, layer_norm=layer_norm
+    )
+    content = theirs.state_dict()
+    if wrapped:
+        content = {"epoch": 3, "state_dict": {f"module.{k}": v
+                                              for k, v in content.items()}}  # fmt: skip
+    torch.save(content, tmp_path / "checkpoint.pth")
+    model = predictor(layer_norm=layer_norm)
+    variables, _ = import_openstl(tmp_path / "checkpoint.pth", model, shapes(model))
+
+    clip = np.random.default_rng(1).uniform(size=(2, 3, *FRAME_SHAPE))
+    clip = clip.astype(np.float32)
+    patches = openstl_network.to_patches(clip, PATCH)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(patches), 6).numpy()
+    mask = np.arange(6)[None].repeat(2, 0) < 3
+    found = np.asarray(jax.jit(model.apply)(variables, clip, mask))
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(
+        openstl_network.to_patches(found, PATCH), expected, rtol=0, atol=1e-5
+    )

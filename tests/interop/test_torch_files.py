@@ -1,0 +1,71 @@
+import sys
+
+import numpy as np
+import pytest
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.interop.torch_files import read_state_dict
+
+
+def test_without_pytorch_it_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        UserError, match=r"reading '.*w\.pth' needs PyTorch, .*pip inst"
+    ):
+        read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict"])
+def test_a_state_dict_is_found_where_it_lies(torch, key, tmp_path):
+    tensors = {
+        "a.weight": torch.randn(2, 3),
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "steps": torch.tensor(3),
+    }
+    content = tensors if key is None else {"epoch": 3, key: tensors, "lr": 0.1}
+    torch.save(content, tmp_path / "w.pth")
+    arrays = read_state_dict(tmp_path / "w.pth")
+    assert list(arrays) == list(tensors)
+    np.testing.assert_array_equal(arrays["a.weight"], tensors["a.weight"])
+    assert arrays["half"].dtype == np.float32
+    assert arrays["steps"] == 3
+
+
+def wrong(kind, path, torch):
+    if kind == "a text":
+        path.write_text("no weights")
+    elif kind == "an empty file":
+        path.touch()
+    elif kind == "cut short":
+        torch.save({"w": torch.zeros(1000)}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "a whole module":
+        torch.save(torch.nn.Conv2d(1, 1, 1), path)
+    elif kind == "a list":
+        torch.save([torch.zeros(3)], path)
+    elif kind == "no tensors":
+        torch.save({"epoch": 3}, path)
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("a folder", "is not a file: it must be one that torch.save wrote"),
+        ("a text", "cannot be read as a state dict of PyTorch"),
+        ("an empty file", "cannot be read as a state dict of PyTorch"),
+        ("cut short", "cannot be read as a state dict of PyTorch"),
+        ("a whole module", "cannot be read as a state dict of PyTorch"),
+        ("a list", "holds no tensors by name: it must be a state dict"),
+        ("no tensors", "holds no tensors by name: it must be a state dict"),
+    ],
+)
+def test_damaged_and_foreign_files_get_one_sentence(torch, kind, message, tmp_path):
+    path = tmp_path / "w.pth"
+    wrong(kind, path, torch)
+    with pytest.raises(UserError, match=message) as caught:
+        read_state_dict(path)
+    print(caught.value)
+    assert f"'{path}'" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,225 @@
+"""`--mode=import` as a user runs it, and everything else on the run that it makes."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from convlstm_jax.cli import build, import_weights, workdir
+from convlstm_jax.cli.entry import main
+from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.cli.flags import IMPORTS_FROM
+from convlstm_jax.interop import openstl_weights
+from convlstm_jax.interop.keras_weights import import_keras
+from convlstm_jax.train.sharding import data_mesh
+from tests.interop import keras_layout, keras_networks
+from tests.interop.keras_networks import Network
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORK = Network((2, 3), (3, 1), 1, "tanh")
+LAYERS = keras_layout.layers_of(NETWORK)
+RUN = [
+    "--config.task.num_input_frames=2",
+    "--config.task.num_output_frames=3",
+    "--config.data.num_validation_sequences=8",
+    "--config.data.num_test_sequences=8",
+    "--config.train.batch_size=8",
+    "--config.train.eval_every_steps=2",
+    "--config.train.num_validation_sequences=8",
+    "--config.train.num_pictures=0",
+    "--config.eval.num_sequences=8",
+    "--config.eval.batch_size=8",
+    "--config.eval.num_pictures=1",
+]
+SQUARES = [
+    "--config=configs/moving_squares.py:quick",
+    "--config.model.features=2,3",
+    "--config.model.kernel_sizes=3,1",
+    "--config.model.num_normalized_layers=1",
+    "--config.data.height=16",
+    "--config.data.width=12",
+    "--config.task.num_training_frames=4",
+    "--config.train.num_steps=2",
+    *RUN,
+]
+KERAS = ["--mode=import", "--from=keras", *SQUARES, "--config.model.causal_head=false"]
+RECURRENT = [
+    "--mode=import",
+    "--from=openstl",
+    "--config=configs/moving_mnist_recurrent.py:quick",
+    "--config.model.features=3",
+    "--config.model.input_kernel_size=3",
+    "--config.model.recurrent_kernel_size=3",
+    "--config.data.digits=sklearn",
+    *RUN,
+]
+
+
+def run(*arguments):
+    return main(["main.py", *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def at_root_and_quick_to_compile(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("keras") / "model.keras"
+    config = keras_layout.config_of(LAYERS, NETWORK)
+    keras_layout.write_keras(path, LAYERS, config)
+    return path
+
+
+def saved(folder):
+    config = workdir.load_config(folder)
+    task = build.build_task(config)
+    mesh = data_mesh(jax.devices()[:1])
+    step, variables = load_variables(task, config, folder, mesh)
+    return task, step, jax.device_get(variables)
+
+
+@pytest.mark.slow
+def test_an_imported_run_is_evaluated_predicts_and_trains_on(
+    checkpoint, tmp_path, capsys
+):
+    folder = tmp_path / "imported"
+    assert run(*KERAS, f"--checkpoint={checkpoint}", f"--workdir={folder}") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"imported {checkpoint} (keras):" in lines
+    assert any("cell/vars/2 " in line and "-> params/layer_1/bias" in line
+               for line in lines)  # fmt: skip
+    assert f"python main.py --workdir={folder}" in lines[-1]
+    log = (folder / "log.txt").read_text()
+    assert "-> batch_stats/normalization_0/var" in log
+
+    task, step, variables = saved(folder)
+    assert step == 0
+    model = keras_networks.predictor(NETWORK)
+    expected, _ = import_keras(checkpoint, model, keras_networks.shapes(model))
+    jax.tree.map(np.testing.assert_array_equal, dict(variables), expected)
+    assert not task.model.causal_head
+
+    assert run("--mode=evaluate", f"--workdir={folder}") == 0
+    results = json.loads((folder / "evaluation.json").read_text())
+    assert results["step"] == 0
+    test = build.build_sources(workdir.load_config(folder)).test
+    clips = [test[index] for index in range(8)]
+    inputs = np.stack([clip["frames"] for clip in clips])[:, :2]
+    truth = np.stack([clip["targets"] for clip in clips])[:, 2:] / np.float32(255)
+    prediction = task.forecast(variables, inputs, 3).frames
+    error = np.square(prediction - truth).sum((2, 3, 4)).mean()
+    assert results["model"]["mse"] == pytest.approx(error, rel=1e-4)
+
+    np.save(tmp_path / "clip.npy", np.clip(inputs[0], 0, 1))
+    paths = [f"--input={tmp_path / 'clip.npy'}", f"--output={tmp_path / 'next.npy'}"]
+    assert run("--mode=predict", f"--workdir={folder}", *paths) == 0
+    expected = task.forecast(variables, np.clip(inputs[:1], 0, 1), 3).frames[0]
+    np.testing.assert_allclose(np.load(tmp_path / "next.npy"), expected, atol=1e-5)
+
+    assert run(f"--workdir={folder}") == 0
+    _, step, trained = saved(folder)
+    assert step == 2
+    moved = np.abs(
+        trained["params"]["layer_0"]["input_kernel"]
+        - variables["params"]["layer_0"]["input_kernel"]
+    )
+    assert 0 < moved.max() < 0.5  # It went on from there.
+    assert "resumed at step 0 of 2" in (folder / "log.txt").read_text()
+
+
+def test_an_average_of_the_weights_starts_from_them(checkpoint, tmp_path):
+    flags = ["--config.optimizer.ema_decay=0.9", f"--workdir={tmp_path / 'imported'}"]
+    assert run(*KERAS, f"--checkpoint={checkpoint}", *flags) == 0
+    _, _, variables = saved(tmp_path / "imported")
+    kernel = variables["params"]["head"]["kernel"]
+    np.testing.assert_array_equal(kernel, LAYERS[-1][1]["kernel"])
+
+
+def test_a_model_of_openstl_is_imported_without_the_forget_offset(
+    monkeypatch, tmp_path, capsys
+):
+    generator = np.random.default_rng(0)
+    arrays = {
+        f"model.{name}.weight": generator.normal(size=shape).astype(np.float32)
+        for name, shape in {
+            "cell_list.0.conv_x.0": (12, 16, 3, 3),
+            "cell_list.0.conv_h.0": (12, 3, 3, 3),
+            "cell_list.0.conv_o.0": (3, 6, 3, 3),
+            "cell_list.0.conv_last": (3, 6, 1, 1),
+            "conv_last": (16, 3, 1, 1),
+        }.items()
+    }
+    monkeypatch.setattr(openstl_weights, "read_state_dict", lambda path: arrays)
+    (tmp_path / "c.pth").touch()
+    folder = tmp_path / "imported"
+    arguments = [*RECURRENT, f"--checkpoint={tmp_path / 'c.pth'}"]
+    arguments.append(f"--workdir={folder}")
+    assert run(*arguments) == 2
+    assert "model.forget_offset is 1: it must be 0" in capsys.readouterr().err
+    assert not folder.exists()
+
+    assert run(*arguments, "--config.model.forget_offset=0") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "not used, as OpenSTL's cells never use it: "
+        "model.cell_list.0.conv_o.0.weight, model.cell_list.0.conv_last.weight"
+    ) in lines
+    task, step, variables = saved(folder)
+    assert (step, task.model.forget_offset) == (0, 0)
+    kernel = variables["params"]["output_kernel"]
+    np.testing.assert_array_equal(
+        kernel[0, 0].T, arrays["model.conv_last.weight"][..., 0, 0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.model.causal_head=true"], "model.causal_head is True"),
+        (["--config.model.features=2,4"], "does not fit the model of the config"),
+        (["--from=openstl"], "config.model.name is 'next_frame': it must be 'recurr"),
+        (["--from=pytorch"], "--from=pytorch is a stack of bare cells, which no model"),
+        (
+            ["--config.model.forget_offset=0"],
+            "config.model.forget_offset is 0.0: it mu",
+        ),
+        (["--config.model.forget_offset=nan"], "config.model.forget_offset is nan"),
+    ],
+)
+def test_what_cannot_be_imported_leaves_nothing_behind(
+    arguments, message, checkpoint, tmp_path, capsys
+):
+    folder = tmp_path / "imported"
+    flags = [f"--checkpoint={checkpoint}", f"--workdir={folder}"]
+    assert run(*KERAS, *flags, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not folder.exists()
+
+
+def test_a_folder_that_holds_a_run_is_refused(checkpoint, tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    flags = [f"--checkpoint={checkpoint}", f"--workdir={tmp_path}"]
+    assert run(*KERAS, *flags) == 2
+    assert "holds a run: --mode=import needs a new folder" in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_several_processes_are_refused(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("convlstm_jax.cli.process.set_up", lambda: (0, 2))
+    flags = [f"--checkpoint={checkpoint}", f"--workdir={tmp_path / 'imported'}"]
+    assert run(*KERAS, *flags) == 2
+    assert "runs in one process, not in 2" in capsys.readouterr().err
+
+
+def test_every_source_of_the_command_line_is_known_or_explained():
+    assert set(import_weights._IMPORTERS) | {"pytorch"} == set(IMPORTS_FROM)
