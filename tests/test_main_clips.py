@@ -1,0 +1,151 @@
+"""The clip classifier as a user runs it, on the films it draws and on a folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlstm_jax.cli import build, workdir
+from convlstm_jax.cli.entry import main
+from convlstm_jax.data import theft_videos
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "--config.model.features=2,2",
+    "--config.model.patch_size=8",
+    "--config.task.num_input_frames=4",
+    "--config.data.height=32",
+    "--config.data.width=32",
+    "--config.data.clip_stride=0",
+    "--config.train.num_steps=2",
+    "--config.train.batch_size=8",
+    "--config.train.eval_every_steps=2",
+    "--config.train.num_validation_sequences=8",
+    "--config.eval.batch_size=8",
+    "--config.eval.num_pictures=3",
+]
+
+
+def run(*arguments):
+    return main(["main.py", *map(str, arguments)])
+
+
+def train(folder, *arguments):
+    config = "--config=configs/clip_classification.py:quick"
+    return run(config, *TINY, *arguments, f"--workdir={folder}")
+
+
+@pytest.fixture(autouse=True)
+def at_root_with_few_films_and_quick_to_compile(monkeypatch, tmp_path_factory):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setattr(theft_videos, "NUM_VIDEOS", 10)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.slow
+def test_train_evaluate_and_classify(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(folder) == 0
+    config = workdir.load_config(folder)
+    sources = build.build_sources(config)
+    results = json.loads((folder / "evaluation.json").read_text())
+    labels = np.array(
+        [sources.test[index]["label"] for index in range(len(sources.test))]
+    )
+    confusion = np.array(results["model"]["confusion"])
+    assert confusion.sum(axis=1).tolist() == np.bincount(labels, minlength=2).tolist()
+    accuracy = results["model"]["accuracy"]
+    assert accuracy == pytest.approx(np.trace(confusion) / len(labels))
+    assert results["majority"]["accuracy"] == pytest.approx((labels == 0).mean())
+    assert results["model"]["per_class"].keys() == {"normal", "theft"}
+    for name in ("confusion_matrix.png", "test_clips.png", "learning_curves.png"):
+        with Image.open(folder / "pictures" / name) as picture:
+            assert len(picture.convert("L").getcolors()) > 10
+    assert '<th scope="row">theft</th>' in (folder / "report.html").read_text()
+    assert "class theft: precision" in (folder / "log.txt").read_text()
+
+    # The same weights again, and more training from where it stopped.
+    assert run("--mode=evaluate", f"--workdir={folder}") == 0
+    again = json.loads((folder / "evaluation.json").read_text())
+    assert again["model"] == results["model"]
+    capsys.readouterr()
+
+    films = sorted((tmp_path.parent).glob("home*/.cache/convlstm_jax/**/*.avi"))
+    film, output = films[0], tmp_path / "classes.json"
+    arguments = [f"--workdir={folder}", f"--input={film}", f"--output={output}"]
+    assert run("--mode=predict", *arguments) == 0
+    assert "clips of" in capsys.readouterr().out
+    clips = json.loads(output.read_text())["clips"]
+    assert [clip["first_frame"] for clip in clips[:3]] == [0, 4, 8]
+    for clip in clips:
+        assert sum(clip["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        likeliest = max(clip["probabilities"], key=clip["probabilities"].get)
+        assert clip["class"] == likeliest
+
+    for flags, message in (
+        ([*arguments, "--num_frames=3"], "--num_frames is 3: it must not be given"),
+        (
+            [arguments[0], arguments[1], f"--output={tmp_path / 'a.gif'}"],
+            "'.gif', but a classification is written to .json.",
+        ),
+    ):
+        assert run("--mode=predict", *flags) == 2
+        assert message in capsys.readouterr().err
+    np.save(tmp_path / "short.npy", np.zeros((3, 32, 32, 3), np.uint8))
+    short = [arguments[0], f"--input={tmp_path / 'short.npy'}", arguments[2]]
+    assert run("--mode=predict", *short) == 2
+    assert "short.npy has 3 frames: this model needs at least 4" in (
+        capsys.readouterr().err
+    )
+
+
+def films_of_a_user(folder):
+    return theft_videos.write_theft_videos(folder, height=32, width=40, num_videos=8)
+
+
+@pytest.mark.slow
+def test_a_folder_of_annotated_films(tmp_path, capsys):
+    films = films_of_a_user(tmp_path / "films")
+    assert train(tmp_path / "run", f"--config.data.path={films}") == 0
+    results = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert str(films) in results["data"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda films: next(films.glob("*.xml")).write_text("<annot"), r".xml"),
+        (lambda films: next(films.glob("*.avi")).write_bytes(b"RIFF"), r".avi"),
+        (lambda films: [path.unlink() for path in films.glob("*.xml")], "films"),
+    ],
+)
+def test_bad_films_get_one_sentence(damage, message, tmp_path, capsys):
+    films = films_of_a_user(tmp_path / "films")
+    damage(films)
+    assert train(tmp_path / "run", f"--config.data.path={films}") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+
+
+def test_a_label_that_never_occurs_is_named(tmp_path, capsys):
+    films = films_of_a_user(tmp_path / "films")
+    flags = [f"--config.data.path={films}", "--config.data.event_labels=robbery"]
+    assert train(tmp_path / "run", *flags) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "robbery" in error and "theft" in error
+    shutil.rmtree(films)
+
+
+def test_describe(capsys):
+    config = "--config=configs/clip_classification.py:full"
+    assert run(config, "--mode=describe") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "parameters: 609,506" in lines
+    assert "output: [B, classes] = [B, 2]" in lines
