@@ -185,7 +185,6 @@ def test_a_model_of_openstl_is_imported_without_the_forget_offset(
         (["--config.model.causal_head=true"], "model.causal_head is True"),
         (["--config.model.features=2,4"], "does not fit the model of the config"),
         (["--from=openstl"], "config.model.name is 'next_frame': it must be 'recurr"),
-        (["--from=pytorch"], "--from=pytorch is a stack of bare cells, which no model"),
         (
             ["--config.model.forget_offset=0"],
             "config.model.forget_offset is 0.0: it mu",
@@ -206,6 +205,19 @@ def test_what_cannot_be_imported_leaves_nothing_behind(
     assert not folder.exists()
 
 
+def test_bare_cells_of_pytorch_are_for_python_to_import(tmp_path, capsys):
+    (tmp_path / "c.pth").touch()
+    folder = tmp_path / "imported"
+    flags = ["--from=pytorch", f"--checkpoint={tmp_path / 'c.pth'}"]
+    assert run(*RECURRENT, *flags, f"--workdir={folder}") == 2
+    assert capsys.readouterr().err == (
+        "error: config.model.name is 'recurrent_predictor': it must be 'next_frame' "
+        "with --from=pytorch, as the bare cells of other networks are for Python to "
+        "import: see convlstm_layers in convlstm_jax/interop/pytorch_cells.py\n"
+    )
+    assert not folder.exists()
+
+
 def test_a_folder_that_holds_a_run_is_refused(checkpoint, tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     flags = [f"--checkpoint={checkpoint}", f"--workdir={tmp_path}"]
@@ -221,5 +233,5 @@ def test_several_processes_are_refused(checkpoint, tmp_path, capsys, monkeypatch
     assert "runs in one process, not in 2" in capsys.readouterr().err
 
 
-def test_every_source_of_the_command_line_is_known_or_explained():
-    assert set(import_weights._IMPORTERS) | {"pytorch"} == set(IMPORTS_FROM)
+def test_every_source_of_the_command_line_is_known():
+    assert set(import_weights._IMPORTERS) == set(IMPORTS_FROM)

@@ -11,8 +11,8 @@ called `cell_list` and the gates come in the order i, f, o, g:
         carry, hidden = ConvLSTM(layer.cell()).apply(layer.variables(), hidden)
 
 What such files lack is a model around the layers: input and output are up to whoever
-trained them. That is why this is a function to call, and no mode of the command line
-fills a model from them.
+trained them. That is why this is a function to call; the command line fills a model
+from the networks of `pytorch_network` alone.
 """
 
 import re

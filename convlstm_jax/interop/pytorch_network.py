@@ -1,0 +1,235 @@
+"""Weights of the next-frame network that PyTorch's ConvLSTM tutorials build.
+
+That of R. Panda, "Video Prediction using Convolutional LSTM Networks in PyTorch", 2021,
+and of the bubble studies after it: ConvLSTM layers `convlstm1` …, each followed by a
+`batchnorm1` …, and a convolution `conv` of the last frame's features with a sigmoid. A
+layer's cell `convLSTMcell` has one convolution over `torch.cat([x, h])`, cut into the
+gates i, f, g, o, and peepholes `W_ci`, `W_cf` and `W_co` for every location, of which
+the last sees the new cell state. With zeros around the frames that one convolution is
+the sum of our two, over the channels of x and of h.
+
+Networks of the cells of https://github.com/ndrplz/ConvLSTM_pytorch, which come as
+`cell_list.0` … and cut their convolution into i, f, o, g, are read in the same way,
+with batch normalisation, if any, and a head of whatever name.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.interop.placement import Imported, ImportReport, Source, fill
+from convlstm_jax.interop.pytorch_names import Network, find_network
+from convlstm_jax.interop.torch_files import read_state_dict
+from convlstm_jax.models.next_frame import BATCH_NORM_EPSILON, NextFramePredictor
+from convlstm_jax.ops.gates import PEEPHOLE_ORDER
+
+_TORCH_EPSILON = 1e-5  # Of its BatchNorm2d and BatchNorm3d.
+
+_KERNEL_AXES = (2, 3, 1, 0)  # [out, in, K, K] to [K, K, in, out].
+_PEEPHOLE_AXES = (1, 2, 0)  # [F, H, W] to [H, W, F].
+
+# Both kernels of a layer, in the path of the array that holds them.
+_KERNELS = "input_kernel and recurrent_kernel"
+# Of a batch normalisation: our path, the name in PyTorch.
+_STATISTICS = (
+    ("params/normalization_{}/scale", "weight"),
+    ("params/normalization_{}/bias", "bias"),
+    ("batch_stats/normalization_{}/mean", "running_mean"),
+    ("batch_stats/normalization_{}/var", "running_var"),
+)
+
+
+def import_pytorch(
+    path: str | Path, model: NextFramePredictor, shapes: dict[str, Any]
+) -> Imported:
+    """Reads a state dict of such a network into a `NextFramePredictor`.
+
+    PyTorch's batch normalisation adds another epsilon to the variance, 1e-5; the scale
+    makes up for it, so that the model predicts what the network does. A state dict
+    tells nothing of what the network does besides, and the report says what is taken
+    on trust.
+
+    Args:
+      path: a file of `torch.save`, see `torch_files.read_state_dict`; keys may begin
+        with anything.
+      model: the model to fill.
+      shapes: its variables, or their shapes as `jax.eval_shape` gives them.
+
+    Returns:
+      The variables, and what went where.
+
+    Raises:
+      UserError: see `read_state_dict`; the file has no ConvLSTM layers, or more layers
+        than the model has place for; arrays are missing or have other shapes;
+        `model.peephole` or `model.head_frames` are not those of the network.
+    """
+    state_dict = read_state_dict(path)
+    network = find_network(path, state_dict)
+    problems = _model_problems(state_dict, network, model)
+    problems += _count_problems(network, model)
+    problems += [
+        f"{key} has values below 0"
+        for key, array in state_dict.items()
+        if key.endswith(".running_var") and (array < 0).any()
+    ]
+    if problems:
+        raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
+    wanted = _wanted(state_dict, network, model, shapes)
+    arrays, placed = fill(
+        path,
+        {target: leaf for target, (leaf, _) in wanted.items()},
+        lambda target: wanted[target][1],
+    )
+    used = {name for name, _ in placed}
+    skipped = tuple((key, _reason(key)) for key in state_dict if key not in used)
+    report = ImportReport(placed, skipped, tuple(_notes(network, model)))
+    return Imported(_variables(arrays, model), report)
+
+
+def _model_problems(
+    state_dict: Mapping[str, np.ndarray], network: Network, model: NextFramePredictor
+) -> list[str]:
+    problems = []
+    has_peepholes = any(
+        f"{cell}.W_c{gate}" in state_dict
+        for cell in network.cells.values()
+        for gate in PEEPHOLE_ORDER
+    )
+    allowed = "location" if has_peepholes else "none"
+    if model.peephole != allowed:
+        problems.append(
+            f"model.peephole is {model.peephole!r}, where it must be {allowed!r}, as "
+            f"its cells have {'W_ci, W_cf and W_co' if has_peepholes else 'none'}"
+        )
+    if model.head_frames != 1:
+        problems.append(
+            f"model.head_frames is {model.head_frames}, where it must be 1, as its "
+            "head sees the frame at hand alone"
+        )
+    return problems
+
+
+def _count_problems(network: Network, model: NextFramePredictor) -> list[str]:
+    """Modules that the model has no place for; too few are missing arrays."""
+    places = (
+        ("cells", network.cells, len(model.features), "features"),
+        ("norms", network.norms, model.num_normalized_layers, "num_normalized_layers"),
+    )
+    problems = [
+        f"it has the {kind} {', '.join(found.values())}, where model.{field} has place "
+        f"for those of the lowest {count} layers"
+        for kind, found, count, field in places
+        if not set(found) <= set(range(count))
+    ]
+    if len(network.heads) > 1:
+        problems.append(
+            f"it has the convolutions {', '.join(network.heads)} beside those of its "
+            "cells, where one, the head, is possible"
+        )
+    return problems
+
+
+def _wanted(
+    state_dict: Mapping[str, np.ndarray],
+    network: Network,
+    model: NextFramePredictor,
+    shapes: dict[str, Any],
+) -> dict[str, tuple[jax.ShapeDtypeStruct, Source]]:
+    """By its path in our model: each of the file's arrays, in our order of axes."""
+    wanted = {}
+
+    def want(target, shape, key, axes=None, gate_order=""):
+        leaf = jax.ShapeDtypeStruct(tuple(shape), np.float32)
+        wanted[target] = leaf, Source(key, state_dict.get(key), axes, gate_order)
+
+    gate_order = network.naming.gate_order
+    for index in range(len(model.features)):
+        layer, cell = f"params/layer_{index}", network.cell(index)
+        ours = shapes["params"][f"layer_{index}"]
+        size, _, below, gates = ours["input_kernel"].shape
+        kernels = (size, size, below + model.features[index], gates)
+        key = f"{cell}.conv.weight"
+        want(f"{layer}/{_KERNELS}", kernels, key, _KERNEL_AXES, gate_order)
+        want(f"{layer}/bias", (gates,), f"{cell}.conv.bias", None, gate_order)
+        if "peephole" in ours:
+            for gate in PEEPHOLE_ORDER:
+                shape = ours["peephole"].shape[1:]
+                key = f"{cell}.W_c{gate}"
+                want(f"{layer}/peephole of {gate}", shape, key, _PEEPHOLE_AXES)
+    for index in range(model.num_normalized_layers):
+        for target, name in _STATISTICS:
+            key = f"{network.norm(index)}.{name}"
+            want(target.format(index), (model.features[index],), key)
+    head, ours = network.head(), shapes["params"]["head"]
+    want("params/head/kernel", ours["kernel"].shape[1:], f"{head}.weight", _KERNEL_AXES)
+    want("params/head/bias", ours["bias"].shape, f"{head}.bias")
+    return wanted
+
+
+def _variables(
+    arrays: dict[str, np.ndarray], model: NextFramePredictor
+) -> dict[str, Any]:
+    """The model's variables from the arrays of `_wanted`."""
+    params: dict[str, Any] = {
+        "head": {
+            "kernel": arrays["params/head/kernel"][None],
+            "bias": arrays["params/head/bias"],
+        }
+    }
+    for index, features in enumerate(model.features):
+        layer = f"params/layer_{index}"
+        kernels = np.split(arrays[f"{layer}/{_KERNELS}"], [-features], axis=2)
+        params[f"layer_{index}"] = {
+            "input_kernel": kernels[0],
+            "recurrent_kernel": kernels[1],
+            "bias": arrays[f"{layer}/bias"],
+        }
+        if model.peephole != "none":
+            params[f"layer_{index}"]["peephole"] = np.stack(
+                [arrays[f"{layer}/peephole of {gate}"] for gate in PEEPHOLE_ORDER]
+            )
+    batch_stats = {}
+    for index in range(model.num_normalized_layers):
+        name = f"normalization_{index}"
+        scale, bias, mean, variance = (
+            arrays[target.format(index)] for target, _ in _STATISTICS
+        )
+        params[name] = {"scale": scale * _scale_factor(variance), "bias": bias}
+        batch_stats[name] = {"mean": mean, "var": variance}
+    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+
+
+def _scale_factor(variance: np.ndarray) -> np.ndarray:
+    """What makes up for the other epsilon, float32."""
+    exact = variance.astype(np.float64)
+    factor = np.sqrt((exact + BATCH_NORM_EPSILON) / (exact + _TORCH_EPSILON))
+    return factor.astype(np.float32)
+
+
+def _reason(key: str) -> str:
+    if key.endswith(".num_batches_tracked"):
+        return "as nothing depends on them"
+    return "as the model has no such array"
+
+
+def _notes(network: Network, model: NextFramePredictor) -> list[str]:
+    cell, _, gate_order = network.naming
+    epsilon = f", epsilon {_TORCH_EPSILON:g} in batch normalisation"
+    notes = [
+        "the file holds weights alone, so what they were trained with is taken on "
+        f"trust: gates in the order {', '.join(gate_order)}, as in cells called "
+        f"{cell.format('N')}, activation {model.activation!r}, zeros around the frames"
+        f"{epsilon if network.norms else ''}, a sigmoid at the end"
+    ]
+    if network.norms:
+        notes.append(
+            "the scales of batch normalisation are those of the file times "
+            f"sqrt((variance + {BATCH_NORM_EPSILON:g}) / (variance + "
+            f"{_TORCH_EPSILON:g})), as the model adds {BATCH_NORM_EPSILON:g} to the "
+            f"variance where PyTorch adds {_TORCH_EPSILON:g}: predictions stay the same"
+        )
+    return notes
