@@ -15,6 +15,7 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.interop.keras_weights import import_keras
 from convlstm_jax.interop.openstl_weights import import_openstl
 from convlstm_jax.interop.placement import Imported
+from convlstm_jax.interop.pytorch_network import import_pytorch
 from convlstm_jax.tasks.task import Task, Variables
 from convlstm_jax.train.checkpoint import Checkpoints
 from convlstm_jax.train.early_stopping import EarlyStopping
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 _IMPORTERS: dict[str, tuple[str, Any]] = {
     "keras": ("next_frame", import_keras),
     "openstl": ("recurrent_predictor", import_openstl),
+    "pytorch": ("next_frame", import_pytorch),
 }
 
 
@@ -71,17 +73,15 @@ def read(config: ConfigDict, task: Task, source: str, checkpoint: Path) -> Impor
     Raises:
         UserError: see `run`.
     """
-    if source not in _IMPORTERS:
-        raise UserError(
-            f"--from={source} is a stack of bare cells, which no model of a config is, "
-            "so that Python alone can import them: see convlstm_layers in "
-            "convlstm_jax/interop/pytorch_cells.py"
-        )
     model_name, importer = _IMPORTERS[source]
     if config.model.name != model_name:
+        bare_cells = (
+            ", as the bare cells of other networks are for Python to import: see "
+            "convlstm_layers in convlstm_jax/interop/pytorch_cells.py"
+        )
         raise UserError(
             f"config.model.name is {config.model.name!r}: it must be {model_name!r} "
-            f"with --from={source}"
+            f"with --from={source}{bare_cells if source == 'pytorch' else ''}"
         )
     shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), frame_shape(config)))
     return importer(checkpoint, task.model, shapes)
