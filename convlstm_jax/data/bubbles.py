@@ -4,6 +4,7 @@ import numpy as np
 
 from convlstm_jax.data.bubble_motion import COLUMN_HEIGHT_M, follow_bubbles
 from convlstm_jax.data.bubble_pictures import draw_bubbles, empty_column
+from convlstm_jax.data.made_clips import TEST_SEED, VALIDATION_SEED, MadeClips
 from convlstm_jax.data.sources import Sources, check_seed_and_counts
 from convlstm_jax.errors import UserError
 
@@ -16,12 +17,8 @@ CONDITIONS = tuple(f"{flow} L/min" for flow in FLOWS_L_PER_MIN)
 LEAST_SIZE = 16
 """Fewest pixels along an axis with which the column can be told from its walls."""
 
-# Training seeds are below 2**32, so neither stream can be the training stream.
-_VALIDATION_SEED = 2**63
-_TEST_SEED = 2**63 + 1
 
-
-class BubbleColumn:
+class BubbleColumn(MadeClips):
     """A random-access source of bubble-column films, made when they are read.
 
     The camera looks through a flat column of water at a lamp and takes 100 frames a
@@ -55,30 +52,16 @@ class BubbleColumn:
         conditions: tuple[int, ...] = tuple(range(len(CONDITIONS))),
         seed: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("num_sequences", num_sequences, 1),
-            ("num_frames", num_frames, 1),
-            ("height", height, LEAST_SIZE),
-            ("width", width, LEAST_SIZE),
-        ):
-            if value < least:
-                raise UserError(f"{name} is {value}, but must be at least {least}.")
+        super().__init__(
+            num_sequences, num_frames, height, width, seed, least_size=LEAST_SIZE
+        )
         if not conditions or not set(conditions) <= set(range(len(CONDITIONS))):
             raise ValueError(
                 f"conditions is {conditions}, but must be some of 0 .. "
                 f"{len(CONDITIONS) - 1}."
             )
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed is {seed}, but must be in 0 .. 2**64 - 1.")
-        self._num_sequences = int(num_sequences)
-        self._num_frames = int(num_frames)
         self._column = empty_column(int(height), int(width))
         self._conditions = tuple(conditions)
-        self._seed = int(seed)
-
-    def __len__(self) -> int:
-        """Returns the number of sequences."""
-        return self._num_sequences
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Makes one sequence.
@@ -92,12 +75,7 @@ class BubbleColumn:
         Raises:
           IndexError: the index is out of range.
         """
-        index = int(index)
-        if not 0 <= index < self._num_sequences:
-            raise IndexError(
-                f"Sequence {index} is out of range: the source holds "
-                f"{self._num_sequences} sequences."
-            )
+        index = self._in_range(index)
         condition = self._conditions[index % len(self._conditions)]
         height, width = self._column.shape
         tracks = follow_bubbles(
@@ -174,8 +152,8 @@ def bubbles_sources(
     held = ", ".join(CONDITIONS[one] for one in held_out)
     return Sources(
         train=made(num_train_sequences, learned, seed),
-        validation=made(num_validation_sequences, learned, _VALIDATION_SEED),
-        test=made(num_test_sequences, held_out or every, _TEST_SEED),
+        validation=made(num_validation_sequences, learned, VALIDATION_SEED),
+        test=made(num_test_sequences, held_out or every, TEST_SEED),
         description=description
         + (f"; held out for the test: {held}." if held else "."),
         height=height,

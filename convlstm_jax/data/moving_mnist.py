@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from convlstm_jax.data.made_clips import MadeClips
 from convlstm_jax.errors import UserError
 
 DIGIT_SIZE = 28
@@ -79,7 +80,7 @@ def _bounce(position: float, step: float, free: int, num_frames: int) -> np.ndar
     return np.array(pixels, np.intp)
 
 
-class MovingMNIST:
+class MovingMNIST(MadeClips):
     """A random-access source of moving-digit sequences, made when they are read.
 
     Section 3.2 of arXiv:1502.04681: each digit starts at a place uniform in the unit
@@ -127,35 +128,20 @@ class MovingMNIST:
                 f"digits is {digits.dtype} {list(digits.shape)}, but must be uint8 "
                 f"[N, {DIGIT_SIZE}, {DIGIT_SIZE}] with N of at least 1."
             )
-        for name, value, least in (
-            ("num_sequences", num_sequences, 1),
-            ("num_frames", num_frames, 1),
-            ("num_digits", num_digits, 1),
-            ("height", height, DIGIT_SIZE),
-            ("width", width, DIGIT_SIZE),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}, but must be at least {least}.")
+        super().__init__(
+            num_sequences, num_frames, height, width, seed, least_size=DIGIT_SIZE
+        )
+        if num_digits < 1:
+            raise UserError(f"num_digits is {num_digits}, but must be at least 1.")
         if not 0.0 < velocity <= 1.0:
             raise ValueError(
                 f"velocity is {velocity}, but must be above 0 and at most 1 (canvas "
                 "fractions per frame)."
             )
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed is {seed}, but must be in 0 .. 2**64 - 1.")
         self._digits = np.ascontiguousarray(digits)
-        self._num_sequences = int(num_sequences)
-        self._num_frames = int(num_frames)
-        self._height = int(height)
-        self._width = int(width)
         self._num_digits = int(num_digits)
         self._velocity = float(velocity)
-        self._seed = int(seed)
         self._frame_index = np.arange(self._num_frames)
-
-    def __len__(self) -> int:
-        """Returns the number of sequences."""
-        return self._num_sequences
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Makes one sequence.
@@ -169,12 +155,7 @@ class MovingMNIST:
         Raises:
           IndexError: the index is out of range.
         """
-        index = int(index)
-        if not 0 <= index < self._num_sequences:
-            raise IndexError(
-                f"Sequence {index} is out of range: the source holds "
-                f"{self._num_sequences} sequences."
-            )
+        index = self._in_range(index)
         num_frames, height, width = self._num_frames, self._height, self._width
         frames = np.zeros((num_frames, height, width, 1), np.uint8)
         # windows[t, y, x] is the 28x28 part of frame t that starts at (y, x): with

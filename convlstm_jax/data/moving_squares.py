@@ -6,6 +6,7 @@ The film generator of Keras's first ConvLSTM example (`examples/conv_lstm.py` of
 
 import numpy as np
 
+from convlstm_jax.data.made_clips import MadeClips
 from convlstm_jax.data.moving_mnist import uniform_draws
 
 FEWEST_SQUARES = 3
@@ -15,7 +16,7 @@ _DRAWS_PER_SQUARE = 5  # Row, column, direction in both, half of the side.
 _DRAWS_PER_FRAME = 2 * MOST_SQUARES  # Whether there is noise, and its sign.
 
 
-class MovingSquares:
+class MovingSquares(MadeClips):
     """A random-access source of moving-square sequences, made when they are read.
 
     The rule of the example. A sequence has 3 to 7 squares with sides of 4 or 6 pixels.
@@ -49,25 +50,7 @@ class MovingSquares:
         width: int = 40,
         seed: int = 0,
     ) -> None:
-        for name, value in (
-            ("num_sequences", num_sequences),
-            ("num_frames", num_frames),
-            ("height", height),
-            ("width", width),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, but must be at least 1.")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed is {seed}, but must be in 0 .. 2**64 - 1.")
-        self._num_sequences = int(num_sequences)
-        self._num_frames = int(num_frames)
-        self._height = int(height)
-        self._width = int(width)
-        self._seed = int(seed)
-
-    def __len__(self) -> int:
-        """Returns the number of sequences."""
-        return self._num_sequences
+        super().__init__(num_sequences, num_frames, height, width, seed)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Makes one sequence.
@@ -83,12 +66,7 @@ class MovingSquares:
         Raises:
           IndexError: the index is out of range.
         """
-        index = int(index)
-        if not 0 <= index < self._num_sequences:
-            raise IndexError(
-                f"Sequence {index} is out of range: the source holds "
-                f"{self._num_sequences} sequences."
-            )
+        index = self._in_range(index)
         shape = (self._num_frames, self._height, self._width)
         # Counted in tenths, which integers add up without rounding.
         noisy = np.zeros(shape, np.int16)

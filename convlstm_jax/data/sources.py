@@ -6,13 +6,10 @@ from typing import Protocol
 import numpy as np
 
 from convlstm_jax.data.digits import DigitsName, load_digits
+from convlstm_jax.data.made_clips import TEST_SEED, VALIDATION_SEED
 from convlstm_jax.data.moving_mnist import MovingMNIST, MovingMNISTFile
 from convlstm_jax.data.moving_squares import MovingSquares
 from convlstm_jax.errors import UserError
-
-# Training seeds are below 2**32, so neither stream can be the training stream.
-_VALIDATION_SEED = 2**63
-_TEST_SEED = 2**63 + 1
 
 
 class ClipSource(Protocol):
@@ -133,14 +130,14 @@ def moving_mnist_sources(
 
     train = generated(digit_set.train, num_train_sequences, seed)
     validation = generated(
-        digit_set.validation, num_validation_sequences, _VALIDATION_SEED
+        digit_set.validation, num_validation_sequences, VALIDATION_SEED
     )
     test: ClipSource
     if test_file:
         test = MovingMNISTFile(test_file, num_frames, num_test_sequences)
         test_description = f"test sequences from {test_file}"
     else:
-        test = generated(digit_set.test, num_test_sequences, _TEST_SEED)
+        test = generated(digit_set.test, num_test_sequences, TEST_SEED)
         test_description = "test sequences generated"
     return Sources(
         train=train,
@@ -195,8 +192,8 @@ def moving_squares_sources(
 
     return Sources(
         train=generated(num_train_sequences, seed),
-        validation=generated(num_validation_sequences, _VALIDATION_SEED),
-        test=generated(num_test_sequences, _TEST_SEED),
+        validation=generated(num_validation_sequences, VALIDATION_SEED),
+        test=generated(num_test_sequences, TEST_SEED),
         description=(
             f"Moving squares, 3 to 7 on {height}x{width}, all sequences generated; "
             "noise in the frames given, none in those to be predicted."
