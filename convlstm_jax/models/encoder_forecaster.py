@@ -21,6 +21,10 @@ from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.fc_lstm import FCLSTM
 from convlstm_jax.ops.patches import from_patches, to_patches
 
+# Initial bias of the output: a pixel of 0.047, about the mean of two digits on 64x64. A
+# sigmoid that starts from 0.5 must first learn that most of a frame is dark.
+_DARK = nn.initializers.constant(-3.0)
+
 
 class EncoderForecaster(nn.Module):
     """ConvLSTM encoder–forecaster (arXiv:1506.04214, section 3.2).
@@ -41,6 +45,7 @@ class EncoderForecaster(nn.Module):
       activation: "tanh" or "relu".
       dtype: dtype of the convolutions; cell states and logits are float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
+      memory: what the layers keep for the backward pass, see `ConvLSTM`.
     """
 
     features: tuple[int, ...]
@@ -51,6 +56,7 @@ class EncoderForecaster(nn.Module):
     activation: str = "tanh"
     dtype: Any = jnp.float32
     implementation: str = "fused"
+    memory: str = "default"
 
     def _layer(self, features: int, name: str) -> ConvLSTM:
         cell = ConvLSTMCell(
@@ -62,7 +68,9 @@ class EncoderForecaster(nn.Module):
             dtype=self.dtype,
             name=name,
         )
-        return ConvLSTM(cell, implementation=self.implementation)
+        return ConvLSTM(
+            cell, implementation=self.implementation, memory=self.memory
+        )
 
     @nn.compact
     def __call__(self, inputs: Video, num_frames: int) -> Video:
@@ -95,9 +103,8 @@ class EncoderForecaster(nn.Module):
                 forecast, initial_carry=carries[index], num_steps=num_frames
             )
             outputs.append(forecast)
-        logits = nn.Dense(depth, dtype=self.dtype, name="output")(
-            jnp.concatenate(outputs, axis=-1)
-        )
+        output = nn.Dense(depth, dtype=self.dtype, bias_init=_DARK, name="output")
+        logits = output(jnp.concatenate(outputs, axis=-1))
         return from_patches(logits, self.patch_size).astype(jnp.float32)
 
 
@@ -114,6 +121,7 @@ class FCLSTMEncoderForecaster(nn.Module):
       activation: "tanh" or "relu".
       dtype: dtype of the matrix products; cell states and logits are float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
+      memory: what the layers keep for the backward pass, see `ConvLSTM`.
     """
 
     features: tuple[int, ...]
@@ -121,6 +129,7 @@ class FCLSTMEncoderForecaster(nn.Module):
     activation: str = "tanh"
     dtype: Any = jnp.float32
     implementation: str = "fused"
+    memory: str = "default"
 
     def _layer(self, features: int, name: str) -> FCLSTM:
         return FCLSTM(
@@ -129,6 +138,7 @@ class FCLSTMEncoderForecaster(nn.Module):
             activation=self.activation,
             dtype=self.dtype,
             implementation=self.implementation,
+            memory=self.memory,
             name=name,
         )
 
@@ -148,7 +158,8 @@ class FCLSTMEncoderForecaster(nn.Module):
             _, forecast = self._layer(features, f"forecaster_{index}")(
                 forecast, initial_carry=carries[index], num_steps=num_frames
             )
-        logits = nn.Dense(pixels, dtype=self.dtype, name="output")(forecast)
+        output = nn.Dense(pixels, dtype=self.dtype, bias_init=_DARK, name="output")
+        logits = output(forecast)
         return logits.reshape(batch, num_frames, *frame_shape).astype(jnp.float32)
 
 

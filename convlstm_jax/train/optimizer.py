@@ -2,7 +2,9 @@
 
 import optax
 
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "adadelta")
+from convlstm_jax.train.muon import muon
+
+OPTIMIZERS = ("adam", "adamw", "rmsprop", "adadelta", "muon")
 SCHEDULES = ("constant", "cosine", "one_cycle", "reduce_on_plateau")
 
 
@@ -73,6 +75,7 @@ def make_optimizer(
         "adamw": lambda: optax.adamw(rate, weight_decay=weight_decay),
         "rmsprop": lambda: optax.rmsprop(rate, decay=rmsprop_decay),
         "adadelta": lambda: optax.adadelta(rate, rho=0.95),
+        "muon": lambda: muon(rate),
     }[name]()
     chain = []
     if clip_norm:

@@ -126,3 +126,16 @@ def test_inputs_of_another_rank(model):
         ValueError, match=r"\(2, 3, 4, 4\): it must be \[B, T, H, W, C\]"
     ):
         model(features=(2,)).init(jax.random.key(0), jnp.zeros((2, 3, 4, 4)), 1)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_first_forecasts_are_dark(name):
+    """As most of a frame of Moving MNIST is, not grey: there is less to learn."""
+    model = MODELS[name](**TINY[name])
+
+    def first_forecast(key, inputs):
+        variables = model.init(key, inputs, 2)
+        return jax.nn.sigmoid(model.apply(variables, inputs, 2))
+
+    forecast = fast_jit(first_forecast)(key(), frames())
+    assert 0.03 < forecast.mean() < 0.07
