@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from convlstm_jax.array_types import Carry, Frame, Hidden, HiddenSequence, Video
 from convlstm_jax.ops.gates import ACTIVATIONS, PEEPHOLES, peephole_shape
-from convlstm_jax.ops.sequence import convlstm_sequence
+from convlstm_jax.ops.memory import MEMORY
 from convlstm_jax.ops.step import Weights, convlstm_step, state_dtype
 
 IMPLEMENTATIONS = ("fused", "scan")
@@ -153,15 +153,25 @@ class ConvLSTM(nn.Module):
         `nn.scan`, plain autodiff: the reference).
       reverse: runs from the last valid frame to the first; outputs stay at their
         frames.
+      memory: what "fused" keeps for the backward pass: "default", all gates and
+        states; "recompute", nothing but the inputs; "checkpoint", the carry of every
+        ⌈√T⌉th step besides. Both run the layer twice, see `ops.memory`.
     """
 
     cell: ConvLSTMCell
     implementation: str = "fused"
     reverse: bool = False
+    memory: str = "default"
 
     def __post_init__(self):
-        """Refuses an unknown implementation."""
+        """Refuses an unknown implementation, and savings that only "fused" knows."""
         _require_choice("implementation", self.implementation, IMPLEMENTATIONS)
+        _require_choice("memory", self.memory, tuple(MEMORY))
+        if self.implementation != "fused" and self.memory != "default":
+            raise ValueError(
+                f"memory is {self.memory!r}: it must be 'default' with implementation "
+                f"{self.implementation!r}, as 'fused' alone can save memory"
+            )
         super().__post_init__()
 
     def __call__(
@@ -211,7 +221,7 @@ class ConvLSTM(nn.Module):
             return self._scan(inputs, initial_carry, valid, num_steps)
         height, width = initial_carry[1].shape[1:3]
         input_features = None if inputs is None else inputs.shape[-1]
-        return convlstm_sequence(
+        return MEMORY[self.memory](
             self.cell.weights(input_features, height, width),
             inputs,
             initial_carry,

@@ -26,6 +26,7 @@ class FCLSTM(nn.Module):
       dtype: dtype of the matrix products and of h; c is float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
       reverse: runs from the last vector to the first.
+      memory: see `ConvLSTM`.
     """
 
     features: int
@@ -34,6 +35,7 @@ class FCLSTM(nn.Module):
     dtype: Any = jnp.float32
     implementation: str = "fused"
     reverse: bool = False
+    memory: str = "default"
 
     def setup(self):
         """The ConvLSTM that does the work."""
@@ -48,6 +50,7 @@ class FCLSTM(nn.Module):
             ),
             implementation=self.implementation,
             reverse=self.reverse,
+            memory=self.memory,
         )
 
     def __call__(

@@ -56,3 +56,35 @@ def kernel_gradient(
     transpose = jax.linear_transpose(lambda k: same_convolution(inputs, k), kernel)
     (gradient,) = transpose(output_gradient)
     return gradient
+
+
+def kernel_gradient_in_loop(
+    inputs: Float[Array, "... H W C"],
+    output_gradient: Float[Array, "... H W D"],
+    kernel: Float[Array, "K1 K2 C D"],
+) -> Float[Array, "K1 K2 C D"]:
+    """`kernel_gradient` for a loop's body, where XLA:CPU has no fast path for it.
+
+    On a CPU it is a matrix product over all pixels for each row of the kernel, as the
+    convolution takes a hundred times as long there. Elsewhere it is the convolution.
+    """
+    return lax.platform_dependent(
+        inputs, output_gradient, kernel, cpu=_by_rows, default=kernel_gradient
+    )
+
+
+def _by_rows(inputs: Array, output_gradient: Array, kernel: Array) -> Array:
+    *_, height, width, channels = inputs.shape
+    rows, columns, _, outputs = kernel.shape
+    merged = inputs.reshape(-1, height, width, channels)
+    above, left = rows // 2, columns // 2
+    padded = jnp.pad(merged, ((0, 0), (above, above), (left, left), (0, 0)))
+    # What each pixel of a row sees to its left and right, side by side.
+    seen = [padded[:, :, column : column + width] for column in range(columns)]
+    beside = jnp.concatenate(seen, axis=-1)
+    gradient = output_gradient.reshape(-1, outputs)
+    products = [
+        beside[:, row : row + height].reshape(-1, columns * channels).T @ gradient
+        for row in range(rows)
+    ]
+    return jnp.stack(products).reshape(kernel.shape)

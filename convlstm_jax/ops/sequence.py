@@ -25,6 +25,7 @@ from jaxtyping import Bool
 from convlstm_jax.array_types import Carry, Hidden, HiddenSequence, Video
 from convlstm_jax.ops.convolution import (
     kernel_gradient,
+    kernel_gradient_in_loop,
     same_convolution,
     transposed_kernel,
 )
@@ -45,6 +46,7 @@ class _Settings(NamedTuple):
     activation: str
     reverse: bool
     dtype: jnp.dtype
+    in_loop: bool
 
 
 class _Residuals(NamedTuple):
@@ -65,6 +67,7 @@ def convlstm_sequence(
     valid: ValidFrames | None = None,
     reverse: bool = False,
     dtype=jnp.float32,
+    in_loop: bool = False,
 ) -> tuple[Carry, HiddenSequence]:
     """Runs one ConvLSTM layer over a sequence (Shi et al. 2015, equation 3).
 
@@ -82,6 +85,8 @@ def convlstm_sequence(
       reverse: runs from the last frame to the first; outputs stay at their frames.
       dtype: dtype of the convolutions, the outputs and the stored gates; the cell
         state is kept in float32 (float64 if `dtype` is).
+      in_loop: whether the call itself is in a loop's body, which decides how kernels'
+        gradients are fast.
 
     Returns:
       The final carry and the outputs `[B, T, H, W, F]`.
@@ -95,7 +100,7 @@ def convlstm_sequence(
         num_steps = inputs.shape[1]
     if num_steps is None:
         raise ValueError("num_steps is None: without inputs it must be given")
-    settings = _Settings(num_steps, activation, reverse, jnp.dtype(dtype))
+    settings = _Settings(num_steps, activation, reverse, jnp.dtype(dtype), in_loop)
     cell_state, hidden = initial_carry
     carry = (cell_state.astype(state_dtype(dtype)), hidden.astype(dtype))
     if inputs is not None:
@@ -229,6 +234,7 @@ def _sequence_backward(settings, saved, gradients):
 def _parameter_gradients(settings, weights, inputs, residuals, dz):
     """The gradients that need no loop: kernels, bias, peepholes and inputs."""
     dtype = settings.dtype
+    gradient_of = kernel_gradient_in_loop if settings.in_loop else kernel_gradient
     before, after = slice(None, -1), slice(1, None)
     if settings.reverse:
         before, after = after, before
@@ -238,10 +244,10 @@ def _parameter_gradients(settings, weights, inputs, residuals, dz):
 
     def recurrent_kernel():
         kernel = weights.recurrent_kernel.astype(dtype)
-        return kernel_gradient(residuals.hiddens[:, before], dz, kernel)
+        return gradient_of(residuals.hiddens[:, before], dz, kernel)
 
     def input_kernel():
-        return kernel_gradient(inputs, dz, weights.input_kernel.astype(dtype))
+        return gradient_of(inputs, dz, weights.input_kernel.astype(dtype))
 
     def peephole():
         dz_i, dz_f, _, dz_o = split_gates(dz)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell, forget_gate_ones
+from convlstm_jax.ops.memory import MEMORY
 from tests.ops import oracle
 
 BATCH, STEPS, HEIGHT, WIDTH, CHANNELS, FEATURES = 3, 4, 3, 5, 2, 3
@@ -58,6 +59,7 @@ def test_every_way_to_run_gives_the_same_outputs_and_gradients(reverse):
     """`nn.RNN`, `nn.scan`, fused and the oracle, from one tree of parameters."""
     cell = make_cell(**DOUBLE)
     layers = [ConvLSTM(cell, name, reverse) for name in IMPLEMENTATIONS]
+    layers += [ConvLSTM(cell, reverse=reverse, memory=name) for name in MEMORY]
     rnn = nn.RNN(cell, return_carry=True, reverse=reverse, keep_order=True)
     with jax.enable_x64(True):
         inputs, carry = normal(SHAPE), (normal(STATE, 1), normal(STATE, 2))
@@ -78,9 +80,9 @@ def test_every_way_to_run_gives_the_same_outputs_and_gradients(reverse):
                 results.append((result, pull_back(cotangent)))
             return results
 
-        by_rnn, fused, scanned = jax.device_get(run(variables, inputs, carry))
-    assert_trees_close(fused, by_rnn)
-    assert_trees_close(scanned, by_rnn)
+        by_rnn, fused, *others = jax.device_get(run(variables, inputs, carry))
+    for found in (fused, *others):
+        assert_trees_close(found, by_rnn)
     weights = jax.tree.map(np.asarray, variables["params"]["cell"])
     expected = oracle.sequence(
         oracle.Layer(**weights), inputs, carry, STEPS, "tanh", reverse=reverse
@@ -305,6 +307,15 @@ def test_a_cell_has_no_strides_and_no_padding(keyword):
 def test_a_layer_refuses_an_unknown_implementation():
     with pytest.raises(ValueError, match="implementation is 'cudnn': it must be one"):
         ConvLSTM(make_cell(), implementation="cudnn")
+
+
+def test_a_layer_refuses_savings_it_does_not_know():
+    with pytest.raises(ValueError, match="memory is 'none': it must be one of"):
+        ConvLSTM(make_cell(), memory="none")
+    with pytest.raises(
+        ValueError, match="memory is 'checkpoint': it must be 'default'"
+    ):
+        ConvLSTM(make_cell(), implementation="scan", memory="checkpoint")
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -5,6 +5,7 @@ import pytest
 
 from convlstm_jax.ops.convolution import (
     kernel_gradient,
+    kernel_gradient_in_loop,
     same_convolution,
     transposed_kernel,
 )
@@ -54,8 +55,9 @@ def test_the_transposed_kernel_is_the_adjoint(size):
     assert np.vdot(forward, outputs) == pytest.approx(np.vdot(inputs, back), rel=1e-12)
 
 
+@pytest.mark.parametrize("gradient_of", [kernel_gradient, kernel_gradient_in_loop])
 @pytest.mark.parametrize("size", SIZES)
-def test_kernel_gradient_equals_loops(size):
+def test_kernel_gradient_equals_loops(size, gradient_of):
     """∂/∂k(dy, dx) is the sum over pixels of input(y+dy, x+dx)·gradient(y, x)."""
     inputs, kernel, gradient = draw(size)
     radius = size // 2
@@ -67,5 +69,5 @@ def test_kernel_gradient_equals_loops(size):
             seen = padded[:, :, dy : dy + 4, dx : dx + 5]
             expected[dy, dx] = np.einsum("bthwc,bthwd->cd", seen, gradient)
     with jax.enable_x64(True):
-        found = kernel_gradient(*map(jnp.asarray, (inputs, gradient, kernel)))
+        found = gradient_of(*map(jnp.asarray, (inputs, gradient, kernel)))
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)

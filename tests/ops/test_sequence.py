@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from convlstm_jax.ops.memory import MEMORY, checkpointed_sequence
 from convlstm_jax.ops.sequence import convlstm_sequence
 from convlstm_jax.ops.step import Weights
 from tests.ops import oracle
@@ -50,7 +51,7 @@ def assert_trees_close(found, expected, **tolerance):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_oracle_scan_and_fused_sequence_agree(case):
-    """All three in float64; gradients under cotangents on outputs and final carry."""
+    """In float64, whatever is kept for gradients, under cotangents on all results."""
     arguments = draw(case)
     expected = oracle.sequence(
         *arguments, case.shape[1], case.activation, case.valid, case.reverse
@@ -59,24 +60,25 @@ def test_oracle_scan_and_fused_sequence_agree(case):
     cotangent = jax.tree.map(lambda x: generator.normal(size=x.shape), expected)
 
     @fast_jit
-    def both(arguments, cotangent):
+    def run(arguments, cotangent):
         results = []
-        for function in (scan_of_steps, convlstm_sequence):
+        for function in (scan_of_steps, *MEMORY.values()):
             function = functools.partial(function, **settings(case))
             outputs, pull_back = jax.vjp(function, *arguments)
             results.append((outputs, pull_back(cotangent)))
         return results
 
     with jax.enable_x64(True):
-        (scanned, scanned_gradients), (fused, fused_gradients) = jax.device_get(
-            both(as_jax(arguments), jax.tree.map(jnp.asarray, cotangent))
+        (scanned, scanned_gradients), *by_memory = jax.device_get(
+            run(as_jax(arguments), jax.tree.map(jnp.asarray, cotangent))
         )
-    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(fused))
     assert_trees_close(scanned, expected, **TOLERANCE)
-    assert_trees_close(fused, expected, **TOLERANCE)
-    assert_trees_close(fused_gradients, scanned_gradients, **TOLERANCE)
-    if any(case.lengths or (1,)) and case.inputs:
-        assert all(np.abs(g).max() > 1e-3 for g in jax.tree.leaves(fused_gradients))
+    for fused, fused_gradients in by_memory:
+        assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(fused))
+        assert_trees_close(fused, expected, **TOLERANCE)
+        assert_trees_close(fused_gradients, scanned_gradients, **TOLERANCE)
+        if any(case.lengths or (1,)) and case.inputs:
+            assert all(np.abs(g).max() > 1e-3 for g in jax.tree.leaves(fused_gradients))
 
 
 def case_named(name):
@@ -216,7 +218,40 @@ def test_no_silent_promotion_in_float32():
     }
 
 
-def test_a_length_is_needed():
+@pytest.mark.parametrize("memory", MEMORY)
+def test_a_length_is_needed(memory):
     weights, _, carry = as_jax(draw(case_named("no input")), jnp.float32)
     with pytest.raises(ValueError, match="num_steps is None: without inputs it must"):
-        convlstm_sequence(weights, None, carry)
+        MEMORY[memory](weights, None, carry)
+
+
+@pytest.mark.parametrize(("num_steps", "reverse"), [(1, False), (7, True), (9, False)])
+def test_segments_of_any_number_of_steps(num_steps, reverse):
+    """Whole segments, one alone, and a rest at the end or the beginning."""
+    case = Case("steps", shape=(2, num_steps, 2, 3), reverse=reverse)
+    arguments = draw(case)
+    expected = oracle.sequence(*arguments, num_steps, "tanh", reverse=reverse)
+    with jax.enable_x64(True):
+        run = functools.partial(
+            checkpointed_sequence, reverse=reverse, dtype=jnp.float64
+        )
+        assert_trees_close(fast_jit(run)(*as_jax(arguments)), expected, **TOLERANCE)
+
+
+def kept_bytes(function, arguments):
+    """What the backward pass is given, arguments of the function not counted."""
+    _, pull_back = jax.eval_shape(lambda *a: jax.vjp(function, *a), *arguments)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pull_back)) - sum(
+        x.size * x.dtype.itemsize for x in jax.tree.leaves(arguments)
+    )
+
+
+def test_memory_that_is_kept():
+    """Six values a pixel, step and feature; no more than its inputs; and √T carries."""
+    case = Case("long", shape=(1, 36, 8, 9), features=4, channels=4)
+    arguments = as_jax(draw(case), jnp.float32)
+    frame = 4 * 8 * 9 * 4
+    kept = {name: kept_bytes(run, arguments) / frame for name, run in MEMORY.items()}
+    assert 6 * 36 <= kept["default"] <= 6 * 36 + 4
+    assert kept["recompute"] <= 0.5
+    assert 2 * 6 - 2 <= kept["checkpoint"] <= 2 * 6 + 0.5
