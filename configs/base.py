@@ -55,6 +55,10 @@ def get_config() -> ConfigDict:
     # How a layer runs over time: "fused" (fast) or "scan" (the reference); unused by
     # "recurrent_predictor", which has one way.
     model.implementation = "fused"
+    # What a layer keeps for the backward pass: "default" (all gates and states; fast),
+    # "recompute" (its inputs: one layer's gates are in memory at a time; for stacks) or
+    # "checkpoint" (every ⌈√T⌉th state besides: for long clips); both run it twice.
+    model.memory = "default"
     # "recurrent_predictor": whether the results of the convolutions are normalised.
     model.layer_norm = False
     # "recurrent_predictor": constant added to the forget gate before its sigmoid; 0 for
@@ -64,10 +68,13 @@ def get_config() -> ConfigDict:
     # evaluation and prediction; "fc_lstm_autoencoder" only.
     model.conditional = False
     # Kernel of each layer, input-to-state and state-to-state alike, odd, in pixels;
-    # "next_frame" only, as are the three below.
+    # "next_frame" only, as are the four below.
     model.kernel_sizes = (5, 3, 1)
     # Layers, from the bottom, that batch normalisation follows.
     model.num_normalized_layers = 2
+    # Share of batch normalisation's running statistics that each training step keeps:
+    # 0.99 in Keras; less suits runs of a few hundred steps.
+    model.batch_norm_momentum = 0.99
     # Frames the last convolution spans: 3 as in Keras's examples, or its own alone, 1.
     model.head_frames = 3
     # Whether the last convolution sees no later frame; False as in Keras's examples,
@@ -80,7 +87,7 @@ def get_config() -> ConfigDict:
     task = config.task = ConfigDict()
     # "forecast"; with "fc_lstm_autoencoder": "reconstruct" (the inputs, last one
     # first), "predict" (the frames that follow) or "composite" (both).
-    # With "clip_classifier": "classify".
+    # With "clip_classifier": "classify". "nowcast": as "forecast", of rain on a radar.
     task.name = "forecast"
     # Frames the model is given.
     task.num_input_frames = 10
@@ -93,8 +100,17 @@ def get_config() -> ConfigDict:
     # before, and not only the frames that follow.
     task.score_inputs = True
     # "cross_entropy": nats per frame, summed over its pixels; "mse", "mae": mean over
-    # pixels; "mse_sum": squared error summed over the pixels of a frame.
+    # pixels; "mse_sum": squared error summed over the pixels of a frame. With "nowcast"
+    # each is the mean over pixels with data, there is no "mse_sum", and "b_mse" and
+    # "b_mae" weight heavy rain more, up to 30 times.
     task.loss = "cross_entropy"
+    # "nowcast": whether the model predicts the change from the last given frame alone.
+    task.from_last_frame = False
+    # "nowcast": rain rates, mm/h, from which on a pixel counts more in the losses
+    # "b_mse" and "b_mae"; below the first it counts 1.
+    task.rain_weight_rates = (2.0, 5.0, 10.0, 30.0)
+    # How much it counts from each of these rates on.
+    task.rain_weights = (2.0, 5.0, 10.0, 30.0)
     # True frames that a "recurrent_predictor" reads in training: the given ones alone
     # ("none"), fewer and fewer of those to forecast besides ("scheduled"), or at first
     # half of all and in the end the given ones ("reverse_scheduled").
@@ -113,13 +129,25 @@ def get_config() -> ConfigDict:
     data = config.data = ConfigDict()
     # Source of the clips where no path is given, each made by the program:
     # "moving_mnist", "moving_squares", "bubbles" (a bubble column) or "theft_videos"
-    # (films of a shop with their annotations, for "classify").
+    # (films of a shop with their annotations, for "classify"), or "rain_cells" (for
+    # "nowcast").
     data.name = "moving_mnist"
-    # Folder of your own videos and folders of pictures, read in place of data.name;
-    # with "classify" each has an XML file of annotations beside it. Empty: none.
+    # Folder of your own videos, arrays and folders of pictures, or one that
+    # --mode=prepare wrote, read in place of data.name; with "classify" each video has
+    # an XML file of annotations beside it. With "nowcast" the folder is of radar
+    # composites: 8-bit pictures, the time in their names (year to minute, 12 digits).
+    # Empty: none.
     data.path = ""
     # Channels of a frame: 1 (grey) or 3 (colour).
     data.channels = 1
+    # Part of each frame of your videos that is used, resized to height and width: (top,
+    # left, height, width) in pixels of the file; (): all of it.
+    data.crop_box = ()
+    # Values of your arrays (npy, npz, NetCDF, Zarr) that become 0 and 1, what lies
+    # beyond being clipped; (): they are uint8, or floats from 0 to 1.
+    data.value_range = ()
+    # Name of the array in npz files, NetCDF and Zarr; empty: the only one there is.
+    data.variable = ""
     # Of a video every n-th frame is used.
     data.frame_stride = 1
     # Frames (of those used) from the beginning of one clip to that of the next; 0: as
@@ -129,13 +157,19 @@ def get_config() -> ConfigDict:
     # "folder" it lies in, or a regular expression with one group for its path; empty:
     # there are none.
     data.condition = ""
-    # Conditions that are kept for the test set; empty: videos of all are.
+    # What of your videos is dealt out to training, validation and test: each "file",
+    # all files of a "condition" together, or parts of each file ("time": the first to
+    # learn from, the last to test on). Clips of two sets never share a frame.
+    data.split_by = "file"
+    # Conditions that are kept for the test set; empty: videos of all are. With
+    # "nowcast" the dates of radar events, such as 2017-05-09.
     data.test_conditions = ()
     # Share of the videos that the validation set gets.
     data.validation_fraction = 0.1
     # Share of the videos that the test set gets, where test_conditions says nothing.
     data.test_fraction = 0.1
-    # A file that cannot be read to its end: "refuse" it, or "skip" what is missing.
+    # A file that cannot be read to its end, or has values that are not finite: "refuse"
+    # it, or "skip" what is missing.
     data.bad_files = "refuse"
     # Labels of the annotations in whose intervals clips are of the class to be told.
     data.event_labels = ("theft",)
@@ -146,6 +180,35 @@ def get_config() -> ConfigDict:
     data.crop = 0.0
     # Largest change of a training clip's brightness, as a share.
     data.brightness = 0.0
+    # "nowcast": whether training clips are turned and mirrored at random, in all 8 ways
+    # (4 if height and width differ).
+    data.symmetries = False
+    # Radar composites: side of the blocks of pixels that are averaged into one.
+    data.downsample = 1
+    # Radar composites: pixels from one training crop to the next; 0: side by side, as
+    # those of validation and test are.
+    data.crop_stride = 0
+    # Radar composites: share of rain, from 0.1 mm/h on, that a crop must have in the
+    # first frame of its clip.
+    data.least_rain_share = 0.0
+    # Radar composites: minutes from one to the next; where one is missing, an event
+    # ends.
+    data.time_step_minutes = 5.0
+    # Radar composites: dBZ = gain * value + offset; as the FMI's files have it.
+    data.dbz_gain = 0.5
+    # See data.dbz_gain, dBZ.
+    data.dbz_offset = -32.0
+    # Radar composites: the value that stands for no data.
+    data.no_data_value = 255
+    # "nowcast": reflectivity of pixel 0, dBZ; what is weaker counts as no rain.
+    data.dbz_min = 0.0
+    # "nowcast": reflectivity of pixel 1, dBZ.
+    data.dbz_max = 60.0
+    # "nowcast": a of Z = a R^b, which turns reflectivity into mm/h: 200 after Marshall
+    # and Palmer, 223 in Finland.
+    data.zr_a = 200.0
+    # "nowcast": b of Z = a R^b: 1.6 after Marshall and Palmer, 1.53 in Finland.
+    data.zr_b = 1.6
     # Source of the digits: "idx" (the four MNIST files in digits_dir), "tfds"
     # (downloaded), "sklearn" (small digits that come with scikit-learn), or "auto"
     # (the first of these that is at hand).
@@ -176,7 +239,8 @@ def get_config() -> ConfigDict:
     data.prefetch_batches = 2
 
     optimizer = config.optimizer = ConfigDict()
-    # "adam", "adamw", "rmsprop" or "adadelta".
+    # "adam", "adamw", "rmsprop", "adadelta", or "muon" (which makes the momentum of
+    # recurrent layers' kernels orthogonal; Adam for all other weights).
     optimizer.name = "adam"
     # Highest learning rate of the schedule.
     optimizer.learning_rate = 1e-3
@@ -223,6 +287,13 @@ def get_config() -> ConfigDict:
     evaluation.batch_size = 64
     # Test sequences drawn.
     evaluation.num_pictures = 8
+    # Test sequences, evenly spread over all, whose VMAF is measured where the package
+    # imageio-ffmpeg is installed; 0: none. A film of 64 x 64 takes about 50 ms.
+    evaluation.num_vmaf_sequences = 16
+    # "nowcast": rain rates, mm/h, from which on rain counts as forecast and as fallen.
+    evaluation.rain_thresholds = (0.5, 2.0, 5.0, 10.0, 30.0)
+    # "nowcast": sides of the windows of the fractions skill score, odd, pixels.
+    evaluation.fss_window_sizes = (5,)
 
     config.lock()
     return config

@@ -20,6 +20,7 @@ from convlstm_jax.cli import build, workdir
 from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.data.clip_files import read_clip
+from convlstm_jax.metrics.vmaf import find_ffmpeg
 from convlstm_jax.train.sharding import data_mesh
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,7 @@ def test_training_leaves_everything_behind(trained):
     assert pictures == {
         "validation_0000003.png", "validation_0000006.png", "test.gif",
         "test_00.png", "test_00.gif", "test_01.png", "test_01.gif",
-        "lead_time.png", "learning_curves.png",
+        "lead_time.png", "space_time_correlation.png", "learning_curves.png",
     }  # fmt: skip
     for name in pictures:
         with Image.open(trained / "pictures" / name) as picture:
@@ -96,7 +97,10 @@ def test_evaluation_figures(trained):
         total, by_lead_time = results[contender], results["per_lead_time"][contender]
         for metric, values in by_lead_time.items():
             assert len(values) == 2
-            assert total[metric] == pytest.approx(np.mean(values))
+            # A correlation is of all pixels together, no mean of others.
+            if metric != "correlation":
+                assert total[metric] == pytest.approx(np.mean(values))
+        assert ("vmaf" in total) == (find_ffmpeg() is not None)
         assert total["mse_per_pixel"] == pytest.approx(total["mse"] / (32 * 40))
         assert total["cross_entropy_nats_per_sequence"] == pytest.approx(
             2 * total["cross_entropy_nats_per_frame"]
@@ -119,14 +123,23 @@ def test_evaluation_figures(trained):
     prediction = np.asarray(
         task.forecast(variables, inputs.astype(np.float32), 2).frames
     )
-    error = ((prediction - truth) ** 2).sum((2, 3, 4)).mean(0)
-    np.testing.assert_allclose(lead["model"]["mse"], error, rtol=1e-4)
+    error = ((prediction - truth) ** 2).sum((2, 3, 4))
+    np.testing.assert_allclose(lead["model"]["mse"], error.mean(0), rtol=1e-4)
+    for lead_time, found in enumerate(lead["model"]["correlation"]):
+        pair = (clip[:, lead_time].ravel() for clip in (prediction, truth))
+        assert found == pytest.approx(np.corrcoef(*pair)[0, 1], rel=1e-4, abs=1e-5)
+    assert lead["zeros"]["correlation"] == [None, None]
+    worst = sorted(error.mean(1), reverse=True)[:4]
+    assert [clip["mse"] for clip in results["worst_clips"]] == pytest.approx(worst)
+    for clip in results["worst_clips"]:
+        assert clip["mse"] == pytest.approx(error[clip["index"]].mean(), rel=1e-4)
 
     with (trained / "evaluation.csv").open() as file:
         rows = {(row["contender"], row["metric"], row["lead_time"]): row["value"]
                 for row in csv.DictReader(file)}  # fmt: skip
     assert float(rows["model", "ssim", "2"]) == lead["model"]["ssim"][1]
     assert float(rows["zeros", "mse", "all"]) == results["zeros"]["mse"]
+    assert rows["zeros", "correlation", "all"] == ""
     assert f"{results['model']['mse']:.0f}" in (trained / "report.html").read_text()
 
 
@@ -286,7 +299,7 @@ def test_describe(preset, capsys):
     if PRESETS[preset]:
         assert total == f"parameters: {PRESETS[preset]}"
     assert any(line.startswith("multiply-adds per sample: ") for line in lines)
-    frames = 5 if preset == "quick" else 10
+    frames = 3 if preset == "quick" else 10
     assert f"input: [B, T, H, W, C] = [B, {frames}, 64, 64, 1]" in lines
     assert f"output: [B, T, H, W, C] = [B, {frames}, 64, 64, 1]" in lines
 

@@ -16,20 +16,23 @@ from convlstm_jax.data.data_sets import make_sources
 from convlstm_jax.data.labelled_clips import class_names
 from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batches
 from convlstm_jax.data.sources import ClipSource, Sources
+from convlstm_jax.data.symmetries import turned_and_mirrored
 from convlstm_jax.models import MODELS
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
 from convlstm_jax.models.clip_classifier import ClipClassifier
+from convlstm_jax.rain import RainScale
 from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
 from convlstm_jax.tasks.classification import ClassificationTask, balanced_weights
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.tasks.next_frame import NextFrameTask
+from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.recurrent import RecurrentTask
 from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.train.optimizer import make_optimizer
 
 # The fields of config.model that each model takes, beside its name.
-_SEQUENCE_FIELDS = ("features", "peephole", "activation", "implementation")
+_SEQUENCE_FIELDS = ("features", "peephole", "activation", "implementation", "memory")
 _PATCH_FIELDS = ("input_kernel_size", "recurrent_kernel_size", "patch_size")
 _MODEL_FIELDS = {
     "encoder_forecaster": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS),
@@ -40,6 +43,7 @@ _MODEL_FIELDS = {
         *_SEQUENCE_FIELDS,
         "kernel_sizes",
         "num_normalized_layers",
+        "batch_norm_momentum",
         "head_frames",
         "causal_head",
     ),
@@ -77,12 +81,42 @@ _DATA_FIELDS = {
     "video_folder": (
         *_VIDEO_FIELDS,
         "path",
+        "crop_box",
+        "value_range",
+        "variable",
         "condition",
+        "split_by",
         "test_conditions",
         "bad_files",
     ),
-    "labelled_clips": (*_VIDEO_FIELDS, "path", "event_labels", "bad_files"),
+    "labelled_clips": (
+        *_VIDEO_FIELDS,
+        "path",
+        "crop_box",
+        "event_labels",
+        "bad_files",
+    ),
+    "rain_cells": _DATA_SET_FIELDS,
+    "radar": (
+        *_DATA_SET_FIELDS,
+        "path",
+        "downsample",
+        "frame_stride",
+        "clip_stride",
+        "crop_stride",
+        "least_rain_share",
+        "time_step_minutes",
+        "dbz_gain",
+        "dbz_offset",
+        "no_data_value",
+        "test_conditions",
+        "validation_fraction",
+        "test_fraction",
+        "bad_files",
+    ),
 }
+# The data set that config.data.path is of, by the task; "video_folder" for the others.
+_DATA_SETS_OF_TASKS = {"classify": "labelled_clips", "nowcast": "radar"}
 
 
 def build_task(
@@ -128,7 +162,29 @@ def build_task(
         )
     if name == "recurrent_predictor":
         return RecurrentTask(model, **lengths, sampling=_sampling(config))
+    if config.task.name == "nowcast":
+        return NowcastTask(
+            model,
+            **lengths,
+            scale=rain_scale(config),
+            from_last_frame=config.task.from_last_frame,
+            rain_weights=tuple(
+                zip(
+                    config.task.rain_weight_rates,
+                    config.task.rain_weights,
+                    strict=True,
+                )
+            ),
+            thresholds_mm_per_h=config.eval.rain_thresholds,
+            window_sizes=config.eval.fss_window_sizes,
+        )
     return ForecastTask(model, **lengths)
+
+
+def rain_scale(config: ConfigDict) -> RainScale:
+    """What the pixels of a config's radar frames mean."""
+    data = config.data
+    return RainScale(data.dbz_min, data.dbz_max, data.zr_a, data.zr_b)
 
 
 def _sampling(config: ConfigDict) -> Sampling:
@@ -159,9 +215,10 @@ def build_sources(config: ConfigDict) -> Sources:
     """
     data_set = config.data.name
     if config.data.path:
-        classifies = config.task.name == "classify"
-        data_set = "labelled_clips" if classifies else "video_folder"
+        data_set = _DATA_SETS_OF_TASKS.get(config.task.name, "video_folder")
     fields = {name: config.data[name] for name in _DATA_FIELDS[data_set]}
+    if config.task.name == "nowcast":
+        fields["scale"] = rain_scale(config)
     num_frames = config.task.num_input_frames
     if config.task.name not in ("reconstruct", "classify"):  # Which want no more.
         num_frames += config.task.num_output_frames
@@ -191,6 +248,8 @@ def process_train_batches(
 
 
 def _augmentation(config: ConfigDict) -> Callable[..., Any] | None:
+    if config.data.symmetries:
+        return turned_and_mirrored
     strengths = {name: config.data[name] for name in ("flip", "crop", "brightness")}
     return partial(_augmented, strengths) if any(strengths.values()) else None
 

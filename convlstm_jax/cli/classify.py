@@ -47,7 +47,13 @@ def run(
     """
     validate_output_path(output_path, OUTPUT_SUFFIXES, what="a classification")
     height, width, channels = frame_shape(config)
-    video = open_video(input_path, height=height, width=width, channels=channels)
+    video = open_video(
+        input_path,
+        height=height,
+        width=width,
+        channels=channels,
+        crop_box=config.data.crop_box,
+    )
     starts = _clip_starts(video, config, task.num_input_frames)
     mesh = data_mesh(jax.local_devices()[:1])
     step, variables = load_variables(task, config, workdir, mesh)

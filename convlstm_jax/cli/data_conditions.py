@@ -3,31 +3,42 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from convlstm_jax.cli.condition import Conditions
+from convlstm_jax.data.prepared import is_prepared
 
 CONDITIONS = Conditions()
+
+
+# The one embedded data set of each task that has its own.
+_NAMES_OF_TASKS = {"classify": "theft_videos", "nowcast": "rain_cells"}
 
 
 def _draws_digits(name: str, path: str) -> bool:
     return name == "moving_mnist" and not path
 
 
-@CONDITIONS.over("data.path")
-def _folder_is_there(path: str) -> str | None:
-    if not path or Path(path).expanduser().is_dir():
+@CONDITIONS.over("data.path", "task.name")
+def _folder_is_there(path: str, task: str) -> str | None:
+    there = Path(path).expanduser()
+    one_video = task not in _NAMES_OF_TASKS and there.is_file()
+    if not path or there.is_dir() or one_video:
         return None
     return (
-        f"config.data.path is {path!r}: it must be an existing folder of videos or of "
-        "folders of pictures, or ''"
+        f"config.data.path is {path!r}: it must be an existing folder of videos, of "
+        "folders of pictures or of radar composites, or ''"
     )
 
 
 @CONDITIONS.over("data.name", "data.path", "task.name")
 def _clips_suit_the_task(name: str, path: str, task: str) -> str | None:
-    if path or (name == "theft_videos") == (task == "classify"):
+    suited = _NAMES_OF_TASKS.get(task)
+    if path or name == suited:
         return None
-    wanted = "be 'theft_videos'" if task == "classify" else f"not be {name!r}"
+    if suited is None and name not in _NAMES_OF_TASKS.values():
+        return None
+    wanted = f"be {suited!r}" if suited else f"not be {name!r}"
     return (
         f"config.data.name is {name!r}: it must {wanted} with config.task.name="
         f"{task!r}, unless config.data.path is set"
@@ -46,9 +57,16 @@ def _labels_of_the_own_films(
     )
 
 
-@CONDITIONS.over("data.channels", "data.name", "data.path")
-def _channels_there_are(channels: int, name: str, path: str) -> str | None:
-    if channels == 1 or path or name == "theft_videos":
+@CONDITIONS.over("data.channels", "data.name", "data.path", "task.name")
+def _channels_there_are(channels: int, name: str, path: str, task: str) -> str | None:
+    if channels == 1:
+        return None
+    if task == "nowcast":
+        return (
+            f"config.data.channels is {channels}: it must be 1 with "
+            "config.task.name='nowcast', as a radar picture has one value a pixel"
+        )
+    if path or name == "theft_videos":
         return None
     return (
         f"config.data.channels is {channels}: it must be 1 with "
@@ -60,10 +78,10 @@ def _channels_there_are(channels: int, name: str, path: str) -> str | None:
 def _condition_can_be_told(condition: str, path: str, task: str) -> str | None:
     if not condition:
         return None
-    if not path or task == "classify":
+    if not path or task in ("classify", "nowcast"):
         return (
             f"config.data.condition is {condition!r}: it must be '' without "
-            "config.data.path and with config.task.name='classify'"
+            "config.data.path and with config.task.name='classify' or 'nowcast'"
         )
     if condition == "folder":
         return None
@@ -88,13 +106,75 @@ def _condition_can_be_told(condition: str, path: str, task: str) -> str | None:
 def _conditions_to_hold_out(
     held_out: tuple[str, ...], condition: str, name: str, path: str, task: str
 ) -> str | None:
-    has_conditions = bool(condition) if path else name == "bubbles"
+    has_conditions = name == "bubbles"
+    if path:
+        has_conditions = bool(condition) or task == "nowcast"
     if not held_out or (has_conditions and task != "classify"):
         return None
     return (
         f"config.data.test_conditions is {held_out}: it must be () where clips have no "
         "conditions, which are told by config.data.condition with config.data.path, "
         "or come with config.data.name='bubbles'"
+    )
+
+
+@CONDITIONS.over("data.path", "task.name")
+def _prepared_folders_suit_the_task(path: str, task: str) -> str | None:
+    if not path or task not in _NAMES_OF_TASKS or not is_prepared(path):
+        return None
+    return (
+        f"config.data.path is {path!r}, which --mode=prepare wrote: it must be the "
+        f"folder itself with config.task.name={task!r}"
+    )
+
+
+def _of_own_videos(field: str, default: Any, *tasks: str) -> None:
+    """Registers that a field is left alone where no folder of videos is read."""
+
+    @CONDITIONS.over(field, "data.path", "task.name")
+    def check(value: Any, path: str, task: str) -> str | None:
+        if value == default or (path and task not in tasks):
+            return None
+        also = " and with config.task.name=" if tasks else ""
+        return (
+            f"config.{field} is {value!r}: it must be {default!r} without "
+            f"config.data.path{also}{' or '.join(map(repr, tasks))}"
+        )
+
+
+_of_own_videos("data.crop_box", (), "nowcast")
+_of_own_videos("data.value_range", (), "classify", "nowcast")
+_of_own_videos("data.variable", "", "classify", "nowcast")
+_of_own_videos("data.split_by", "file", "classify", "nowcast")
+
+
+@CONDITIONS.over("data.split_by", "data.condition")
+def _conditions_to_split_by(split_by: str, condition: str) -> str | None:
+    if split_by != "condition" or condition:
+        return None
+    return (
+        "config.data.split_by is 'condition': it must not be with "
+        "config.data.condition='', which gives the videos none"
+    )
+
+
+@CONDITIONS.over("data.dbz_min", "data.dbz_max")
+def _reflectivities_can_be_told_apart(low: float, high: float) -> str | None:
+    if low < high:
+        return None
+    return (
+        f"config.data.dbz_min and config.data.dbz_max are {low:g} and {high:g}: the "
+        "first must be below the second"
+    )
+
+
+@CONDITIONS.over("data.symmetries", "task.name")
+def _symmetries_are_used(symmetries: bool, task: str) -> str | None:
+    if not symmetries or task == "nowcast":
+        return None
+    return (
+        "config.data.symmetries is True: it must be False with config.task.name="
+        f"{task!r}, as 'nowcast' alone knows it"
     )
 
 

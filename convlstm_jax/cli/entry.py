@@ -103,6 +103,14 @@ def _dispatch(
             checkpoint=_given(command.checkpoint, "checkpoint"),
             workdir=_given(command.workdir, "workdir"),
         )
+    elif command.mode == "prepare":
+        from convlstm_jax.cli import prepare
+
+        if process_count > 1:
+            raise UserError(
+                f"--mode=prepare runs in one process, not in {process_count}"
+            )
+        prepare.run(config, output=_given(command.output, "output"))
     else:
         from convlstm_jax.cli import predict
 

@@ -21,11 +21,20 @@ from convlstm_jax.cli.build import (
     process_eval_batches,
 )
 from convlstm_jax.cli.class_pictures import classified_clips, draw_classification
+from convlstm_jax.cli.clip_forecasts import forecast_clips
 from convlstm_jax.cli.log import logging_to
+from convlstm_jax.cli.played_clips import forecast_player, nowcast_player
+from convlstm_jax.cli.radar_pictures import (
+    draw_nowcasts,
+    example_nowcasts,
+    with_optical_flow,
+)
 from convlstm_jax.cli.video_pictures import draw_evaluation, example_outputs
+from convlstm_jax.cli.vmaf_scores import add_vmaf
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.conventions import CONVENTIONS
+from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.task import Task, Variables, VideoTask
 from convlstm_jax.train.checkpoint import restore_part
 from convlstm_jax.train.evaluation import evaluate
@@ -35,6 +44,7 @@ from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.curves import learning_curves
 from convlstm_jax.viz.metric_names import format_value, in_order
 from convlstm_jax.viz.report import write_report
+from convlstm_jax.viz.report_player import PlayerClip
 
 _log = logging.getLogger(__name__)
 
@@ -65,8 +75,11 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
     _log.info(
         "evaluating the weights of step %d on %d test sequences", step, num_sequences
     )
+    test = sources.test
+    if isinstance(task, NowcastTask):
+        test = with_optical_flow(task, test)
     batch_size = eval_batch_size(config, mesh)
-    batches = process_eval_batches(sources.test, batch_size, num_sequences)
+    batches = process_eval_batches(test, batch_size, num_sequences)
     eval_step = make_eval_step(
         task, mesh, with_baselines=True, num_conditions=len(sources.conditions)
     )
@@ -86,13 +99,29 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
     results["conventions"] = CONVENTIONS
     folder = workdir / "pictures"
     count = min(config.eval.num_pictures, len(sources.test))
+    worst = [clip["index"] for clip in results.get("worst_clips", [])]
+    clips: list[PlayerClip] = []
     # Drawn from the same clips on every process, so that all take part in the forecast.
-    if isinstance(task, VideoTask):
+    if isinstance(task, NowcastTask):
+        chosen = [*range(count), *worst]
+        chosen_clips = [test[index] for index in chosen]
+        nowcasts = example_nowcasts(task, variables, chosen_clips, len(chosen), mesh)
+        minutes = config.data.time_step_minutes * config.data.frame_stride
+        clips = nowcast_player(nowcasts, chosen, count, results, minutes)
+        drawn = nowcasts[:count]
+        draw = partial(draw_nowcasts, task, drawn, results, folder, minutes)
+    elif isinstance(task, VideoTask):
         outputs = example_outputs(task, variables, sources.test, count, mesh)
+        forecasts = forecast_clips(task, variables, sources.test, worst, mesh)
+        clips = forecast_player(task, outputs, forecasts, results)
+        add_vmaf(
+            results, task, variables, sources, mesh, num_sequences=num_sequences,
+            num_vmaf_sequences=config.eval.num_vmaf_sequences,
+        )  # fmt: skip
         draw = partial(draw_evaluation, task, outputs, results, folder)
     else:
-        clips = classified_clips(task, variables, sources.test, count, mesh)
-        draw = partial(draw_classification, task, clips, results, folder)
+        classified = classified_clips(task, variables, sources.test, count, mesh)
+        draw = partial(draw_classification, task, classified, results, folder)
     if jax.process_index() != 0:
         return
     _write_results(workdir, results)
@@ -100,13 +129,16 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
         _log.info(line)
     pictures = [*draw(), *_draw_learning_curves(workdir)]
     title = f"{workdir.name}: evaluation at step {step}"
+    shown = {k: v for k, v in results.items() if k != "conventions"}
+    shown["data"] = {k: v for k, v in results["data"].items() if k != "description"}
     write_report(
         workdir / "report.html",
         title=title,
         config=config.to_dict(),
         data_description=sources.description,
-        results={k: v for k, v in results.items() if k not in ("data", "conventions")},
+        results=shown,
         pictures=pictures,
+        clips=clips,
     )
     _log.info("report: %s", workdir / "report.html")
 
@@ -177,13 +209,18 @@ def _write_results(workdir: Path, results: dict[str, Any]) -> None:
         writer.writerow(["contender", "metric", "lead_time", "condition", "value"])
         for contender, metrics in results["per_lead_time"].items():
             for metric, value in numbers(results[contender]).items():
-                writer.writerow([contender, metric, "all", "all", repr(value)])
+                writer.writerow([contender, metric, "all", "all", _cell(value)])
             for metric, values in metrics.items():
                 for lead_time, value in enumerate(values, start=1):
-                    writer.writerow([contender, metric, lead_time, "all", repr(value)])
+                    writer.writerow([contender, metric, lead_time, "all", _cell(value)])
             for condition, of_condition in results.get("per_condition", {}).items():
                 for metric, value in numbers(of_condition[contender]).items():
-                    writer.writerow([contender, metric, "all", condition, repr(value)])
+                    writer.writerow([contender, metric, "all", condition, _cell(value)])
+
+
+def _cell(value: float | None) -> str:
+    """A figure in all its digits; nothing where there is none."""
+    return "" if value is None else repr(value)
 
 
 def _draw_learning_curves(workdir: Path) -> list[tuple[str, Path]]:

@@ -16,7 +16,7 @@ from convlstm_jax.cli.rules import Integer
 from convlstm_jax.cli.validate import RULES, raise_problems, text_problem
 from convlstm_jax.errors import UserError
 
-MODES = ("train", "evaluate", "predict", "describe", "import")
+MODES = ("train", "evaluate", "predict", "describe", "import", "prepare")
 
 # Where imported weights may come from.
 IMPORTS_FROM = ("keras", "openstl", "pytorch")
@@ -25,9 +25,9 @@ IMPORTS_FROM = ("keras", "openstl", "pytorch")
 _MODES_OF_FLAG: dict[str, tuple[str, ...]] = {
     "config": MODES,
     "mode": MODES,
-    "workdir": MODES,
+    "workdir": tuple(mode for mode in MODES if mode != "prepare"),
     "input": ("predict",),
-    "output": ("predict",),
+    "output": ("predict", "prepare"),
     "num_frames": ("predict",),
     "from": ("import",),
     "checkpoint": ("import",),
@@ -38,6 +38,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "predict": ("workdir", "input", "output"),
     "describe": (),
     "import": ("from", "checkpoint", "config", "workdir"),
+    "prepare": ("config", "output"),
 }
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
@@ -66,19 +67,26 @@ usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
                  --config=configs/moving_mnist_recurrent.py:small
                  --config.model.forget_offset=0 --workdir=runs/openstl
       makes a run of the weights that another program trained
+  python main.py --mode=prepare --config=configs/bubbles.py --config.data.path=films
+                 --output=prepared
+      decodes a folder of videos once; --config.data.path=prepared then reads it
 
 flags:
   --config=FILE[:PRESET]  the experiment: a Python file with a function get_config.
                           configs/base.py tells what every field means.
-  --mode=MODE             train (the default), evaluate, predict, describe or import.
+  --mode=MODE             train (the default), evaluate, predict, describe, import or
+                          prepare.
   --workdir=DIR           where a run keeps its config, checkpoints and results.
                           train: a new folder, or one to resume in; by default a fresh
                           folder under runs/. evaluate, predict: a folder train wrote.
                           import: a new folder.
   --input=PATH            predict: the frames to go on from.
-  --output=PATH           predict: where to write the predicted frames.
+  --output=PATH           predict: where to write the predicted frames. prepare: the
+                          folder for the decoded videos; if it was left unfinished, the
+                          same command goes on with it.
   --num_frames=N          predict: how many frames; by default as many as in training.
-  --from=SOURCE           import: keras, openstl or pytorch.
+  --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
+                          or pytorch (the network of configs/bubbles.py).
   --checkpoint=FILE       import: a .keras, .weights.h5 or .h5 file of Keras, or a .pth
                           file of PyTorch.
   --config.SECTION.FIELD=VALUE
@@ -110,7 +118,8 @@ class Command:
       config: `FILE[:PRESET]`, or None.
       workdir: the folder of the run, or None.
       input: predict: the file or folder with the given frames, else None.
-      output: predict: where the predicted frames go, else None.
+      output: predict: where the predicted frames go; prepare: the folder for the
+        decoded videos; else None.
       num_frames: predict: how many frames to predict, or None.
       source: import: one of `IMPORTS_FROM`, else None.
       checkpoint: import: the file with the weights, else None.

@@ -64,6 +64,8 @@ def _conditional_is_used(conditional: bool, name: str) -> str | None:
 
 # The tasks of each model that knows others than "forecast".
 _TASKS = {
+    "encoder_forecaster": ("forecast", "nowcast"),
+    "fc_lstm": ("forecast", "nowcast"),
     "fc_lstm_autoencoder": ("reconstruct", "predict", "composite"),
     "clip_classifier": ("classify",),
 }
@@ -80,6 +82,43 @@ def _task_suits_the_model(task: str, name: str) -> str | None:
         f"config.task.name is {task!r}: it must be {listed} with "
         f"config.model.name={name!r}"
     )
+
+
+@CONDITIONS.over("task.from_last_frame", "task.name")
+def _last_frame_is_used(from_last_frame: bool, task: str) -> str | None:
+    if not from_last_frame or task == "nowcast":
+        return None
+    return (
+        "config.task.from_last_frame is True: it must be False with "
+        f"config.task.name={task!r}, as 'nowcast' alone knows it"
+    )
+
+
+@CONDITIONS.over("task.rain_weights", "task.rain_weight_rates")
+def _a_weight_for_each_rate(
+    weights: tuple[float, ...], rates: tuple[float, ...]
+) -> str | None:
+    if len(weights) == len(rates):
+        return None
+    return (
+        f"config.task.rain_weights is {weights}: it must have as many entries as "
+        f"config.task.rain_weight_rates, which is {rates}"
+    )
+
+
+@CONDITIONS.over("task.loss", "task.name")
+def _loss_suits_the_task(loss: str, task: str) -> str | None:
+    if task == "nowcast" and loss == "mse_sum":
+        return (
+            "config.task.loss is 'mse_sum': it must be another one with "
+            "config.task.name='nowcast', whose losses are means over pixels with data"
+        )
+    if task != "nowcast" and loss in ("b_mse", "b_mae"):
+        return (
+            f"config.task.loss is {loss!r}: it must be another one with "
+            f"config.task.name={task!r}, which knows no rain"
+        )
+    return None
 
 
 @CONDITIONS.over("task.name", "task.num_output_frames", "task.num_input_frames")
@@ -127,6 +166,24 @@ def _reverse_sampling_ends(start: int, end: int, sampling: str) -> str | None:
         f"config.task.reverse_sampling_start_step is {start}: it must be less than "
         f"config.task.sampling_end_step, which is {end}"
     )
+
+
+@CONDITIONS.over("model.memory", "model.implementation", "model.name")
+def _memory_can_be_saved(memory: str, implementation: str, name: str) -> str | None:
+    if memory == "default":
+        return None
+    if name == "recurrent_predictor":
+        return (
+            f"config.model.memory is {memory!r}: it must be 'default' with "
+            f"config.model.name={name!r}, which has one way to run"
+        )
+    if implementation != "fused":
+        return (
+            f"config.model.memory is {memory!r}: it must be 'default' with "
+            f"config.model.implementation={implementation!r}, as 'fused' alone can "
+            "save memory"
+        )
+    return None
 
 
 @CONDITIONS.over("model.kernel_sizes", "model.features", "model.name")

@@ -1,7 +1,8 @@
 """`--mode=predict`: the frames that follow a clip of the user's.
 
 Of a model that was trained to reconstruct alone: the clip's last frames as it gives
-them back, last one first. Of a classifier: see `cli/classify.py`.
+them back, last one first. Of a classifier: see `cli/classify.py`; of radar composites:
+see `cli/nowcast.py`.
 """
 
 from pathlib import Path
@@ -10,12 +11,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from convlstm_jax.cli import classify
+from convlstm_jax.cli import classify, nowcast
 from convlstm_jax.cli.build import build_task, frame_shape
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.data.video_frames import open_video
 from convlstm_jax.errors import UserError
+from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.train.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
@@ -65,6 +67,16 @@ def run(
     validate_output_path(output_path)
     needed = task.num_input_frames
     num_frames = num_frames or task.num_output_frames
+    if isinstance(task, NowcastTask) and config.data.path:
+        nowcast.run(
+            config,
+            task,
+            workdir=workdir,
+            input_path=input_path,
+            output_path=output_path,
+            num_frames=num_frames,
+        )
+        return
     reconstructs = "model" in task.reconstructions
     if reconstructs and num_frames > needed:
         raise UserError(
@@ -73,8 +85,18 @@ def run(
         )
     height, width, channels = frame_shape(config)
     if config.data.path:  # Trained on videos that were resized, as this one is.
-        video = open_video(input_path, height=height, width=width, channels=channels)
-        clip = video.read(0, video.num_frames) / np.float32(255)
+        video = open_video(
+            input_path,
+            height=height,
+            width=width,
+            channels=channels,
+            crop_box=config.data.crop_box,
+            value_range=config.data.value_range,
+            variable=config.data.variable,
+        )
+        # A long video is not read whole.
+        count = min(needed, video.num_frames)
+        clip = video.read(video.num_frames - count, count) / np.float32(255)
     else:
         clip = read_clip(input_path, channels=channels)
     if clip.shape[1:3] != (height, width):

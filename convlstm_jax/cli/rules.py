@@ -1,6 +1,7 @@
 """The kinds of value a config field can hold: how to read one, what is allowed."""
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -200,6 +201,37 @@ class Texts(Rule):
         """See `Rule`; commas separate, and spaces around a text do not count."""
         inner = text.strip().removesuffix(",")
         return tuple(part.strip() for part in inner.split(",")) if inner else ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers(Rule):
+    """A tuple of one or more finite numbers above `above`, each larger than before."""
+
+    above: float
+    example: str = "(0.5,2,5)"
+
+    @property
+    def allowed(self) -> str:
+        """See `Rule`."""
+        return (
+            f"a tuple of one or more finite numbers above {self.above:g}, in rising "
+            f"order, such as {self.example}"
+        )
+
+    def accepts(self, value: Any) -> bool:
+        """See `Rule`."""
+        entry = Number(above=self.above)
+        return (
+            isinstance(value, tuple)
+            and len(value) > 0
+            and all(entry.accepts(number) for number in value)
+            and all(first < second for first, second in itertools.pairwise(value))
+        )
+
+    def parse(self, text: str) -> tuple[float, ...]:
+        """See `Rule`; brackets may be left out, as in `Integers`."""
+        inner = text.strip().strip("()[]").strip().removesuffix(",")
+        return tuple(float(number) for number in inner.split(",")) if inner else ()
 
 
 @dataclasses.dataclass(frozen=True)

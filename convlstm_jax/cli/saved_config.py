@@ -24,14 +24,15 @@ FREE_WHEN_RESUMING = frozenset(
         "eval.num_sequences",
         "eval.batch_size",
         "eval.num_pictures",
+        "eval.num_vmaf_sequences",
     }
 )
 # These schedules are laid out over all steps: another number bends the whole curve.
 _SCHEDULES_OVER_ALL_STEPS = ("cosine", "one_cycle")
 # The task too says which decoders an autoencoder has.
 _FIELD_OF_THE_MODEL = "task.name"
-# The trained weights fit one model; these two fields only say how it is computed.
-_FREE_OF_THE_MODEL = frozenset({"model.dtype", "model.implementation"})
+# The trained weights fit one model; these fields only say how it is computed.
+_FREE_OF_THE_MODEL = frozenset({"model.dtype", "model.implementation", "model.memory"})
 
 
 def check_resumes(saved: ConfigDict, config: ConfigDict, workdir: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli import data_conditions, model_conditions
+from convlstm_jax.cli.data_rules import Box, Span
 from convlstm_jax.cli.nearest import did_you_mean
 from convlstm_jax.cli.rules import (
     Boolean,
@@ -18,6 +19,7 @@ from convlstm_jax.cli.rules import (
     Integer,
     Integers,
     Number,
+    Numbers,
     Rule,
     Text,
     Texts,
@@ -49,33 +51,44 @@ RULES: dict[str, Rule] = {
     "model.activation": Choice(("tanh", "relu")),
     "model.dtype": Choice(("float32", "bfloat16")),
     "model.implementation": Choice(("fused", "scan")),
+    "model.memory": Choice(("default", "recompute", "checkpoint")),
     "model.layer_norm": Boolean(),
     "model.forget_offset": Number(),
     "model.conditional": Boolean(),
     "model.kernel_sizes": Integers(1, maximum=63, odd=True, example="(5,3,1)"),
     "model.num_normalized_layers": Integer(0),
+    "model.batch_norm_momentum": Number(minimum=0, below=1),
     "model.head_frames": Integer(1, maximum=63, odd=True),
     "model.causal_head": Boolean(),
     "model.pool_size": Integer(1),
     "task.name": Choice(
-        ("forecast", "reconstruct", "predict", "composite", "classify")
+        ("forecast", "nowcast", "reconstruct", "predict", "composite", "classify")
     ),
     "task.num_input_frames": Integer(1),
     "task.num_output_frames": Integer(1),
     "task.num_training_frames": Integer(0),
     "task.score_inputs": Boolean(),
-    "task.loss": Choice(("cross_entropy", "mse", "mae", "mse_sum")),
+    "task.loss": Choice(("cross_entropy", "mse", "mae", "mse_sum", "b_mse", "b_mae")),
+    "task.from_last_frame": Boolean(),
+    "task.rain_weight_rates": Numbers(above=0),
+    "task.rain_weights": Numbers(above=0),
     "task.sampling": Choice(("none", "scheduled", "reverse_scheduled")),
     "task.sampling_end_step": Integer(1),
     "task.reverse_sampling_start_step": Integer(0),
     "task.reverse_sampling_decay_steps": Integer(1),
     "task.class_weights": Choice(("none", "balanced")),
-    "data.name": Choice(("moving_mnist", "moving_squares", "bubbles", "theft_videos")),
+    "data.name": Choice(
+        ("moving_mnist", "moving_squares", "bubbles", "theft_videos", "rain_cells")
+    ),
     "data.path": Text(),
     "data.channels": Integer(1, maximum=3, odd=True),
+    "data.crop_box": Box(),
+    "data.value_range": Span(),
+    "data.variable": Text(),
     "data.frame_stride": Integer(1),
     "data.clip_stride": Integer(0),
     "data.condition": Text(),
+    "data.split_by": Choice(("file", "condition", "time")),
     "data.test_conditions": Texts(may_be_empty=True, example="slow,fast"),
     "data.validation_fraction": Number(above=0, below=1),
     "data.test_fraction": Number(above=0, below=1),
@@ -84,6 +97,18 @@ RULES: dict[str, Rule] = {
     "data.flip": Boolean(),
     "data.crop": Number(minimum=0, below=1),
     "data.brightness": Number(minimum=0, below=1),
+    "data.symmetries": Boolean(),
+    "data.downsample": Integer(1),
+    "data.crop_stride": Integer(0),
+    "data.least_rain_share": Number(minimum=0, below=1),
+    "data.time_step_minutes": Number(above=0),
+    "data.dbz_gain": Number(above=0),
+    "data.dbz_offset": Number(),
+    "data.no_data_value": Integer(0, maximum=255),
+    "data.dbz_min": Number(),
+    "data.dbz_max": Number(),
+    "data.zr_a": Number(above=0),
+    "data.zr_b": Number(above=0),
     "data.digits": Choice(("auto", "idx", "tfds", "sklearn")),
     "data.digits_dir": Text(),
     "data.tfds_dir": Text(),
@@ -97,7 +122,7 @@ RULES: dict[str, Rule] = {
     "data.test_file": Text(),
     "data.num_workers": Integer(0),
     "data.prefetch_batches": Integer(0),
-    "optimizer.name": Choice(("adam", "adamw", "rmsprop", "adadelta")),
+    "optimizer.name": Choice(("adam", "adamw", "rmsprop", "adadelta", "muon")),
     "optimizer.learning_rate": Number(above=0),
     "optimizer.schedule": Choice(
         ("constant", "cosine", "one_cycle", "reduce_on_plateau")
@@ -120,6 +145,9 @@ RULES: dict[str, Rule] = {
     "eval.num_sequences": Integer(1),
     "eval.batch_size": Integer(1),
     "eval.num_pictures": Integer(0),
+    "eval.num_vmaf_sequences": Integer(0),
+    "eval.rain_thresholds": Numbers(above=0),
+    "eval.fss_window_sizes": Integers(1, maximum=999, odd=True, example="(1,5,9)"),
 }
 
 

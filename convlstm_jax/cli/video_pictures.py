@@ -4,25 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from convlstm_jax.cli.clip_forecasts import Clip, forecast_clips
 from convlstm_jax.data.sources import ClipSource
-from convlstm_jax.tasks.task import Variables, VideoTask, split_batch
-from convlstm_jax.train.sharding import replicated
+from convlstm_jax.tasks.task import Variables, VideoTask
 from convlstm_jax.train.writers import Writers
 from convlstm_jax.viz.comparison_gif import comparison_gif, comparison_grid_gif
 from convlstm_jax.viz.curves import metric_curves
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.gif import gif_bytes
+from convlstm_jax.viz.space_time_correlation import draw_space_time_correlation
 
 # Frames in a row of a film strip: all of them, in the roll-outs of every experiment.
 _MOST_COLUMNS = 24
 
 # Inputs, truth and prediction of some clips, each [N, T, H, W, C].
-_Clips = tuple[np.ndarray, np.ndarray, np.ndarray]
+_Clips = Clip
 
 
 def example_outputs(
@@ -32,24 +31,17 @@ def example_outputs(
 
     All processes take part in the computation.
     """
-    if not count:
+    forecasts = list(forecast_clips(task, variables, source, range(count), mesh))
+    if not forecasts:
         return {}
-    clips = [source[index] for index in range(count)]
-    batch = {
-        key: jnp.asarray(np.stack([clip[key] for clip in clips]))
-        for key in clips[0].keys() & {"frames", "targets"}
-    }
-
-    def run(variables, batch):
-        inputs, target = split_batch(task, batch)
-        outputs = task.outputs(variables, inputs, target)
-        return inputs, {
-            name: (truth, output.frames) for name, (output, truth) in outputs.items()
+    inputs, truths, predictions = (
+        {
+            name: np.stack([forecast.outputs[name][part] for forecast in forecasts])
+            for name in forecasts[0].outputs
         }
-
-    compiled = jax.jit(run, out_shardings=replicated(mesh))
-    inputs, outputs = jax.device_get(compiled(variables, batch))
-    return {name: (inputs, *pair) for name, pair in outputs.items()}
+        for part in range(3)
+    )
+    return {name: (inputs[name], truths[name], predictions[name]) for name in inputs}
 
 
 def draw_validation(
@@ -89,6 +81,19 @@ def draw_evaluation(
         pictures.append((caption, folder / name))
         return folder / name
 
+    metric_curves(
+        add("Metrics by lead time", "lead_time.png"), results["per_lead_time"]
+    )
+    if outputs and outputs["model"][1].shape[1] > 1:
+        _, truth, prediction = outputs["model"]
+        draw_space_time_correlation(
+            add(
+                "Space–time correlation of the test sequences below: how alike points "
+                "are that lie so far apart in space and time",
+                "space_time_correlation.png",
+            ),
+            {"truth": truth, "prediction": prediction},
+        )
     for output, clips in outputs.items():
         reconstruction = output in task.reconstructions
         what = "reconstruction" if reconstruction else "prediction"
@@ -110,7 +115,4 @@ def draw_evaluation(
                 max_columns=_MOST_COLUMNS,
             )
             comparison_gif(folder / f"{name}.gif", *clip, reconstruction=reconstruction)
-    metric_curves(
-        add("Metrics by lead time", "lead_time.png"), results["per_lead_time"]
-    )
     return pictures

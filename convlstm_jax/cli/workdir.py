@@ -115,8 +115,15 @@ def make(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(
+    workdir: Path, *, work: str = "training", flag: str = "workdir"
+) -> Iterator[None]:
     """Keeps a second training out of a folder; the lock goes with the process.
+
+    Args:
+      workdir: the folder.
+      work: what is done there.
+      flag: the flag that names the folder.
 
     Raises:
       UserError: another training has the folder.
@@ -126,7 +133,7 @@ def locked(workdir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another training is running in --workdir={workdir}: wait for it, or "
+                f"another {work} is running in --{flag}={workdir}: wait for it, or "
                 "choose another folder"
             ) from None
         except OSError:

@@ -37,6 +37,7 @@ def open_annotated_videos(
     height: int,
     width: int,
     channels: int,
+    crop_box: tuple[int, ...] = (),
     bad_files: BadFrames = "refuse",
 ) -> tuple[list[AnnotatedVideo], list[str]]:
     """Opens every video below a folder that has "CVAT for video 1.1" XML beside it.
@@ -51,6 +52,7 @@ def open_annotated_videos(
       height: H of the frames, pixels; videos of another size are resized.
       width: W of the frames, pixels.
       channels: C of the frames.
+      crop_box: part of the frames that is used, see `open_video`.
       bad_files: "refuse" raises an error at the first video that is damaged or without
         sound annotations; "skip" uses of damaged videos what can be read, and leaves
         out those without annotations or whose annotations do not fit.
@@ -90,6 +92,7 @@ def open_annotated_videos(
                     height=height,
                     width=width,
                     channels=channels,
+                    crop_box=crop_box,
                     bad_frames=bad_files,
                 )
                 # Of a video that ends early, the annotations may well tell more.

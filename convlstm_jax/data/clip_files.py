@@ -27,6 +27,8 @@ from convlstm_jax.errors import UserError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 CLIP_SUFFIXES = (".npy", ".gif", *VIDEO_SUFFIXES)
+OPENED_SUFFIXES = (*CLIP_SUFFIXES, ".npz", ".nc", ".zarr")
+"""What `video_frames.open_video` reads, which adds arrays of other kinds."""
 
 
 def read_clip(

@@ -5,6 +5,8 @@ from typing import Any
 
 from convlstm_jax.data.bubbles import bubbles_sources
 from convlstm_jax.data.labelled_clips import labelled_clips_sources
+from convlstm_jax.data.radar import radar_sources
+from convlstm_jax.data.rain_cells import rain_cells_sources
 from convlstm_jax.data.sources import (
     Sources,
     moving_mnist_sources,
@@ -21,6 +23,8 @@ SOURCES: dict[str, Callable[..., Sources]] = {
     "theft_videos": theft_videos_sources,
     "labelled_clips": labelled_clips_sources,
     "video_folder": video_folder_sources,
+    "rain_cells": rain_cells_sources,
+    "radar": radar_sources,
 }
 """The data sets by name; each takes num_frames, seed and fields of its own."""
 

@@ -34,12 +34,18 @@ class FrameReader(Protocol):
 
     Attributes:
       num_frames: frames that the file should have, by its own account.
+      size: (width, height), pixels.
       cut: why the file ends before all of them; "" for a whole file.
     """
 
     @property
     def num_frames(self) -> int:
         """Frames that the file should have."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height), pixels."""
         ...
 
     @property
@@ -138,12 +144,14 @@ class GifReader:
     Attributes:
       path: the file.
       num_frames: frames it has.
+      size: (width, height), pixels.
       channels: 1 or 3.
       cut: why the file ends early, or "".
     """
 
     path: Path
     num_frames: int
+    size: tuple[int, int]
     channels: int
     cut: str = ""
 
@@ -164,6 +172,7 @@ class GifReader:
             if cut and strict:
                 raise EOFError(cut)
             with Image.open(path, formats=("GIF",)) as picture:
+                size = picture.size
                 if cut:
                     num_frames = _reachable_frames(picture)
                 else:
@@ -172,7 +181,7 @@ class GifReader:
             raise UserError(
                 f"'{path}' cannot be read as a GIF ({reason(error)})."
             ) from error
-        return cls(path, num_frames, channels, cut)
+        return cls(path, num_frames, size, channels, cut)
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, LoadFrame]]:
         """See `FrameReader`."""

@@ -96,6 +96,7 @@ def labelled_clips_sources(
     height: int,
     width: int,
     channels: int = 3,
+    crop_box: tuple[int, ...] = (),
     frame_stride: int = 1,
     clip_stride: int = 0,
     validation_fraction: float = 0.2,
@@ -125,6 +126,7 @@ def labelled_clips_sources(
       height: H, pixels; videos of another size are resized.
       width: W, pixels.
       channels: C, 1 (grey) or 3 (colour).
+      crop_box: part of the frames that is used, see `open_video`.
       frame_stride: every n-th frame of the video is used.
       clip_stride: frames, of those used, from the start of one clip to that of the
         next; 0 stands for num_frames, so that clips do not overlap.
@@ -165,7 +167,12 @@ def labelled_clips_sources(
     if bad_files not in get_args(BadFrames):
         raise UserError(f"bad_files is {bad_files!r}, but must be 'refuse' or 'skip'.")
     videos, left_out = open_annotated_videos(
-        path, height=height, width=width, channels=channels, bad_files=bad_files
+        path,
+        height=height,
+        width=width,
+        channels=channels,
+        crop_box=crop_box,
+        bad_files=bad_files,
     )
     _check_labels(videos, event_labels, path)
     cut = [

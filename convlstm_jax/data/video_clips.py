@@ -3,12 +3,15 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from convlstm_jax.data.video_frames import Video
+from convlstm_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+SplitBy = Literal["file", "condition", "time"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,7 @@ class VideoClips:
     ) -> None:
         self._num_frames = num_frames
         self._frame_stride = frame_stride
-        self._videos = [part.video for part in parts]
+        self._parts = tuple(parts)
         self._conditions = [
             conditions.index(part.condition) if conditions else -1 for part in parts
         ]
@@ -95,13 +98,27 @@ class VideoClips:
             )
         place = int(self._places[index])
         clip = {
-            "frames": self._videos[place].read(
+            "frames": self._parts[place].video.read(
                 int(self._starts[index]), self._num_frames, self._frame_stride
             )
         }
         if self._conditions[place] >= 0:
             clip["condition"] = np.asarray(self._conditions[place], np.int32)
         return clip
+
+    def blank_clips(self) -> list[str]:
+        """Names of the videos of clips that are known to show nothing, once for each.
+
+        Known are those all of whose frames have one value in all pixels, see
+        `Video.blank`.
+        """
+        steps = np.arange(self._num_frames) * self._frame_stride
+        return [
+            self._parts[place].name
+            for place, start in zip(self._places, self._starts, strict=True)
+            if (blank := self._parts[place].video.blank)
+            and blank.issuperset((start + steps).tolist())
+        ]
 
 
 def clip_span(num_frames: int, frame_stride: int) -> int:
@@ -140,6 +157,7 @@ def split_videos(
     test_conditions: set[str],
     validation_fraction: float,
     test_fraction: float,
+    split_by: SplitBy = "file",
 ) -> tuple[dict[str, list[Part]], bool]:
     """Deals videos out to the splits, by their names alone.
 
@@ -150,30 +168,43 @@ def split_videos(
       test_conditions: the videos of these are the test split and in no other.
       validation_fraction: share for validation, of the videos not held out.
       test_fraction: share for the test where no conditions are held out.
+      split_by: what is dealt out: "file" videos, "condition" all videos of a condition
+        together, "time" parts of each video.
 
     Returns:
-      The stretches of each split, and whether there were so few videos that each was
-      cut in time: its beginning to learn from, its end to test on.
+      The stretches of each split, and whether each video was cut in time, its beginning
+      to learn from, its end to test on: as asked for, or because there were so few.
+
+    Raises:
+      UserError: there are fewer conditions to deal out than splits.
     """
     held_out = [part for part in whole if part.condition in test_conditions]
     others = [part for part in whole if part.condition not in test_conditions]
-    others.sort(key=lambda part: (name_bits(part.name), part.name))
     # (split, share of the videos), the last ones first.
     shares = [("validation", validation_fraction)]
     if not test_conditions:
         shares.insert(0, ("test", test_fraction))
+    groups = _groups(others, by_condition=split_by == "condition")
     parts: dict[str, list[Part]] = {split: [] for split in SPLITS}
     parts["test"] += held_out
-    if len(others) > len(shares):
-        end = len(others)
+    if split_by != "time" and len(groups) > len(shares):
+        end = len(groups)
         for left, (split, share) in enumerate(shares):
             spare = end - (len(shares) - left)  # One for each split still to fill.
-            count = min(max(1, round(share * len(others))), spare)
-            parts[split] += others[end - count : end]
+            count = min(max(1, round(share * len(groups))), spare)
+            for group in groups[end - count : end]:
+                parts[split] += group
             end -= count
-        parts["train"] += others[:end]
+        for group in groups[:end]:
+            parts["train"] += group
         return parts, False
-    for part in others:
+    if split_by == "condition":
+        raise UserError(
+            f"split_by is 'condition', but of the {len(groups)} conditions that are "
+            f"not held out each of {len(shares) + 1} splits needs one: use 'file' or "
+            "'time', or another condition."
+        )
+    for (part,) in groups:
         end = part.end
         for split, share in shares:
             count = max(span, round(share * part.end))
@@ -182,3 +213,14 @@ def split_videos(
             end = first
         parts["train"].append(Part(part.video, part.name, part.condition, 0, end))
     return parts, bool(others)
+
+
+def _groups(parts: Sequence[Part], *, by_condition: bool) -> list[list[Part]]:
+    """Videos that stay together, in an order of their own drawn from their names."""
+    groups: dict[str, list[Part]] = {}
+    for part in sorted(parts, key=lambda part: (name_bits(part.name), part.name)):
+        key = part.condition if by_condition else part.name
+        groups.setdefault(key, []).append(part)
+    return [
+        groups[key] for key in sorted(groups, key=lambda key: (name_bits(key), key))
+    ]

@@ -1,26 +1,26 @@
 """Clips cut from a folder of videos, split so that no frame is on two sides."""
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, get_args
 
 from convlstm_jax.data.pictures import natural_order
+from convlstm_jax.data.prepared import PreparedFolder, is_prepared
 from convlstm_jax.data.sources import Sources, check_seed_and_counts
 from convlstm_jax.data.video_clips import (
     SPLITS,
-    Part,
+    SplitBy,
     VideoClips,
     clip_span,
-    clip_starts,
     split_videos,
 )
-from convlstm_jax.data.video_frames import BadFrames, Video, open_video
-from convlstm_jax.data.video_search import (
-    FoundVideo,
-    condition_of,
-    condition_pattern,
-    find_videos,
+from convlstm_jax.data.video_frames import BadFrames, open_video
+from convlstm_jax.data.video_opening import (
+    conditions_of,
+    open_videos,
+    told_left_out,
+    told_videos,
 )
+from convlstm_jax.data.video_search import find_videos
 from convlstm_jax.errors import UserError
 
 
@@ -31,9 +31,13 @@ def video_folder_sources(
     height: int,
     width: int,
     channels: int = 1,
+    crop_box: tuple[int, ...] = (),
+    value_range: tuple[float, ...] = (),
+    variable: str = "",
     frame_stride: int = 1,
     clip_stride: int = 0,
     condition: str = "",
+    split_by: SplitBy = "file",
     test_conditions: tuple[str, ...] = (),
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -49,16 +53,25 @@ def video_folder_sources(
     on the seed or the file system. Where there are fewer videos than splits, each is
     cut in time instead: the first part to learn from, the last to test on.
 
+    A folder that `preparing.prepare_videos` wrote gives what the folder it was made
+    from gives, bit for bit.
+
     Args:
-      path: the folder, searched as `find_videos` does; or one video.
+      path: the folder, searched as `find_videos` does; or one video; or a prepared
+        folder.
       num_frames: frames per clip, input and output together.
       height: H of the clips, pixels; frames of another size are resized.
       width: W of the clips, pixels.
       channels: 1 (grey) or 3 (RGB).
+      crop_box: part of the frames that is used, see `open_video`.
+      value_range: values of arrays that become 0 and 1, see `open_video`.
+      variable: name of the array in files that hold several, see `open_video`.
       frame_stride: takes every so many-th frame of the videos.
       clip_stride: frames of the video from one clip's start to the next one's; 0: one
         clip starts after the other's end.
       condition: what conditions the clips are told apart by, see `condition_pattern`.
+      split_by: what is dealt out to the splits: each video ("file"), all videos of a
+        condition together ("condition"), or parts of each video ("time").
       test_conditions: the videos of these conditions are the test split and in no
         other; `test_fraction` then means nothing.
       validation_fraction: share of the videos for validation, in (0, 1).
@@ -94,15 +107,38 @@ def video_folder_sources(
             f"test_conditions is {test_conditions}, but condition is '', which gives "
             "the videos none: set it to 'folder' or to a regular expression."
         )
+    if split_by not in get_args(SplitBy):
+        raise UserError(
+            f"split_by is {split_by!r}, but must be one of {get_args(SplitBy)}."
+        )
+    if split_by == "condition" and not condition:
+        raise UserError(
+            "split_by is 'condition', but condition is '', which gives the videos "
+            "none: set it to 'folder' or to a regular expression."
+        )
     span = clip_span(num_frames, frame_stride)
-    found = find_videos(path)
+    how_read: dict[str, Any] = {
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "crop_box": crop_box,
+        "value_range": value_range,
+        "variable": variable,
+    }
+    if is_prepared(path):
+        prepared = PreparedFolder(path)
+        prepared.check_settings({**how_read, "bad_files": bad_files})
+        found, open_one = prepared.found, prepared.open_video
+    else:
+        found = find_videos(path)
+        open_one = partial(open_video, **how_read, bad_frames=bad_files)
     if not found:
         raise UserError(f"The folder '{path}' holds no video and no pictures.")
-    whole, left_out = _open_all(
-        found, condition, bad_files, span, height, width, channels
+    whole, left_out = open_videos(
+        found, open_one, conditions_of(found, condition, bad_files), span
     )
     if not whole:
-        raise UserError(f"No video of '{path}' can be used{_told_left_out(left_out)}.")
+        raise UserError(f"No video of '{path}' can be used{told_left_out(left_out)}.")
     names = {part.condition for part in whole if part.condition}
     conditions = tuple(sorted(names, key=lambda name: (natural_order(name), name)))
     for name in test_conditions:
@@ -112,8 +148,9 @@ def video_folder_sources(
                 f"conditions {', '.join(map(repr, conditions)) or 'none'}."
             )
     parts, cut_in_time = split_videos(
-        whole, span, set(test_conditions), validation_fraction, test_fraction
-    )
+        whole, span, set(test_conditions), validation_fraction, test_fraction,
+        split_by,
+    )  # fmt: skip
     limits = (num_train_sequences, num_validation_sequences, num_test_sequences)
     train, validation, test = (
         VideoClips(
@@ -132,22 +169,27 @@ def video_folder_sources(
         if not len(clips[split]):
             raise UserError(
                 f"The {split} split of '{path}' is empty (clips of {span} frames from "
-                f"{_videos(len(whole))}: {told_clips}{_told_left_out(left_out)}); add "
-                "videos, ask for fewer frames or change the fractions or "
+                f"{told_videos(len(whole))}: {told_clips}{told_left_out(left_out)}); "
+                "add videos, ask for fewer frames or change the fractions or "
                 "test_conditions."
             )
-    how = "each cut in time" if cut_in_time else "split by video"
+    how = "split by condition" if split_by == "condition" else "split by video"
+    how = "each cut in time" if cut_in_time else how
     videos = ", ".join(f"{len(parts[split])} {split}" for split in SPLITS)
     description = (
-        f"Videos of '{path}': {_videos(len(whole))}, {how} ({videos}); clips of "
+        f"Videos of '{path}': {told_videos(len(whole))}, {how} ({videos}); clips of "
         f"{num_frames} frames at {height}x{width}: {told_clips}."
     )
     if conditions:
         description += f" Conditions: {', '.join(conditions)}"
         held = ", ".join(test_conditions)
         description += f"; held out for the test: {held}." if held else "."
+    blank = [name for split in SPLITS for name in clips[split].blank_clips()]
+    if blank:
+        count = f"{len(blank)} {'clip' if len(blank) == 1 else 'clips'}"
+        description += f" Nothing is to be seen in {count} (first: {blank[0]})."
     if left_out:
-        description += f" Left out{_told_left_out(left_out)}."
+        description += f" Left out{told_left_out(left_out)}."
     return Sources(
         train=train,
         validation=validation,
@@ -177,70 +219,3 @@ def _check_fractions(**fractions: float) -> None:
     if sum(fractions.values()) >= 1:
         told = " and ".join(f"{name} {value}" for name, value in fractions.items())
         raise UserError(f"With {told} no video is left to learn from.")
-
-
-def _videos(count: int) -> str:
-    return f"{count} {'video' if count == 1 else 'videos'}"
-
-
-def _told_left_out(left_out: dict[str, list[str]]) -> str:
-    """What was left out by its reason, counted, with the first of each."""
-    told = [
-        f"{_videos(len(names))} {why} (first: {names[0].rstrip('.')})"
-        for why, names in left_out.items()
-    ]
-    return f": {'; '.join(told)}" if told else ""
-
-
-def _open_all(
-    found: Sequence[FoundVideo],
-    condition: str,
-    bad_files: BadFrames,
-    span: int,
-    height: int,
-    width: int,
-    channels: int,
-) -> tuple[list[Part], dict[str, list[str]]]:
-    """Opens the videos; those with a clip in them, and what was left out and why."""
-    pattern = condition_pattern(condition)
-    conditions = [condition_of(pattern, one.name) if pattern else "" for one in found]
-    for one, name in zip(found, conditions, strict=True):
-        if pattern and not name and bad_files == "refuse":
-            raise UserError(
-                f"'{one.path}' has no condition: condition is {condition!r}, to which "
-                f"its name '{one.name}' does not answer."
-            )
-
-    def opened(one: FoundVideo) -> Video:
-        return open_video(
-            one.path,
-            height=height,
-            width=width,
-            channels=channels,
-            bad_frames=bad_files,
-        )
-
-    whole: list[Part] = []
-    left_out: dict[str, list[str]] = {}
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        for one, name, video in zip(
-            found, conditions, pool.map(opened, found), strict=True
-        ):
-            if not video.num_frames:
-                left_out.setdefault("that cannot be read", []).append(video.problem)
-                continue
-            part = Part(video, one.name, name, 0, video.num_frames)
-            if pattern and not name:
-                left_out.setdefault("without a condition", []).append(one.name)
-            elif not len(clip_starts(part, span, span)):
-                left_out.setdefault(f"without {span} frames", []).append(one.name)
-            else:
-                whole.append(part)
-                if video.problem:
-                    left_out.setdefault("in part", []).append(
-                        f"{one.name}: {video.problem}"
-                    )
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return whole, left_out

@@ -5,14 +5,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from convlstm_jax.data.clip_files import CLIP_SUFFIXES
+from convlstm_jax.data.clip_files import OPENED_SUFFIXES
 from convlstm_jax.data.pictures import is_picture_name, natural_order, reason
 from convlstm_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class FoundVideo:
-    """A video file, or a folder with pictures in it.
+    """A video file, an array, or a folder with pictures in it.
 
     Attributes:
       path: where it is.
@@ -26,8 +26,10 @@ class FoundVideo:
 def find_videos(folder: str | Path) -> list[FoundVideo]:
     """Searches a folder and the folders in it, however deep, following links.
 
-    Each video file, GIF and `.npy` file is a video, and so is each folder that directly
-    holds pictures. Hidden files and folders are passed over, as is all else.
+    Each video file, GIF and array (`.npy`, `.npz`, `.nc`, a `.zarr` folder) is a video,
+    and so is each folder that directly holds pictures. Hidden files and folders are
+    passed over, as is all else. A folder that cannot be read counts as a video that
+    cannot: opening it says why.
 
     Args:
       folder: the folder, which may be one of pictures itself; or one video file.
@@ -36,10 +38,10 @@ def find_videos(folder: str | Path) -> list[FoundVideo]:
       The videos in the natural order of their names; may be empty.
 
     Raises:
-      UserError: there is no such folder, or a folder cannot be read.
+      UserError: there is no such folder, or it cannot be read.
     """
-    root = Path(folder)
-    if root.is_file():
+    root = Path(folder).expanduser()
+    if root.is_file() or _is_store(root):
         return [FoundVideo(root, root.name)]
     if not root.is_dir():
         raise UserError(
@@ -62,19 +64,28 @@ def _search(root: Path, folder: Path, seen: set[str], videos: list[FoundVideo]) 
         for entry in sorted(folder.iterdir()):
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_store(entry):
+                videos.append(FoundVideo(entry, entry.relative_to(root).as_posix()))
+            elif entry.is_dir():
                 _search(root, entry, seen, videos)
-            elif entry.suffix.lower() in CLIP_SUFFIXES:
+            elif entry.suffix.lower() in OPENED_SUFFIXES:
                 videos.append(FoundVideo(entry, entry.relative_to(root).as_posix()))
             elif is_picture_name(entry.name):
                 holds_pictures = True
     except OSError as error:
-        raise UserError(
-            f"The folder '{folder}' cannot be read ({reason(error)})."
-        ) from error
+        if folder == root:
+            raise UserError(
+                f"The folder '{folder}' cannot be read ({reason(error)})."
+            ) from error
+        holds_pictures = True  # For all that one can tell.
     if holds_pictures:
         name = folder.relative_to(root).as_posix() if folder != root else root.name
         videos.append(FoundVideo(folder, name))
+
+
+def _is_store(path: Path) -> bool:
+    """Tells whether this is a Zarr store: a folder that holds an array in pieces."""
+    return path.suffix.lower() == ".zarr" and path.is_dir()
 
 
 def condition_pattern(condition: str) -> re.Pattern[str] | None:

@@ -15,8 +15,10 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from convlstm_jax.array_types import PerFrame, Video
+from convlstm_jax.array_types import Video
+from convlstm_jax.metrics import ms_ssim as multi_scale_similarity
 from convlstm_jax.metrics import ssim as similarity
+from convlstm_jax.metrics.correlation import correlation_moments, pearson
 from convlstm_jax.metrics.cross_entropy import (
     cross_entropy_from_logits,
     cross_entropy_from_probabilities,
@@ -39,12 +41,12 @@ class MetricSummary(TypedDict):
     """Averages: `total[name]` over frames too, `per_lead_time[name]` a list of T."""
 
     total: dict[str, Any]
-    per_lead_time: dict[str, list[float]]
+    per_lead_time: dict[str, list[float | None]]
 
 
 def frame_metrics(
     prediction: Video, target: Video, logits: Video | None = None
-) -> dict[str, PerFrame]:
+) -> dict[str, Array]:
     """Every pixel metric of every frame.
 
     Args:
@@ -56,8 +58,9 @@ def frame_metrics(
 
     Returns:
         `[B, T]` under "mse", "mae" (both summed over the frame), "ssim",
-        "ssim_openstl", "psnr_db" and "cross_entropy_nats". Frames too small for an
-        SSIM window (11×11 and 7×7 pixels) have no such figure: its name is left out.
+        "ssim_openstl", "ms_ssim", "psnr_db" and "cross_entropy_nats", and `[B, T, 8]`
+        under "correlation_moments". Frames too small for an SSIM window (11×11 and 7×7
+        pixels; MS-SSIM: twice the first) have no such figure: its name is left out.
 
     Raises:
         ValueError: The clips cannot be compared (see `matched_frames`).
@@ -71,12 +74,15 @@ def frame_metrics(
             if logits is None
             else cross_entropy_from_logits(logits, target)
         ),
+        "correlation_moments": correlation_moments(prediction, target),
     }
     smaller_side = min(target.shape[2:4])
     if smaller_side >= similarity.GAUSSIAN_WINDOW_SIZE:
         metrics["ssim"] = similarity.ssim(prediction, target)
     if smaller_side >= similarity.UNIFORM_WINDOW_SIZE:
         metrics["ssim_openstl"] = similarity.ssim_openstl(prediction, target)
+    if smaller_side >= multi_scale_similarity.SMALLEST_SIDE:
+        metrics["ms_ssim"] = multi_scale_similarity.ms_ssim(prediction, target)
     return metrics
 
 
@@ -202,19 +208,33 @@ def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
             f"values_per_frame is {values_per_frame}; it must be at least 1 "
             "(height × width × channels)"
         )
-    means = {
-        name: np.asarray(value, np.float64) / count
-        for name, value in total["sums"].items()
+    sums = {
+        name: np.asarray(value, np.float64) for name, value in total["sums"].items()
     }
-    figures = {name: float(value.mean()) for name, value in means.items()}
+    moments = sums.pop("correlation_moments", None)
+    means = {name: value / count for name, value in sums.items()}
+    figures: dict[str, float | None] = {
+        name: float(value.mean()) for name, value in means.items()
+    }
     for name in ("mse", "mae"):
         if name in means:
-            figures[f"{name}_per_pixel"] = figures[name] / values_per_frame
+            figures[f"{name}_per_pixel"] = float(means[name].mean()) / values_per_frame
     if "cross_entropy_nats" in means:
         nats = means["cross_entropy_nats"]
         figures["cross_entropy_nats_per_frame"] = float(nats.mean())
         figures["cross_entropy_nats_per_sequence"] = float(nats.sum())
-    return {
-        "total": figures,
-        "per_lead_time": {name: value.tolist() for name, value in means.items()},
+    per_lead_time: dict[str, list[float | None]] = {
+        name: value.tolist() for name, value in means.items()
     }
+    if moments is not None:
+        pooled = pearson(moments.sum(0), count * len(moments))
+        figures["correlation"] = _none_if_nan(pooled)
+        per_lead_time["correlation"] = [
+            _none_if_nan(value) for value in pearson(moments, count)
+        ]
+    return {"total": figures, "per_lead_time": per_lead_time}
+
+
+def _none_if_nan(value: Any) -> float | None:
+    """A number; None, which JSON has, in place of NaN, which it has not."""
+    return None if np.isnan(value) else float(value)

@@ -116,8 +116,7 @@ def table_scores(table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     hits, misses, alarms, negatives = np.moveaxis(np.asarray(table, np.float64), -1, 0)
     total = hits + misses + alarms + negatives
     by_chance = _ratio(
-        (hits + misses) * (hits + alarms)
-        + (negatives + misses) * (negatives + alarms),
+        (hits + misses) * (hits + alarms) + (negatives + misses) * (negatives + alarms),
         total,
     )
     return {
@@ -205,7 +204,7 @@ def summarize_skill(
     figures["mean_over_lead_times"] = {
         name: _mean(values) for name, values in per_lead_time.items()
     }
-    return {"total": figures, "per_lead_time": per_lead_time}  # type: ignore[typeddict-item]
+    return {"total": figures, "per_lead_time": per_lead_time}
 
 
 def score_name(score: str, threshold_mm_per_h: float, window_size: int = 0) -> str:

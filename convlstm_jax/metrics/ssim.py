@@ -62,7 +62,7 @@ def ssim(prediction: Video, target: Video) -> PerFrame:
     return _mean_similarity(
         prediction,
         target,
-        weights=_gaussian_weights(GAUSSIAN_WINDOW_SIZE, GAUSSIAN_SIGMA),
+        weights=gaussian_weights(GAUSSIAN_WINDOW_SIZE, GAUSSIAN_SIGMA),
         data_range=1.0,
         covariance_factor=1.0,
     )
@@ -132,9 +132,26 @@ def _similarity(
     covariance_factor: float,
 ) -> PerFrame:
     """The mean of the map of eq. 13 over each frame."""
+    luminance, structure = similarity_factors(
+        jnp.moveaxis(prediction, -1, -3),
+        jnp.moveaxis(target, -1, -3),
+        weights,
+        data_range,
+        covariance_factor,
+    )
+    return map_mean(luminance * structure).mean(-1)
+
+
+def similarity_factors(
+    prediction: Array,
+    target: Array,
+    weights: tuple[float, ...],
+    data_range: float,
+    covariance_factor: float,
+) -> tuple[Array, Array]:
+    """The two factors of eq. 13 for every window inside images `[..., H, W]`."""
     # One stack of three through the filters: a third of the operations to compile.
     images = jnp.stack([prediction, target, prediction - target])
-    images = jnp.moveaxis(images, -1, -3)  # [3, B, T, C, H, W]
     means, variances = _window_moments(images, weights)
     mean_x, mean_y, mean_difference = means
     variance_x, variance_y, variance_difference = variances * covariance_factor
@@ -142,8 +159,13 @@ def _similarity(
     c2 = (_K2 * data_range) ** 2
     luminance = 1.0 - mean_difference**2 / (mean_x**2 + mean_y**2 + c1)
     structure = 1.0 - variance_difference / (variance_x + variance_y + c2)
+    return luminance, structure
+
+
+def map_mean(values: Array) -> Array:
+    """The mean over the last two axes."""
     # Axis by axis: one float32 sum over thousands of values near 1 rounds too much.
-    return (luminance * structure).mean(-1).mean(-1).mean(-1)
+    return values.mean(-1).mean(-1)
 
 
 def _window_moments(images: Array, weights: tuple[float, ...]) -> tuple[Array, Array]:
@@ -181,7 +203,7 @@ def _axis_moments(
     return centre + first, second - first * first
 
 
-def _gaussian_weights(size: int, sigma: float) -> tuple[float, ...]:
+def gaussian_weights(size: int, sigma: float) -> tuple[float, ...]:
     """`size` samples of a Gaussian about their middle, with sum 1."""
     middle = size // 2
     samples = [math.exp(-0.5 * ((i - middle) / sigma) ** 2) for i in range(size)]

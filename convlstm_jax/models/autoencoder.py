@@ -35,6 +35,7 @@ class Decoder(nn.Module):
       activation: "tanh" or "relu".
       dtype: dtype of the matrix products; cell states and logits are float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
+      memory: what the layers keep for the backward pass, see `ConvLSTM`.
     """
 
     features: tuple[int, ...]
@@ -42,6 +43,7 @@ class Decoder(nn.Module):
     activation: str = "tanh"
     dtype: Any = jnp.float32
     implementation: str = "fused"
+    memory: str = "default"
 
     @nn.compact
     def __call__(
@@ -71,6 +73,7 @@ class Decoder(nn.Module):
                 activation=self.activation,
                 dtype=self.dtype,
                 implementation=self.implementation,
+                memory=self.memory,
                 name=f"lstm_{index}",
             )
             carry, hidden = layer(
@@ -103,6 +106,7 @@ class FCLSTMAutoencoder(nn.Module):
       activation: "tanh" or "relu".
       dtype: dtype of the matrix products; cell states and logits are float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
+      memory: what the layers keep for the backward pass, see `ConvLSTM`.
     """
 
     features: tuple[int, ...]
@@ -112,6 +116,7 @@ class FCLSTMAutoencoder(nn.Module):
     activation: str = "tanh"
     dtype: Any = jnp.float32
     implementation: str = "fused"
+    memory: str = "default"
 
     def __post_init__(self):
         """Refuses a model without decoders, or with unknown ones."""
@@ -128,6 +133,7 @@ class FCLSTMAutoencoder(nn.Module):
             "activation": self.activation,
             "dtype": self.dtype,
             "implementation": self.implementation,
+            "memory": self.memory,
         }
         self.encoder = [FCLSTM(features, **fields) for features in self.features]
         self.decoder = {

@@ -19,7 +19,8 @@ Logits = Float[Array, "B N"]
 class ClipClassifier(nn.Module):
     """ConvLSTM layers → last frame → global average pool → dense.
 
-    Frames are cut into patches and read by a stack of ConvLSTM layers. Between two
+    Pixels are shifted from [0, 1] to [−1, 1], so that bright frames do not drown what
+    happens in them, cut into patches and read by a stack of ConvLSTM layers. Between two
     layers every frame is max-pooled, as in Keras's stacks of `ConvLSTM2D` and
     `MaxPooling3D((1, 2, 2))`; the number of frames stays. The top layer's hidden state
     after the last frame is averaged over height and width, and a dense layer gives one
@@ -44,6 +45,7 @@ class ClipClassifier(nn.Module):
       activation: "tanh" or "relu".
       dtype: dtype of the convolutions; cell states, average and logits are float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
+      memory: what the layers keep for the backward pass, see `ConvLSTM`.
 
     Raises:
       ValueError: at construction, for no layer, less than two classes or a pool size
@@ -60,6 +62,7 @@ class ClipClassifier(nn.Module):
     activation: str = "tanh"
     dtype: Any = jnp.float32
     implementation: str = "fused"
+    memory: str = "default"
 
     def __post_init__(self):
         """Refuses what is no classifier."""
@@ -91,7 +94,7 @@ class ClipClassifier(nn.Module):
             height and width, or pooling leaves no pixel.
         """
         require_video(inputs)
-        hidden = to_patches(inputs, self.patch_size)
+        hidden = to_patches(2 * inputs - 1, self.patch_size)
         for index, features in enumerate(self.features):
             if index:
                 hidden = _max_pool(hidden, self.pool_size)
@@ -104,7 +107,9 @@ class ClipClassifier(nn.Module):
                 dtype=self.dtype,
                 name=f"layer_{index}",
             )
-            layer = ConvLSTM(cell, implementation=self.implementation)
+            layer = ConvLSTM(
+                cell, implementation=self.implementation, memory=self.memory
+            )
             (_, last), hidden = layer(hidden, seq_lengths=seq_lengths)
         pooled = last.astype(jnp.float32).mean(axis=(1, 2))
         return nn.Dense(self.num_classes, name="output")(pooled)

@@ -48,7 +48,7 @@ class NextFramePredictor(nn.Module):
     """A stack of ConvLSTM layers that tells at every frame what the next one is.
 
     The lower layers are followed by batch normalisation over batch, time, height and
-    width, with Keras's rule for the running statistics: r ← 0.99 r + 0.01 s, where s
+    width, with Keras's rule for the running statistics: r ← m r + (1 − m) s, where s
     are the (biased) mean and variance of a training batch. A 3×3 convolution over one
     or more frames gives one logit per pixel. Kernels are initialised as in Keras: input
     kernels and the head's Glorot-uniform, recurrent kernels orthogonal, forget gates
@@ -62,6 +62,8 @@ class NextFramePredictor(nn.Module):
       kernel_sizes: kernel of each layer, input-to-state and state-to-state alike,
         pixels, odd.
       num_normalized_layers: layers, from the bottom, followed by batch normalisation.
+      batch_norm_momentum: m, in [0, 1). Statistics start at mean 0 and variance 1 and
+        are of use once mⁿ is small after n steps: Keras's 0.99 wants many hundreds.
       head_frames: frames the head spans, odd: 3 in the Keras examples; with 1 it sees
         the frame at hand alone.
       causal_head: whether the head sees no frame later than its own. The Keras
@@ -72,6 +74,7 @@ class NextFramePredictor(nn.Module):
       activation: "tanh" or "relu".
       dtype: dtype of the convolutions; cell states, statistics and logits are float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
+      memory: what the layers keep for the backward pass, see `ConvLSTM`.
 
     Raises:
       ValueError: at construction, where there is not one kernel size for each layer, or
@@ -81,12 +84,14 @@ class NextFramePredictor(nn.Module):
     features: tuple[int, ...]
     kernel_sizes: tuple[int, ...]
     num_normalized_layers: int = 0
+    batch_norm_momentum: float = BATCH_NORM_MOMENTUM
     head_frames: int = 3
     causal_head: bool = True
     peephole: str = "none"
     activation: str = "tanh"
     dtype: Any = jnp.float32
     implementation: str = "fused"
+    memory: str = "default"
 
     def __post_init__(self):
         """Refuses what does not fit together."""
@@ -153,7 +158,9 @@ class NextFramePredictor(nn.Module):
                 name=f"layer_{index}",
             )
             if state is None:
-                layer = ConvLSTM(cell, implementation=self.implementation)
+                layer = ConvLSTM(
+                    cell, implementation=self.implementation, memory=self.memory
+                )
                 carry, hidden = layer(hidden)
             else:
                 carry, output = cell(state.carries[index], hidden[:, 0])
@@ -162,7 +169,7 @@ class NextFramePredictor(nn.Module):
             if index < self.num_normalized_layers:
                 hidden = nn.BatchNorm(
                     use_running_average=not train,
-                    momentum=BATCH_NORM_MOMENTUM,
+                    momentum=self.batch_norm_momentum,
                     epsilon=BATCH_NORM_EPSILON,
                     dtype=self.dtype,
                     # E[x²] − E[x]² loses digits where the mean is large.

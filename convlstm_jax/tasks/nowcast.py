@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -18,11 +19,17 @@ from convlstm_jax.metrics.pixel import absolute_error, squared_error
 from convlstm_jax.rain import RainScale
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.tasks.losses import Forecast
-from convlstm_jax.tasks.rain_losses import rain_loss
+from convlstm_jax.tasks.rain_losses import HKO_WEIGHTS, rain_loss, rain_weight
 from convlstm_jax.tasks.task import Batch, Variables, split_batch, split_clip
 
 OPTICAL_FLOW = "optical_flow"
 """Key of a batch under which the host may lay an extrapolation to compare with."""
+
+
+_SCALE = RainScale()
+
+# Pixels nearer to 0 or 1 have logits from which there is no way back.
+_FAINTEST = 0.02
 
 
 @dataclass(frozen=True)
@@ -34,15 +41,33 @@ class NowcastTask(ForecastTask):
 
     Attributes:
       loss: a key of `tasks.rain_losses.RAIN_LOSSES`.
+      from_last_frame: whether the logits of the last given frame are added to the
+        model's, which then has only the change to predict: it begins at persistence,
+        not at nothing, and learns within minutes what else takes hours.
       scale: what the pixels mean.
+      rain_weights: (rate in mm/h, weight of a pixel from it on), rising, for the
+        weighted losses.
       thresholds_mm_per_h: rain rates of the contingency tables.
       window_sizes: sides of the windows of the fractions skill score, pixels.
     """
 
     loss: str = "b_mse"
-    scale: RainScale = RainScale()
+    from_last_frame: bool = False
+    scale: RainScale = _SCALE
+    rain_weights: tuple[tuple[float, float], ...] = HKO_WEIGHTS
     thresholds_mm_per_h: tuple[float, ...] = (0.5, 2.0, 5.0, 10.0, 30.0)
     window_sizes: tuple[int, ...] = (5,)
+
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """See `VideoTask`; any number of frames, whatever was trained."""
+        forecast = super().forecast(variables, inputs, num_frames)
+        if not self.from_last_frame or forecast.logits is None:
+            return forecast
+        last = jnp.clip(inputs[:, -1:], _FAINTEST, 1 - _FAINTEST)
+        logits = forecast.logits + jnp.log(last) - jnp.log1p(-last)
+        return Forecast(jax.nn.sigmoid(logits), logits)
 
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
@@ -96,7 +121,8 @@ class NowcastTask(ForecastTask):
             window_sizes=self.window_sizes,
         )
         pixels = sums["moments"][:, 0].sum()
-        figures, per_lead_time = {}, {}
+        figures: dict[str, float | None] = {}
+        per_lead_time: dict[str, list[float | None]] = {}
         for name in sums.keys() & {"mse", "mae", "loss"}:
             figures[name] = float(sums[name].mean() / count)
             per_lead_time[name] = (sums[name] / count).tolist()
@@ -114,8 +140,8 @@ class NowcastTask(ForecastTask):
         return split_clip(mask, self.num_input_frames, self.num_output_frames)[1]
 
     def _loss(self, forecast: Forecast, target: Video, mask: Video) -> PerExample:
-        rain = self.scale.rain_mm_per_h(target)
-        return rain_loss(self.loss, forecast, target, mask, rain)
+        weight = rain_weight(self.scale.rain_mm_per_h(target), self.rain_weights)
+        return rain_loss(self.loss, forecast, target, mask, weight)
 
     def _figures(self, prediction: Video, target: Video, mask: Video):
         # Where there is no data, both are no rain: no difference.

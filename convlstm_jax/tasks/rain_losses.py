@@ -9,7 +9,7 @@
 }
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import optax
@@ -19,13 +19,15 @@ from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.tasks.losses import Forecast
 
 # From a rain rate on, mm/h, a pixel counts as much (arXiv:1706.03458, section 5.1).
-RAIN_WEIGHTS = ((2.0, 2.0), (5.0, 5.0), (10.0, 10.0), (30.0, 30.0))
+HKO_WEIGHTS = ((2.0, 2.0), (5.0, 5.0), (10.0, 10.0), (30.0, 30.0))
 
 
-def rain_weight(rain_mm_per_h: Array) -> Array:
-    """How much a pixel counts: 1 below 2 mm/h, then 2, 5, 10, and 30 from 30 mm/h."""
+def rain_weight(
+    rain_mm_per_h: Array, weights: Sequence[tuple[float, float]] = HKO_WEIGHTS
+) -> Array:
+    """How much each pixel counts: 1, and from each rate on what goes with it."""
     weight = jnp.ones_like(rain_mm_per_h)
-    for rate, value in RAIN_WEIGHTS:
+    for rate, value in weights:
         weight = jnp.where(rain_mm_per_h >= rate, value, weight)
     return weight
 
@@ -69,7 +71,7 @@ RAIN_LOSSES: dict[str, tuple[Callable[[Forecast, Video], Video], bool]] = {
 
 
 def rain_loss(
-    name: str, forecast: Forecast, target: Video, mask: Video, rain_mm_per_h: Video
+    name: str, forecast: Forecast, target: Video, mask: Video, weight: Video
 ) -> PerExample:
     """The loss of each clip.
 
@@ -78,8 +80,8 @@ def rain_loss(
       forecast: predicted pixels.
       target: true pixels `[B, T, H, W, C]`, in [0, 1].
       mask: 1 where there is data, of the same shape.
-      rain_mm_per_h: true rain rate, of the same shape.
+      weight: how much each pixel counts, of the same shape; the losses that are not
+        weighted take no notice.
     """
     error, weighted = RAIN_LOSSES[name]
-    weight = rain_weight(rain_mm_per_h) if weighted else 1.0
-    return masked_mean(error(forecast, target), mask, weight)
+    return masked_mean(error(forecast, target), mask, weight if weighted else 1.0)

@@ -10,6 +10,9 @@ from jax.sharding import Mesh
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, add_sums
 from convlstm_jax.train.sharding import put_batch
 
+# Clips of the greatest error that an evaluation names.
+_WORST_CLIPS = 4
+
 
 class Summarize(Protocol):
     """`Task.summarize`."""
@@ -43,17 +46,23 @@ def evaluate(
     Returns:
         `{contender: {metric: value}, …, "per_lead_time": {contender: {metric: [T]}}}`
         and, with conditions, "per_condition": `{condition: {"count": clips,
-        contender: {metric: value}, …}}` for those that any clip is of.
+        contender: {metric: value}, …}}` for those that any clip is of. Where
+        `eval_step` gives "clip_mse", "worst_clips" lists the four clips of the greatest
+        mean squared error, worst first: their "index" in the order of the batches, and
+        "mse" (None: not a number).
 
     Raises:
         ValueError: there is no batch, or none of its clips counts.
     """
     totals: dict[str, MetricSums] = {}
     by_condition: dict[str, MetricSums] = {}
+    clip_mse: list[np.ndarray] = []
     frame_shape = (1, 1, 1)
     for batch in batches:
         frame_shape = batch["frames"].shape[2:]
         sums = jax.device_get(eval_step(variables, put_batch(batch, mesh)))
+        if "clip_mse" in sums:
+            clip_mse.append(sums.pop("clip_mse"))
         for name, contender in sums.pop("by_condition", {}).items():
             by_condition[name] = add_sums(by_condition.get(name), contender)
         for name, contender in sums.items():
@@ -69,6 +78,8 @@ def evaluate(
     results["per_lead_time"] = {
         name: summary["per_lead_time"] for name, summary in summaries.items()
     }
+    if clip_mse:
+        results["worst_clips"] = _worst(np.concatenate(clip_mse))
     if conditions:
         results["per_condition"] = {}
     for index, condition in enumerate(conditions):
@@ -81,6 +92,20 @@ def evaluate(
             figures = summarize(total, frame_shape)["total"]
             results["per_condition"][condition][name] = figures
     return results
+
+
+def _worst(clip_mse: np.ndarray) -> list[dict[str, Any]]:
+    """The clips of the greatest error; one that is not a number is the worst."""
+    errors = np.where(np.isnan(clip_mse), np.inf, clip_mse)
+    order = np.argsort(-errors, kind="stable")[:_WORST_CLIPS]
+    return [
+        {
+            "index": int(index),
+            "mse": None if np.isnan(clip_mse[index]) else float(clip_mse[index]),
+        }
+        for index in order
+        if errors[index] > -np.inf
+    ]
 
 
 def _of_condition(sums: MetricSums, index: int) -> MetricSums:

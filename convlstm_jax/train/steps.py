@@ -91,7 +91,8 @@ def make_eval_step(
     Returns:
       A function (variables, {"frames", "weight", …}) → {contender: sums}, with "model"
       among the contenders; with conditions, "by_condition" holds the same again, one
-      axis deeper.
+      axis deeper. With baselines, "clip_mse" `[B]` is beside them for a model that is
+      scored by "mse": that of each clip, -inf for one that does not count.
     """
 
     def eval_step(variables, batch: Batch):
@@ -107,6 +108,9 @@ def make_eval_step(
                 )
                 for name, figures in contenders.items()
             }
+        if with_baselines and "mse" in contenders["model"]:
+            clip_mse = contenders["model"]["mse"].mean(axis=1)
+            sums["clip_mse"] = jnp.where(weight > 0, clip_mse, -jnp.inf)
         return sums
 
     return jax.jit(

@@ -37,6 +37,7 @@ def metric_curves(
     per_lead_time: Mapping[str, Mapping[str, Sequence[float]]],
     *,
     title: str = "",
+    minutes_per_frame: float | None = None,
 ) -> None:
     """Plots every metric over the lead time, the model beside its baselines.
 
@@ -50,6 +51,8 @@ def metric_curves(
       per_lead_time: series ("model", "copy_last", ...) → metric → values [T_out], the
         first for lead time 1. A series may lack a metric.
       title: A line above the panels, if not empty.
+      minutes_per_frame: Time from one frame to the next; the lead time is in frames
+        where none is given.
 
     Raises:
       UserError: There is no metric at all, or the file cannot be written.
@@ -70,10 +73,12 @@ def metric_curves(
                 continue
             values = _finite(values_by_metric[metric])
             drawn.append(values)
-            (line,) = axes.plot(np.arange(1, len(values) + 1), values, **styles[series])
+            lead_times = np.arange(1, len(values) + 1) * (minutes_per_frame or 1)
+            (line,) = axes.plot(lead_times, values, **styles[series])
             handles.setdefault(series_name(series), line)
         _finish_panel(axes, f"{name.label} {name.arrow}", name.unit, drawn)
-        axes.set_xlabel("lead time (frames)")
+        unit = "minutes" if minutes_per_frame else "frames"
+        axes.set_xlabel(f"lead time ({unit})")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     _save(figure, handles, out_png)
 

@@ -1,6 +1,7 @@
 """Names, units and better direction of the metrics, for plots and tables."""
 
 import math
+import re
 from dataclasses import dataclass
 
 
@@ -38,24 +39,32 @@ METRIC_NAMES = {
     "mae": MetricName("MAE", "summed over a frame"),
     "ssim": MetricName("SSIM", "", True),
     "ssim_openstl": MetricName("SSIM, OpenSTL", "", True),
+    "ms_ssim": MetricName("MS-SSIM", "", True),
     "psnr_db": MetricName("PSNR", "dB", True),
+    "vmaf": MetricName("VMAF", "0 to 100", True),
     "cross_entropy": MetricName("Cross-entropy", "nats per frame"),
     "cross_entropy_nats": MetricName("Cross-entropy", "nats per frame"),
     "cross_entropy_nats_per_frame": MetricName("Cross-entropy", "nats per frame"),
     "cross_entropy_nats_per_sequence": MetricName("Cross-entropy", "nats per sequence"),
     "mse_per_pixel": MetricName("MSE", "mean over pixels"),
     "mae_per_pixel": MetricName("MAE", "mean over pixels"),
-    "csi": MetricName("CSI", "", True),
-    "far": MetricName("FAR", "false-alarm ratio"),
-    "pod": MetricName("POD", "", True),
-    "correlation": MetricName("Correlation", "", True),
     "rainfall_mse": MetricName("Rainfall-MSE", "(mm/h)²"),
+    "correlation": MetricName("Correlation", "", True),
+    "correlation_uncentred": MetricName("Correlation, uncentred", "", True),
+    "csi": MetricName("CSI", "", True),
+    "pod": MetricName("POD", "", True),
+    "far": MetricName("FAR", "false-alarm ratio"),
+    "bias": MetricName("Bias", "forecast / observed", None),
+    "hss": MetricName("HSS", "", True),
+    "fss": MetricName("FSS", "", True),
     "accuracy": MetricName("Accuracy", "", True),
     "balanced_accuracy": MetricName("Balanced accuracy", "", True),
     "cross_entropy_nats_per_clip": MetricName("Cross-entropy", "nats per clip"),
-    "vmaf": MetricName("VMAF", "0 to 100", True),
     "learning_rate": MetricName("Learning rate", "", None),
 }
+
+# A score at a rain rate, such as csi_0.5_mm_per_h or fss_2_mm_per_h_5_px.
+_AT_A_RATE = re.compile(r"([a-z]+)_([0-9.e+-]+)_mm_per_h(?:_(\d+)_px)?")
 
 # The same figure but for a constant factor: one curve of the two is enough.
 _REPEATS = {
@@ -72,6 +81,7 @@ SERIES_NAMES = {
     "model": "model",
     "reconstruction": "reconstruction of the inputs",
     "copy_last": "copy last frame",
+    "persistence": "persistence",
     "zeros": "all zeros",
     "optical_flow": "optical flow",
     "majority": "most frequent class",
@@ -80,7 +90,16 @@ SERIES_NAMES = {
 
 def metric_name(key: str) -> MetricName:
     """Looks a metric up; one that is not known goes by its own key."""
-    return METRIC_NAMES.get(key, MetricName(key.replace("_", " "), "", None))
+    if key in METRIC_NAMES:
+        return METRIC_NAMES[key]
+    score = _AT_A_RATE.fullmatch(key)
+    if score and score[1] in METRIC_NAMES:
+        known = METRIC_NAMES[score[1]]
+        label = f"{known.label} at {score[2]} mm/h"
+        if score[3]:
+            label += f", {score[3]} pixels"
+        return MetricName(label, known.unit, known.higher_is_better)
+    return MetricName(key.replace("_", " "), "", None)
 
 
 def series_name(key: str) -> str:
@@ -89,9 +108,16 @@ def series_name(key: str) -> str:
 
 
 def in_order(keys: set[str]) -> list[str]:
-    """Known metrics in their order, then the others by name."""
-    known = [key for key in METRIC_NAMES if key in keys]
-    return known + sorted(keys - METRIC_NAMES.keys())
+    """Known metrics in their order, scores by their rain rate, then others by name."""
+    places = {key: place for place, key in enumerate(METRIC_NAMES)}
+
+    def place(key: str) -> tuple[int, float, int, str]:
+        score = _AT_A_RATE.fullmatch(key)
+        if score and score[1] in places:
+            return places[score[1]], float(score[2]), int(score[3] or 0), key
+        return places.get(key, len(places)), 0.0, 0, key
+
+    return sorted(keys, key=place)
 
 
 def without_repeats(keys: set[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import hashlib
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from convlstm_jax.viz.metric_names import (
     metric_name,
     series_name,
 )
+from convlstm_jax.viz.report_player import SCRIPT, PlayerClip, player_html
 from convlstm_jax.viz.report_style import STYLE
 from convlstm_jax.viz.report_tables import (
     class_table,
@@ -40,9 +42,7 @@ _HEADLINES = (
     "cross_entropy",
     "cross_entropy_nats",
     "mae",
-    "csi",
-    "far",
-    "pod",
+    "rainfall_mse",
     "accuracy",
 )
 _PER_LEAD_TIME = "per_lead_time"
@@ -57,11 +57,13 @@ def write_report(
     data_description: str,
     results: Mapping[str, Any],
     pictures: Sequence[tuple[str, str | Path]] = (),
+    clips: Sequence[PlayerClip] = (),
 ) -> None:
     """Writes the report as one file that opens from disk, without any network.
 
     Pictures are embedded, all text is escaped, and the page forbids itself to load
-    anything. It follows the reader's light or dark setting.
+    anything, or to run or follow any script or style but its own, which it knows by
+    their hashes. It follows the reader's light or dark setting.
 
     Args:
       path: The HTML file to write.
@@ -74,6 +76,7 @@ def write_report(
         "per_condition" condition → series → metric → value; entries that share no
         metric with the model (number of sequences, conventions) are listed as facts.
       pictures: (caption, PNG, GIF or JPEG file) in the order in which they are shown.
+      clips: What the player shows; without any there is none.
 
     Raises:
       UserError: A picture is missing or of another kind, or the report cannot be
@@ -90,21 +93,34 @@ def write_report(
         lead_time_tables(results.get(_PER_LEAD_TIME) or {}),
         condition_tables(results.get(_PER_CONDITION) or {}),
         class_table(results.get("model", {}).get("per_class") or {}),
+        player_html(clips),
         _figures(pictures),
         _plain_table("Facts", facts),
         _plain_table("Configuration", flatten(config)),
     ]
+    script = f"<script>{SCRIPT}</script>\n" if clips else ""
+    scripts = _hash(SCRIPT) if clips else "'none'"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(STYLE)}; "
+        f"script-src {scripts}; "
+        "base-uri 'none'; form-action 'none'"
+    )
     page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
-        "<body>\n<main>\n" + "\n".join(filter(None, parts)) + "\n</main>\n</body>\n"
-        "</html>\n"
+        "<body>\n<main>\n" + "\n".join(filter(None, parts)) + "\n</main>\n"
+        f"{script}</body>\n</html>\n"
     )
     with atomic_file(path) as partial:
         partial.write_text(page, encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """The source of a script or style as a content security policy names it."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,14 +4,14 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --page: #f5f6f9; --card: #ffffff; --text: #1f2430; --faint: #667085;
-  --line: #e3e6ec; --accent: #2f6fed; --good: #0b8a5f; --bad: #c2453f;
+  --line: #e3e6ec; --accent: #2f6fed; --good: #0b8a5f; --bad: #c2453f; --warm: #e0862c;
   --note: #eef3fe;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #13151a; --card: #1c1f26; --text: #e8eaf0; --faint: #98a1b3;
     --line: #2d323d; --accent: #7aa5ff; --good: #4cc79a; --bad: #f08a84;
-    --note: #1d2740;
+    --warm: #f0a55a; --note: #1d2740;
   }
 }
 * { box-sizing: border-box; }
@@ -66,6 +66,40 @@ figure img {
   display: block; max-width: 100%; margin: 0 auto; background: #ffffff;
   border-radius: 8px;
 }
+.player { padding: 16px 18px; }
+.player .controls {
+  display: flex; flex-wrap: wrap; gap: 10px 14px; align-items: center;
+}
+.player .controls, .player select, .player button { font-size: 14px; }
+.player select, .player button {
+  padding: 6px 10px; color: var(--text); background: var(--page); font-family: inherit;
+  border: 1px solid var(--line); border-radius: 8px;
+}
+.player label { color: var(--faint); }
+.player button { min-width: 92px; cursor: pointer; }
+.player input { flex: 1 1 180px; accent-color: var(--accent); }
+.player output {
+  min-width: 44px; text-align: right; font-weight: 600;
+  font-variant-numeric: tabular-nums;
+}
+.panels {
+  display: grid; gap: 16px; margin-top: 14px;
+  grid-template-columns: repeat(auto-fit, minmax(170px, 1fr));
+}
+.panel { margin: 0; padding: 10px 0 0; border-top: 3px solid var(--faint); }
+.panel.truth { border-color: var(--good); }
+.panel.prediction { border-color: var(--accent); }
+.panel.error { border-color: var(--warm); }
+.panel canvas {
+  display: block; width: 100%; background: #000000; border-radius: 6px;
+  image-rendering: pixelated;
+}
+.panel p {
+  margin-top: 6px; color: var(--faint); font-size: 13px;
+  font-variant-numeric: tabular-nums;
+}
+.panel.away canvas { filter: brightness(0.35); }
+noscript p { color: var(--faint); }
 details { margin-top: 14px; }
 summary { cursor: pointer; color: var(--accent); font-size: 14px; margin-bottom: 10px; }
 details h3 { font-size: 14px; margin: 16px 0 8px; }

@@ -12,12 +12,17 @@ from convlstm_jax.viz.metric_names import (
     without_repeats,
 )
 
+# Of a table whose columns are metrics; with more of them they become its rows.
+_MOST_COLUMNS = 7
+
 
 def metric_table(series: Mapping[str, Mapping[str, float | None]]) -> str:
     """One table: series by metric."""
     metrics = in_order({key for values in series.values() for key in values})
     if not metrics:
         return ""
+    if len(metrics) > _MOST_COLUMNS:
+        return _tall_metric_table(series, metrics)
     heads = []
     for metric in metrics:
         name = metric_name(metric)
@@ -32,6 +37,29 @@ def metric_table(series: Mapping[str, Mapping[str, float | None]]) -> str:
         f"{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         '<p class="hint">↓ lower is better, ↑ higher is better; averaged over all '
         "predicted frames and all sequences.</p>"
+    )
+
+
+def _tall_metric_table(
+    series: Mapping[str, Mapping[str, float | None]], metrics: Sequence[str]
+) -> str:
+    """The same turned: metric by series, for more metrics than a page is wide."""
+    heads = "".join(f'<th scope="col">{escape(series_name(key))}</th>'
+                    for key in series)  # fmt: skip
+    rows = []
+    for metric in metrics:
+        name = metric_name(metric)
+        unit = f" <small>{escape(name.unit)}</small>" if name.unit else ""
+        cells = _cells([values.get(metric) for values in series.values()])
+        rows.append(
+            f'<tr><th scope="row">{escape(name.label)} {name.arrow}{unit}</th>'
+            f"{cells}</tr>"
+        )
+    return (
+        '<h2>Metrics</h2><div class="card"><table><thead><tr><th></th>'
+        f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        '<p class="hint">↓ lower is better, ↑ higher is better; over all predicted '
+        "frames and all sequences.</p>"
     )
 
 

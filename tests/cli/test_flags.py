@@ -65,6 +65,22 @@ def test_predict_takes_its_paths(tmp_path):
     )
 
 
+def test_prepare_takes_a_folder_to_write():
+    command = flags.parse(
+        ["--mode=prepare", "--config=f.py", "--output=out", "--config.data.path=films"]
+    )
+    assert command == flags.Command(
+        mode="prepare",
+        config="f.py",
+        output=Path("out"),
+        overrides={"data.path": "films"},
+    )
+    with pytest.raises(UserError, match="--mode=prepare needs --config and --output"):
+        flags.parse(["--mode=prepare"])
+    with pytest.raises(UserError, match="--workdir makes no sense with --mode=prepare"):
+        flags.parse(["--mode=prepare", "--config=f.py", "--output=a", "--workdir=b"])
+
+
 def test_import_takes_its_source_and_file(tmp_path):
     command = flags.parse(
         [
@@ -108,7 +124,7 @@ def test_import_takes_its_source_and_file(tmp_path):
         (
             "--config=f.py --mode=trian",
             "--mode=trian is unknown: it must be one of train, evaluate, predict, "
-            "describe, import (did you mean train?)",
+            "describe, import, prepare (did you mean train?)",
         ),
         ("--config=f.py train", "'train' is not a flag: values follow their flag"),
         ("--config=f.py --", "unknown flag --, see --help"),

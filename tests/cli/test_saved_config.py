@@ -79,6 +79,7 @@ def test_the_model_of_trained_weights_stays():
     for path, value in (
         ("model.dtype", "bfloat16"),
         ("model.implementation", "scan"),
+        ("model.memory", "checkpoint"),
         ("eval.num_sequences", 10),
         ("task.num_output_frames", 20),
     ):

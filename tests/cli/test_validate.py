@@ -1,12 +1,14 @@
 import pytest
 
 from configs import base
+from convlstm_jax.cli.data_rules import Box, Span
 from convlstm_jax.cli.rules import (
     Boolean,
     Choice,
     Integer,
     Integers,
     Number,
+    Numbers,
     Text,
     Texts,
 )
@@ -34,10 +36,12 @@ def refused_value(rule):
             return "many"
         case Choice():
             return "neither"
-        case Integers():
+        case Integers() | Numbers():
             return ()
         case Texts():
             return "theft"
+        case Box() | Span():
+            return (1,)
         case Text():
             return 3
     raise AssertionError(rule)
@@ -164,8 +168,18 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
             "has conditional decoders",
         ),
         (
+            {"model__memory": "checkpoint", "model__implementation": "scan"},
+            "config.model.memory is 'checkpoint': it must be 'default' with "
+            "config.model.implementation='scan', as 'fused' alone can save memory",
+        ),
+        (
+            {"model__memory": "recompute", "model__name": "recurrent_predictor"},
+            "config.model.memory is 'recompute': it must be 'default' with "
+            "config.model.name='recurrent_predictor', which has one way to run",
+        ),
+        (
             {"task__name": "composite"},
-            "config.task.name is 'composite': it must be 'forecast' with "
+            "config.task.name is 'composite': it must be 'forecast' or 'nowcast' with "
             "config.model.name='encoder_forecaster'",
         ),
         (
@@ -268,7 +282,7 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
         (
             {"data__path": "/no/such/folder"},
             "config.data.path is '/no/such/folder': it must be an existing folder of "
-            "videos or of folders of pictures, or ''",
+            "videos, of folders of pictures or of radar composites, or ''",
         ),
         (
             {"data__channels": 3},
@@ -282,7 +296,7 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
         (
             {"data__condition": "folder"},
             "config.data.condition is 'folder': it must be '' without "
-            "config.data.path and with config.task.name='classify'",
+            "config.data.path and with config.task.name='classify' or 'nowcast'",
         ),
         (
             {"data__condition": "(", "data__path": "."},

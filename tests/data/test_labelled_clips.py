@@ -101,6 +101,16 @@ def test_clips_and_their_labels(folder):
     )
 
 
+def test_a_part_of_the_frames(folder):
+    for path in folder.rglob("*.npy"):
+        film = np.load(path)
+        np.save(path, np.pad(film, ((0, 0), (1, 2), (3, 0)), constant_values=255))
+    splits = sources(folder, crop_box=(1, 3, 2, 3))
+    assert len(contents(splits.train)) == 10  # No pixel of the frame around them.
+    with pytest.raises(UserError, match=r"npy' has frames of 5x6 .* crop_box \(4, 3,"):
+        sources(folder, crop_box=(4, 3, 2, 3))
+
+
 def test_strides(folder):
     splits = sources(folder, frame_stride=2, clip_stride=3)
     # 7 frames long, every 6 frames of the video: 0 2 4 6, 6 8 10 12, 12 14 16 18.

@@ -101,7 +101,7 @@ def test_patches_and_pooling_bring_the_work_down():
 
 @pytest.mark.parametrize("pool_size", [1, 2])
 def test_the_logits_follow_from_the_layers_outputs(pool_size):
-    """Patches, pooling, average and dense layer in NumPy around the real layers."""
+    """Shift, patches, pooling, average, dense layer in NumPy around the real layers."""
     model = make(pool_size=pool_size)
     variables = random_variables(model)
     params = variables["params"]
@@ -116,7 +116,7 @@ def test_the_logits_follow_from_the_layers_outputs(pool_size):
 
     frames = clips()
     patches = np.concatenate(
-        [frames[:, :, i::2, j::2] for i in range(2) for j in range(2)], axis=-1
+        [2 * frames[:, :, i::2, j::2] - 1 for i in range(2) for j in range(2)], axis=-1
     )
     hidden = run_layer(0, patches)
     height, width = hidden.shape[2] // pool_size, hidden.shape[3] // pool_size

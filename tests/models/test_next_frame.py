@@ -114,9 +114,11 @@ def test_what_the_model_knows_of_the_future(causal_head, frame):
     assert differs.min() > 1e-5
 
 
-def test_running_statistics_follow_keras_rule():
-    """r ← 0.99 r + 0.01 s, with the mean and the biased variance of the batch."""
-    model = make()
+@pytest.mark.parametrize("fields", [{}, {"batch_norm_momentum": 0.75}])
+def test_running_statistics_follow_keras_rule(fields):
+    """r ← m r + (1 − m) s, with the mean and the biased variance of the batch."""
+    model = make(**fields)
+    kept = fields.get("batch_norm_momentum", 0.99)
     variables = random_variables(model)
 
     @fast_jit
@@ -136,8 +138,8 @@ def test_running_statistics_follow_keras_rule():
     before = variables["batch_stats"]["normalization_0"]
     after = state["batch_stats"]["normalization_0"]
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
-    close(after["mean"], 0.99 * before["mean"] + 0.01 * mean)
-    close(after["var"], 0.99 * before["var"] + 0.01 * variance)
+    close(after["mean"], kept * before["mean"] + (1 - kept) * mean)
+    close(after["var"], kept * before["var"] + (1 - kept) * variance)
     # Training normalises with the batch's own statistics.
     weights = variables["params"]["normalization_0"]
     expected = (np.asarray(outputs) - np.asarray(mean)) / np.sqrt(variance + 1e-3)

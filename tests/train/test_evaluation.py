@@ -101,6 +101,21 @@ def test_figures_do_not_depend_on_batches_or_devices(devices, batch_size):
             assert of_condition[name]["mse"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_worst_clips_are_named():
+    """Rows that do not count are none of them; what is not a number is the worst."""
+    rows = [[3.0, 9.0, 1.0], [7.0, np.nan, 5.0], [8.0, -np.inf, -np.inf]]
+    figures = {"mse": jnp.ones((3, STEPS))}
+
+    def eval_step(params, batch):
+        sums = batch_sums(figures, jnp.ones(3))
+        return {"model": sums, "clip_mse": jnp.asarray(rows[params.pop()])}
+
+    mesh, some = data_mesh(jax.devices()[:1]), next(batches(CLIPS))
+    results = evaluate(eval_step, summarize_frames, [2, 1, 0], [some] * 3, mesh)
+    assert [clip["index"] for clip in results["worst_clips"]] == [4, 1, 6, 3]
+    assert [clip["mse"] for clip in results["worst_clips"]] == [None, 9.0, 8.0, 7.0]
+
+
 def test_no_batch_is_an_error():
     with pytest.raises(ValueError, match="there are no batches to evaluate on"):
         evaluate(lambda params, batch: {}, summarize_frames, None, [], data_mesh())

@@ -235,11 +235,14 @@ def test_eval_step_sums_the_rows_that_count():
     params = jax.device_put({"params": initial_params()}, replicated(mesh))
     batch = put_batch({"frames": frames, "weight": weight}, mesh)
     compiled = step.lower(params, batch).compile(COMPILER_OPTIONS)
-    assert collectives(compiled) == {"all-reduce"}
+    assert collectives(compiled) == {"all-reduce", "all-gather"}
     sums = jax.device_get(compiled(params, batch))
+    clip_mse = sums.pop("clip_mse")
     assert set(sums) == {"model", "copy_last", "zeros"}
     for contender in sums.values():
         assert contender["count"] == 6
+        moments = contender["sums"].pop("correlation_moments")
+        assert moments.shape == (2, 8)
         assert all(values.shape == (2,) for values in contender["sums"].values())
     counted, pixels = frames[weight > 0], (0, 2, 3, 4)
     last, target = counted[:, 2:3], counted[:, 3:5]
@@ -254,6 +257,8 @@ def test_eval_step_sums_the_rows_that_count():
         assert "loss" not in found
     nats = np.logaddexp(0, logits) - logits * target
     close(sums["model"]["sums"]["cross_entropy_nats"], nats.sum(pixels))
+    close(clip_mse[weight > 0], np.square(prediction - target).sum((2, 3, 4)).mean(1))
+    assert (clip_mse[weight == 0] == -np.inf).all()
 
 
 def forecast(frames):

@@ -1,6 +1,9 @@
 """The report: holds everything, loads nothing, escapes all."""
 
 import base64
+import hashlib
+import io
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -10,8 +13,10 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.viz import report_player
 from convlstm_jax.viz.gif import gif_bytes
 from convlstm_jax.viz.report import flatten, write_report
+from convlstm_jax.viz.report_player import error_pixels, forecast_clip
 
 RESULTS = {
     "model": {"mse": 64.3141, "ssim": 0.8123, "cross_entropy_nats": 301.25},
@@ -33,7 +38,7 @@ RESULTS = {
 class Page(HTMLParser):
     """Collects tags, attributes and text, and checks that tags are closed."""
 
-    VOID = frozenset({"meta", "img", "br"})
+    VOID = frozenset({"meta", "img", "br", "input"})
 
     def __init__(self, text):
         super().__init__()
@@ -144,16 +149,35 @@ def test_pictures_are_inside(tmp_path):
 def test_nothing_is_loaded(tmp_path):
     png = tmp_path / "b.png"
     Image.new("L", (3, 3)).save(png)
-    text, page = report(tmp_path, pictures=[("picture", png)])
-    assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|<link", text)
+    text, page = report(tmp_path, pictures=[("picture", png)], clips=[clip()])
+    text = re.sub(r"base64,[A-Za-z0-9+/=]*", "", text)
+    assert not re.search(r"https?:|//[a-z]|url\(|@import|<link", text)
     for tag, name, value in page.attributes:
         assert name not in ("href", "srcset", "onclick", "onload"), (tag, name)
         assert name != "src" or value.startswith("data:image/")
-    assert (
-        "meta",
-        "content",
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-    ) in page.attributes
+
+
+def test_the_page_runs_and_follows_nothing_but_its_own_script_and_style(tmp_path):
+    for clips in ([], [clip()]):
+        text, page = report(tmp_path, clips=clips)
+        (policy,) = [
+            value
+            for tag, name, value in page.attributes
+            if tag == "meta" and "default-src" in (value or "")
+        ]
+        rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+        assert "unsafe" not in policy
+        assert rules["default-src"] == rules["base-uri"] == "'none'"
+        for tag, number in (("style", 1), ("script", len(clips))):
+            contents = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+            assert len(contents) == number
+            for content in contents:
+                digest = hashlib.sha256(content.encode()).digest()
+                name = f"'sha256-{base64.b64encode(digest).decode()}'"
+                assert rules[f"{tag}-src"] == name
+        assert clips or rules["script-src"] == "'none'"
+        # A style of an element's own would be against the rules.
+        assert "style" not in [name for _, name, _ in page.attributes]
 
 
 def test_everything_is_escaped(tmp_path):
@@ -185,6 +209,80 @@ def test_a_report_of_nothing_but_a_title(tmp_path):
     assert "table" not in page.tags
     _, page = report(tmp_path, results={"model": {"mse": 1.0}, "per_lead_time": None})
     assert page.tags.count("table") == 2
+
+
+def clip(name="Clip 0", size=(5, 6), channels=1, **options):
+    generator = np.random.default_rng(8)
+    inputs, truth, prediction = (
+        generator.random((length, *size, channels)) for length in (2, 3, 3)
+    )
+    return forecast_clip(name, inputs, truth, prediction, group="Some", **options)
+
+
+def player_data(page):
+    return json.loads(page.text[page.text.index('[{"note"') :].split("\n")[0])
+
+
+def picture(row):
+    content = base64.b64decode(row["picture"].split(",")[1])
+    frames = np.asarray(Image.open(io.BytesIO(content)))
+    return frames.reshape(row["count"], row["height"], row["width"], -1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_player_holds_every_frame(tmp_path, channels):
+    bad = "</script><i>\"'&"
+    clips = [clip(), clip(bad, channels=channels, note=bad)]
+    text, page = report(tmp_path, clips=clips)
+    assert text.count("</script>") == 2
+    assert "<i>" not in text
+    assert bad in page.text
+    _, data = player_data(page)
+    assert data["note"] == bad
+    assert data["times"] == ["t−1", "t", "t+1", "t+2", "t+3"]
+    generator = np.random.default_rng(8)
+    frames = [generator.random((length, 5, 6, channels)) for length in (2, 3, 3)]
+    assert [row["first"] for row in data["rows"]] == [0, 2, 2, 2]
+    for row, expected in zip(data["rows"], frames, strict=False):
+        np.testing.assert_allclose(picture(row), 255 * expected, atol=0.5001)
+    error = frames[2] - frames[1]
+    np.testing.assert_array_equal(picture(data["rows"][3]), error_pixels(error))
+    squares = np.square(error).sum((1, 2, 3))
+    assert data["rows"][2]["notes"] == [f"MSE {value:.4g}" for value in squares]
+
+
+def test_the_player_of_a_reconstruction(tmp_path):
+    _, page = report(tmp_path, clips=[clip(reconstruction=True)])
+    (data,) = player_data(page)
+    assert data["times"] == ["t−1", "t", "t", "t−1", "t−2"]
+    assert data["rows"][2]["name"] == "reconstruction"
+
+
+def test_colours_of_errors():
+    error = np.array([0.0, 1.0, -1.0, 0.5, math.nan]).reshape(5, 1, 1, 1)
+    black, bright, dark, half, unknown = error_pixels(error)[:, 0, 0].astype(int)
+    assert black.tolist() == unknown.tolist() == [0, 0, 0]
+    assert bright[0] > bright[2] and dark[2] > dark[0]
+    np.testing.assert_allclose(half, bright / 2, atol=0.5)
+
+
+def test_a_player_of_many_large_frames_shrinks_them(tmp_path, monkeypatch):
+    large = clip(size=(96, 130))
+    monkeypatch.setattr(report_player, "_MOST_BYTES", 20_000)
+    text, page = report(tmp_path, clips=[large])
+    (data,) = player_data(page)
+    row = data["rows"][1]
+    assert (row["height"], row["width"]) == (32, 43)
+    assert "shrunk to 1/3" in text
+    blocks = large.rows[1].pixels[:, :96, :129].reshape(3, 32, 3, 43, 3)
+    expected = blocks.mean((2, 4))[..., np.newaxis]
+    np.testing.assert_allclose(picture(row), expected, atol=0.5001)
+
+
+def test_truth_and_prediction_of_the_player_must_fit():
+    frames = np.zeros((3, 4, 4, 1))
+    with pytest.raises(UserError, match=r"\(2, 4, 4, 1\).*of truth, \(3, 4, 4, 1\)"):
+        forecast_clip("x", frames, frames, frames[:2])
 
 
 def test_flatten():

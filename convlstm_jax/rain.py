@@ -1,0 +1,67 @@
+"""Pixels, radar reflectivity and rain rate: one scale that data and metrics share.
+
+The operators alone are used, so each method takes NumPy and JAX arrays alike.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from convlstm_jax.errors import UserError
+
+MARSHALL_PALMER = (200.0, 1.6)
+"""a and b of Z = a R^b for rain in general (Marshall, Langille and Palmer 1947)."""
+
+
+@dataclass(frozen=True)
+class RainScale:
+    """What the pixels of a radar clip mean.
+
+    A pixel p in [0, 1] is the reflectivity dbz_min + p (dbz_max − dbz_min), clipped at
+    both ends; 0 also stands for all that is weaker, no echo among it, and counts as no
+    rain. Rain follows from Z = a R^b, with Z in mm⁶/m³ (dBZ = 10 log10 Z) and R in
+    mm/h.
+
+    Attributes:
+      dbz_min: reflectivity of pixel 0, dBZ.
+      dbz_max: reflectivity of pixel 1, dBZ.
+      zr_a: a of Z = a R^b; 223 in Finland, 200 after Marshall and Palmer.
+      zr_b: b; 1.53 in Finland, 1.6 after Marshall and Palmer.
+
+    Raises:
+      UserError: dbz_max is not above dbz_min, or a coefficient not above 0.
+    """
+
+    dbz_min: float = 0.0
+    dbz_max: float = 60.0
+    zr_a: float = MARSHALL_PALMER[0]
+    zr_b: float = MARSHALL_PALMER[1]
+
+    def __post_init__(self):
+        """Refuses a scale on which nothing could be told apart."""
+        if not self.dbz_max > self.dbz_min:
+            raise UserError(
+                f"dbz_max is {self.dbz_max:g}, but must be above dbz_min, which is "
+                f"{self.dbz_min:g}."
+            )
+        for name, value in (("zr_a", self.zr_a), ("zr_b", self.zr_b)):
+            if not value > 0:
+                raise UserError(f"{name} is {value:g}, but must be above 0.")
+
+    def dbz(self, pixels: Any) -> Any:
+        """Reflectivity of pixels, dBZ."""
+        return self.dbz_min + pixels * (self.dbz_max - self.dbz_min)
+
+    def pixels(self, dbz: Any) -> Any:
+        """Pixels of a reflectivity in dBZ, in [0, 1]."""
+        return ((dbz - self.dbz_min) / (self.dbz_max - self.dbz_min)).clip(0.0, 1.0)
+
+    def rain_mm_per_h(self, pixels: Any) -> Any:
+        """Rain rate of pixels, mm/h; none where the pixel is 0."""
+        exponent = (self.dbz(pixels) - 10 * math.log10(self.zr_a)) / (10 * self.zr_b)
+        return 10.0**exponent * (pixels > 0)
+
+    def pixel_of_rain(self, rain_mm_per_h: float) -> float:
+        """The pixel of one rain rate above 0, not clipped to [0, 1]."""
+        dbz = 10 * math.log10(self.zr_a * rain_mm_per_h**self.zr_b)
+        return (dbz - self.dbz_min) / (self.dbz_max - self.dbz_min)

@@ -1,0 +1,54 @@
+"""Predicting from a folder of composites: what is refused, and before what work."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import radar_nowcasting
+from convlstm_jax.cli import nowcast
+from convlstm_jax.cli.build import build_task
+from convlstm_jax.errors import UserError
+
+
+def predict(tmp_path, **fields):
+    config = radar_nowcasting.get_config("quick")
+    config.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in fields.items()}
+    )
+    nowcast.run(
+        config,
+        build_task(config),
+        workdir=tmp_path / "none",
+        input_path=tmp_path,
+        output_path=tmp_path / "out.npy",
+        num_frames=3,
+    )
+
+
+def write(tmp_path, *sizes):
+    for index, size in enumerate(sizes):
+        picture = Image.fromarray(np.zeros(size, np.uint8))
+        picture.save(tmp_path / f"2020010112{5 * index:02d}.png")
+
+
+def test_too_few_composites(tmp_path):
+    with pytest.raises(UserError, match="ends with 0 composites that are 5 minutes"):
+        predict(tmp_path)
+    write(tmp_path, *[(8, 8)] * 3)
+    with pytest.raises(UserError, match=r"ends with 3 composites.*at least \d+"):
+        predict(tmp_path)
+
+
+def test_composites_of_different_sizes(tmp_path):
+    write(tmp_path, *[(8, 8)] * 7, (8, 12))
+    with pytest.raises(UserError, match="composites of different sizes, from '2020"):
+        predict(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"model__peephole": "location"}, {"model__name": "fc_lstm"}]
+)
+def test_a_model_that_knows_crops_of_one_size_alone(tmp_path, fields):
+    write(tmp_path, *[(8, 8)] * 8)
+    with pytest.raises(UserError, match="cannot forecast the whole area"):
+        predict(tmp_path, **fields)

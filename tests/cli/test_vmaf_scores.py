@@ -1,0 +1,176 @@
+"""Forecasts of single clips, and what VMAF adds to an evaluation."""
+
+import logging
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pytest
+
+from convlstm_jax.cli import vmaf_scores
+from convlstm_jax.cli.clip_forecasts import forecast_clips
+from convlstm_jax.cli.played_clips import forecast_player
+from convlstm_jax.cli.vmaf_scores import add_vmaf
+from convlstm_jax.data.sources import Sources
+from convlstm_jax.errors import UserError
+from convlstm_jax.metrics.vmaf import find_ffmpeg, vmaf
+from convlstm_jax.tasks.losses import Forecast
+from convlstm_jax.tasks.task import VideoTask
+from convlstm_jax.train.sharding import data_mesh
+
+FFMPEG = find_ffmpeg()
+CLIPS, SIZE = 7, (24, 32, 1)
+
+
+@dataclass(frozen=True)
+class Fade(VideoTask):
+    """Predicts that the last frame grows darker by a factor."""
+
+    def forecast(self, variables, inputs, num_frames):
+        factors = variables["factor"] ** np.arange(1, num_frames + 1)
+        return Forecast(inputs[:, -1:] * factors[None, :, None, None, None], None)
+
+
+TASK = Fade(None, num_input_frames=2, num_output_frames=3)
+VARIABLES = {"factor": np.float32(0.9)}
+
+
+def make_clips(size=SIZE):
+    generator = np.random.default_rng(2)
+    texture = generator.integers(0, 256, (CLIPS, 1, *size), np.uint8)
+    frames = np.concatenate([np.roll(texture, t, axis=3) for t in range(5)], axis=1)
+    return [
+        {"frames": clip, "condition": np.int32(index % 3)}
+        for index, clip in enumerate(frames)
+    ]
+
+
+def add(results, clips, count, num_sequences=CLIPS):
+    sources = Sources(
+        clips, clips, clips, "", *clips[0]["frames"].shape[1:],
+        conditions=("slow", "fast", "other"),
+    )  # fmt: skip
+    mesh = data_mesh(jax.devices()[:1])
+    add_vmaf(
+        results, TASK, VARIABLES, sources, mesh,
+        num_sequences=num_sequences, num_vmaf_sequences=count,
+    )  # fmt: skip
+
+
+def make_results(conditions=("slow", "fast", "other")):
+    names = ("model", "copy_last", "zeros")
+    return {
+        **{name: {"mse": 1.0} for name in names},
+        "per_lead_time": {name: {} for name in names},
+        "per_condition": {key: {name: {} for name in names} for key in conditions},
+        "data": {},
+    }
+
+
+def test_clips_are_forecast_where_they_lie():
+    clips = make_clips()
+    indices = [5, 0, 6, 1, 2]  # More than go together.
+    mesh = data_mesh(jax.devices()[:1])
+    found = list(forecast_clips(TASK, VARIABLES, clips, indices, mesh))
+    assert [forecast.index for forecast in found] == indices
+    assert [forecast.condition for forecast in found] == [2, 0, 0, 1, 2]
+    for forecast in found:
+        frames = clips[forecast.index]["frames"] / np.float32(255)
+        inputs, truth, prediction = forecast.outputs["model"]
+        np.testing.assert_allclose(inputs, frames[:2], rtol=1e-6)
+        np.testing.assert_allclose(truth, frames[2:], rtol=1e-6)
+        faded = frames[1] * np.float32([0.9, 0.81, 0.729])[:, None, None, None]
+        np.testing.assert_allclose(prediction, faded, rtol=1e-6)
+    assert list(forecast_clips(TASK, VARIABLES, clips, [], mesh)) == []
+
+
+def test_the_player_shows_the_drawn_and_the_worst_clips():
+    clips, mesh = make_clips(), data_mesh(jax.devices()[:1])
+    drawn = forecast_clips(TASK, VARIABLES, clips, [0, 1], mesh)
+    parts = zip(*(forecast.outputs["model"] for forecast in drawn), strict=True)
+    outputs = {"model": tuple(np.stack(part) for part in parts)}
+    worst = [{"index": 4, "mse": 9.5}, {"index": 1, "mse": None}]
+    results = {"model": {"mse": 2.5}, "worst_clips": worst}
+    forecasts = forecast_clips(TASK, VARIABLES, clips, [4, 1], mesh)
+    player = forecast_player(TASK, outputs, forecasts, results)
+    assert [clip.name[14:] for clip in player] == ["0", "1", "4", "1"]
+    assert [clip.group for clip in player] == ["First test sequences"] * 2 + [
+        "Worst by MSE"
+    ] * 2
+    assert player[0].note == ""
+    assert player[2].note.startswith("The highest MSE of all that were evaluated: 9.5")
+    assert player[3].note.startswith("The second highest MSE of all that were")
+    for clip, index in zip(player, (0, 1, 4, 1), strict=True):
+        np.testing.assert_array_equal(clip.rows[0].pixels, clips[index]["frames"][:2])
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="imageio-ffmpeg is not installed")
+def test_vmaf_of_model_and_baselines_in_total_by_lead_time_and_by_condition():
+    clips, results = make_clips(), make_results(("slow", "other"))
+    add(results, clips, 4)
+    # Evenly spread over the seven: of these the conditions are 0, 2, 1, 0.
+    chosen = [0, 2, 4, 6]
+    assert results["data"] == {"num_vmaf_sequences": 4}
+    frames = np.stack([clips[index]["frames"] for index in chosen]) / np.float32(255)
+    last = frames[:, 1:2].repeat(3, axis=1)
+    factors = np.float32([0.9, 0.81, 0.729])[:, None, None, None]
+    for name, predictions in (
+        ("model", last * factors),
+        ("copy_last", last),
+        ("zeros", np.zeros_like(last)),
+    ):
+        expected = np.stack(
+            [vmaf(FFMPEG, p, t[2:]) for p, t in zip(predictions, frames, strict=True)]
+        )
+        # A value between two of the 256 levels may be rounded either way.
+        close = {"rel": 0.02, "abs": 0.05}
+        assert results[name]["vmaf"] == pytest.approx(expected.mean(), **close)
+        by_lead_time = results["per_lead_time"][name]["vmaf"]
+        assert by_lead_time == pytest.approx(expected.mean(0), **close)
+        of_slow = results["per_condition"]["slow"][name]["vmaf"]
+        assert of_slow == pytest.approx(expected[[0, 3]].mean(), **close)
+        of_other = results["per_condition"]["other"][name]["vmaf"]
+        assert of_other == pytest.approx(expected[1].mean(), **close)
+
+
+@pytest.mark.skipif(FFMPEG is None, reason="imageio-ffmpeg is not installed")
+def test_a_condition_without_a_measured_clip_has_none():
+    results = make_results()
+    add(results, make_clips(), 1)
+    assert results["per_condition"]["slow"]["model"]["vmaf"] is not None
+    assert results["per_condition"]["fast"]["model"]["vmaf"] is None
+
+
+def test_without_ffmpeg_the_log_says_how_to_get_it(monkeypatch, caplog):
+    monkeypatch.setattr(vmaf_scores, "find_ffmpeg", lambda: None)
+    results = make_results()
+    with caplog.at_level(logging.INFO):
+        add(results, make_clips(), 4)
+    (record,) = caplog.records
+    assert "pip install imageio-ffmpeg" in record.getMessage()
+    assert results == make_results()
+
+
+def test_small_frames_and_no_wish_give_none(caplog):
+    results = make_results()
+    with caplog.at_level(logging.INFO):
+        add(results, make_clips(), 0)
+        assert not caplog.records
+        add(results, make_clips((23, 32, 1)), 4)
+    (record,) = caplog.records
+    assert "23×32 pixels, and it needs at least 24" in record.getMessage()
+    assert results == make_results()
+
+
+def test_an_ffmpeg_that_fails_leaves_the_evaluation(monkeypatch, caplog):
+    def fail(*arguments):
+        raise UserError("ffmpeg said no.")
+
+    monkeypatch.setattr(vmaf_scores, "find_ffmpeg", lambda: "ffmpeg")
+    monkeypatch.setattr(vmaf_scores, "vmaf", fail)
+    results = make_results()
+    add(results, make_clips(), 6)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no VMAF: ffmpeg said no."
+    ]
+    assert results == make_results()

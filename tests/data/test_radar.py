@@ -1,0 +1,280 @@
+"""Radar composites: times, gaps, splits, crops and no data, on tiny files."""
+
+import gzip
+import pickle
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlstm_jax.data.composites import CompositeReader
+from convlstm_jax.data.radar import radar_sources
+from convlstm_jax.data.radar_events import (
+    Composite,
+    Event,
+    find_composites,
+    split_at_gaps,
+    split_events,
+    time_of,
+)
+from convlstm_jax.errors import UserError
+from convlstm_jax.rain import RainScale
+
+# Of a top at which no value of a file falls between two levels.
+SCALE = RainScale(0.0, 60.1, 223.0, 1.53)
+FMI = Path(__file__).resolve().parents[3] / "shared" / "data" / "radar_fmi"
+
+
+def write(folder, start, count, seed=0, size=(12, 10), step=5):
+    """Composites as the FMI's: comments in the head, gzip, 255 for no data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(64, 180, (count, *size), np.uint8)
+    frames[:, 0, 0] = 255
+    time = datetime.strptime(start, "%Y%m%d%H%M")
+    for index, frame in enumerate(frames):
+        name = f"{time + timedelta(minutes=step * index):%Y%m%d%H%M}_rain.pgm.gz"
+        head = f"P5\n# obstime {start}\n{size[1]} {size[0]}\n255\n".encode()
+        (folder / name).write_bytes(gzip.compress(head + frame.tobytes()))
+    return frames
+
+
+def sources(path, **fields):
+    defaults = {
+        "num_frames": 4,
+        "height": 4,
+        "width": 5,
+        "clip_stride": 1,
+        "scale": SCALE,
+        "num_train_sequences": 10_000,
+        "num_validation_sequences": 10_000,
+        "num_test_sequences": 10_000,
+    }
+    return radar_sources(path=str(path), **{**defaults, **fields})
+
+
+def level(value):
+    return np.rint(255 * np.clip((value / 2 - 32) / 60.1, 0, 1))
+
+
+def test_values_become_reflectivity_on_the_scale_and_255_no_data(tmp_path):
+    frames = write(tmp_path, "201609281445", 1)
+    (file,) = tmp_path.iterdir()
+    pixels, valid = CompositeReader(SCALE).read(file)
+    np.testing.assert_array_equal(valid, frames[0] != 255)
+    np.testing.assert_array_equal(pixels, np.where(valid, level(frames[0]), 0))
+
+
+def test_blocks_are_averaged_as_z_over_what_holds_data(tmp_path):
+    values = np.full((4, 7), 255, np.uint8)
+    values[:2, :2] = [[104, 124], [255, 104]]  # 20, 30, no data, 20 dBZ
+    values[:2, 2:4] = [[104, 255], [255, 255]]  # Three quarters without data.
+    values[2:, :2] = 0
+    Image.fromarray(values).save(tmp_path / "a.pgm")
+    pixels, valid = CompositeReader(SCALE, downsample=2).read(tmp_path / "a.pgm")
+    np.testing.assert_array_equal(valid, [[1, 0, 0], [1, 0, 0]])
+    dbz = 10 * np.log10((100 + 1000 + 100) / 3)
+    np.testing.assert_array_equal(
+        pixels, [[np.rint(255 * dbz / 60.1), 0, 0], [0, 0, 0]]
+    )
+
+
+def test_other_encodings(tmp_path):
+    values = np.array([[0, 100, 200]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    reader = CompositeReader(
+        SCALE, dbz_gain=70 / 255, dbz_offset=-10.0, no_data_value=0
+    )
+    pixels, valid = reader.read(tmp_path / "a.png")
+    dbz = values[0] * (70 / 255) - 10
+    np.testing.assert_array_equal(valid, [[0, 1, 1]])
+    np.testing.assert_array_equal(pixels[0, 1:], np.rint(255 * dbz[1:] / 60.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "time"),
+    [
+        ("201609281445_fmi.pgm.gz", datetime(2016, 9, 28, 14, 45)),
+        ("RAD_20170509-1045.png", datetime(2017, 5, 9, 10, 45)),
+        ("x_20170509T104500Z.png", datetime(2017, 5, 9, 10, 45)),
+        ("201613281445.png", None),
+        ("frame_0001.png", None),
+    ],
+)
+def test_the_time_in_a_name(name, time):
+    assert time_of(name) == time
+
+
+def composites(*minutes):
+    start = datetime(2020, 1, 1)
+    return [Composite(Path(str(m)), start + timedelta(minutes=m)) for m in minutes]
+
+
+def test_a_missing_step_splits_an_event_and_is_named():
+    runs, gaps = split_at_gaps(composites(0, 5, 10, 20, 25, 5000, 5005), 5)
+    assert [len(run) for run in runs] == [3, 2, 2]
+    assert gaps == ["2020-01-01 00:10 to 00:20"]
+    assert runs[2].date == "2020-01-04"
+    assert runs[2].name == "2020-01-04 11:20"
+
+
+def test_events_are_dealt_out_in_time_or_cut_where_there_are_few():
+    days = [
+        Event(tuple(composites(*range(1440 * d, 1440 * d + 50, 5)))) for d in range(5)
+    ]
+    parts, cut = split_events(days, 4, (), 0.2, 0.2)
+    assert not cut
+    assert [[event.date for event in parts[s]] for s in parts] == [
+        ["2020-01-01", "2020-01-02", "2020-01-03"],
+        ["2020-01-04"],
+        ["2020-01-05"],
+    ]
+    parts, cut = split_events(days[:2], 4, ["2020-01-02"], 0.1, 0.1)
+    assert cut
+    assert parts["test"] == [days[1]]
+    assert [len(parts[s][0]) for s in ("train", "validation")] == [6, 4]
+
+
+def frames_of(source):
+    """Every frame of every clip, by the bytes of its crop's composite and place."""
+    return {frame.tobytes() for clip in source for frame in clip["frames"]}
+
+
+def test_no_clip_shares_a_frame_with_another_split(tmp_path):
+    write(tmp_path / "a", "201609281445", 14, seed=1)
+    found = sources(tmp_path, validation_fraction=0.2, test_fraction=0.2)
+    splits = [
+        frames_of([split[index] for index in range(len(split))])
+        for split in (found.train, found.validation, found.test)
+    ]
+    assert all(splits)
+    assert not (splits[0] & splits[1] or splits[0] & splits[2] or splits[1] & splits[2])
+    assert "each cut in time" in found.description
+
+
+def test_a_day_is_held_out_and_is_the_condition(tmp_path):
+    first = write(tmp_path / "a", "201609281445", 9, seed=1)
+    second = write(tmp_path / "b", "201705091045", 5, seed=2)
+    found = sources(tmp_path, test_conditions=("2017-05-09",), validation_fraction=0.3)
+    assert found.conditions == ("2016-09-28", "2017-05-09")
+    assert {int(found.test[i]["condition"]) for i in range(len(found.test))} == {1}
+    assert {int(found.train[i]["condition"]) for i in range(len(found.train))} == {0}
+    # Two starts of two crops high and two wide, in an order of their own.
+    assert len(found.test) == 2 * 3 * 2
+    wholes = {
+        level(second[s : s + 4, y : y + 4, x : x + 5]).astype(np.uint8).tobytes()
+        for s in (0, 1)
+        for y in (0, 4, 8)
+        for x in (0, 5)
+        if (y, x) != (0, 0)
+    }
+    seen = [found.test[i] for i in range(len(found.test))]
+    assert wholes <= {clip["frames"].tobytes() for clip in seen}
+    corner = next(clip for clip in seen if not clip["mask"].all())
+    np.testing.assert_array_equal(corner["mask"][:, 0, 0], np.zeros((4, 1)))
+    assert corner["mask"].sum() == 4 * (20 - 1)
+    assert (corner["frames"][:, 0, 0] == 0).all()
+    assert len(first) == 9 and "Held out for the test: 2017-05-09" in found.description
+    copy = pickle.loads(pickle.dumps(found.train))
+    np.testing.assert_array_equal(copy[1]["frames"], found.train[1]["frames"])
+    with pytest.raises(IndexError, match="Clip 12 is out of range"):
+        found.test[12]
+
+
+def test_training_crops_may_overlap_and_strides_count_composites(tmp_path):
+    write(tmp_path / "a", "201609281445", 16, seed=1)
+    write(tmp_path / "b", "201705091045", 7, seed=2)
+    found = sources(
+        tmp_path,
+        test_conditions=("2017-05-09",),
+        frame_stride=2,
+        crop_stride=2,
+        clip_stride=2,
+    )
+    # A clip spans 7 of the 9 composites that validation leaves; 5 × 3 crops of each.
+    assert len(found.train) == 2 * 5 * 3
+    assert len(found.validation) == len(found.test) == 3 * 2
+
+
+def test_crops_without_rain_or_data_are_passed_over(tmp_path):
+    folder = tmp_path
+    frames = np.full((8, 8, 10), 0, np.uint8)
+    frames[:, :4, :5] = 120  # Rain here,
+    frames[:, 4:, 5:] = 255  # no data there.
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"20200101{12 + index:02d}00.png")
+    fields = {
+        "num_frames": 2,
+        "time_step_minutes": 60.0,
+        "validation_fraction": 0.3,
+        "test_fraction": 0.3,
+    }
+    dry = sources(folder, **fields)
+    wet = sources(folder, least_rain_share=0.5, **fields)
+    assert len(dry.train) == 3 * len(wet.train) > 0
+    assert all(wet.train[i]["frames"].min() > 0 for i in range(len(wet.train)))
+
+
+def test_bad_files_are_refused_or_left_out_and_counted(tmp_path):
+    write(tmp_path, "201609281445", 22)
+    files = sorted(tmp_path.iterdir())
+    files[4].write_bytes(files[4].read_bytes()[:40])
+    with pytest.raises(UserError, match=f"{files[4].name}' cannot be read.*bad_files"):
+        sources(tmp_path)
+    Image.new("L", (3, 3)).save(tmp_path / "201609280000.png")
+    Image.new("L", (3, 3)).save(tmp_path / "map.png")
+    Image.new("RGB", (10, 12)).save(tmp_path / "201609280005.png")
+    Image.new("L", (10, 12)).save(tmp_path / "201609281445.png")
+    found = sources(tmp_path, bad_files="skip")
+    assert "2 unreadable (first: " in found.description
+    assert "1 of another size" in found.description
+    assert "1 without a time" in found.description
+    assert "1 of a time there was" in found.description
+    assert "Time steps missing: 1 (first: 2016-09-28 15:00 to 15:10)" in (
+        found.description
+    )
+    assert "2 events" in found.description
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bad_files": "x"}, "bad_files is 'x', but must be 'refuse' or 'skip'"),
+        ({"test_conditions": ("2001-01-01",)}, "names '2001-01-01'.*2016-09-28"),
+        ({"num_frames": 13}, "The train split of .* is empty"),
+        ({"time_step_minutes": 10.0}, "The train split of .* is empty"),
+        ({"height": 99}, "The train split of .* is empty"),
+        ({"downsample": 11}, "at least downsample=11"),
+    ],
+)
+def test_what_leaves_no_clip_is_said_in_a_sentence(tmp_path, fields, message):
+    write(tmp_path, "201609281445", 12)
+    with pytest.raises(UserError, match=message):
+        sources(tmp_path, **fields)
+
+
+def test_folders_that_hold_no_composites(tmp_path):
+    with pytest.raises(UserError, match=r"path is .*must be a folder of radar"):
+        find_composites(tmp_path / "none")
+    with pytest.raises(UserError, match="holds no radar composite that can be used"):
+        sources(tmp_path)
+
+
+@pytest.mark.skipif(not FMI.is_dir(), reason=f"the FMI's composites are not in {FMI}")
+def test_the_fmis_composites_as_they_lie():
+    found = sources(
+        FMI,
+        num_frames=20,
+        height=48,
+        width=40,
+        downsample=8,
+        clip_stride=10,
+        test_conditions=("2017-05-09",),
+    )
+    assert "80 composites of 153x95 pixels" in found.description
+    assert found.conditions == ("2016-09-28", "2017-05-09")
+    clip = found.test[0]
+    assert clip["frames"].shape == clip["mask"].shape == (20, 48, 40, 1)
+    assert clip["frames"].dtype == np.uint8

@@ -1,0 +1,109 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.metrics.accumulate import add_sums, batch_sums
+from convlstm_jax.models.encoder_forecaster import EncoderForecaster
+from convlstm_jax.rain import RainScale
+from convlstm_jax.tasks.nowcast import NowcastTask
+
+SCALE = RainScale(0.0, 60.0, 223.0, 1.53)
+MODEL = EncoderForecaster(
+    features=(3,), input_kernel_size=3, recurrent_kernel_size=3, patch_size=2
+)
+
+
+def make(**fields):
+    defaults = {
+        "num_input_frames": 3,
+        "num_output_frames": 2,
+        "scale": SCALE,
+        "thresholds_mm_per_h": (0.5, 5.0),
+        "window_sizes": (3,),
+    }
+    return NowcastTask(MODEL, **{**defaults, **fields})
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 200, (2, 5, 8, 6, 1), np.uint8)
+    mask = (rng.random(frames.shape) < 0.7).astype(np.uint8)
+    return {"frames": jnp.asarray(frames * mask), "mask": jnp.asarray(mask)}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return make().init(jax.random.key(0), (8, 6, 1))
+
+
+def test_what_stands_where_there_is_no_data_changes_nothing(batch, variables):
+    task = make()
+    hidden = (batch["mask"] == 0) & (jnp.arange(5) >= 3).reshape(1, 5, 1, 1, 1)
+    other = {**batch, "frames": jnp.where(hidden, 255, batch["frames"])}
+    for one, two in (
+        [task.loss_fn(variables, b, None, None)[0] for b in (batch, other)],
+        [
+            task.measure(variables, b, with_baselines=True)["model"]["mse"]
+            for b in (batch, other)
+        ],
+    ):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_figures_of_persistence_against_numpy(batch, variables):
+    task = make()
+    contenders = task.measure(variables, batch, with_baselines=True)
+    assert set(contenders) == {"model", "persistence"}
+    total = add_sums(None, batch_sums(contenders["persistence"], jnp.ones(2)))
+    summary = task.summarize(total, (8, 6, 1))
+    frames, mask = np.asarray(batch["frames"]) / 255, np.asarray(batch["mask"]) > 0
+    error = np.where(mask[:, 3:], frames[:, 2:3] - frames[:, 3:], 0) ** 2
+    mse = error.sum((2, 3, 4)).mean(0)
+    np.testing.assert_allclose(summary["per_lead_time"]["mse"], mse, rtol=1e-5)
+    assert summary["total"]["mse"] == pytest.approx(mse.mean(), rel=1e-5)
+    per_pixel = error.sum() / mask[:, 3:].sum()
+    assert summary["total"]["mse_per_pixel"] == pytest.approx(per_pixel, rel=1e-5)
+    true, predicted = (
+        SCALE.rain_mm_per_h(pixels)[mask[:, 3:]] >= 0.5
+        for pixels in (frames[:, 3:], frames[:, [2, 2]])
+    )
+    csi = (true & predicted).sum() / (true | predicted).sum()
+    assert summary["total"]["csi_0.5_mm_per_h"] == pytest.approx(csi)
+    assert {"fss_5_mm_per_h_3_px", "rainfall_mse", "correlation"} <= set(
+        summary["per_lead_time"]
+    )
+    with pytest.raises(ValueError, match="number of samples evaluated is 0"):
+        task.summarize({**total, "count": 0}, (8, 6, 1))
+
+
+def test_an_extrapolation_of_the_batch_is_a_contender(batch, variables):
+    truth = batch["frames"][:, 3:].astype(jnp.float32) / 255
+    contenders = make().measure(
+        variables, {**batch, "optical_flow": truth}, with_baselines=True
+    )
+    assert not contenders["optical_flow"]["mse"].any()
+    validation = make().measure(variables, batch, with_baselines=False)
+    assert set(validation) == {"model"} and "loss" in validation["model"]
+
+
+def test_the_weights_of_rain_reach_the_loss(batch, variables):
+    plain = make(loss="b_mse", rain_weights=((1e9, 2.0),))
+    doubled = make(loss="b_mse", rain_weights=((1e-9, 2.0),))
+    mse = make(loss="mse").loss_fn(variables, batch, None, None)[0]
+    np.testing.assert_allclose(plain.loss_fn(variables, batch, None, None)[0], mse)
+    rainy = {**batch, "frames": jnp.maximum(batch["frames"], 1)}
+    one, two = (t.loss_fn(variables, rainy, None, None)[0] for t in (plain, doubled))
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
+
+
+def test_from_the_last_frame_an_idle_model_is_persistence(batch, variables):
+    inputs = jnp.linspace(0, 1, 2 * 3 * 8 * 6).reshape(2, 3, 8, 6, 1)
+    idle = jax.tree.map(jnp.zeros_like, variables)
+    forecast = make(from_last_frame=True).forecast(idle, inputs, 4)
+    expected = jnp.repeat(jnp.clip(inputs[:, -1:], 0.02, 0.98), 4, axis=1)
+    np.testing.assert_allclose(forecast.frames, expected, atol=1e-6)
+    np.testing.assert_allclose(jax.nn.sigmoid(forecast.logits), forecast.frames)
+    plain = make().forecast(idle, inputs, 4)
+    np.testing.assert_array_equal(plain.frames, jnp.full_like(expected, 0.5))

@@ -1,0 +1,150 @@
+"""Nowcasting as a user runs it: embedded rain cells, and a folder of composites."""
+
+import csv
+import gzip
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlstm_jax.cli import build, workdir
+from convlstm_jax.cli.entry import main
+from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.data.composites import CompositeReader
+from convlstm_jax.data.optical_flow import missing_packages
+from convlstm_jax.train.sharding import data_mesh
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    "--config.model.features=2,2",
+    "--config.task.num_input_frames=2",
+    "--config.task.num_output_frames=3",
+    "--config.data.height=16",
+    "--config.data.width=24",
+    "--config.data.num_validation_sequences=8",
+    "--config.data.num_test_sequences=8",
+    "--config.train.num_steps=2",
+    "--config.train.batch_size=8",
+    "--config.train.eval_every_steps=2",
+    "--config.train.num_validation_sequences=8",
+    "--config.train.num_pictures=1",
+    "--config.eval.num_sequences=8",
+    "--config.eval.batch_size=8",
+    "--config.eval.num_pictures=1",
+    "--config.eval.rain_thresholds=0.5,5",
+]
+
+
+def run(*arguments):
+    return main(["main.py", *map(str, arguments)])
+
+
+@pytest.fixture(autouse=True)
+def at_root_and_quick_to_compile(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def composites(folder, start, count):
+    """Drifting rain with a corner without data, as gzip PGM files."""
+    rng = np.random.default_rng(count)
+    frame = rng.integers(70, 150, (36, 52), np.uint8)
+    frame[rng.random(frame.shape) < 0.5] = 0
+    folder.mkdir()
+    for index in range(count):
+        moved = np.roll(frame, index, axis=1)
+        moved[:6, :6] = 255
+        time = datetime.strptime(start, "%Y%m%d%H%M") + timedelta(minutes=5 * index)
+        data = b"P5 52 36 255\n" + moved.tobytes()
+        (folder / f"{time:%Y%m%d%H%M}.pgm.gz").write_bytes(gzip.compress(data))
+
+
+def predict_whole_area(tmp_path, task, variables):
+    """The latest two composites and no crop of them: 36×52 pixels averaged in twos."""
+    output = tmp_path / "rain.npy"
+    arguments = [f"--workdir={tmp_path / 'run'}", f"--output={output}"]
+    assert run("--mode=predict", f"--input={tmp_path / 'radar'}", *arguments) == 0
+    rain = np.load(output)
+    assert rain.shape == (3, 18, 26, 1)
+    assert np.isnan(rain[:, :3, :3]).all() and not np.isnan(rain[:, 3:]).any()
+    reader = CompositeReader(task.scale, downsample=2)
+    files = sorted((tmp_path / "radar" / "second").iterdir())[-2:]
+    inputs = np.stack([reader.read(file)[0] for file in files])[None, ..., None] / 255
+    pixels = task.forecast(variables, inputs.astype(np.float32), 3).frames[0]
+    expected = np.asarray(task.scale.rain_mm_per_h(pixels))
+    np.testing.assert_allclose(rain[:, 3:], expected[:, 3:], rtol=1e-3)
+    short = tmp_path / "short"
+    composites(short, "201609281445", 1)
+    assert run("--mode=predict", f"--input={short}", *arguments) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["embedded", "folder"])
+def test_train_and_evaluate(data, tmp_path):
+    flags = [*TINY, f"--workdir={tmp_path / 'run'}"]
+    if data == "folder":
+        (tmp_path / "radar").mkdir()
+        composites(tmp_path / "radar" / "first", "201609281445", 14)
+        composites(tmp_path / "radar" / "second", "201705091045", 9)
+        flags += [
+            f"--config.data.path={tmp_path / 'radar'}",
+            "--config.data.test_conditions=2017-05-09",
+            "--config.data.downsample=2",
+            "--config.data.crop_stride=2",
+        ]
+    assert run("--config=configs/radar_nowcasting.py:quick", *flags) == 0
+
+    config = workdir.load_config(tmp_path / "run")
+    task = build.build_task(config)
+    _, variables = load_variables(
+        task, config, tmp_path / "run", data_mesh(jax.devices()[:1])
+    )
+    results = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    test = build.build_sources(config).test
+    clips = [test[index] for index in range(results["data"]["num_sequences"])]
+    frames = np.stack([clip["frames"] for clip in clips]) / np.float32(255)
+    valid = np.stack([clip["mask"] for clip in clips])[:, 2:] > 0
+    forecasts = {
+        "model": np.asarray(task.forecast(variables, frames[:, :2], 3).frames),
+        "persistence": frames[:, [1, 1, 1]],
+    }
+    for name, forecast in forecasts.items():
+        error = np.where(valid, forecast - frames[:, 2:], 0) ** 2
+        found = results["per_lead_time"][name]["mse"]
+        np.testing.assert_allclose(found, error.sum((2, 3, 4)).mean(0), rtol=1e-4)
+        threshold = task.scale.pixel_of_rain(0.5)
+        predicted, true = (x >= threshold for x in (forecast, frames[:, 2:]))
+        hits = (predicted & true & valid).sum()
+        csi = hits / ((predicted | true) & valid).sum()
+        assert results[name]["csi_0.5_mm_per_h"] == pytest.approx(csi, abs=1e-3)
+    has_flow = not missing_packages()
+    assert ("optical_flow" in results) == has_flow
+    if data == "folder":
+        assert set(results["per_condition"]) == {"2017-05-09"}
+        assert "Held out for the test: 2017-05-09" in results["data"]["description"]
+    means = results["model"]["mean_over_lead_times"]
+    assert set(means) >= {"csi_5_mm_per_h", "fss_5_mm_per_h_5_px"}
+    with (tmp_path / "run" / "evaluation.csv").open() as file:
+        rows = {
+            (r["contender"], r["metric"], r["lead_time"]) for r in csv.DictReader(file)
+        }
+    assert ("persistence", "far_5_mm_per_h", "3") in rows
+    for name in ("test_00.png", "lead_time.png"):
+        with Image.open(tmp_path / "run" / "pictures" / name) as picture:
+            assert len(picture.convert("L").getcolors()) > 10
+    if data == "folder":
+        predict_whole_area(tmp_path, task, variables)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "CSI at 0.5 mm/h" in report and "persistence" in report
+
+
+def test_describe_the_papers_model(capsys):
+    arguments = ["--config=configs/radar_nowcasting.py:paper", "--mode=describe"]
+    assert run(*arguments) == 0
+    assert "parameters: " in capsys.readouterr().out
