@@ -1,0 +1,1 @@
+"""Scripts that measure this project, and peers doing the same work."""

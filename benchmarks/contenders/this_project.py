@@ -1,0 +1,51 @@
+"""This project, as its models and layers are used."""
+
+from functools import partial
+from typing import Any
+
+import flax.traverse_util
+import jax.numpy as jnp
+
+from benchmarks.contenders import Settings
+from benchmarks.contenders.jax_program import JaxProgram
+from benchmarks.workloads import Problem, Workload
+from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+from convlstm_jax.models.encoder_forecaster import EncoderForecaster
+from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
+
+
+def build(
+    name: str, workload: Workload, problem: Problem, settings: Settings
+) -> JaxProgram:
+    """See `Program`."""
+    del name
+    weights = flax.traverse_util.unflatten_dict(problem.weights, sep="/")
+    return JaxProgram(
+        _apply(workload, problem, settings),
+        weights,
+        problem,
+        workload,
+        partial(flax.traverse_util.flatten_dict, sep="/"),
+    )
+
+
+def _apply(workload: Workload, problem: Problem, settings: Settings):
+    model: Any
+    fields: dict[str, Any] = {
+        "input_kernel_size": workload.kernel_size,
+        "recurrent_kernel_size": workload.kernel_size,
+        "dtype": jnp.dtype(settings.dtype),
+    }
+    if workload.system == "layer":
+        cell = ConvLSTMCell(workload.features[0], peephole="none", **fields)
+        model = ConvLSTM(cell, memory=settings.memory)
+        return lambda params, frames: model.apply({"params": params}, frames)[1]
+    fields |= {"features": workload.features, "patch_size": workload.patch_size}
+    second: Any
+    if workload.system == "encoder_forecaster":
+        model = EncoderForecaster(**fields, peephole="none", memory=settings.memory)
+        second = workload.num_outputs
+    else:
+        model = RecurrentPredictor(**fields, forget_offset=0.0)
+        second = jnp.asarray(problem.inputs["takes_truth"])
+    return lambda params, frames: model.apply({"params": params}, frames, second)

@@ -1,0 +1,109 @@
+"""Memory and time of a training step over a long clip, by what is kept for it.
+
+    python benchmarks/memory.py
+    python benchmarks/memory.py --side=128 --contenders=default,checkpoint   # 24 GB
+
+One ConvLSTM layer, 3×3, on frames of as many channels as it has features, forward and
+backward pass: with each choice of `ConvLSTM.memory`, and in PyTorch. As in
+`train_step.py` all are compared first, and take turns in processes of their own.
+
+Columns: ratio, of the training time to that of "default", the median over the rounds;
+kept, what the backward pass is given besides weights and frames; temporary, what XLA
+plans for the whole step besides arguments and gradients; peak, of resident memory
+during a step, less what was resident before the first.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# Run as a script, the repository is not on the path unless it is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.contenders import OURS, Settings
+from benchmarks.machine import machine_line
+from benchmarks.train_step import PACKAGES, Entry, measure
+from benchmarks.worker import ContenderError
+from benchmarks.workloads import Workload
+
+ENTRIES = {
+    **{
+        memory: Entry(memory, OURS, Settings(memory=memory))
+        for memory in ("default", "checkpoint")
+    },
+    "pytorch": Entry("pytorch", "pytorch", Settings()),
+}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| | train ms | ratio | kept MB | temporary MB | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        kept, temporary = (
+            f"{row[key]:,.0f}" if key in row else ""
+            for key in ("kept_memory_mb", "temporary_memory_mb")
+        )
+        lines.append(
+            f"| {row['contender']} | {row['train_ms']:,.1f} | {row['ratio']:.2f} | "
+            f"{kept} | {temporary} | {row['peak_memory_mb']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, prints, and writes the rows where asked to; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--frames", type=int, default=200, help="T")
+    parser.add_argument("--side", type=int, default=64, help="of a frame, pixels")
+    parser.add_argument("--features", type=int, default=64, help="of input and layer")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--contenders", default=",".join(ENTRIES))
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+    parser.add_argument("--json", default="", help="file to write the rows to")
+    options = parser.parse_args(arguments)
+    names = options.contenders.split(",")
+    for name in names:
+        if name not in ENTRIES:
+            allowed = ", ".join(ENTRIES)
+            parser.error(f"{name!r} is unknown: it must be one of {allowed}")
+    frame_shape = (options.side, options.side, options.features)
+    workload = Workload(
+        "long_clip",
+        "layer",
+        options.batch_size,
+        options.frames,
+        frame_shape,
+        (options.features,),
+        3,
+    )
+    machine = machine_line(PACKAGES)
+    print(f"{machine}\n\n{workload.description}\n", flush=True)
+    try:
+        rows, skipped = measure(
+            workload,
+            [ENTRIES[name] for name in names],
+            num_rounds=options.rounds,
+            num_slow_rounds=1,
+            seconds=float("inf"),
+        )
+    except ContenderError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(table(rows))
+    for skip in skipped:
+        print(f"\n{skip['contender']} skipped: {skip['reason']}")
+    if options.json:
+        document = {"machine": machine, "rows": rows, "skipped": skipped}
+        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

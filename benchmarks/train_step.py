@@ -1,0 +1,359 @@
+"""Forward and backward pass of a ConvLSTM here and in the peers, side by side.
+
+    pip install -r requirements-bench.txt
+    python benchmarks/train_step.py --json train_step.json
+    python benchmarks/train_step.py --workloads layer_16x16 --contenders pytorch
+
+Every contender gets the same weights and inputs. Its outputs and the gradients of all
+weights (for a single layer those of the inputs too) are compared with this project's
+before anything is timed; one that differs is an error. All layers are without
+peepholes, with tanh and sigmoid, as all contenders have these. The loss is the sum of
+outputs times a fixed array; there is no optimizer.
+
+Contenders are processes of their own that take turns, so that what else disturbs the
+machine disturbs all of them. `ratio` is a contender's training time by this project's,
+the median over the rounds: above 1, this project is faster. Times are medians too.
+`TFLOP/s` counts three times the forward pass's multiply-adds of convolutions.
+First calls, which compile, count apart. `peak MB` is the resident peak of a training
+step less what was resident before the first one (on a GPU: of its memory).
+
+Contenders: `pytorch` (one convolution over input and state together, the usual cell),
+`pytorch_channels_last`, `pytorch_compile` (the cell under torch.compile, channels
+last), `keras_tensorflow`, `keras_jax`, `flax_rnn` (`nn.RNN(nn.ConvLSTMCell)`); by name
+alone `pytorch_compile_model` (the whole network, unrolled).
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+# Run as a script, the repository is not on the path unless it is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from benchmarks.contenders import CONTENDERS, OURS, Settings, Skip
+from benchmarks.machine import machine_line
+from benchmarks.worker import ContenderError, Worker
+from benchmarks.workloads import WORKLOADS, Arrays, Workload, draw, tiny
+
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "keras", "tensorflow", "tensorflow-cpu")
+PASSES = ("forward", "train")
+
+# Largest norm of a difference, as a share of the norm, by device and dtype: float32 on
+# a GPU is TensorFloat-32 in the convolutions of all contenders.
+TOLERANCES = {
+    ("cpu", "float32"): 1e-4,
+    ("gpu", "float32"): 2e-2,
+    ("cpu", "bfloat16"): 1e-1,
+    ("gpu", "bfloat16"): 1e-1,
+}
+
+# A turn calls as often as it takes to run this long.
+_TURN_SECONDS = 0.3
+# A framework's threads may spin for a while after their work.
+_PAUSE_SECONDS = 0.05
+
+
+def check(name: str, found: Arrays, expected: Arrays, tolerance: float) -> float:
+    """Compares a contender's outputs and gradients with this project's.
+
+    Returns:
+      The largest relative difference.
+
+    Raises:
+      ContenderError: one is missing, too many or too different.
+    """
+    if found.keys() != expected.keys():
+        missing = sorted(found.keys() ^ expected.keys())
+        raise ContenderError(f"{name} and {OURS} do not both give {missing}")
+    largest = 0.0
+    for path, array in expected.items():
+        if found[path].shape != array.shape:
+            raise ContenderError(
+                f"{name} gives {path} the shape {found[path].shape}, {OURS} "
+                f"{array.shape}"
+            )
+        difference = np.linalg.norm((found[path] - array).astype(np.float64))
+        share = float(difference / np.linalg.norm(array.astype(np.float64)))
+        if not share <= tolerance:
+            raise ContenderError(
+                f"{name} differs from {OURS} in {path} by {share:.2g} of its norm: "
+                f"{tolerance:g} is allowed"
+            )
+        largest = max(largest, share)
+    return largest
+
+
+class Entry(NamedTuple):
+    """Who takes part: how it is called, a key of `CONTENDERS`, and how it computes."""
+
+    label: str
+    name: str
+    settings: Settings
+
+
+class Entrant:
+    """A contender in one workload, and its times of each round so far."""
+
+    def __init__(self, label: str, worker: Worker):
+        self.worker = worker
+        self.label = label
+        self.slow = CONTENDERS[worker.name].slow
+        self.first_call_seconds = worker.ask("compile")["seconds"]
+        self.calls = {"forward": 1, "train": 1}
+        self.rounds: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self.idle_share = 0.0
+        self._idle_since = 0.0
+
+    def warm_up(self) -> None:
+        """Runs once, and finds how many calls fill a turn."""
+        for what in PASSES:
+            seconds = self.worker.ask(what, calls=1)["seconds"]
+            self.calls[what] = max(1, round(_TURN_SECONDS / max(seconds, 1e-6)))
+
+    def take_turn(self) -> None:
+        """Times both passes, seconds per call."""
+        start = time.perf_counter()
+        times = {}
+        for index, what in enumerate(PASSES):
+            answer = self.worker.ask(what, calls=self.calls[what])
+            times[what] = answer["seconds"] / self.calls[what]
+            if index == 0 and self.rounds:
+                idle = answer["idle_cpu_seconds"] / (start - self._idle_since)
+                self.idle_share = max(self.idle_share, idle)
+        self.rounds.append(times)
+        self._idle_since = time.perf_counter()
+        self.seconds += self._idle_since - start
+
+    def row(self, workload: Workload, ours: "Entrant") -> dict[str, Any]:
+        """The figures, as they go into the table and the file."""
+        facts = self.worker.facts()
+        ratios = {
+            what: median(
+                mine[what] / theirs[what]
+                for mine, theirs in zip(self.rounds, ours.rounds, strict=False)
+            )
+            for what in PASSES
+        }
+        milliseconds = {
+            f"{what}_ms": round(1e3 * median(turn[what] for turn in self.rounds), 3)
+            for what in PASSES
+        }
+        train_seconds = milliseconds["train_ms"] / 1e3
+        return {
+            "workload": workload.name,
+            "contender": self.label,
+            "batch_size": workload.batch_size,
+            **milliseconds,
+            "train_tflop_s": round(6e-12 * workload.multiply_adds / train_seconds, 3),
+            "compile_s": round(self.first_call_seconds, 2),
+            "ratio": round(ratios["train"], 3),
+            "forward_ratio": round(ratios["forward"], 3),
+            "peak_memory_mb": round(facts["peak_bytes"] / 2**20, 1),
+            **{
+                f"{what}_memory_mb": round(facts[f"{what}_bytes"] / 2**20, 1)
+                for what in ("kept", "temporary")
+                if f"{what}_bytes" in facts
+            },
+            "rounds": len(self.rounds),
+            "idle_share": round(self.idle_share, 3),
+            "device": facts["device"],
+        }
+
+
+def measure(
+    workload: Workload,
+    entries: list[Entry],
+    *,
+    num_rounds: int,
+    num_slow_rounds: int,
+    seconds: float,
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """All contenders on one workload.
+
+    Args:
+      workload: the work.
+      entries: who takes part; the others are compared with the first.
+      num_rounds: turns of each contender.
+      num_slow_rounds: turns of those that take minutes.
+      seconds: a contender that has used so many gets no further turn.
+
+    Returns:
+      Rows of figures; and contenders that were skipped, with reasons.
+
+    Raises:
+      ContenderError: a contender fails, or differs from the first.
+    """
+    with ExitStack() as stack:
+        entrants, skipped = _start(workload, entries, stack)
+        for number in range(num_rounds):
+            for entrant in entrants:
+                if number >= num_slow_rounds and entrant.slow:
+                    continue
+                if number and entrant is not entrants[0] and entrant.seconds > seconds:
+                    continue
+                time.sleep(_PAUSE_SECONDS)
+                entrant.take_turn()
+            say(f"{workload.name}: round {number + 1} of {num_rounds}")
+        rows = [entrant.row(workload, entrants[0]) for entrant in entrants]
+    return rows, skipped
+
+
+def _start(
+    workload: Workload, entries: list[Entry], stack: ExitStack
+) -> tuple[list[Entrant], list[dict[str, str]]]:
+    """Starts and compares all; the stack stops them."""
+    problem = draw(workload)
+    entrants: list[Entrant] = []
+    skipped = []
+    expected: Arrays = {}
+    for label, name, settings in entries:
+        say(f"{workload.name}: {label} gets ready")
+        try:
+            worker = Worker(name, workload, problem, settings)
+            stack.callback(worker.stop)
+            entrant = Entrant(label, worker)
+        except Skip as skip:
+            reason = {"contender": label, "reason": str(skip)}
+            skipped.append({"workload": workload.name, **reason})
+            continue
+        results = worker.results()
+        if not expected:
+            expected = results
+        tolerance = TOLERANCES[settings.device, settings.dtype]
+        check(label, results, expected, tolerance)
+        if not entrant.slow:
+            entrant.warm_up()
+        entrants.append(entrant)
+    return entrants, skipped
+
+
+def say(words: str) -> None:
+    """Tells how far it is, beside the results."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def table(rows: list[dict[str, Any]], workload: Workload) -> str:
+    """The rows of one workload as a Markdown table."""
+    lines = [
+        f"**{workload.name}** {workload.description}",
+        "",
+        "| contender | forward ms | train ms | ratio | TFLOP/s | first call s | "
+        "peak MB | rounds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    row_format = (
+        "| {contender} | {forward_ms:,.1f} | {train_ms:,.1f} | {ratio:.2f} | "
+        "{train_tflop_s:.3g} | {compile_s:.1f} | {peak_memory_mb:,.0f} | {rounds} |"
+    )
+    lines += [row_format.format(**row) for row in rows]
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Reads the command line; ends the program over names that do not exist."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    workloads = [workload.name for workload in WORKLOADS]
+    peers = [name for name in CONTENDERS if name != OURS]
+
+    def listed(allowed: list[str]):
+        def names(text: str) -> list[str]:
+            found = [name for name in text.split(",") if name]
+            for name in found:
+                if name not in allowed:
+                    raise argparse.ArgumentTypeError(
+                        f"{name!r} is unknown: it must be one of {', '.join(allowed)}"
+                    )
+            return found
+
+        return names
+
+    defaults = [name for name in peers if CONTENDERS[name].by_default]
+    parser.add_argument("--workloads", type=listed(workloads), default=workloads)
+    parser.add_argument("--contenders", type=listed(peers), default=defaults)
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each")
+    parser.add_argument(
+        "--slow-rounds", type=int, default=1, help="turns of those that take minutes"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="time of a contender in a workload"
+    )
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--batch-size", type=int, help="in place of the workload's own")
+    parser.add_argument("--tiny", action="store_true", help="small shapes, for tests")
+    parser.add_argument("--json", default="", help="file to write the rows to")
+    options = parser.parse_args(arguments)
+    for name in ("rounds", "slow_rounds", "batch_size"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            flag = name.replace("_", "-")
+            parser.error(f"--{flag} is {value}: it must be at least 1")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures, prints, and writes the rows where asked to; returns the exit code."""
+    options = parse(arguments)
+    settings = Settings(options.device, options.dtype)
+    machine = machine_line(PACKAGES)
+    xla_flags = os.environ.get("XLA_FLAGS")
+    flags = "XLA_FLAGS as main.py sets them"
+    if xla_flags:
+        flags = f"XLA_FLAGS={xla_flags!r}"
+    print(f"{machine}; {options.dtype} on {options.device}; {flags}\n", flush=True)
+    all_rows, all_skipped = [], []
+    for workload in WORKLOADS:
+        if workload.name not in options.workloads:
+            continue
+        if options.tiny:
+            workload = tiny(workload)
+        if options.batch_size:
+            workload = dataclasses.replace(workload, batch_size=options.batch_size)
+        entries = [
+            Entry(name, name, settings)
+            for name in [OURS, *options.contenders]
+            if workload.system in CONTENDERS[name].systems
+            and options.dtype in CONTENDERS[name].dtypes
+        ]
+        try:
+            rows, skipped = measure(
+                workload,
+                entries,
+                num_rounds=options.rounds,
+                num_slow_rounds=options.slow_rounds,
+                seconds=options.seconds,
+            )
+        except ContenderError as error:
+            print(f"{workload.name}: {error}", file=sys.stderr)
+            return 1
+        print(table(rows, workload))
+        for skip in skipped:
+            print(f"\n{skip['contender']} skipped: {skip['reason']}")
+        print(flush=True)
+        all_rows += rows
+        all_skipped += skipped
+    document = {
+        "machine": machine,
+        "settings": settings._asdict(),
+        "rows": all_rows,
+        "skipped": all_skipped,
+    }
+    if options.json:
+        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

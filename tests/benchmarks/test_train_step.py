@@ -1,0 +1,152 @@
+"""The benchmark in small: what it compares, refuses, prints and writes."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import memory, train_step
+from benchmarks.contenders import CONTENDERS, OURS, Settings
+from benchmarks.worker import ContenderError, Worker
+from benchmarks.workloads import WORKLOADS, draw, reorder_gates, tiny
+
+PEERS = [name for name in CONTENDERS if name not in (OURS, "pytorch_compile_model")]
+
+
+def run(tmp_path, *arguments):
+    file = tmp_path / "rows.json"
+    options = ["--tiny", "--rounds=2", f"--json={file}", *arguments]
+    assert train_step.main(options) == 0
+    return json.loads(file.read_text())
+
+
+def test_flax_does_the_same_work_and_every_system_is_measured(tmp_path, capsys):
+    document = run(
+        tmp_path,
+        "--workloads=layer_16x16,encoder_forecaster,openstl_convlstm_s",
+        "--contenders=flax_rnn",
+    )
+    rows = {(row["workload"], row["contender"]): row for row in document["rows"]}
+    assert set(rows) == {
+        ("layer_16x16", OURS),
+        ("layer_16x16", "flax_rnn"),  # It has layers alone.
+        ("encoder_forecaster", OURS),
+        ("openstl_convlstm_s", OURS),
+    }
+    for row in rows.values():
+        assert row["train_ms"] > row["forward_ms"] > 0
+        assert row["compile_s"] > 0
+        assert row["peak_memory_mb"] > 0
+    assert rows["layer_16x16", OURS]["ratio"] == 1
+    assert rows["layer_16x16", OURS]["rounds"] == 2
+    assert rows["layer_16x16", "flax_rnn"]["rounds"] == 1  # Of the slow ones.
+    assert document["skipped"] == []
+    printed = capsys.readouterr().out
+    assert "jaxlib" in printed
+    assert "| flax_rnn | " in printed
+
+
+@pytest.mark.parametrize("name", [name for name in PEERS if name != "flax_rnn"])
+def test_every_peer_does_the_same_work(name, tmp_path):
+    """On a layer; those that have the systems, on these too."""
+    for package in CONTENDERS[name].packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}: pip install -r requirements-bench.txt")
+    workloads = ["layer_16x16"]
+    if name == "pytorch":
+        workloads += ["encoder_forecaster", "openstl_convlstm_s"]
+    document = run(
+        tmp_path, f"--workloads={','.join(workloads)}", f"--contenders={name}"
+    )
+    measured = {row["workload"] for row in document["rows"] if row["contender"] == name}
+    skipped = {skip["workload"] for skip in document["skipped"]}
+    assert measured | skipped == set(workloads)
+    assert name == "pytorch_compile" or not skipped
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is not None, reason="PyTorch is there"
+)
+def test_bfloat16_and_a_peer_that_is_not_there(tmp_path):
+    document = run(
+        tmp_path, "--workloads=layer_40x40", "--contenders=pytorch", "--dtype=bfloat16"
+    )
+    (skipped,) = document["skipped"]
+    assert skipped["contender"] == "pytorch"
+    assert "requirements-bench.txt" in skipped["reason"]
+
+
+def test_a_contender_that_differs_is_an_error():
+    expected = {"outputs": np.ones((2, 3)), "cell/bias": np.arange(4.0)}
+    near = {"outputs": np.ones((2, 3)), "cell/bias": np.arange(4.0) + 1e-6}
+    assert 0 < train_step.check("peer", near, expected, 1e-5) < 1e-5
+    far = near | {"cell/bias": np.arange(4.0) + 1e-3}
+    with pytest.raises(
+        ContenderError, match=r"peer differs from convlstm_jax in cell/b"
+    ):
+        train_step.check("peer", far, expected, 1e-5)
+    with pytest.raises(ContenderError, match="differs"):
+        train_step.check(
+            "peer", near | {"outputs": np.full((2, 3), np.nan)}, expected, 1
+        )
+    with pytest.raises(ContenderError, match=r"outputs the shape \(3, 2\)"):
+        train_step.check("peer", near | {"outputs": np.ones((3, 2))}, expected, 1)
+    with pytest.raises(ContenderError, match=r"do not both give \['cell/bias'\]"):
+        train_step.check("peer", {"outputs": np.ones((2, 3))}, expected, 1)
+
+
+def test_a_worker_that_fails_says_why():
+    workload = tiny(WORKLOADS[0])
+    problem = draw(workload)
+    problem.weights.pop("cell/bias")
+    worker = Worker(OURS, workload, problem, Settings())
+    try:
+        with pytest.raises(
+            ContenderError, match=r"convlstm_jax ended while asked to c"
+        ):
+            worker.ask("compile")
+    finally:
+        worker.stop()
+
+
+def test_multiply_adds_are_those_of_the_published_systems():
+    counts = {w.name: w.multiply_adds / w.batch_size for w in WORKLOADS}
+    assert counts["openstl_convlstm_s"] == pytest.approx(56.8e9, rel=1e-3)
+    by_hand = 10 * 16 * 16 * 25 * (16 + 128) * 4 * 128
+    assert counts["layer_16x16"] == by_hand
+
+
+def test_gates_are_sorted_and_sorted_back():
+    array = np.arange(24.0).reshape(2, 12)
+    sorted_ = reorder_gates(array, "ifgo", "igfo")
+    np.testing.assert_array_equal(sorted_[0], [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11])
+    np.testing.assert_array_equal(reorder_gates(sorted_, "igfo", "ifgo"), array)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workloads=layer"], "'layer' is unknown: it must be one of layer_16x16, "),
+        (["--contenders=tensorflow"], "'tensorflow' is unknown: it must be one of "),
+        (["--rounds=0"], "--rounds is 0: it must be at least 1"),
+    ],
+)
+def test_the_command_line_refuses(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        train_step.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_memory_options_are_measured(tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    shape = ["--frames=16", "--side=9", "--features=5", "--rounds=1"]
+    contenders = "--contenders=default,checkpoint"
+    assert memory.main([*shape, contenders, f"--json={file}"]) == 0
+    default, checkpoint = json.loads(file.read_text())["rows"]
+    assert default["contender"] == "default"
+    assert checkpoint["kept_memory_mb"] < default["kept_memory_mb"]
+    assert "| checkpoint | " in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        memory.main(["--contenders=none"])
+    assert "'none' is unknown: it must be one of default" in capsys.readouterr().err
