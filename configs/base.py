@@ -55,9 +55,9 @@ def get_config() -> ConfigDict:
     # How a layer runs over time: "fused" (fast) or "scan" (the reference); unused by
     # "recurrent_predictor", which has one way.
     model.implementation = "fused"
-    # What a layer keeps for the backward pass: "default" (all gates and states; fast),
-    # "recompute" (its inputs: one layer's gates are in memory at a time; for stacks) or
-    # "checkpoint" (every ⌈√T⌉th state besides: for long clips); both run it twice.
+    # What a layer keeps for the backward pass: "default" (all gates and states; fast)
+    # or "checkpoint" (every ⌈√T⌉th state, for long clips: a fraction of the memory, but
+    # the layer runs a second time); "recurrent_predictor" knows the default alone.
     model.memory = "default"
     # "recurrent_predictor": whether the results of the convolutions are normalised.
     model.layer_norm = False

@@ -51,7 +51,7 @@ RULES: dict[str, Rule] = {
     "model.activation": Choice(("tanh", "relu")),
     "model.dtype": Choice(("float32", "bfloat16")),
     "model.implementation": Choice(("fused", "scan")),
-    "model.memory": Choice(("default", "recompute", "checkpoint")),
+    "model.memory": Choice(("default", "checkpoint")),
     "model.layer_norm": Boolean(),
     "model.forget_offset": Number(),
     "model.conditional": Boolean(),

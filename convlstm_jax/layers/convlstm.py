@@ -154,8 +154,8 @@ class ConvLSTM(nn.Module):
       reverse: runs from the last valid frame to the first; outputs stay at their
         frames.
       memory: what "fused" keeps for the backward pass: "default", all gates and
-        states; "recompute", nothing but the inputs; "checkpoint", the carry of every
-        ⌈√T⌉th step besides. Both run the layer twice, see `ops.memory`.
+        states; or "checkpoint", the carry of every ⌈√T⌉th step, between which the
+        layer then runs a second time, see `ops.memory`.
     """
 
     cell: ConvLSTMCell

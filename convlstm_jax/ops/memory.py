@@ -1,13 +1,10 @@
 """A ConvLSTM over a sequence that keeps less for its backward pass, and takes longer.
 
 `convlstm_sequence` keeps the gates and both states of every step, 6 F values a pixel,
-until the layers above have been differentiated. The functions here have its arguments
-and results; their backward pass runs the layer a second time. They keep:
-
-* `recomputed_sequence`: nothing but the inputs. Of a stack of layers, the gates of one
-  are then in memory at a time; a lone layer needs as much as before.
-* `checkpointed_sequence`: the carry of every ⌈√T⌉th step besides. Gates and their
-  gradients are then in memory for ⌈√T⌉ steps of one layer at a time.
+until the layers above have been differentiated. `checkpointed_sequence` has its
+arguments and results, and keeps its inputs and the carry of every ⌈√T⌉th step. Its
+backward pass runs the steps between a second time, so that gates and their gradients
+are in memory for ⌈√T⌉ steps of one layer at a time.
 
 Chen et al. 2016, arXiv:1604.06174. Outputs and gradients are those of
 `convlstm_sequence` up to the order of floating-point sums (1e-9 in float64).
@@ -23,22 +20,6 @@ from jax import Array, lax
 from convlstm_jax.array_types import Carry, HiddenSequence, Video
 from convlstm_jax.ops.sequence import ValidFrames, convlstm_sequence
 from convlstm_jax.ops.step import Weights, state_dtype
-
-
-def recomputed_sequence(
-    weights: Weights,
-    inputs: Video | None,
-    initial_carry: Carry,
-    *,
-    valid=None,
-    **fields,
-) -> tuple[Carry, HiddenSequence]:
-    """`convlstm_sequence`, run again in the backward pass; arguments as there."""
-
-    def run(weights, inputs, initial_carry, valid):
-        return convlstm_sequence(weights, inputs, initial_carry, valid=valid, **fields)
-
-    return jax.checkpoint(run)(weights, inputs, initial_carry, valid)
 
 
 def checkpointed_sequence(
@@ -109,10 +90,5 @@ def _cut(sequence: Array, num_segments: int, length: int) -> Array:
     return jnp.moveaxis(segments, 1, 0)
 
 
-# What is kept for the backward pass, by name: all gates; the inputs; the inputs and
-# every ⌈√T⌉th carry.
-MEMORY = {
-    "default": convlstm_sequence,
-    "recompute": recomputed_sequence,
-    "checkpoint": checkpointed_sequence,
-}
+# What is kept for the backward pass, by name.
+MEMORY = {"default": convlstm_sequence, "checkpoint": checkpointed_sequence}

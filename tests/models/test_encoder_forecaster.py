@@ -83,21 +83,23 @@ def test_a_longer_forecast_starts_as_the_shorter_one(name):
 
 @pytest.mark.parametrize("name", TINY)
 def test_implementations_and_precisions_agree(name):
-    """Both implementations to 1e-5; bfloat16 within 0.05 of a logit."""
+    """All ways to run to 1e-5; bfloat16 within 0.05 of a logit."""
     inputs = frames()
     models = [
         MODELS[name](**TINY[name]),
         MODELS[name](**TINY[name], implementation="scan"),
+        MODELS[name](**TINY[name], memory="checkpoint"),
         MODELS[name](**TINY[name], dtype=jnp.bfloat16),
     ]
     variables = random_variables(models[0], inputs)
     run = fast_jit(lambda: [model.apply(variables, inputs, 2) for model in models])
-    fused, scanned, half = run()
+    fused, scanned, checkpointed, half = run()
     np.testing.assert_allclose(fused, scanned, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(fused, checkpointed, rtol=1e-5, atol=1e-5)
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, fused, rtol=0, atol=0.05)
     assert np.abs(half - fused).max() > 1e-4
-    assert jax.tree.leaves(random_variables(models[2], inputs))[0].dtype == jnp.float32
+    assert jax.tree.leaves(random_variables(models[-1], inputs))[0].dtype == jnp.float32
 
 
 def test_the_convolutional_model_does_not_depend_on_the_frame_size():
