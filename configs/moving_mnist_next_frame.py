@@ -16,8 +16,10 @@ rate falls to a tenth after 5 epochs without improvement, and training stops aft
 
 | preset | parameters | with batch statistics | cross-entropy, MSE per frame, here |
 |--------|------------|-----------------------|------------------------------------|
-| quick  |            |                       | not measured yet                   |
+| quick  | 27,637     | 27,685                | not measured yet, 5 frames         |
 | keras  | 746,433    | 746,689               | not measured yet                   |
+
+`quick` predicts 5 frames from 5, and learns with Muon.
 
 The example publishes no score. What differs from it: the last convolution looks at its
 own frame and the two before, where that of the example sees the frame to be predicted
@@ -39,8 +41,17 @@ from configs import base
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "model.features": (12, 12, 12),
-        "train.num_steps": 300,
-        "train.eval_every_steps": 100,
+        "model.batch_norm_momentum": 0.9,
+        # Five frames on: as far as a few minutes of learning carry.
+        "task.num_input_frames": 5,
+        "task.num_output_frames": 5,
+        "optimizer.name": "muon",
+        "optimizer.learning_rate": 1e-2,
+        "optimizer.schedule": "cosine",
+        "optimizer.clip_norm": 1000.0,  # Nats per frame: usual norms are 100 to 1000.
+        "train.batch_size": 2,
+        "train.num_steps": 600,
+        "train.eval_every_steps": 300,
         "train.num_validation_sequences": 64,
         "eval.num_sequences": 500,
     },

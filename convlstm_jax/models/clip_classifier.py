@@ -20,11 +20,11 @@ class ClipClassifier(nn.Module):
     """ConvLSTM layers → last frame → global average pool → dense.
 
     Pixels are shifted from [0, 1] to [−1, 1], so that bright frames do not drown what
-    happens in them, cut into patches and read by a stack of ConvLSTM layers. Between two
-    layers every frame is max-pooled, as in Keras's stacks of `ConvLSTM2D` and
-    `MaxPooling3D((1, 2, 2))`; the number of frames stays. The top layer's hidden state
-    after the last frame is averaged over height and width, and a dense layer gives one
-    logit per class.
+    happens in them; frames are cut into patches and read by a stack of ConvLSTM layers.
+    Between two layers every frame is max-pooled, as in Keras's stacks of `ConvLSTM2D`
+    and `MaxPooling3D((1, 2, 2))`; the number of frames stays. The top layer's hidden
+    state after the last frame is averaged over height and width, and a dense layer
+    gives one logit per class.
 
     A layer takes time by its number of pixels, which patches and pooling bring down. By
     default three layers read a 224×224 frame at 56×56 (patches of 4×4), 28×28 and

@@ -132,9 +132,7 @@ def test_video_without_times_is_counted(tmp_path, monkeypatch):
         monkeypatch.undo()
         yield from (packet and Unsure() for packet in packets(container, stream))
 
-    monkeypatch.setitem(
-        ContainerReader._index.__globals__, "_packets", unsure
-    )
+    monkeypatch.setitem(ContainerReader._index.__globals__, "_packets", unsure)
     video = open_video(path, channels=1, **SIZE)
     assert not video._reader.times.size
     assert_any_order_agrees(video, whole(path))
@@ -207,7 +205,9 @@ def test_array_channels(tmp_path):
     half = open_video(path, height=16, width=24, channels=5).read(0, 3)
     means = five.reshape(3, 16, 2, 24, 2, 5).mean((2, 4))
     np.testing.assert_allclose(half, means, atol=1)
-    with pytest.raises(UserError, match=r"clip.npy' .*has 5 channels and cannot.*with 1"):
+    with pytest.raises(
+        UserError, match=r"clip.npy' .*has 5 channels and cannot.*with 1"
+    ):
         open_video(path, channels=1, **SIZE)
 
 
