@@ -107,7 +107,7 @@ def trained(tmp_path_factory):
 
 def test_evaluation_and_prediction_are_rollouts(trained, tmp_path):
     task, _, variables = final_variables(trained)
-    assert task.sampling == Sampling("reverse_scheduled", 4, 2, 30)
+    assert task.sampling == Sampling("reverse_scheduled", 4, 2, 100)
     test = build.build_sources(workdir.load_config(trained)).test
     frames = np.stack([test[index]["frames"] for index in range(8)])
     inputs, truth = task.split(jax.numpy.asarray(frames))
