@@ -171,16 +171,16 @@ def load_variables(
 def table(results: dict[str, Any]) -> list[str]:
     """The figures as lines of text, one a metric, the contenders side by side."""
     contenders = list(results["per_lead_time"])
-    lines = [f"{'':34}" + "".join(f"{name:>12}" for name in contenders)]
+    lines = [f"{'':34}" + "".join(f"{name:>16}" for name in contenders)]
     # This one is cross_entropy_nats under its longer name.
     metrics = numbers(results["model"]).keys() - {"cross_entropy_nats_per_frame"}
     for metric in in_order(metrics):
         values = (format_value(results[name].get(metric)) for name in contenders)
-        lines.append(f"{metric:34}" + "".join(f"{value:>12}" for value in values))
+        lines.append(f"{metric:34}" + "".join(f"{value:>16}" for value in values))
     for condition, of_condition in results.get("per_condition", {}).items():
         values = (format_value(of_condition[name].get("mse")) for name in contenders)
         line = f"mse, {condition} ({of_condition['count']} clips)"
-        lines.append(f"{line:34}" + "".join(f"{value:>12}" for value in values))
+        lines.append(f"{line:34}" + "".join(f"{value:>16}" for value in values))
     for name, of_class in results["model"].get("per_class", {}).items():
         figures = ", ".join(
             f"{key} {format_value(value)}" for key, value in of_class.items()
