@@ -16,7 +16,7 @@ rate falls to a tenth after 5 epochs without improvement, and training stops aft
 
 | preset | parameters | with batch statistics | cross-entropy, MSE per frame, here |
 |--------|------------|-----------------------|------------------------------------|
-| quick  | 27,637     | 27,685                | 580, 127.5, 5 frames                |
+| quick  | 27,637     | 27,685                | 580, 127.5, 5 frames               |
 | keras  | 746,433    | 746,689               | not measured yet                   |
 
 `quick` predicts 5 frames from 5, and learns with Muon.
