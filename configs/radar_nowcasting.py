@@ -28,8 +28,8 @@ is little more than persistence: 15 to 45 minutes ahead its MSE is 11.7 to 18.4 
 frame (persistence 12.0 to 19.0) and its CSI at 0.5 mm/h 0.158 to 0.057 (0.156 to
 0.055), better at each lead time from 15 minutes on, worse at 5. Measured by
 
-    python main.py --config=configs/radar_nowcasting.py:quick \\
-        --config.data.path=FOLDER --config.data.test_conditions=2017-05-09
+    python main.py --config=configs/radar_nowcasting.py:quick --config.data.path=FOLDER
+    --config.data.test_conditions=2017-05-09
 
 Hardware and time: `quick` took about 3 minutes on two shared cores; `paper` was not
 run. Without a preset the machine decides: `quick` on a CPU, `paper` on an accelerator.
