@@ -68,9 +68,7 @@ class EncoderForecaster(nn.Module):
             dtype=self.dtype,
             name=name,
         )
-        return ConvLSTM(
-            cell, implementation=self.implementation, memory=self.memory
-        )
+        return ConvLSTM(cell, implementation=self.implementation, memory=self.memory)
 
     @nn.compact
     def __call__(self, inputs: Video, num_frames: int) -> Video:
