@@ -24,24 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import grain
 import numpy as np
 
+from benchmarks.machine import processor_name
 from convlstm_jax.data.data_sets import make_sources
 from convlstm_jax.data.pipeline import train_batches
 
 TARGET = 3000
 WORKLOAD = "moving_mnist 2 digits 64x64, 20 frames"
 BATCH_SIZE = 16
-
-
-def processor_name() -> str:
-    """Returns the name of the processor, as far as the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def hold_to_one_core() -> str:
