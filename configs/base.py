@@ -132,11 +132,11 @@ def get_config() -> ConfigDict:
     # (films of a shop with their annotations, for "classify"), or "rain_cells" (for
     # "nowcast").
     data.name = "moving_mnist"
-    # Folder of your own videos, arrays and folders of pictures, or one that
-    # --mode=prepare wrote, read in place of data.name; with "classify" each video has
-    # an XML file of annotations beside it. With "nowcast" the folder is of radar
-    # composites: 8-bit pictures, the time in their names (year to minute, 12 digits).
-    # Empty: none.
+    # Folder of your own videos, arrays and folders of pictures, or one video or array,
+    # or a folder that --mode=prepare wrote, read in place of data.name; with "classify"
+    # a folder in which each video has an XML file of annotations beside it, with
+    # "nowcast" one of radar composites with the time in their names (year to minute, 12
+    # digits), see data.radar_format. Empty: none.
     data.path = ""
     # Channels of a frame: 1 (grey) or 3 (colour).
     data.channels = 1
@@ -183,6 +183,12 @@ def get_config() -> ConfigDict:
     # "nowcast": whether training clips are turned and mirrored at random, in all 8 ways
     # (4 if height and width differ).
     data.symmetries = False
+    # Radar composites: what data.path holds: 8-bit "picture" files (PGM, PNG), or what
+    # pysteps' importer of this name reads where it is installed (pip install -r
+    # requirements-radar.txt): "odim_hdf5" (DBZH or RATE), "knmi_hdf5" (reflectivity or
+    # rain gathered), "mch_gif" (MeteoSwiss's AQC, CPC, AZC and RZC) or "bom_rf3"
+    # (NetCDF of Australia's Rainfields 3).
+    data.radar_format = "picture"
     # Radar composites: side of the blocks of pixels that are averaged into one.
     data.downsample = 1
     # Radar composites: pixels from one training crop to the next; 0: side by side, as
@@ -192,13 +198,14 @@ def get_config() -> ConfigDict:
     # first frame of its clip.
     data.least_rain_share = 0.0
     # Radar composites: minutes from one to the next; where one is missing, an event
-    # ends.
+    # ends. Rain that was gathered (mm) counts as that of this time, unless a file says
+    # of which.
     data.time_step_minutes = 5.0
-    # Radar composites: dBZ = gain * value + offset; as the FMI's files have it.
+    # Radar pictures: dBZ = gain * value + offset; as the FMI's files have it.
     data.dbz_gain = 0.5
     # See data.dbz_gain, dBZ.
     data.dbz_offset = -32.0
-    # Radar composites: the value that stands for no data.
+    # Radar pictures: the value that stands for no data.
     data.no_data_value = 255
     # "nowcast": reflectivity of pixel 0, dBZ; what is weaker counts as no rain.
     data.dbz_min = 0.0

@@ -11,13 +11,15 @@ two ConvLSTM layers of 64 features, 3x3, over patches of 2x2, 5 frames in, 15 ou
 | quick  | 4 to 9  | 32x32   | 32-32  | 4x4   | B-MSE, weight from 0.5   |
 | paper  | 5 to 15 | 100x100 | 64-64  | 2x2   | cross-entropy            |
 
-FOLDER holds radar composites, 8-bit pictures with the time in their names; the defaults
-read those of the Finnish Meteorological Institute (255: no data, dBZ = value / 2 - 32,
-Z = 223 R^1.53). `--config.data.test_conditions=2017-05-09` keeps the events of a day
-for the test alone. Without a folder the program makes rain cells of its own. Pixels
-without data count in neither loss nor figures. Evaluation gives CSI, POD, FAR, bias,
-HSS and FSS at rain rates, beside persistence, and beside optical flow where
-`pip install pysteps opencv-python-headless` was done.
+FOLDER holds radar composites with the time in their names: 8-bit pictures, of which the
+defaults read those of the Finnish Meteorological Institute (255: no data, dBZ = value /
+2 - 32, Z = 223 R^1.53), or ODIM and KNMI HDF5, MeteoSwiss GIF and Rainfields 3 NetCDF
+(`--config.data.radar_format=odim_hdf5`, `knmi_hdf5`, `mch_gif`, `bom_rf3`; these need
+`pip install -r requirements-radar.txt`). `--config.data.test_conditions=2017-05-09`
+keeps the events of a day for the test alone. Without a folder the program makes rain
+cells of its own. Pixels without data count in neither loss nor figures. Evaluation
+gives CSI, POD, FAR, bias, HSS and FSS at rain rates, beside persistence, and beside
+optical flow where `pip install -r requirements-radar.txt` was done.
 
 The preset `quick` predicts the change from the last frame, and weights rain from
 0.5 mm/h on, which the squared error alone would blur away; B-MSE with the weights of

@@ -118,7 +118,8 @@ def test_a_film_of_predictions_from_a_prepared_folder(films, tmp_path, capsys):
     [
         (
             DIGITS,
-            "config.data.path is '' and config.task.name is 'forecast': --mode=prep",
+            "config.data.path is '': --mode=prepare needs a folder of videos with "
+            "config.task.name='forecast'",
         ),
         (["--config.data.path={films}", "--output={films}/out"], "/out lies in config"),
         (["--config.data.path={films}", "--output={here}/file"], "/file is a file: it"),
@@ -155,7 +156,10 @@ def test_a_prepared_folder_is_not_prepared_again(films, tmp_path, capsys):
     assert run(*prepare, path, f"--output={tmp_path / 'one'}") == 0
     path = f"--config.data.path={tmp_path / 'one'}"
     assert run(*prepare, path, f"--output={tmp_path / 'two'}") == 2
-    assert "which is a prepared folder already" in capsys.readouterr().err
+    assert (
+        "which is a prepared folder already: --mode=prepare needs the folder of videos"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from convlstm_jax.data.augmentation import augment_clip
+from convlstm_jax.data.composites import READER_FIELDS, CompositeReader
 from convlstm_jax.data.data_sets import make_sources
 from convlstm_jax.data.labelled_clips import class_names
 from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batches
@@ -100,6 +101,7 @@ _DATA_FIELDS = {
     "radar": (
         *_DATA_SET_FIELDS,
         "path",
+        "radar_format",
         "downsample",
         "frame_stride",
         "clip_stride",
@@ -185,6 +187,16 @@ def rain_scale(config: ConfigDict) -> RainScale:
     """What the pixels of a config's radar frames mean."""
     data = config.data
     return RainScale(data.dbz_min, data.dbz_max, data.zr_a, data.zr_b)
+
+
+def composite_reader(config: ConfigDict) -> CompositeReader:
+    """What reads the radar composites that a config tells of.
+
+    Raises:
+        UserError: what their format needs is not installed.
+    """
+    how_read = {name: config.data[name] for name in READER_FIELDS}
+    return CompositeReader(rain_scale(config), **how_read)
 
 
 def _sampling(config: ConfigDict) -> Sampling:

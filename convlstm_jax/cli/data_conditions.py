@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from convlstm_jax.cli.condition import Conditions
-from convlstm_jax.data.prepared import is_prepared
 
 CONDITIONS = Conditions()
 
@@ -25,10 +24,11 @@ def _folder_is_there(path: str, task: str) -> str | None:
     one_video = task not in _NAMES_OF_TASKS and there.is_file()
     if not path or there.is_dir() or one_video:
         return None
-    return (
-        f"config.data.path is {path!r}: it must be an existing folder of videos, of "
-        "folders of pictures or of radar composites, or ''"
-    )
+    wanted = {
+        "classify": "folder of videos and their annotations",
+        "nowcast": "folder of radar composites",
+    }.get(task, "folder of videos, arrays or pictures, or one video or array")
+    return f"config.data.path is {path!r}: it must be an existing {wanted}, or ''"
 
 
 @CONDITIONS.over("data.name", "data.path", "task.name")
@@ -118,16 +118,6 @@ def _conditions_to_hold_out(
     )
 
 
-@CONDITIONS.over("data.path", "task.name")
-def _prepared_folders_suit_the_task(path: str, task: str) -> str | None:
-    if not path or task not in _NAMES_OF_TASKS or not is_prepared(path):
-        return None
-    return (
-        f"config.data.path is {path!r}, which --mode=prepare wrote: it must be the "
-        f"folder itself with config.task.name={task!r}"
-    )
-
-
 def _of_own_videos(field: str, default: Any, *tasks: str) -> None:
     """Registers that a field is left alone where no folder of videos is read."""
 
@@ -156,6 +146,34 @@ def _conditions_to_split_by(split_by: str, condition: str) -> str | None:
         "config.data.split_by is 'condition': it must not be with "
         "config.data.condition='', which gives the videos none"
     )
+
+
+@CONDITIONS.over("data.radar_format", "data.path", "task.name")
+def _radar_composites_are_read(radar_format: str, path: str, task: str) -> str | None:
+    if radar_format == "picture" or (path and task == "nowcast"):
+        return None
+    return (
+        f"config.data.radar_format is {radar_format!r}: it must be 'picture' without "
+        "config.data.path and config.task.name='nowcast'"
+    )
+
+
+def _of_radar_pictures(field: str, default: float) -> None:
+    """Registers that a field is left alone where the files themselves say as much."""
+
+    @CONDITIONS.over(field, "data.radar_format")
+    def check(value: float, radar_format: str) -> str | None:
+        if value == default or radar_format == "picture":
+            return None
+        return (
+            f"config.{field} is {value:g}: it must be {default:g} with "
+            f"config.data.radar_format={radar_format!r}, whose files say it themselves"
+        )
+
+
+_of_radar_pictures("data.dbz_gain", 0.5)
+_of_radar_pictures("data.dbz_offset", -32.0)
+_of_radar_pictures("data.no_data_value", 255)
 
 
 @CONDITIONS.over("data.dbz_min", "data.dbz_max")

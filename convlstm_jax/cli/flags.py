@@ -69,7 +69,8 @@ usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
       makes a run of the weights that another program trained
   python main.py --mode=prepare --config=configs/bubbles.py --config.data.path=films
                  --output=prepared
-      decodes a folder of videos once; --config.data.path=prepared then reads it
+      decodes a folder once: of videos, of videos with annotations or of radar
+      composites, as the config has it; --config.data.path=prepared then reads it
 
 flags:
   --config=FILE[:PRESET]  the experiment: a Python file with a function get_config.
@@ -82,7 +83,7 @@ flags:
                           import: a new folder.
   --input=PATH            predict: the frames to go on from.
   --output=PATH           predict: where to write the predicted frames. prepare: the
-                          folder for the decoded videos; if it was left unfinished, the
+                          folder for the decoded frames; if it was left unfinished, the
                           same command goes on with it.
   --num_frames=N          predict: how many frames; by default as many as in training.
   --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
@@ -119,7 +120,7 @@ class Command:
       workdir: the folder of the run, or None.
       input: predict: the file or folder with the given frames, else None.
       output: predict: where the predicted frames go; prepare: the folder for the
-        decoded videos; else None.
+        decoded frames; else None.
       num_frames: predict: how many frames to predict, or None.
       source: import: one of `IMPORTS_FROM`, else None.
       checkpoint: import: the file with the weights, else None.

@@ -6,9 +6,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from convlstm_jax.cli.build import rain_scale
+from convlstm_jax.cli.build import composite_reader
 from convlstm_jax.cli.evaluate import load_variables
-from convlstm_jax.data.composites import CompositeReader
 from convlstm_jax.data.radar_events import find_composites, split_at_gaps
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.nowcast import NowcastTask
@@ -40,8 +39,9 @@ def run(
         num_frames: frames to forecast.
 
     Raises:
-        UserError: there are too few composites; the model knows crops of one size
-            alone; the output cannot be written; there is no intact checkpoint.
+        UserError: there are too few composites; what their format needs is not
+            installed; the model knows crops of one size alone; the output cannot be
+            written; there is no intact checkpoint.
     """
     if config.model.name == "fc_lstm" or config.model.peephole == "location":
         raise UserError(
@@ -50,7 +50,7 @@ def run(
             "must be 'encoder_forecaster' and config.model.peephole 'channel' or 'none'"
         )
     data = config.data
-    found, _ = find_composites(input_path)
+    found, _ = find_composites(input_path, data.radar_format)
     events, _ = split_at_gaps(found, data.time_step_minutes)
     stride, needed = data.frame_stride, task.num_input_frames
     span = (needed - 1) * stride + 1
@@ -60,13 +60,7 @@ def run(
             f"composites that are {data.time_step_minutes:g} minutes apart: this model "
             f"needs at least {span}"
         )
-    reader = CompositeReader(
-        rain_scale(config),
-        data.downsample,
-        data.dbz_gain,
-        data.dbz_offset,
-        data.no_data_value,
-    )
+    reader = composite_reader(config)
     chosen = events[-1].composites[-span::stride]
     read = [reader.read(one.path) for one in chosen]
     if len({one.shape for one in read}) > 1:

@@ -31,9 +31,9 @@ def with_optical_flow(task: NowcastTask, source: ClipSource) -> ClipSource:
     missing = missing_packages()
     if missing:
         _log.info(
-            "no baseline 'optical_flow', as %s not installed: pip install %s",
+            "no baseline 'optical_flow', as %s not installed: pip install -r "
+            "requirements-radar.txt",
             " and ".join(missing) + (" is" if len(missing) == 1 else " are"),
-            " ".join(missing),
         )
         return source
     return WithOpticalFlow(

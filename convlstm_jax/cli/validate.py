@@ -2,7 +2,7 @@
 
 `RULES` names every field a config may hold. A new field goes into `configs/base.py`
 and into `RULES`; a condition over several fields is one more function in
-`model_conditions` or `data_conditions`.
+`model_conditions`, `data_conditions` or `prepared_conditions`.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from convlstm_jax.cli import data_conditions, model_conditions
+from convlstm_jax.cli import data_conditions, model_conditions, prepared_conditions
 from convlstm_jax.cli.data_rules import Box, Span
 from convlstm_jax.cli.nearest import did_you_mean
 from convlstm_jax.cli.rules import (
@@ -24,7 +24,14 @@ from convlstm_jax.cli.rules import (
     Text,
     Texts,
 )
+from convlstm_jax.data.radar_formats import RADAR_FORMATS
 from convlstm_jax.errors import UserError
+
+_CONDITIONS = (
+    *model_conditions.CONDITIONS,
+    *data_conditions.CONDITIONS,
+    *prepared_conditions.CONDITIONS,
+)
 
 _KERNEL = Integer(1, maximum=63, odd=True)  # Even kernels have no middle pixel.
 
@@ -98,6 +105,7 @@ RULES: dict[str, Rule] = {
     "data.crop": Number(minimum=0, below=1),
     "data.brightness": Number(minimum=0, below=1),
     "data.symmetries": Boolean(),
+    "data.radar_format": Choice(tuple(RADAR_FORMATS)),
     "data.downsample": Integer(1),
     "data.crop_stride": Integer(0),
     "data.least_rain_share": Number(minimum=0, below=1),
@@ -201,7 +209,7 @@ def find_problems(config: ConfigDict, skip: Collection[str] = ()) -> list[str]:
         elif not rule.accepts(values[path]):
             problems.append(refusal(path, values[path]))
             wrong.add(path)
-    for fields, check in (*model_conditions.CONDITIONS, *data_conditions.CONDITIONS):
+    for fields, check in _CONDITIONS:
         if wrong.isdisjoint(fields):
             problem = check(*(values[field] for field in fields))
             if problem is not None:

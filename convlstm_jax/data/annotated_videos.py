@@ -16,6 +16,23 @@ SHARED_NAME = "annotations.xml"
 """What CVAT calls an export; one in a folder names its video as the source."""
 
 
+@dataclass(frozen=True)
+class FoundAnnotated:
+    """A video before it is opened.
+
+    Attributes:
+      name: the path from the folder searched, with "/" whatever the system.
+      path: where it is.
+      annotations: its annotations; None if it has no sound ones.
+      problem: a sentence on why so, "" if it has.
+    """
+
+    name: str
+    path: Path
+    annotations: Annotations | None
+    problem: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class AnnotatedVideo:
     """A video and what is to be seen in it.
@@ -42,13 +59,8 @@ def open_annotated_videos(
 ) -> tuple[list[AnnotatedVideo], list[str]]:
     """Opens every video below a folder that has "CVAT for video 1.1" XML beside it.
 
-    A video is a file of a kind that `open_video` reads, or a folder with pictures and
-    no such file. Its annotations are in the XML file of the same name ("a.xml" for
-    "a.mp4"), or in "annotations.xml" in the same folder if that names it as its source
-    or it is the only video there. Hidden files and folders are passed over.
-
     Args:
-      path: the folder.
+      path: the folder, see `find_annotated_videos`.
       height: H of the frames, pixels; videos of another size are resized.
       width: W of the frames, pixels.
       channels: C of the frames.
@@ -65,30 +77,19 @@ def open_annotated_videos(
       UserError: the folder is missing or holds no video with annotations, or a file is
         to be refused.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise UserError(
-            f"path is '{path}', but must be a folder of videos and CVAT's XML files."
-        )
     videos: list[AnnotatedVideo] = []
     left_out: list[str] = []
-    for folder, files in _folders_of_videos(root):
-        sources, problems = _annotation_files(folder, files)
+    others: list[str] = []
+    for problems, found in find_annotated_videos(path):
         if problems and bad_files == "refuse":
             raise UserError(problems[0])
-        left_out += problems
-        for file in files:
-            name = file.relative_to(root).as_posix()
+        others += problems
+        for one in found:
             try:
-                if file not in sources:
-                    raise UserError(
-                        f"'{file}' has no annotations, but '{_own_xml(file).name}' "
-                        f"must lie beside it, or '{SHARED_NAME}' with "
-                        f"'{file.name}' as its <source>."
-                    )
-                annotations = read_cvat(sources[file])
+                if one.annotations is None:
+                    raise UserError(one.problem)
                 video = open_video(
-                    file,
+                    one.path,
                     height=height,
                     width=width,
                     channels=channels,
@@ -97,15 +98,77 @@ def open_annotated_videos(
                 )
                 # Of a video that ends early, the annotations may well tell more.
                 if not video.problem:
-                    check_frames(annotations, video.num_frames)
+                    check_frames(one.annotations, video.num_frames)
             except UserError as error:
                 if bad_files == "refuse":
                     raise
                 left_out.append(str(error).rstrip("."))
             else:
                 if video.problem:
-                    left_out.append(f"part of '{name}' ({video.problem})")
-                videos.append(AnnotatedVideo(name, video, annotations))
+                    left_out.append(told_part(one.name, video))
+                videos.append(AnnotatedVideo(one.name, video, one.annotations))
+    return in_order(videos, [*others, *left_out], path)
+
+
+def find_annotated_videos(
+    path: str | Path,
+) -> Iterator[tuple[list[str], list[FoundAnnotated]]]:
+    """Searches a folder for videos that have "CVAT for video 1.1" XML beside them.
+
+    A video is a file of a kind that `open_video` reads, or a folder with pictures and
+    no such file. Its annotations are in the XML file of the same name ("a.xml" for
+    "a.mp4"), or in "annotations.xml" in the same folder if that names it as its source
+    or it is the only video there. Hidden files and folders are passed over.
+
+    Args:
+      path: the folder.
+
+    Yields:
+      For each folder with videos in it what is wrong with its "annotations.xml", and
+      the videos by name.
+
+    Raises:
+      UserError: the folder is missing.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(
+            f"path is '{path}', but must be a folder of videos and CVAT's XML files."
+        )
+    for folder, files in _folders_of_videos(root):
+        sources, problems = _annotation_files(folder, files)
+        yield problems, [_with_annotations(root, file, sources) for file in files]
+
+
+def _with_annotations(
+    root: Path, file: Path, sources: dict[Path, Path]
+) -> FoundAnnotated:
+    name = file.relative_to(root).as_posix()
+    if file not in sources:
+        problem = (
+            f"'{file}' has no annotations, but '{_own_xml(file).name}' must lie beside "
+            f"it, or '{SHARED_NAME}' with '{file.name}' as its <source>."
+        )
+        return FoundAnnotated(name, file, None, problem)
+    try:
+        return FoundAnnotated(name, file, read_cvat(sources[file]))
+    except UserError as error:
+        return FoundAnnotated(name, file, None, str(error))
+
+
+def told_part(name: str, video: Video) -> str:
+    """A clause on a video that is left out in part."""
+    return f"part of '{name}' ({video.problem})"
+
+
+def in_order(
+    videos: list[AnnotatedVideo], left_out: list[str], path: str | Path
+) -> tuple[list[AnnotatedVideo], list[str]]:
+    """The videos by name, and what was left out.
+
+    Raises:
+      UserError: there is no video.
+    """
     if not videos:
         why = f" ({left_out[0]})" if left_out else ""
         raise UserError(

@@ -128,7 +128,7 @@ def check_frames(annotations: Annotations, num_frames: int) -> None:
       num_frames: frames that the video has.
     """
     for number, track in enumerate(annotations.tracks):
-        for shape in track.shapes:
+        for shape in reversed(track.shapes):
             if not shape.outside and shape.frame >= num_frames:
                 raise UserError(
                     f"'{annotations.path}': track {number} ({track.label!r}) has a "

@@ -8,6 +8,8 @@ import numpy as np
 
 from convlstm_jax.data.annotated_videos import AnnotatedVideo, open_annotated_videos
 from convlstm_jax.data.clip_cutting import CutClips, cut_clips, mixed, split_videos
+from convlstm_jax.data.prepared import is_prepared
+from convlstm_jax.data.prepared_annotations import open_prepared_annotated_videos
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.data.video_frames import BadFrames, Video
 from convlstm_jax.errors import UserError
@@ -118,11 +120,10 @@ def labelled_clips_sources(
     are a fair sample; a split of fewer clips holds the first of these.
 
     Args:
-      path: the folder, see `open_annotated_videos`.
+      path: the folder, see `open_annotated_videos`, or a prepared one.
       event_labels: the labels of the annotations that make an event.
       num_frames: frames per clip, T.
-      seed: not used, as nothing is drawn here: the order of training is the input
-        pipeline's.
+      seed: not used: the order of training is the input pipeline's.
       height: H, pixels; videos of another size are resized.
       width: W, pixels.
       channels: C, 1 (grey) or 3 (colour).
@@ -130,8 +131,8 @@ def labelled_clips_sources(
       frame_stride: every n-th frame of the video is used.
       clip_stride: frames, of those used, from the start of one clip to that of the
         next; 0 stands for num_frames, so that clips do not overlap.
-      validation_fraction: share of the videos that the validation split gets, at least
-        one of those with the event and one of those without where there are three.
+      validation_fraction: share of the videos for validation, at least one of those
+        with the event and one of those without where there are three.
       test_fraction: likewise for the test split.
       bad_files: what to do about videos that are damaged or without sound annotations:
         "refuse" them, or "skip" what cannot be used.
@@ -166,7 +167,9 @@ def labelled_clips_sources(
         )
     if bad_files not in get_args(BadFrames):
         raise UserError(f"bad_files is {bad_files!r}, but must be 'refuse' or 'skip'.")
-    videos, left_out = open_annotated_videos(
+    prepared = is_prepared(path)
+    open_all = open_prepared_annotated_videos if prepared else open_annotated_videos
+    videos, left_out = open_all(
         path,
         height=height,
         width=width,
@@ -280,13 +283,12 @@ def _description(
         for split, count in counts.items()
     )
     text = f"{len(cut)} videos with CVAT annotations in {path}, as clips: {splits}."
+    numbers_of_clips = {
+        "that only touch an event": sum(clips.num_unclear for clips in cut),
+        "that cannot be read": sum(clips.num_unreadable for clips in cut),
+    }
     missing = [
-        f"{number} clips {why}"
-        for number, why in (
-            (sum(clips.num_unclear for clips in cut), "that only touch an event"),
-            (sum(clips.num_unreadable for clips in cut), "that cannot be read"),
-        )
-        if number
+        f"{number} clips {why}" for why, number in numbers_of_clips.items() if number
     ]
     num_short = sum(not clips.labelled for clips in cut)
     if num_short:

@@ -1,20 +1,20 @@
 """How far a folder is prepared: one line for each shard, and the manifest of them all.
 
-The first line of the file holds the source and the settings. Every other one belongs to
-a shard that is whole, and holds what of which videos went into it.
+The first line of the file holds format, source and settings. Every other one belongs to
+a shard that is whole, and holds what of which items went into it.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from convlstm_jax.data.pictures import reason
 from convlstm_jax.data.prepared import (
-    FORMAT,
     PROGRESS_FILE,
     VERSION,
+    Kind,
     differing_settings,
     numbers_of,
 )
@@ -28,33 +28,37 @@ class Progress:
 
     Args:
       path: the file with the lines.
+      listed: see `Kind`.
 
     Attributes:
       shards: "file", "records" and "bytes" of each that is whole.
-      videos: by name, in the order in which they were begun. Each has what its entries
-        have, of which all but "end" (frames done), "pieces", "blank" and "error" are
-        the same. "pieces" are [shard, record, first frame, count] here.
+      entries: by name, in the order in which the items were begun. Each has what its
+        entries in the lines have, of which all but "end" (frames done), "pieces",
+        "blank" and "error" are the same. "pieces" are [shard, record, first frame,
+        count] here.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, listed: str) -> None:
         self._path = path
+        self._listed = listed
         self.shards: list[dict[str, Any]] = []
-        self.videos: dict[str, dict[str, Any]] = {}
+        self.entries: dict[str, dict[str, Any]] = {}
 
     @classmethod
-    def open(cls, output: Path, head: Mapping[str, Any]) -> "Progress":
+    def open(cls, output: Path, head: Mapping[str, Any], kind: Kind) -> "Progress":
         """Reads how far a folder is, or begins a new one.
 
         Args:
           output: the folder; made if it is not there.
-          head: "source" and "settings", as the first line has them.
+          head: "format", "source" and "settings", as the first line has them.
+          kind: of what the folder is to be.
 
         Raises:
           UserError: the folder cannot be written to, holds something else, or was
             begun with another source or other settings.
         """
         path = output / PROGRESS_FILE
-        progress = cls(path)
+        progress = cls(path, kind.listed)
         first = json.dumps(head, ensure_ascii=False) + "\n"
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -72,19 +76,20 @@ class Progress:
             text = path.read_text("utf-8")
             whole = text[: text.rfind("\n") + 1].splitlines()
             found = json.loads(whole[0])
+            if found["settings"]["bad_files"] == "refuse":
+                # Nothing is left out so far: what is to come may be.
+                found["settings"]["bad_files"] = head["settings"]["bad_files"]
+            check_same(output, found, head)
             lines = [json.loads(line) for line in whole[1:]]
         except OSError as error:
             raise refused(output, error) from error
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, KeyError, TypeError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"'{path}' cannot be read ({reason(error)}).") from error
-        if found["settings"]["bad_files"] == "refuse":
-            # Nothing is left out so far: what is to come may be.
-            found["settings"]["bad_files"] = head["settings"]["bad_files"]
-        check_same(output, found, head)
+            why = f"no {error}" if isinstance(error, KeyError) else reason(error)
+            raise UserError(f"'{path}' cannot be read ({why}).") from error
         for line in lines:
-            progress._take(line["shard"], line["videos"])
+            progress._take(line["shard"], line[kind.listed])
         kept = {shard["file"] for shard in progress.shards}
         try:
             for entry in output.glob("shard-*"):
@@ -95,22 +100,17 @@ class Progress:
         write_whole(path, first + "".join(f"{line}\n" for line in whole[1:]))
         return progress
 
-    @property
-    def names(self) -> list[str]:
-        """Names of the videos that are done, the last of them perhaps in part."""
-        return list(self.videos)
-
     def add(self, shard: dict[str, Any] | None, entries: list[dict[str, Any]]) -> None:
         """Writes down what went into a shard.
 
         Args:
           shard: "file", "records" and "bytes"; None if nothing could be read.
-          entries: the videos, whole or in part.
+          entries: the items, whole or in part.
 
         Raises:
           UserError: the disk is full, or refuses otherwise.
         """
-        line = json.dumps({"shard": shard, "videos": entries}, ensure_ascii=False)
+        line = json.dumps({"shard": shard, self._listed: entries}, ensure_ascii=False)
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -128,23 +128,24 @@ class Progress:
             self.shards.append(shard)
         for entry in entries:
             pieces = [[number, *piece] for piece in entry["pieces"]]
-            video = self.videos.setdefault(
+            whole = self.entries.setdefault(
                 entry["name"], {**entry, "pieces": [], "blank": []}
             )
-            video["pieces"] += pieces
-            video["blank"] += entry["blank"]
-            video["end"] = entry["end"]
-            video["error"] = video["error"] or entry["error"]
+            whole["pieces"] += pieces
+            whole["blank"] += entry["blank"]
+            whole["end"] = entry["end"]
+            whole["error"] = whole["error"] or entry["error"]
 
 
 def check_same(output: Path, found: Mapping[str, Any], head: Mapping[str, Any]) -> None:
-    """Checks that a folder was begun with the source and settings of now.
+    """Checks that a folder was begun with the format, source and settings of now.
 
     Raises:
       UserError: naming all that differs.
     """
     there, here = (
-        {"source": one["source"], **one["settings"]} for one in (found, head)
+        {"format": one.get("format"), "source": one["source"], **one["settings"]}
+        for one in (found, head)
     )
     differing = differing_settings(there, here)
     if differing:
@@ -154,57 +155,86 @@ def check_same(output: Path, found: Mapping[str, Any], head: Mapping[str, Any]) 
         )
 
 
-def manifest_of(head: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """The manifest of a folder that is whole, see `prepared`."""
-    videos = []
-    for video in progress.videos.values():
-        readable = sorted(numbers_of([piece[2:] for piece in video["pieces"]]))
-        problem = video["error"]  # Of a video that could not be opened.
-        if video["frames"]:
-            problem = told_problem(
-                video["cut"], video["frames"], readable, video["error"]
-            )
-        kept = {name: video[name] for name in ("name", "condition", "sha256", "bytes")}
-        videos.append(
+def manifest_of(
+    head: Mapping[str, Any],
+    kind: Kind,
+    progress: Progress,
+    left_out: Mapping[str, Sequence[str]],
+    judge: Callable[[list[dict[str, Any]]], None],
+) -> dict[str, Any]:
+    """The manifest of a folder that is whole, see `prepared` and `preparing.Work`."""
+    entries = []
+    for item in progress.entries.values():
+        readable = sorted(numbers_of([piece[2:] for piece in item["pieces"]]))
+        problem = item["error"]  # Of an item that could not be opened.
+        if item["frames"]:
+            problem = told_problem(item["cut"], item["frames"], readable, item["error"])
+        of_the_work = ("frames", "pieces", "blank", "end", "cut", "error")
+        entries.append(
             {
-                **kept,
-                "frames": video["frames"],
-                "frames_left_out": video["frames"] - len(readable),
+                **{name: item[name] for name in item if name not in of_the_work},
+                "frames": item["frames"],
+                "frames_left_out": item["frames"] - len(readable),
                 "problem": problem,
-                "blank": video["blank"],
-                "pieces": video["pieces"],
+                "blank": item["blank"],
+                "pieces": item["pieces"],
             }
         )
-    frames = sum(video["frames"] for video in videos)
-    left_out = sum(video["frames_left_out"] for video in videos)
-    counts = {
-        "videos": len(videos),
-        "videos_left_out": sum(not video["pieces"] for video in videos),
-        "videos_in_part": sum(
-            bool(video["problem"] and video["pieces"]) for video in videos
-        ),
-        "frames": frames - left_out,
-        "frames_left_out": left_out,
-        "frames_blank": sum(count for video in videos for _, count in video["blank"]),
-        "videos_all_blank": sum(
-            bool(video["pieces"])
-            and sum(count for _, count in video["blank"])
-            == video["frames"] - video["frames_left_out"]
-            for video in videos
-        ),
-    }
+    judge(entries)
     return {
-        "format": FORMAT,
+        "format": head["format"],
         "version": VERSION,
-        **head,
-        "counts": counts,
+        "source": head["source"],
+        "settings": head["settings"],
+        "left_out": left_out,
+        "counts": _counts(entries, kind, left_out),
         "shards": progress.shards,
-        "videos": videos,
+        kind.listed: entries,
+    }
+
+
+def leave_out(entry: dict[str, Any], reason: str, problem: str) -> None:
+    """Leaves an entry of the manifest out whose frames could be read.
+
+    Args:
+      entry: the entry; it gets "left_out" besides.
+      reason: why, in a few words that it may share with others.
+      problem: a sentence on it.
+    """
+    entry |= {
+        "frames_left_out": entry["frames"],
+        "problem": problem,
+        "blank": [],
+        "pieces": [],
+        "left_out": reason,
+    }
+
+
+def _counts(
+    entries: Sequence[Mapping[str, Any]],
+    kind: Kind,
+    left_out: Mapping[str, Sequence[str]],
+) -> dict[str, int]:
+    used = [entry for entry in entries if entry["pieces"]]
+    frames_left_out = sum(entry["frames_left_out"] for entry in entries)
+    blank = [sum(count for _, count in entry["blank"]) for entry in used]
+    kept = [entry["frames"] - entry["frames_left_out"] for entry in used]
+    return {
+        kind.listed: len(entries),
+        f"{kind.listed}_left_out": len(entries) - len(used),
+        f"{kind.listed}_in_part": sum(bool(entry["problem"]) for entry in used),
+        "other_files_left_out": sum(map(len, left_out.values())),
+        "frames": sum(kept),
+        "frames_left_out": frames_left_out,
+        "frames_blank": sum(blank),
+        f"{kind.listed}_all_blank": sum(
+            count == of for count, of in zip(blank, kept, strict=True)
+        ),
     }
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
-    """The manifest as JSON with a line for each shard and each video."""
+    """The manifest as JSON with a line for each shard and each entry."""
 
     def told(value: Any) -> str:
         if not isinstance(value, list):

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from convlstm_jax.data.pictures import is_picture_name, reason
+from convlstm_jax.data.pictures import reason
+from convlstm_jax.data.radar_formats import radar_format_of
 from convlstm_jax.errors import UserError
 
-_TIME = re.compile(r"(?<!\d)((?:19|20)\d{6})[-_T]?(\d{4})(?:\d{2})?(?!\d)")
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})[-_T]?(\d{4})(?:\d{2})?(?!\d)")
+_DAY_OF_YEAR = re.compile(r"(?<!\d)(\d{5})(\d{4})(?!\d)")
 
 
 @dataclass(frozen=True)
 class Composite:
-    """One radar picture.
+    """One radar composite.
 
     Attributes:
       path: its file.
@@ -55,35 +57,49 @@ class Event:
         return f"{self.composites[0].time:%Y-%m-%d %H:%M}"
 
 
-def time_of(name: str) -> datetime | None:
+def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
     """The time a file's name holds: year to minute, 12 digits; None if it holds none.
 
     A `-`, `_` or `T` may stand between date and time, and seconds may follow.
+
+    Args:
+      name: the file's name.
+      day_of_year: whether 9 digits are a time too: the year's last two, the day of the
+        year, hour and minute.
     """
-    for match in _TIME.finditer(name):
-        try:
-            return datetime.strptime("".join(match.groups()), "%Y%m%d%H%M")
-        except ValueError:
-            continue
+    writings = [(_DATE, "%Y%m%d%H%M")]
+    if day_of_year:
+        writings.append((_DAY_OF_YEAR, "%y%j%H%M"))
+    for pattern, written in writings:
+        for match in pattern.finditer(name):
+            try:
+                return datetime.strptime("".join(match.groups()), written)
+            except ValueError:
+                continue
     return None
 
 
-def find_composites(folder: str | Path) -> tuple[list[Composite], dict[str, list[str]]]:
-    """Searches a folder and the folders in it, however deep, for radar pictures.
+def find_composites(
+    folder: str | Path, radar_format: str = "picture"
+) -> tuple[list[Composite], dict[str, list[str]]]:
+    """Searches a folder and the folders in it, however deep, for radar composites.
 
     All of them make one series, in whichever folders they lie. Hidden files and
-    folders are passed over, as is all that is no picture.
+    folders are passed over, as is all that is not of the format by its name.
 
     Args:
       folder: the folder.
+      radar_format: a name of `RADAR_FORMATS`.
 
     Returns:
       The composites, oldest first; and by the reason, a sentence for each file that
       cannot take part: it has no time in its name, or one that there was already.
 
     Raises:
-      UserError: there is no such folder, or a folder cannot be read.
+      UserError: there is no such folder, or a folder cannot be read; or the format
+        cannot.
     """
+    wanted = radar_format_of(radar_format)
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise UserError(f"path is '{root}', but must be a folder of radar composites.")
@@ -95,13 +111,17 @@ def find_composites(folder: str | Path) -> tuple[list[Composite], dict[str, list
 
     by_time: dict[datetime, Composite] = {}
     left_out: dict[str, list[str]] = {}
+    written = "year to minute in 12 digits"
+    if wanted.day_of_year:
+        written += ", or year, day of the year, hour and minute in 9"
     for place, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(filter(is_picture_name, names)):
-            time, path = time_of(name), Path(place, name)
+        for name in sorted(filter(wanted.has, names)):
+            time = time_of(name, day_of_year=wanted.day_of_year)
+            path = Path(place, name)
             if time is None:
                 left_out.setdefault("without a time", []).append(
-                    f"'{path}' has no time in its name, year to minute in 12 digits"
+                    f"'{path}' has no time in its name, {written}"
                 )
             elif time in by_time:
                 left_out.setdefault("of a time there was", []).append(

@@ -4,7 +4,8 @@ from functools import partial
 from typing import Any, get_args
 
 from convlstm_jax.data.pictures import natural_order
-from convlstm_jax.data.prepared import PreparedFolder, is_prepared
+from convlstm_jax.data.prepared import is_prepared
+from convlstm_jax.data.prepared_videos import PreparedVideos
 from convlstm_jax.data.sources import Sources, check_seed_and_counts
 from convlstm_jax.data.video_clips import (
     SPLITS,
@@ -53,7 +54,7 @@ def video_folder_sources(
     on the seed or the file system. Where there are fewer videos than splits, each is
     cut in time instead: the first part to learn from, the last to test on.
 
-    A folder that `preparing.prepare_videos` wrote gives what the folder it was made
+    A folder that `prepare_videos` wrote gives what the folder it was made
     from gives, bit for bit.
 
     Args:
@@ -126,8 +127,7 @@ def video_folder_sources(
         "variable": variable,
     }
     if is_prepared(path):
-        prepared = PreparedFolder(path)
-        prepared.check_settings({**how_read, "bad_files": bad_files})
+        prepared = PreparedVideos(path, {**how_read, "bad_files": bad_files})
         found, open_one = prepared.found, prepared.open_video
     else:
         found = find_videos(path)

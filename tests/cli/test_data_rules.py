@@ -1,11 +1,19 @@
 """Rules and conditions of the fields that only folders of the user's own know."""
 
+import json
+
 import pytest
 
 from configs import base
 from convlstm_jax.cli.data_rules import Box, Span
 from convlstm_jax.cli.validate import find_problems, text_problem
-from convlstm_jax.data.prepared import PROGRESS_FILE
+from convlstm_jax.data.prepared import (
+    ANNOTATED_VIDEOS,
+    COMPOSITES,
+    MANIFEST_FILE,
+    PROGRESS_FILE,
+    VIDEOS,
+)
 
 
 def problems_of(**fields):
@@ -89,17 +97,37 @@ def test_path_may_be_one_file(tmp_path):
     (tmp_path / "film.mp4").write_bytes(b"")
     assert problems_of(data__path=str(tmp_path / "film.mp4")) == []
     (problem,) = problems_of(data__path=str(tmp_path / "other.mp4"))
-    assert "it must be an existing folder" in problem
-
-
-def test_prepared_folders_are_of_videos(tmp_path):
-    (tmp_path / PROGRESS_FILE).write_text("")
-    assert problems_of(data__path=str(tmp_path)) == []
-    problems = problems_of(data__path=str(tmp_path), task__name="nowcast")
-    assert any(
-        problem.endswith(
-            "which --mode=prepare wrote: it must be the folder itself with "
-            "config.task.name='nowcast'"
-        )
-        for problem in problems
+    assert problem.endswith(
+        "it must be an existing folder of videos, arrays or pictures, or one video or "
+        "array, or ''"
     )
+    path = str(tmp_path / "film.mp4")
+    assert any(
+        problem.endswith("an existing folder of videos and their annotations, or ''")
+        for problem in problems_of(data__path=path, task__name="classify")
+    )
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, PROGRESS_FILE])
+@pytest.mark.parametrize("kind", [VIDEOS, ANNOTATED_VIDEOS, COMPOSITES])
+def test_a_prepared_folder_suits_its_task_alone(tmp_path, name, kind):
+    (tmp_path / name).write_text(json.dumps({"format": kind.format, "version": 2}))
+    tasks = {"forecast": VIDEOS, "classify": ANNOTATED_VIDEOS, "nowcast": COMPOSITES}
+    for task, wanted in tasks.items():
+        problems = problems_of(data__path=str(tmp_path), task__name=task)
+        told = [problem for problem in problems if "--mode=prepare wrote" in problem]
+        if kind is wanted:
+            assert not told
+        else:
+            assert told == [
+                f"config.data.path is {str(tmp_path)!r}, which --mode=prepare wrote of "
+                f"{kind.words}: it must be of {wanted.words} with "
+                f"config.task.name={task!r}"
+            ]
+
+
+def test_a_folder_that_does_not_tell_of_what_it_is(tmp_path):
+    (tmp_path / PROGRESS_FILE).write_text("")  # Opening it tells what is the matter.
+    for task in ("forecast", "classify", "nowcast"):
+        problems = problems_of(data__path=str(tmp_path), task__name=task)
+        assert not any("prepare" in problem for problem in problems)

@@ -45,6 +45,12 @@ def test_composites_of_different_sizes(tmp_path):
         predict(tmp_path)
 
 
+def test_a_format_that_cannot_be_read_here(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="'knmi_hdf5', which cannot be read without py"):
+        predict(tmp_path, data__radar_format="knmi_hdf5")
+
+
 @pytest.mark.parametrize(
     "fields", [{"model__peephole": "location"}, {"model__name": "fc_lstm"}]
 )

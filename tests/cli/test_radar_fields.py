@@ -35,6 +35,12 @@ def problems(config, **fields):
         ({"eval__fss_window_sizes": (4,)}, "fss_window_sizes.*odd integers"),
         ({"data__no_data_value": 256}, "no_data_value is 256.*from 0 to 255"),
         ({"data__zr_b": 0.0}, "zr_b is 0.0.*above 0"),
+        ({"data__path": "no/folder"}, "path is .*: it must be an existing folder of r"),
+        ({"data__radar_format": "odim"}, "'odim': it must be one of 'picture', 'odim_"),
+        (
+            {"data__radar_format": "odim_hdf5"},
+            "'odim_hdf5': it must be 'picture' without config.data.path and config.ta",
+        ),
     ],
 )
 def test_what_nowcasting_does_not_allow(fields, message):
@@ -47,6 +53,10 @@ def test_what_nowcasting_does_not_allow(fields, message):
     [
         ({"data__name": "rain_cells"}, "'rain_cells': it must not be 'rain_cells'"),
         ({"data__symmetries": True}, "symmetries is True: it must be False"),
+        (
+            {"data__radar_format": "mch_gif", "data__path": "."},
+            "'mch_gif': it must be 'picture' without .* config.task.name='nowcast'",
+        ),
         ({"task__from_last_frame": True}, "from_last_frame is True: it must be False"),
         ({"task__loss": "b_mae"}, "loss is 'b_mae': it must be another.*no rain"),
     ],
@@ -62,6 +72,22 @@ def test_a_folder_of_composites_has_dates_to_hold_out_and_no_other_condition(tmp
     assert problems(config, **fields) == []
     (problem,) = problems(config, data__condition="folder")
     assert "config.data.condition is 'folder': it must be ''" in problem
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "default"),
+    [("dbz_gain", 0.4, "0.5"), ("dbz_offset", 0.0, "-32"), ("no_data_value", 0, "255")],
+)
+def test_what_files_say_themselves_is_not_set(field, value, default, tmp_path):
+    config = radar_nowcasting.get_config("quick")
+    path = {"data__path": str(tmp_path)}
+    assert problems(config, data__radar_format="odim_hdf5", **path) == []
+    (problem,) = problems(config, **{f"data__{field}": value})
+    assert problem == (
+        f"config.data.{field} is {value:g}: it must be {default} with "
+        "config.data.radar_format='odim_hdf5', whose files say it themselves"
+    )
+    assert problems(config, data__radar_format="picture") == []
 
 
 @pytest.mark.parametrize("text", ["(0.5,2,5)", "[0.5, 2, 5]", "0.5,2,5,"])

@@ -282,7 +282,7 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
         (
             {"data__path": "/no/such/folder"},
             "config.data.path is '/no/such/folder': it must be an existing folder of "
-            "videos, of folders of pictures or of radar composites, or ''",
+            "videos, arrays or pictures, or one video or array, or ''",
         ),
         (
             {"data__channels": 3},

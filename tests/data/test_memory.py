@@ -20,6 +20,7 @@ SCRIPT = f"""
 import re, sys
 from pathlib import Path
 from convlstm_jax.data import preparing, video_frames
+from convlstm_jax.data.preparing_videos import prepare_videos
 from convlstm_jax.data.frame_cache import FrameCache
 from convlstm_jax.data.video_folder import video_folder_sources
 
@@ -34,8 +35,8 @@ settings = dict(height={SIDE}, width={SIDE}, channels=3, crop_box=(), value_rang
 if output:
     preparing.SHARD_BYTES = 8 * 2**20
     peaks = []
-    preparing.prepare_videos(folder, Path(output), settings=settings,
-                             report=lambda done, total: peaks.append((done, peak())))
+    prepare_videos(folder, Path(output), settings=settings,
+                   report=lambda done, total: peaks.append((done, peak())))
     begun = next(value for done, value in peaks if done >= 5)
     print(peaks[-1][1] - begun)
 else:

@@ -8,7 +8,8 @@ SCALE = RainScale()
 
 needs_pysteps = pytest.mark.skipif(
     bool(optical_flow.missing_packages()),
-    reason=f"not installed: {', '.join(optical_flow.missing_packages())}",
+    reason=f"{' and '.join(optical_flow.missing_packages())} missing: "
+    "requirements-radar.txt",
 )
 
 

@@ -14,17 +14,25 @@ from PIL import Image
 
 from convlstm_jax.data import prepared, preparing
 from convlstm_jax.data.prepared import is_prepared
-from convlstm_jax.data.preparing import prepare_videos
+from convlstm_jax.data.preparing_videos import prepare_videos
 from convlstm_jax.data.source_files import content_of
 from convlstm_jax.data.video_folder import video_folder_sources
 from convlstm_jax.errors import UserError
+from tests.data.prepared_folders import (
+    SPLITS,
+    Killed,
+    assert_same_clips,
+    contents_of,
+    no_report,
+    shards_of,
+    stop_after,
+)
 
 H, W = 6, 8
 SETTINGS = {
     "height": H, "width": W, "channels": 1, "crop_box": (), "value_range": (),
     "variable": "", "bad_files": "refuse",
 }  # fmt: skip
-SPLITS = ("train", "validation", "test")
 SHARD_FRAMES = 10
 
 
@@ -71,7 +79,7 @@ def films(tmp_path):
     return folder
 
 
-def prepare(folder, output, report=lambda done, total: None, **fields):
+def prepare(folder, output, report=no_report, **fields):
     condition = fields.pop("condition", "folder")
     settings = {**SETTINGS, **fields}
     return prepare_videos(
@@ -85,19 +93,6 @@ def open_folder(path, num_frames=4, **fields):
         **{"path": str(path), "num_frames": num_frames, "condition": "folder"}
         | {**SETTINGS, **limits, **fields}
     )
-
-
-def assert_same_clips(one, other):
-    assert one.conditions == other.conditions
-    for split in SPLITS:
-        first, second = getattr(one, split), getattr(other, split)
-        assert len(first) == len(second) > 0
-        for index in range(len(first)):
-            a, b = first[index], second[index]
-            assert a.keys() == b.keys()
-            for key in a:
-                assert a[key].dtype == b[key].dtype
-                np.testing.assert_array_equal(a[key], b[key])
 
 
 # --- the same clips -------------------------------------------------------------------
@@ -141,10 +136,12 @@ def test_manifest(films, tmp_path):
         **manifest,
         "settings": {**SETTINGS, "crop_box": [], "value_range": []},
     }
-    assert manifest["source"] == str(films)
+    assert manifest["format"] == "convlstm_jax prepared videos"
+    assert (manifest["source"], manifest["left_out"]) == (str(films), {})
     assert manifest["counts"] == {
-        "videos": 6, "videos_left_out": 0, "videos_in_part": 0, "frames": 70,
-        "frames_left_out": 0, "frames_blank": 0, "videos_all_blank": 0,
+        "videos": 6, "videos_left_out": 0, "videos_in_part": 0,
+        "other_files_left_out": 0, "frames": 70, "frames_left_out": 0,
+        "frames_blank": 0, "videos_all_blank": 0,
     }  # fmt: skip
     assert [shard["records"] for shard in manifest["shards"]] == [10] * 7
     for shard in manifest["shards"]:
@@ -211,29 +208,6 @@ def test_a_single_video_and_one_without_conditions(tmp_path):
 # --- going on -------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """What no part of the program expects."""
-
-
-def stop_after(count):
-    """A report that ends the work when it is told of the `count`-th time."""
-    told = []
-
-    def report(done, total):
-        told.append(done)
-        if len(told) == count:
-            raise Killed
-
-    return report
-
-
-def shards_of(folder):
-    return {
-        path.name: (path.stat().st_mtime_ns, path.read_bytes())
-        for path in folder.glob("shard-*")
-    }
-
-
 @pytest.mark.parametrize("stop", range(1, 12))
 @pytest.mark.parametrize("bad_files", ["refuse", "skip"])
 def test_an_interrupted_work_goes_on(films, tmp_path, stop, bad_files):
@@ -259,10 +233,7 @@ def test_an_interrupted_work_goes_on(films, tmp_path, stop, bad_files):
     assert manifest == whole
     after = shards_of(out)
     assert {name: after[name] for name in before} == before  # None was done again.
-    expected = {
-        name: content for name, (_, content) in shards_of(tmp_path / "whole").items()
-    }
-    assert {name: content for name, (_, content) in after.items()} == expected
+    assert contents_of(out) == contents_of(tmp_path / "whole")
     assert_same_clips(
         open_folder(out, bad_files=bad_files), open_folder(films, bad_files=bad_files)
     )
@@ -326,6 +297,9 @@ def test_folders_that_are_not_to_be_written_to(films, tmp_path):
     (out / "thesis.txt").rename(out / "progress.jsonl")
     with pytest.raises(UserError, match=r"progress.jsonl' cannot be read"):
         prepare(films, out)
+    (out / "progress.jsonl").write_text('{"source": ""}\n')
+    with pytest.raises(UserError, match=r"progress.jsonl' cannot be read \(no 'sett"):
+        prepare(films, out)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file' cannot be written to \((File|Not)"):
         prepare(films, tmp_path / "file")
@@ -338,6 +312,7 @@ def test_a_full_disk_loses_nothing(films, tmp_path, num_videos):
     script = (
         "import resource, signal, sys; from pathlib import Path\n"
         "from convlstm_jax.data import preparing\n"
+        "from convlstm_jax.data.preparing_videos import prepare_videos\n"
         f"preparing.SHARD_BYTES = {SHARD_FRAMES * H * W}\n"
         "def fill_the_disk(done, total=0):\n"
         "    if done >= float(sys.argv[3]):\n"
@@ -345,7 +320,7 @@ def test_a_full_disk_loses_nothing(films, tmp_path, num_videos):
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))\n"
         "fill_the_disk(0)\n"
         "try:\n"
-        "    preparing.prepare_videos(sys.argv[1], Path(sys.argv[2]), "
+        "    prepare_videos(sys.argv[1], Path(sys.argv[2]), "
         f"settings={SETTINGS}, condition='folder', report=fill_the_disk)\n"
         "except preparing.UserError as error:\n"
         "    sys.exit(f'error: {error}')\n"
@@ -426,8 +401,8 @@ def test_bad_data_is_named_counted_and_skipped(tmp_path):
     left_out = problems["cut.avi"][1]
     assert manifest["counts"] == {
         "videos": 10, "videos_left_out": 2, "videos_in_part": 3,
-        "frames": 4 * 8 + 30 - left_out + 8 + 10 + 8, "frames_left_out": left_out + 2,
-        "frames_blank": 8, "videos_all_blank": 1,
+        "other_files_left_out": 0, "frames": 4 * 8 + 30 - left_out + 8 + 10 + 8,
+        "frames_left_out": left_out + 2, "frames_blank": 8, "videos_all_blank": 1,
     }  # fmt: skip
     fields = {"condition": "", "bad_files": "skip", "clip_stride": 1}
     expected = open_folder(folder, **fields)
@@ -536,7 +511,7 @@ def test_manifests_that_cannot_be_read(films, tmp_path):
     text = (out / "manifest.json").read_text()
     for changed, words in (
         (text[:300], r"manifest.json' cannot be read \("),
-        (text.replace('"version": 1', '"version": 9'), r"its version is 9, but this"),
+        (text.replace('"version": 2', '"version": 1'), r"its version is 1, but this"),
         (text.replace('"shards"', '"shreds"'), r"cannot be read \(no 'shards'\)"),
     ):
         (out / "manifest.json").write_text(changed)

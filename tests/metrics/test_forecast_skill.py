@@ -160,7 +160,7 @@ def test_agrees_with_the_verification_functions_of_pysteps():
     with contextlib.redirect_stdout(io.StringIO()):  # Where its configuration lies.
         verification = pytest.importorskip(
             "pysteps.verification",
-            reason="pysteps is not installed (pip install pysteps)",
+            reason="pysteps is not installed (requirements-radar.txt)",
         )
     prediction, target, mask = random_rain((1, 1, 24, 20, 1))
     # Only what holds data: pysteps takes NaN for correct negatives.

@@ -1,0 +1,109 @@
+"""Crops of radar sequences: where they lie, and which are passed over."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlstm_jax.data.composites import CompositeReader
+from convlstm_jax.data.radar_crops import Cutting, RadarClips, crop_places
+from convlstm_jax.data.radar_events import Composite, Event
+from convlstm_jax.rain import RainScale
+
+# Of a top at which no value of a file falls between two levels.
+SCALE = RainScale(0.0, 60.1, 223.0, 1.53)
+READER = CompositeReader(SCALE)
+
+
+def cutting(**fields):
+    defaults = {
+        "num_frames": 4,
+        "height": 4,
+        "width": 5,
+        "frame_stride": 1,
+        "clip_stride": 1,
+        "crop_stride": 0,
+        "least_rain_share": 0.0,
+    }
+    return Cutting(**{**defaults, **fields})
+
+
+def event(folder, frames):
+    start = datetime(2016, 9, 28, 14, 45)
+    composites = []
+    for index, frame in enumerate(frames):
+        path = folder / f"{index}.png"
+        Image.fromarray(frame).save(path)
+        composites.append(Composite(path, start + timedelta(minutes=5 * index)))
+    return Event(tuple(composites))
+
+
+def clips_of(folder, frames, most_clips=1000, **fields):
+    return RadarClips(
+        [event(folder, frames)], READER, cutting(**fields), ["2016-09-28"], most_clips
+    )
+
+
+def level(value):
+    return np.rint(255 * np.clip((value / 2 - 32) / 60.1, 0, 1))
+
+
+def test_every_place_and_start_is_a_clip_once_in_an_order_of_its_own(tmp_path):
+    frames = np.random.default_rng(1).integers(70, 180, (11, 9, 11), np.uint8)
+    fields = {"num_frames": 3, "frame_stride": 2, "clip_stride": 3, "crop_stride": 2}
+    clips = clips_of(tmp_path, frames, **fields)
+    expected = [
+        level(frames[start : start + 5 : 2, top : top + 4, left : left + 5])
+        for start in (0, 3, 6)
+        for top in (0, 2, 4)
+        for left in (0, 2, 4, 6)
+    ]
+    seen = [clips[index]["frames"][..., 0] for index in range(len(clips))]
+    assert len(seen) == len(expected)
+    assert {clip.tobytes() for clip in seen} == {
+        clip.astype(np.uint8).tobytes() for clip in expected
+    }
+    assert not np.array_equal(seen, expected)
+    few = clips_of(tmp_path, frames, most_clips=5, **fields)
+    assert len(few) == 5
+    np.testing.assert_array_equal(few[4]["frames"], clips[4]["frames"])
+
+
+@pytest.mark.parametrize("index", [-1, 12])
+def test_clips_that_there_are_not(index, tmp_path):
+    clips = clips_of(tmp_path, np.full((5, 12, 10), 90, np.uint8))
+    with pytest.raises(IndexError, match=f"Clip {index} is out of .* holds 12 clips"):
+        clips[index]
+
+
+def test_crops_without_rain_or_data_are_passed_over(tmp_path):
+    frame = np.zeros((8, 10), np.uint8)
+    frame[:4, :5] = 120  # Rain here,
+    frame[4:, 5:] = 255  # no data there.
+    (composite,) = event(tmp_path, [frame]).composites
+    read = READER.read(composite.path)
+    assert crop_places(read, cutting(), SCALE) == [(0, 0), (0, 5), (4, 0)]
+    wet = cutting(least_rain_share=0.5)
+    assert crop_places(read, wet, SCALE) == [(0, 0)]
+
+
+def test_the_first_frame_alone_decides(tmp_path):
+    frames = np.full((4, 4, 5), 120, np.uint8)
+    frames[1:] = 255
+    (clip,) = [clips_of(tmp_path, frames)[0]]
+    np.testing.assert_array_equal(clip["mask"].mean((1, 2, 3)), [1, 0, 0, 0])
+    frames[[0, 3]] = frames[[3, 0]]
+    (tmp_path / "later").mkdir()
+    assert len(clips_of(tmp_path / "later", frames)) == 0
+
+
+def test_rain_is_a_share_of_what_holds_data(tmp_path):
+    frame = np.zeros((4, 5), np.uint8)
+    frame[:2] = 255  # Half: just enough data.
+    frame[2:, :1] = 120  # Two tenths of the rest.
+    (composite,) = event(tmp_path, [frame]).composites
+    read = READER.read(composite.path)
+    for share, places in ((0.2, [(0, 0)]), (0.21, [])):
+        wanted = cutting(least_rain_share=share)
+        assert crop_places(read, wanted, SCALE) == places
