@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from convlstm_jax.array_types import Carry, HiddenSequence, Video
-from convlstm_jax.ops.sequence import ValidFrames, convlstm_sequence
+from convlstm_jax.ops.recurrence import ValidFrames
+from convlstm_jax.ops.sequence import convlstm_sequence
 from convlstm_jax.ops.step import Weights, state_dtype
 
 

@@ -1,5 +1,6 @@
 """NumPy oracle → scan of steps → fused sequence: outputs and every gradient."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from convlstm_jax.ops import sequence
 from convlstm_jax.ops.memory import MEMORY, checkpointed_sequence
 from convlstm_jax.ops.sequence import convlstm_sequence
 from convlstm_jax.ops.step import Weights
+from convlstm_jax.ops.winograd import Winograd
 from tests.ops import oracle
 from tests.ops.cases import CASES, Case, draw, scan_of_steps
 
@@ -79,6 +82,72 @@ def test_oracle_scan_and_fused_sequence_agree(case):
         assert_trees_close(fused_gradients, scanned_gradients, **TOLERANCE)
         if any(case.lengths or (1,)) and case.inputs:
             assert all(np.abs(g).max() > 1e-3 for g in jax.tree.leaves(fused_gradients))
+
+
+def tiled(monkeypatch, tile_size):
+    """Has small cases, too, computed among tiles."""
+
+    def algorithm(kernel_shape, frame_shape, dtype):
+        assert dtype == jnp.float64
+        return Winograd(tile_size, kernel_shape[0], *frame_shape[1:3])
+
+    monkeypatch.setattr(sequence, "winograd_for", algorithm)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel_size", "tile_size"),
+    [
+        ("no peephole", 3, 2),
+        ("channel peephole", 5, 2),
+        ("location peephole", 3, 4),
+        ("lengths, reverse, location", 3, 2),
+        ("reverse", 5, 2),
+        ("one frame, reverse, no input", 3, 4),
+        ("no bias, no input, lengths, relu", 3, 2),
+        ("no bias", 3, 4),
+    ],
+)
+def test_tiles_change_nothing(name, kernel_size, tile_size, monkeypatch):
+    """In float64, outputs and gradients equal those of the direct convolution."""
+    case = dataclasses.replace(case_named(name), kernels=(kernel_size,) * 2)
+    arguments = draw(case)
+    run = functools.partial(convlstm_sequence, **settings(case))
+
+    def results(arguments):
+        outputs, pull_back = jax.vjp(run, *arguments)
+        return outputs, pull_back(jax.tree.map(jnp.cos, outputs))
+
+    with jax.enable_x64(True):
+        arguments = as_jax(arguments)
+        expected = fast_jit(results)(arguments)
+        tiled(monkeypatch, tile_size)
+        found = fast_jit(lambda arguments: results(arguments))(arguments)
+    assert_trees_close(found, expected, **TOLERANCE)
+
+
+def test_tiles_are_multiplied_where_they_pay():
+    """A layer of 16 features on 16x16 has no convolution on a CPU, elsewhere it has."""
+    case = Case("tiles", shape=(1, 2, 16, 16), channels=4, features=16)
+    arguments = as_jax(draw(case), jnp.float32)
+    run = functools.partial(convlstm_sequence, **settings(case, jnp.float32))
+
+    def loss(arguments):
+        return jnp.square(run(*arguments)[1]).sum()
+
+    lowered = jax.jit(jax.value_and_grad(loss)).trace(arguments)
+    assert "stablehlo.convolution" not in lowered.lower().as_text()
+    elsewhere = lowered.lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.convolution" in elsewhere
+    value, gradients = fast_jit(jax.value_and_grad(loss))(arguments)
+    expected, expected_gradients = fast_jit(
+        jax.value_and_grad(
+            lambda a: jnp.square(
+                scan_of_steps(*a, **settings(case, jnp.float32))[1]
+            ).sum()
+        )
+    )(arguments)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    assert_trees_close(gradients, expected_gradients, rtol=1e-4, atol=1e-4)
 
 
 def case_named(name):

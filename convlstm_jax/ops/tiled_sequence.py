@@ -1,0 +1,177 @@
+"""A ConvLSTM over a sequence among the tiles of `ops.winograd`, for CPUs.
+
+Everything is in the loop over time: a step transforms input and hidden state, side by
+side, multiplies, and transforms back. On its way back it transforms the gradient of
+the pre-activations once, which then serves the gradients of kernels, input and hidden
+state. Neither pre-activations nor their gradients are kept for all T steps.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from convlstm_jax.array_types import Carry, Hidden, HiddenSequence, Video
+from convlstm_jax.ops.gates import split_gates
+from convlstm_jax.ops.recurrence import (
+    Residuals,
+    Settings,
+    ValidFrames,
+    frame_at,
+    run_backwards,
+    run_forwards,
+    state_after,
+    state_before,
+    store,
+)
+from convlstm_jax.ops.step import Weights, state_dtype
+from convlstm_jax.ops.winograd import (
+    TileKernels,
+    Winograd,
+    multiply,
+    multiply_adjoint,
+    transform_frames,
+    transform_frames_adjoint,
+    transform_kernel,
+    transform_kernel_adjoint,
+    transform_products,
+    transform_products_adjoint,
+)
+
+
+class _Gathered(NamedTuple):
+    """Sums over the steps gone back so far, and the inputs' gradients."""
+
+    kernels: TileKernels
+    bias: Array | None
+    peephole: tuple[Array, ...] | None
+    inputs: Video | None
+
+
+def tiled_forward(
+    algorithm: Winograd,
+    settings: Settings,
+    weights: Weights,
+    inputs: Video | None,
+    carry: Carry,
+    valid: ValidFrames | None,
+    keep_residuals: bool,
+) -> tuple[Carry, HiddenSequence, Residuals]:
+    """The forward pass; arguments and results as in `ops.sequence`."""
+    kernels = _tile_kernels(algorithm, settings, weights)
+    bias = None if weights.bias is None else weights.bias.astype(settings.dtype)
+
+    def pre_activations(hidden, t):
+        tiles = transform_frames(algorithm, _read(inputs, hidden, t))
+        z = split_gates(transform_products(algorithm, multiply(tiles, kernels)))
+        if bias is None:
+            return z
+        biases = (b.reshape(1, 1, 1, -1) for b in split_gates(bias))
+        return tuple(a + b for a, b in zip(z, biases, strict=True))
+
+    return run_forwards(
+        settings, weights.peephole, carry, valid, keep_residuals, pre_activations
+    )
+
+
+def tiled_backward(
+    algorithm: Winograd,
+    settings: Settings,
+    weights: Weights,
+    inputs: Video | None,
+    valid: ValidFrames | None,
+    residuals: Residuals,
+    gradients: tuple[Carry, HiddenSequence],
+) -> tuple[Weights, Video | None, Carry]:
+    """The gradients of weights, inputs and initial carry."""
+    transposed = tuple(
+        kernel.T for kernel in _tile_kernels(algorithm, settings, weights)
+    )
+    channels = 0 if inputs is None else inputs.shape[-1]
+
+    def gather(gate_gradients, t, gathered):
+        dz = jnp.concatenate(gate_gradients, axis=-1).astype(settings.dtype)
+        products = transform_products_adjoint(algorithm, dz)
+        read_gradient = transform_frames_adjoint(
+            algorithm, multiply(products, transposed)
+        )
+        hidden = state_before(settings, residuals.hiddens, t)
+        tiles = transform_frames(algorithm, _read(inputs, hidden, t))
+        kernels = tuple(
+            total + share
+            for total, share in zip(
+                gathered.kernels, multiply_adjoint(tiles, products), strict=True
+            )
+        )
+        bias = gathered.bias
+        if bias is not None:
+            bias = bias + _sum_over_pixels(dz)
+        peephole = gathered.peephole
+        if peephole is not None:
+            dz_i, dz_f, _, dz_o = gate_gradients
+            before = state_before(settings, residuals.cell_states, t)
+            after = state_after(settings, residuals.cell_states, t)
+            shares = (dz_i * before, dz_f * before, dz_o * after)
+            if weights.peephole.ndim == 2:
+                shares = tuple(map(_sum_over_pixels, shares))
+            else:
+                shares = tuple(share.sum(0) for share in shares)
+            peephole = tuple(a + b for a, b in zip(peephole, shares, strict=True))
+        input_gradient = gathered.inputs
+        if input_gradient is not None:
+            frame_gradient = read_gradient[..., :channels]
+            input_gradient = store(input_gradient, frame_gradient, t)
+        gathered = _Gathered(kernels, bias, peephole, input_gradient)
+        return read_gradient[..., channels:], gathered
+
+    wide = state_dtype(settings.dtype)
+    gathered = _Gathered(
+        kernels=tuple(jnp.zeros_like(kernel.T) for kernel in transposed),
+        bias=None if weights.bias is None else jnp.zeros(weights.bias.shape, wide),
+        peephole=None
+        if weights.peephole is None
+        else (jnp.zeros(weights.peephole.shape[1:], wide),) * 3,
+        inputs=None if inputs is None else jnp.zeros_like(inputs),
+    )
+    carry_gradient, gathered = run_backwards(
+        settings, weights.peephole, valid, residuals, gradients, gather, gathered
+    )
+    kernel = transform_kernel_adjoint(algorithm, gathered.kernels)
+
+    def like(gradient, weight):
+        return None if weight is None else gradient.astype(weight.dtype)
+
+    peephole = gathered.peephole
+    weight_gradient = Weights(
+        input_kernel=like(kernel[:, :, :channels], weights.input_kernel),
+        recurrent_kernel=like(kernel[:, :, channels:], weights.recurrent_kernel),
+        bias=like(gathered.bias, weights.bias),
+        peephole=None
+        if peephole is None
+        else like(jnp.stack(peephole), weights.peephole),
+    )
+    return weight_gradient, gathered.inputs, carry_gradient
+
+
+def _tile_kernels(
+    algorithm: Winograd, settings: Settings, weights: Weights
+) -> TileKernels:
+    """Of input and hidden state together, in this order."""
+    kernel = weights.recurrent_kernel.astype(settings.dtype)
+    if weights.input_kernel is not None:
+        input_kernel = weights.input_kernel.astype(settings.dtype)
+        kernel = jnp.concatenate([input_kernel, kernel], axis=2)
+    return transform_kernel(algorithm, kernel)
+
+
+def _read(inputs: Video | None, hidden: Hidden, t) -> Array:
+    """What step t convolves: its input and the hidden state, side by side."""
+    if inputs is None:
+        return hidden
+    return jnp.concatenate([frame_at(inputs, t), hidden], axis=-1)
+
+
+def _sum_over_pixels(frames: Array) -> Array:
+    """Sums `[B, H, W, D]` over all but D; as a product, it is fast in a loop."""
+    flat = frames.reshape(-1, frames.shape[-1])
+    return (jnp.ones((1, flat.shape[0]), flat.dtype) @ flat)[0]

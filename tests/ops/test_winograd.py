@@ -1,0 +1,130 @@
+"""Winograd's algorithm: transforms against loops, adjoints against inner products."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from convlstm_jax.ops import winograd
+from convlstm_jax.ops.winograd import Winograd, winograd_for
+from tests.ops import oracle
+
+# Tiles that fit, that hang over on one side or both, and one larger than the frame.
+ALGORITHMS = [
+    Winograd(tile, kernel, height, width)
+    for tile, kernel in ((2, 3), (4, 3), (2, 5))
+    for height, width in ((8, 4), (5, 7), (1, 3))
+]
+each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=str)
+
+
+def draw(algorithm, channels=3, outputs=2):
+    generator = np.random.default_rng(ALGORITHMS.index(algorithm))
+    size, height, width = algorithm.kernel_size, algorithm.height, algorithm.width
+    return (
+        generator.normal(size=(2, height, width, channels)),
+        generator.normal(size=(size, size, channels, outputs)),
+        generator.normal(size=(2, height, width, outputs)),
+    )
+
+
+def convolve(algorithm, frames, kernel):
+    tiles = winograd.transform_frames(algorithm, frames)
+    kernels = winograd.transform_kernel(algorithm, kernel)
+    products = winograd.multiply(tiles, kernels)
+    return winograd.transform_products(algorithm, products)
+
+
+@each_algorithm
+def test_the_convolution_equals_loops(algorithm):
+    frames, kernel, _ = draw(algorithm)
+    with jax.enable_x64(True):
+        found = convolve(algorithm, jnp.asarray(frames), jnp.asarray(kernel))
+    expected = [oracle.convolve(frame, kernel) for frame in frames]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@each_algorithm
+def test_adjoints(algorithm):
+    """⟨transform(x), y⟩ = ⟨x, adjoint(y)⟩, with y as random as x."""
+    frames, kernel, outputs = draw(algorithm)
+    generator = np.random.default_rng(1)
+
+    def check(transform, adjoint, argument):
+        with jax.enable_x64(True):
+            forward = transform(jnp.asarray(argument))
+            other = jax.tree.map(
+                lambda x: jnp.asarray(generator.normal(size=x.shape)), forward
+            )
+            back = adjoint(other)
+        assert back.shape == argument.shape
+        there = sum(
+            np.vdot(a, b)
+            for a, b in zip(
+                jax.tree.leaves(forward), jax.tree.leaves(other), strict=True
+            )
+        )
+        assert there == pytest.approx(np.vdot(argument, back), rel=1e-11)
+
+    def bound(name):
+        return lambda argument: getattr(winograd, name)(algorithm, argument)
+
+    for name, argument in (("kernel", kernel), ("frames", frames)):
+        check(bound(f"transform_{name}"), bound(f"transform_{name}_adjoint"), argument)
+    # The other way round: here the adjoint starts from frames.
+    check(bound("transform_products_adjoint"), bound("transform_products"), outputs)
+
+
+@each_algorithm
+def test_the_kernels_gradient(algorithm):
+    frames, kernel, outputs = draw(algorithm)
+    expected = np.zeros_like(kernel)
+    for index in np.ndindex(kernel.shape):
+        unit = np.zeros_like(kernel)
+        unit[index] = 1
+        of_unit = [oracle.convolve(frame, unit) for frame in frames]
+        expected[index] = np.vdot(of_unit, outputs)
+    with jax.enable_x64(True):
+        tiles = winograd.transform_frames(algorithm, jnp.asarray(frames))
+        gradients = winograd.transform_products_adjoint(algorithm, jnp.asarray(outputs))
+        found = winograd.transform_kernel_adjoint(
+            algorithm, winograd.multiply_adjoint(tiles, gradients)
+        )
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("tile", "kernel"), [(2, 3), (4, 3), (2, 5)])
+def test_float32_is_as_exact_as_the_docstring_says(tile, kernel):
+    """About 2e-6 of the norm, over as many channels as a large layer has."""
+    algorithm = Winograd(tile, kernel, 12, 12)
+    generator = np.random.default_rng(0)
+    frames = generator.normal(size=(2, 12, 12, 256))
+    weights = generator.normal(size=(kernel, kernel, 256, 8)) / (16 * kernel)
+    with jax.enable_x64(True):
+        exact = convolve(algorithm, jnp.asarray(frames), jnp.asarray(weights))
+    single = [jnp.asarray(x, jnp.float32) for x in (frames, weights)]
+    found = convolve(algorithm, *single)
+    assert found.dtype == jnp.float32
+    found, exact = map(np.asarray, (found, exact))
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert 1e-8 < error < 3e-6
+
+
+@pytest.mark.parametrize(
+    ("kernel", "frames", "dtype", "expected"),
+    [
+        ((5, 5, 128, 512), (8, 16, 16), "float32", Winograd(2, 5, 16, 16)),
+        ((3, 3, 64, 256), (4, 64, 64), "float32", Winograd(4, 3, 64, 64)),
+        ((3, 3, 64, 256), (4, 64, 60), "float64", Winograd(4, 3, 64, 60)),
+        ((3, 3, 64, 256), (4, 16, 16), "float32", Winograd(2, 3, 16, 16)),
+        ((3, 3, 64, 256), (4, 64, 64), "bfloat16", None),
+        ((3, 5, 64, 256), (4, 64, 64), "float32", None),
+        ((1, 1, 64, 256), (4, 64, 64), "float32", None),
+        ((7, 7, 64, 256), (4, 64, 64), "float32", None),
+        ((3, 3, 15, 60), (4, 64, 64), "float32", None),
+        ((3, 3, 64, 256), (1, 14, 16), "float32", None),
+        ((3, 3, 64, 256), (1, 16, 16), "float32", Winograd(2, 3, 16, 16)),
+    ],
+)
+def test_which_algorithm(kernel, frames, dtype, expected):
+    assert winograd_for(kernel, frames, jnp.dtype(dtype)) == expected
