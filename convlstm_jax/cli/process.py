@@ -11,11 +11,8 @@ from absl import logging as absl_logging
 
 from convlstm_jax.errors import UserError
 
-# Hands lone convolutions and elementwise loops to XLA:CPU's fast library.
-_XLA_CPU_FLAGS = (
-    "--xla_cpu_experimental_ynn_fusion_type="
-    "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_ELTWISE"
-)
+# Hands convolutions and matrix products to XLA:CPU's fast library.
+_XLA_CPU_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
 # XLA ends the process over a flag it does not know, and experimental flags come and
 # go: the flag is set only for the versions it was tried with, from and below.
 _XLA_CPU_FLAGS_JAXLIB = ((0, 10), (0, 12))

@@ -4,12 +4,14 @@ Where the output is fed back, nothing can be computed before the loop over time.
 can still leave it are the gradients of the kernels, which XLA:CPU has no fast
 convolution for inside a loop:
 
-* Inside the loop the kernels are constants. The result of every convolution passes
-  through a *tap*, a place where a perturbation δ[t] = 0 could be added, and the
-  loop is differentiated with respect to the taps instead of the kernels.
+* Inside the loop the kernels are constants (`ops.held_convolution`); where nothing is
+  done to their results before they are added, a layer convolves input and hidden state
+  side by side. The result of every convolution passes through a *tap*, a place where a
+  perturbation δ[t] = 0 could be added, and the loop is differentiated with respect to
+  the taps instead of the kernels.
 * The gradient with respect to δ[t] is that of the convolution's result, for every step.
   With the convolutions' inputs, which the forward loop hands out, each kernel's
-  gradient follows as one convolution over all B·T frames.
+  gradient follows from all B·T frames at once.
 
 The gradient is that of plain autodiff up to the order of floating-point sums (1e-9 in
 float64).
@@ -24,12 +26,13 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from convlstm_jax.array_types import Carry, Frame, Hidden, Video
-from convlstm_jax.ops.convolution import (
-    kernel_gradient,
-    same_convolution,
-    transposed_kernel,
-)
 from convlstm_jax.ops.gates import split_gates, update_state
+from convlstm_jax.ops.held_convolution import (
+    HeldKernel,
+    gathered_kernel_gradient,
+    held_convolution,
+    hold_kernel,
+)
 from convlstm_jax.ops.step import state_dtype
 
 TakesTruth = Bool[Array, "B S"]
@@ -173,11 +176,12 @@ def _rollout_backward(settings, saved, gradients):
     tap_gradients, norm_gradients, frame_gradient, state_gradient = pull_back(gradients)
     layer_gradients, output_gradient = tap_gradients
 
-    def gradient(inputs, result_gradient, kernel):
-        # Batch-major before B and T merge: a sharded batch then stays where it is.
-        inputs, result_gradient = map(_swap_time, (inputs, result_gradient))
-        found = kernel_gradient(inputs, result_gradient, kernel.astype(settings.dtype))
-        return found.astype(kernel.dtype)
+    def gradient(inputs, result_gradient, *kernels):
+        held = _side_by_side(kernels).astype(settings.dtype)
+        found = gathered_kernel_gradient(inputs, result_gradient, held)
+        cut = kernels[0].shape[2]
+        parts = (found[:, :, :cut], found[:, :, cut:])
+        return [p.astype(k.dtype) for p, k in zip(parts, kernels, strict=False)]
 
     layers = []
     inputs = read
@@ -186,17 +190,18 @@ def _rollout_backward(settings, saved, gradients):
         strict=True,
     ):  # fmt: skip
         before = jnp.concatenate([initial[None], after[:-1]])
-        # Without norms the two results are added, and one gradient is that of both.
-        dz_recurrent = dz if dz_recurrent is None else dz_recurrent
-        layers.append(
-            LayerWeights(
-                gradient(inputs, dz, layer.input_kernel),
-                gradient(before, dz_recurrent, layer.recurrent_kernel),
-                norms,
-            )
-        )
+        kernels = (layer.input_kernel, layer.recurrent_kernel)
+        if _is_side_by_side(layer):
+            both = jnp.concatenate([inputs, before], axis=-1)
+            found = gradient(both, dz, *kernels)
+        else:
+            # Without norms the results are added, and one gradient is that of both.
+            dz_recurrent = dz if dz_recurrent is None else dz_recurrent
+            found = gradient(inputs, dz, kernels[0])
+            found += gradient(before, dz_recurrent, kernels[1])
+        layers.append(LayerWeights(*found, norms))
         inputs = after
-    output_kernel = gradient(inputs, output_gradient, weights.output_kernel)
+    (output_kernel,) = gradient(inputs, output_gradient, weights.output_kernel)
     weight_gradient = StackWeights(tuple(layers), output_kernel)
     return weight_gradient, frame_gradient, state_gradient, None
 
@@ -206,11 +211,17 @@ _rollout.defvjp(_rollout_forward, _rollout_backward)
 
 def _run(settings, weights, takes_truth, taps, frames, state):
     """The loop; also returns what its convolutions read, `[S, B, H, W, …]`."""
-    kernels = [
-        (_held(settings, layer.input_kernel), _held(settings, layer.recurrent_kernel))
-        for layer in weights.layers
-    ]
-    output_kernel = _held(settings, weights.output_kernel)
+    frame_shape = (frames.shape[0], *frames.shape[2:])
+
+    def hold(*kernels):
+        return hold_kernel(_side_by_side(kernels).astype(settings.dtype), frame_shape)
+
+    kernels = []
+    for layer in weights.layers:
+        both = (layer.input_kernel, layer.recurrent_kernel)
+        together = _is_side_by_side(layer)
+        kernels.append((hold(*both),) if together else tuple(map(hold, both)))
+    output_kernel = hold(weights.output_kernel)
 
     def step(state, now):
         frame, takes_truth, (layer_taps, output_tap) = now
@@ -223,7 +234,7 @@ def _run(settings, weights, takes_truth, taps, frames, state):
             carry = _layer_step(settings, layer.norms, kernel, tap, carry, inputs)
             carries.append(carry)
             inputs = carry[1]
-        prediction = _tap(_held_convolution(inputs, *output_kernel), output_tap)
+        prediction = _tap(held_convolution(inputs, output_kernel), output_tap)
         hiddens = tuple(h for _, h in carries)
         state = RolloutState(tuple(carries), prediction)
         return state, (prediction, (read, hiddens))
@@ -233,23 +244,33 @@ def _run(settings, weights, takes_truth, taps, frames, state):
     return (state, _swap_time(predictions)), inputs
 
 
-def _layer_step(settings, norms, kernels, taps, carry, inputs) -> tuple[Hidden, Hidden]:
+def _layer_step(
+    settings: _Settings,
+    norms: tuple[Norm, Norm] | None,
+    kernels: tuple[HeldKernel, ...],
+    taps: Any,
+    carry: Carry,
+    inputs: Frame,
+) -> Carry:
     cell_state, hidden = carry
-    from_input = _tap(_held_convolution(inputs, *kernels[0]), taps[0])
-    from_hidden = _held_convolution(hidden, *kernels[1])
-    if norms is not None:
-        from_hidden = _tap(from_hidden, taps[1])
-        from_input, from_hidden = (
-            _normalise(z.astype(cell_state.dtype), norm)
-            for z, norm in zip((from_input, from_hidden), norms, strict=True)
+    dtype = cell_state.dtype
+    if len(kernels) == 1:
+        both = jnp.concatenate([inputs, hidden], axis=-1)
+        z = _tap(held_convolution(both, kernels[0]), taps[0]).astype(dtype)
+    elif norms is None:
+        z = sum(map(held_convolution, (inputs, hidden), kernels))
+        z = _tap(z, taps[0]).astype(dtype)
+    else:
+        z, z_recurrent = (
+            _normalise(_tap(held_convolution(*read), tap).astype(dtype), norm)
+            for read, tap, norm in zip(
+                zip((inputs, hidden), kernels, strict=True), taps, norms, strict=True
+            )
         )
-    # Gate by gate, as in `ops.sequence`: XLA:CPU then keeps its fast convolution.
-    z_i, z_f, z_g, z_o = (
-        a.astype(cell_state.dtype) + b
-        for a, b in zip(split_gates(from_input), split_gates(from_hidden), strict=True)
-    )
-    z = (z_i, z_f + settings.forget_offset, z_g, z_o)
-    _, cell_state, hidden = update_state(z, cell_state, None, "tanh")
+        z = z + z_recurrent
+    z_i, z_f, z_g, z_o = split_gates(z)
+    z_gates = (z_i, z_f + settings.forget_offset, z_g, z_o)
+    _, cell_state, hidden = update_state(z_gates, cell_state, None, "tanh")
     return cell_state, hidden.astype(settings.dtype)
 
 
@@ -264,28 +285,15 @@ def _normalise(z: Hidden, norm: Norm) -> Hidden:
     )
 
 
-def _held(settings: _Settings, kernel: Array) -> tuple[Array, Array]:
-    """A kernel and its adjoint, computed once before the loop."""
-    kernel = kernel.astype(settings.dtype)
-    return kernel, transposed_kernel(kernel)
+def _is_side_by_side(layer: LayerWeights) -> bool:
+    """Whether one convolution can read input and hidden state."""
+    sizes = layer.input_kernel.shape[:2], layer.recurrent_kernel.shape[:2]
+    return layer.norms is None and sizes[0] == sizes[1]
 
 
-@jax.custom_vjp
-def _held_convolution(inputs: Frame, kernel: Array, adjoint: Array) -> Frame:
-    """`same_convolution` with a kernel that is not differentiated."""
-    del adjoint
-    return same_convolution(inputs, kernel)
-
-
-def _held_convolution_forward(inputs, kernel, adjoint):
-    return same_convolution(inputs, kernel), adjoint
-
-
-def _held_convolution_backward(adjoint, gradient):
-    return same_convolution(gradient, adjoint), None, None
-
-
-_held_convolution.defvjp(_held_convolution_forward, _held_convolution_backward)
+def _side_by_side(kernels: tuple[Array, ...]) -> Array:
+    """Kernels that read one tensor of all their channels."""
+    return kernels[0] if len(kernels) == 1 else jnp.concatenate(kernels, axis=2)
 
 
 @jax.custom_vjp

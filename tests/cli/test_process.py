@@ -2,6 +2,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,45 @@ def test_this_jaxlib_knows_the_xla_flags():
     process.choose_xla_flags(environment, importlib.metadata.version("jaxlib"))
     code = "import jax; jax.numpy.ones(3).sum().block_until_ready()"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+NUMERICS = """
+import jax, numpy as np
+from convlstm_jax.ops.sequence import convlstm_sequence
+from tests.ops.cases import Case, draw, scan_of_steps
+
+for case in (
+    Case("tiles", shape=(1, 3, 16, 16), features=16),
+    Case("convolutions", kernels=(7, 5), shape=(2, 3, 9, 8), features=8),
+):
+    def results(run, dtype):
+        arguments = jax.tree.map(lambda x: jax.numpy.asarray(x, dtype), draw(case))
+        def loss(arguments):
+            return (run(*arguments, num_steps=3, activation="tanh", valid=None,
+                        reverse=False, dtype=dtype)[1] ** 2).sum()
+        return jax.device_get(jax.jit(jax.value_and_grad(loss))(arguments))
+
+    from convlstm_jax.ops.step import Weights
+    fused = lambda weights, *rest, **named: convlstm_sequence(
+        Weights(*weights), *rest, **named)
+    found = results(fused, "float32")
+    with jax.enable_x64(True):
+        exact = results(scan_of_steps, "float64")
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b), (case.name, a.shape)
+"""
+
+
+@pytest.mark.slow
+def test_numerics_under_the_xla_flags():
+    """A loss and all gradients in float32, against a scan of steps in float64."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)
+    process.choose_xla_flags(environment, importlib.metadata.version("jaxlib"))
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run(
+        [sys.executable, "-c", NUMERICS], env=environment, cwd=root, check=True
+    )
 
 
 def test_compiled_programs_are_kept_in_the_home_folder(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.extend import core
 
+from convlstm_jax.ops import held_convolution
 from convlstm_jax.ops.convolution import same_convolution
 from convlstm_jax.ops.rollout import (
     LayerWeights,
@@ -17,6 +18,7 @@ from convlstm_jax.ops.rollout import (
     initial_state,
     rollout,
 )
+from convlstm_jax.ops.winograd import Winograd
 from tests.ops import oracle
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
@@ -40,7 +42,7 @@ MASKS = {
 }
 
 
-def draw(*, norms=False, seed=0):
+def draw(*, norms=False, kernels=KERNELS, seed=0):
     """Random distinct float64 (weights, frames, state), as NumPy arrays."""
     generator = np.random.default_rng(seed)
 
@@ -53,12 +55,12 @@ def draw(*, norms=False, seed=0):
 
     layers, carries, channels = [], [], CHANNELS
     for features in FEATURES:
-        kernels = (
+        layer_kernels = (
             normal(size, size, read, 4 * features, scale=0.3)
-            for size, read in zip(KERNELS, (channels, features), strict=True)
+            for size, read in zip(kernels, (channels, features), strict=True)
         )
         layer_norms = (norm(features), norm(features)) if norms else None
-        layers.append(LayerWeights(*kernels, layer_norms))
+        layers.append(LayerWeights(*layer_kernels, layer_norms))
         carries.append(
             tuple(normal(BATCH, HEIGHT, WIDTH, features, scale=0.5) for _ in "ch")
         )
@@ -138,17 +140,40 @@ def reference_and_rollout(arguments, takes_truth, cotangent):
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("norms", [False, True], ids=["plain", "layer norm"])
 def test_outputs_and_gradients_are_those_of_plain_autodiff(mask, norms):
-    arguments = draw(norms=norms)
+    assert_equals_plain_autodiff(reference_and_rollout, draw(norms=norms), MASKS[mask])
+
+
+@pytest.mark.parametrize(
+    ("size", "norms", "by_tiles"),
+    [(5, False, False), (3, False, True), (3, True, True)],
+    ids=["side by side", "side by side, by tiles", "layer norm, by tiles"],
+)
+def test_kernels_of_one_size(size, norms, by_tiles, monkeypatch):
+    """Without norms one convolution reads both; small cases, too, go by tiles here."""
+
+    def algorithm(kernel_shape, frame_shape, dtype):
+        if kernel_shape[0] == 1:
+            return None
+        return Winograd(2, kernel_shape[0], *frame_shape[1:3])
+
+    def both(*arguments):
+        return reference_and_rollout.__wrapped__(*arguments)
+
+    arguments = draw(norms=norms, kernels=(size, size))
+    if by_tiles:
+        monkeypatch.setattr(held_convolution, "winograd_for", algorithm)
+    assert_equals_plain_autodiff(fast_jit(both), arguments, MIXED)
+
+
+def assert_equals_plain_autodiff(both, arguments, mask):
     generator = np.random.default_rng(7)
     with jax.enable_x64(True):
         arguments = jax.tree.map(jnp.asarray, arguments)
-        shapes = jax.eval_shape(run, *arguments, MASKS[mask])
+        shapes = jax.eval_shape(run, *arguments, mask)
         cotangent = jax.tree.map(
             lambda leaf: jnp.asarray(generator.normal(size=leaf.shape)), shapes
         )
-        expected, found = jax.device_get(
-            reference_and_rollout(arguments, jnp.asarray(MASKS[mask]), cotangent)
-        )
+        expected, found = jax.device_get(both(arguments, jnp.asarray(mask), cotangent))
     assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(found))
     assert_trees_close(found[0], expected[0], **TOLERANCE)
     assert_trees_close(found[1], expected[1], **TOLERANCE)

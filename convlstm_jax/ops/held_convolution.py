@@ -1,0 +1,138 @@
+"""A convolution in a loop whose kernel is the same at every step.
+
+Nothing is differentiated by the kernel inside the loop, where XLA:CPU has no fast
+convolution for that. The caller gathers what the convolutions read and the gradients
+of their results, and `gathered_kernel_gradient` makes the kernel's gradient of them.
+On a CPU, where `winograd_for` finds an algorithm, all of it goes by tiles.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from convlstm_jax.array_types import Frame
+from convlstm_jax.ops.convolution import (
+    kernel_gradient,
+    same_convolution,
+    transposed_kernel,
+)
+from convlstm_jax.ops.winograd import (
+    TileKernels,
+    Winograd,
+    multiply,
+    multiply_adjoint,
+    transform_frames,
+    transform_frames_adjoint,
+    transform_kernel,
+    transform_kernel_adjoint,
+    transform_products,
+    transform_products_adjoint,
+    winograd_for,
+)
+
+
+class HeldKernel(NamedTuple):
+    """A kernel in the forms that the loop needs; XLA leaves out what is not used.
+
+    Attributes:
+      kernel: `[K, K, C, D]`.
+      adjoint: its `transposed_kernel`.
+      tiles: its `transform_kernel`, where there is an algorithm for it.
+    """
+
+    kernel: Float[Array, "K K C D"]
+    adjoint: Float[Array, "K K D C"]
+    tiles: TileKernels | None
+
+
+def hold_kernel(
+    kernel: Float[Array, "K K C D"], frame_shape: tuple[int, ...]
+) -> HeldKernel:
+    """Makes a kernel ready, before the loop, for frames of shape `(B, H, W, …)`."""
+    algorithm = winograd_for(kernel.shape, frame_shape, kernel.dtype)
+    tiles = None if algorithm is None else transform_kernel(algorithm, kernel)
+    return HeldKernel(kernel, transposed_kernel(kernel), tiles)
+
+
+@jax.custom_vjp
+def held_convolution(inputs: Frame, held: HeldKernel) -> Frame:
+    """`same_convolution` of `[B, H, W, C]`, not differentiated by the kernel."""
+    algorithm = _algorithm(held, inputs)
+    if algorithm is None:
+        return same_convolution(inputs, held.kernel)
+
+    def tiled(inputs, held):
+        products = multiply(transform_frames(algorithm, inputs), held.tiles)
+        return transform_products(algorithm, products)
+
+    def direct(inputs, held):
+        return same_convolution(inputs, held.kernel)
+
+    return lax.platform_dependent(inputs, held, cpu=tiled, default=direct)
+
+
+def _forward(inputs, held):
+    return held_convolution(inputs, held), held
+
+
+def _backward(held, gradient):
+    algorithm = _algorithm(held, gradient)
+    if algorithm is None:
+        return same_convolution(gradient, held.adjoint), None
+
+    def tiled(gradient, held):
+        products = transform_products_adjoint(algorithm, gradient)
+        transposed = tuple(kernel.T for kernel in held.tiles)
+        return transform_frames_adjoint(algorithm, multiply(products, transposed))
+
+    def direct(gradient, held):
+        return same_convolution(gradient, held.adjoint)
+
+    return lax.platform_dependent(gradient, held, cpu=tiled, default=direct), None
+
+
+held_convolution.defvjp(_forward, _backward)
+
+
+def gathered_kernel_gradient(
+    inputs: Float[Array, "S B H W C"],
+    gradient: Float[Array, "S B H W D"],
+    kernel: Float[Array, "K K C D"],
+) -> Float[Array, "K K C D"]:
+    """The kernel's gradient, from what all S steps read and their results' gradients.
+
+    Elsewhere than on a CPU it is one convolution over all B·S frames.
+    """
+    algorithm = winograd_for(kernel.shape, inputs.shape[1:], kernel.dtype)
+
+    def direct(inputs, gradient, kernel):
+        # Batch-major before B and S merge: a sharded batch then stays where it is.
+        swapped = (jnp.swapaxes(sequence, 0, 1) for sequence in (inputs, gradient))
+        return kernel_gradient(*swapped, kernel)
+
+    if algorithm is None:
+        return direct(inputs, gradient, kernel)
+    tiled = partial(_tiled_kernel_gradient, algorithm)
+    return lax.platform_dependent(inputs, gradient, kernel, cpu=tiled, default=direct)
+
+
+def _tiled_kernel_gradient(algorithm, inputs, gradient, kernel):
+    def add(total, step):
+        frames, gradient = step
+        tiles = transform_frames(algorithm, frames)
+        products = transform_products_adjoint(algorithm, gradient)
+        shares = multiply_adjoint(tiles, products)
+        return tuple(a + b for a, b in zip(total, shares, strict=True)), None
+
+    zeros = jnp.zeros(kernel.shape[2:], kernel.dtype)
+    start = (zeros,) * algorithm.num_points**2
+    total, _ = lax.scan(add, start, (inputs, gradient))
+    return transform_kernel_adjoint(algorithm, total)
+
+
+def _algorithm(held: HeldKernel, frames: Frame) -> Winograd | None:
+    return winograd_for(held.kernel.shape, frames.shape, held.kernel.dtype)
