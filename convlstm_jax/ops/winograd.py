@@ -126,12 +126,10 @@ def transform_frames(algorithm: Winograd, frames: Frame) -> Tiles:
     before = algorithm.kernel_size // 2
     below = n - m - before + algorithm.rows * m - algorithm.height
     right = n - m - before + algorithm.columns * m - algorithm.width
-    padded = _computed(
-        jnp.pad(frames, ((0, 0), (before, below), (before, right), (0, 0)))
-    )
+    padded = jnp.pad(frames, ((0, 0), (before, below), (before, right), (0, 0)))
     stop = (algorithm.rows - 1) * m + 1
     lines = [padded[:, y : y + stop : m] for y in range(n)]
-    by_row = _computed([_combine(b[p], lines) for p in range(n)])
+    by_row = [_combine(b[p], lines) for p in range(n)]
     stop = (algorithm.columns - 1) * m + 1
     return tuple(
         _combine(b[q], [row[:, :, x : x + stop : m] for x in range(n)])
@@ -158,7 +156,6 @@ def transform_frames_adjoint(algorithm: Winograd, gradients: Tiles) -> Frame:
         return pixels
 
     by_row = [overlap(gradients[p * n : (p + 1) * n], axis=2) for p in range(n)]
-    by_row = _computed(by_row)
     by_column = [overlap([row[x] for row in by_row], axis=1) for x in range(m)]
     return _join(algorithm, [[column[y] for column in by_column] for y in range(m)])
 
@@ -179,7 +176,7 @@ def transform_products_adjoint(algorithm: Winograd, gradient: Frame) -> Tiles:
     right = algorithm.columns * m - algorithm.width
     padded = jnp.pad(gradient, ((0, 0), (0, below), (0, right), (0, 0)))
     lines = [padded[:, y::m] for y in range(m)]
-    by_row = _computed([_combine(a[:, p], lines) for p in range(n)])
+    by_row = [_combine(a[:, p], lines) for p in range(n)]
     return tuple(
         _combine(a[:, q], [row[:, :, x::m] for x in range(m)])
         for row in by_row
@@ -279,16 +276,9 @@ def _shift(tiles: Array, distance: int, axis: int) -> Array:
 
 def _join(algorithm: Winograd, pixels: Sequence[Sequence[Array]]) -> Frame:
     """Puts the m×m pixels of all tiles, each `[B, R, S, C]`, into frames."""
-    # Computed first: joining is then a copy of memory.
-    pixels = _computed([list(row) for row in pixels])
     lines = [jnp.stack(row, axis=3) for row in pixels]
     frames = jnp.stack(lines, axis=2)
     m = algorithm.tile_size
     batch, channels = frames.shape[0], frames.shape[-1]
     frames = frames.reshape(batch, algorithm.rows * m, algorithm.columns * m, channels)
     return frames[:, : algorithm.height, : algorithm.width]
-
-
-def _computed(arrays):
-    """Has XLA compute these before what uses them, instead of again at each use."""
-    return lax.optimization_barrier(arrays)
