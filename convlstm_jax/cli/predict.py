@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax import Array
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli import classify, nowcast
@@ -18,7 +19,7 @@ from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.data.video_frames import open_video
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.nowcast import NowcastTask
-from convlstm_jax.tasks.task import VideoTask
+from convlstm_jax.tasks.task import Variables, VideoTask
 from convlstm_jax.train.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
@@ -112,8 +113,11 @@ def run(
     mesh = data_mesh(jax.local_devices()[:1])
     step, variables = load_variables(task, config, workdir, mesh)
     inputs = clip[-needed:]
-    predict = jax.jit(lambda v, x: task.forecast(v, x, num_frames).frames)
-    prediction = jax.device_get(predict(variables, inputs[None]))[0]
+
+    def predict(variables: Variables, inputs: Array) -> Array:
+        return task.forecast(variables, inputs, num_frames).frames
+
+    prediction = jax.device_get(jax.jit(predict)(variables, inputs[None]))[0]
     if output_path.suffix.lower() == ".png":
         film_strip(output_path, inputs, None, prediction, reconstruction=reconstructs)
     else:

@@ -17,6 +17,10 @@ _XLA_CPU_FLAGS = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT
 # go: the flag is set only for the versions it was tried with, from and below.
 _XLA_CPU_FLAGS_JAXLIB = ((0, 10), (0, 12))
 
+# Programs that compile faster are not worth a file. JAX's own bound, a second, leaves
+# out the parameters' first values, which each start would compile again.
+CACHED_FROM_SECONDS = "0.1"
+
 
 def choose_xla_flags(
     environment: MutableMapping[str, str], jaxlib_version: str
@@ -36,7 +40,7 @@ def choose_xla_flags(
 
 
 def choose_compilation_cache(environment: MutableMapping[str, str]) -> None:
-    """Lets JAX keep compiled programs of over a second between runs.
+    """Lets JAX keep compiled programs between runs, from `CACHED_FROM_SECONDS` on.
 
     The folder is `~/.cache/convlstm_jax/xla`, unless the user has set
     `JAX_COMPILATION_CACHE_DIR`. A home that cannot be written to means no cache.
@@ -54,7 +58,9 @@ def choose_compilation_cache(environment: MutableMapping[str, str]) -> None:
     if not os.access(folder, os.W_OK):
         return
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "1")
+    environment.setdefault(
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", CACHED_FROM_SECONDS
+    )
 
 
 def cluster_arguments(

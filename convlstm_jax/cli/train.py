@@ -16,9 +16,7 @@ from convlstm_jax.cli.build import (
     process_eval_batches,
     process_train_batches,
 )
-from convlstm_jax.cli.evaluate import evaluate_run, numbers
 from convlstm_jax.cli.log import logging_to
-from convlstm_jax.cli.video_pictures import draw_validation, example_outputs
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.task import VideoTask
@@ -69,6 +67,8 @@ def run(config: ConfigDict, *, workdir: Path) -> None:
             )  # fmt: skip
             return
         _log.info("training %s at step %d", result.outcome, result.step)
+        from convlstm_jax.cli.evaluate import evaluate_run
+
         evaluate_run(config, sources, workdir=workdir)
 
 
@@ -81,7 +81,12 @@ def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
     num_validation = min(config.train.num_validation_sequences, len(sources.validation))
     num_pictures = min(config.train.num_pictures, len(sources.validation))
 
+    # What evaluates and draws is imported when it is due, as main.py imports the modes:
+    # the first step need not wait for Matplotlib.
+
     def validate(variables) -> dict[str, float]:
+        from convlstm_jax.cli.evaluate import numbers
+
         batches = process_eval_batches(
             sources.validation, eval_batch_size(config, mesh), num_validation
         )
@@ -91,6 +96,8 @@ def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
     def draw(step: int, variables, writers: Writers) -> None:
         if not num_pictures or not isinstance(task, VideoTask):
             return
+        from convlstm_jax.cli.video_pictures import draw_validation, example_outputs
+
         source = sources.validation
         outputs = example_outputs(task, variables, source, num_pictures, mesh)
         if jax.process_index() == 0:

@@ -111,8 +111,8 @@ def gathered_kernel_gradient(
 
     def direct(inputs, gradient, kernel):
         # Batch-major before B and S merge: a sharded batch then stays where it is.
-        swapped = (jnp.swapaxes(sequence, 0, 1) for sequence in (inputs, gradient))
-        return kernel_gradient(*swapped, kernel)
+        inputs, gradient = (jnp.swapaxes(x, 0, 1) for x in (inputs, gradient))
+        return kernel_gradient(inputs, gradient, kernel)
 
     if algorithm is None:
         return direct(inputs, gradient, kernel)

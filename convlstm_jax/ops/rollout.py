@@ -199,7 +199,8 @@ def _rollout_backward(settings, saved, gradients):
             dz_recurrent = dz if dz_recurrent is None else dz_recurrent
             found = gradient(inputs, dz, kernels[0])
             found += gradient(before, dz_recurrent, kernels[1])
-        layers.append(LayerWeights(*found, norms))
+        input_kernel, recurrent_kernel = found
+        layers.append(LayerWeights(input_kernel, recurrent_kernel, norms))
         inputs = after
     (output_kernel,) = gradient(inputs, output_gradient, weights.output_kernel)
     weight_gradient = StackWeights(tuple(layers), output_kernel)
@@ -258,8 +259,8 @@ def _layer_step(
         both = jnp.concatenate([inputs, hidden], axis=-1)
         z = _tap(held_convolution(both, kernels[0]), taps[0]).astype(dtype)
     elif norms is None:
-        z = sum(map(held_convolution, (inputs, hidden), kernels))
-        z = _tap(z, taps[0]).astype(dtype)
+        z, z_recurrent = map(held_convolution, (inputs, hidden), kernels)
+        z = _tap(z + z_recurrent, taps[0]).astype(dtype)
     else:
         z, z_recurrent = (
             _normalise(_tap(held_convolution(*read), tap).astype(dtype), norm)

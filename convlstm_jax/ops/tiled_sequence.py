@@ -112,11 +112,11 @@ def tiled_backward(
             before = state_before(settings, residuals.cell_states, t)
             after = state_after(settings, residuals.cell_states, t)
             shares = (dz_i * before, dz_f * before, dz_o * after)
-            if weights.peephole.ndim == 2:
-                shares = tuple(map(_sum_over_pixels, shares))
-            else:
-                shares = tuple(share.sum(0) for share in shares)
-            peephole = tuple(a + b for a, b in zip(peephole, shares, strict=True))
+            per_channel = peephole[0].ndim == 1
+            peephole = tuple(
+                total + (_sum_over_pixels(share) if per_channel else share.sum(0))
+                for total, share in zip(peephole, shares, strict=True)
+            )
         input_gradient = gathered.inputs
         if input_gradient is not None:
             frame_gradient = read_gradient[..., :channels]

@@ -17,6 +17,7 @@ In float32 the results differ from a direct convolution's by about 2e-6 of their
 (that itself is 2e-7 from the exact one), in float64 by 1e-14.
 """
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -231,7 +232,7 @@ def _cook_toom(m: int, r: int) -> _Matrices:
     g, b = powers(r), []
     for index, point in enumerate(points):
         others = points[:index] + points[index + 1 :]
-        scale = np.prod([point - other for other in others], dtype=object)
+        scale = math.prod((point - other for other in others), start=Fraction(1))
         g[index] = [value / scale for value in g[index]]
         b.append([*_coefficients(others), Fraction(0)])
     b.append(_coefficients(points))

@@ -242,8 +242,8 @@ class _Run:
         )
         bar.update()
         if step % self._settings.log_every_steps == 0:
+            self._meter.reset()  # First, so that the next rate counts the writing.
             self._writers.write(step, "train", means)
-            self._meter.reset()
             if bar.disable:  # No terminal: the log shows what the bar would.
                 _log.info(
                     "step %d of %d: loss %.4g, %.3g samples/s",

@@ -91,7 +91,7 @@ def test_compiled_programs_are_kept_in_the_home_folder(tmp_path, monkeypatch):
     assert folder.is_dir()
     assert environment == {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
     }
 
 
