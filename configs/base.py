@@ -183,6 +183,9 @@ def get_config() -> ConfigDict:
     # "nowcast": whether training clips are turned and mirrored at random, in all 8 ways
     # (4 if height and width differ).
     data.symmetries = False
+    # "nowcast": greatest factor by which training clips are enlarged or shrunk at
+    # random, so that what moves in them becomes faster or slower; 1: they are not.
+    data.zoom = 1.0
     # Radar composites: what data.path holds: 8-bit "picture" files (PGM, PNG), or what
     # pysteps' importer of this name reads where it is installed (pip install -r
     # requirements-radar.txt): "odim_hdf5" (DBZH or RATE), "knmi_hdf5" (reflectivity or

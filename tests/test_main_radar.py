@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import radar_nowcasting
 from convlstm_jax.cli import build, workdir
 from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.evaluate import load_variables
@@ -21,6 +22,7 @@ from convlstm_jax.train.sharding import data_mesh
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     "--config.model.features=2,2",
+    "--config.model.patch_size=4",
     "--config.task.num_input_frames=2",
     "--config.task.num_output_frames=3",
     "--config.data.height=16",
@@ -145,6 +147,17 @@ def test_train_and_evaluate(data, tmp_path):
         predict_whole_area(tmp_path, task, variables)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "CSI at 0.5 mm/h" in report and "persistence" in report
+
+
+def test_an_untrained_model_is_about_persistence_where_it_predicts_the_change():
+    config = radar_nowcasting.get_config("quick")
+    config.model.features = (2, 2)
+    task = build.build_task(config)
+    inputs = np.random.default_rng(0).uniform(0.1, 0.9, (1, 4, 16, 24, 1))
+    inputs = inputs.astype(np.float32)
+    forecast = task.forecast(task.init(jax.random.key(0), (16, 24, 1)), inputs, 3)
+    change = forecast.frames - inputs[:, -1:]
+    assert 0 < np.abs(change).mean() < 0.05
 
 
 def test_describe_the_papers_model(capsys):

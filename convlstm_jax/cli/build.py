@@ -18,6 +18,7 @@ from convlstm_jax.data.labelled_clips import class_names
 from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batches
 from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.data.symmetries import turned_and_mirrored
+from convlstm_jax.data.zoom import zoomed
 from convlstm_jax.models import MODELS
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
 from convlstm_jax.models.clip_classifier import ClipClassifier
@@ -154,6 +155,8 @@ def build_task(
         return ClassificationTask(
             model, config.task.num_input_frames, classes, weights, counts
         )
+    if config.task.from_last_frame:
+        fields["first_logit"] = 0.0  # No change.
     model = MODELS[name](**fields, dtype=dtype)
     if name == "next_frame":
         return NextFrameTask(
@@ -260,10 +263,18 @@ def process_train_batches(
 
 
 def _augmentation(config: ConfigDict) -> Callable[..., Any] | None:
-    if config.data.symmetries:
-        return turned_and_mirrored
+    if config.task.name == "nowcast":
+        return partial(_seen_otherwise, config.data.symmetries, config.data.zoom)
     strengths = {name: config.data[name] for name in ("flip", "crop", "brightness")}
     return partial(_augmented, strengths) if any(strengths.values()) else None
+
+
+def _seen_otherwise(
+    symmetries: bool, zoom: float, clip: dict[str, Any], rng: np.random.Generator
+) -> dict[str, Any]:
+    if symmetries:
+        clip = turned_and_mirrored(clip, rng)
+    return zoomed(clip, rng, largest=zoom) if zoom > 1 else clip
 
 
 def _augmented(

@@ -196,6 +196,16 @@ def _symmetries_are_used(symmetries: bool, task: str) -> str | None:
     )
 
 
+@CONDITIONS.over("data.zoom", "task.name")
+def _zoom_is_used(zoom: float, task: str) -> str | None:
+    if zoom == 1 or task == "nowcast":
+        return None
+    return (
+        f"config.data.zoom is {zoom:g}: it must be 1 with config.task.name="
+        f"{task!r}, as 'nowcast' alone knows it"
+    )
+
+
 @CONDITIONS.over("data.validation_fraction", "data.test_fraction")
 def _something_is_left_to_learn_from(validation: float, test: float) -> str | None:
     if validation + test < 1:

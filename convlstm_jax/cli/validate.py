@@ -105,6 +105,7 @@ RULES: dict[str, Rule] = {
     "data.crop": Number(minimum=0, below=1),
     "data.brightness": Number(minimum=0, below=1),
     "data.symmetries": Boolean(),
+    "data.zoom": Number(minimum=1, maximum=4),
     "data.radar_format": Choice(tuple(RADAR_FORMATS)),
     "data.downsample": Integer(1),
     "data.crop_stride": Integer(0),

@@ -21,9 +21,9 @@ from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.fc_lstm import FCLSTM
 from convlstm_jax.ops.patches import from_patches, to_patches
 
-# Initial bias of the output: a pixel of 0.047, about the mean of two digits on 64x64. A
-# sigmoid that starts from 0.5 must first learn that most of a frame is dark.
-_DARK = nn.initializers.constant(-3.0)
+DARK_LOGIT = -3.0
+"""A pixel of 0.047, about the mean of two digits on 64x64: where forecasts begin, as a
+sigmoid that starts from 0.5 must first learn that most of a frame is dark."""
 
 
 class EncoderForecaster(nn.Module):
@@ -46,6 +46,7 @@ class EncoderForecaster(nn.Module):
       dtype: dtype of the convolutions; cell states and logits are float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
       memory: what the layers keep for the backward pass, see `ConvLSTM`.
+      first_logit: initial bias of the output, about what an untrained model gives.
     """
 
     features: tuple[int, ...]
@@ -57,6 +58,7 @@ class EncoderForecaster(nn.Module):
     dtype: Any = jnp.float32
     implementation: str = "fused"
     memory: str = "default"
+    first_logit: float = DARK_LOGIT
 
     def _layer(self, features: int, name: str) -> ConvLSTM:
         cell = ConvLSTMCell(
@@ -101,7 +103,8 @@ class EncoderForecaster(nn.Module):
                 forecast, initial_carry=carries[index], num_steps=num_frames
             )
             outputs.append(forecast)
-        output = nn.Dense(depth, dtype=self.dtype, bias_init=_DARK, name="output")
+        bias = nn.initializers.constant(self.first_logit)
+        output = nn.Dense(depth, dtype=self.dtype, bias_init=bias, name="output")
         logits = output(jnp.concatenate(outputs, axis=-1))
         return from_patches(logits, self.patch_size).astype(jnp.float32)
 
@@ -120,6 +123,7 @@ class FCLSTMEncoderForecaster(nn.Module):
       dtype: dtype of the matrix products; cell states and logits are float32.
       implementation: "fused" or "scan", see `ConvLSTM`.
       memory: what the layers keep for the backward pass, see `ConvLSTM`.
+      first_logit: initial bias of the output, about what an untrained model gives.
     """
 
     features: tuple[int, ...]
@@ -128,6 +132,7 @@ class FCLSTMEncoderForecaster(nn.Module):
     dtype: Any = jnp.float32
     implementation: str = "fused"
     memory: str = "default"
+    first_logit: float = DARK_LOGIT
 
     def _layer(self, features: int, name: str) -> FCLSTM:
         return FCLSTM(
@@ -156,7 +161,8 @@ class FCLSTMEncoderForecaster(nn.Module):
             _, forecast = self._layer(features, f"forecaster_{index}")(
                 forecast, initial_carry=carries[index], num_steps=num_frames
             )
-        output = nn.Dense(pixels, dtype=self.dtype, bias_init=_DARK, name="output")
+        bias = nn.initializers.constant(self.first_logit)
+        output = nn.Dense(pixels, dtype=self.dtype, bias_init=bias, name="output")
         logits = output(forecast)
         return logits.reshape(batch, num_frames, *frame_shape).astype(jnp.float32)
 

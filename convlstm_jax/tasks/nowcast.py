@@ -42,8 +42,8 @@ class NowcastTask(ForecastTask):
     Attributes:
       loss: a key of `tasks.rain_losses.RAIN_LOSSES`.
       from_last_frame: whether the logits of the last given frame are added to the
-        model's, which then has only the change to predict: it begins at persistence,
-        not at nothing, and learns within minutes what else takes hours.
+        model's, which then has only the change to predict: with a `first_logit` of 0
+        it begins at persistence, and learns in minutes what else takes hours.
       scale: what the pixels mean.
       rain_weights: (rate in mm/h, weight of a pixel from it on), rising, for the
         weighted losses.

@@ -8,7 +8,6 @@ import numpy as np
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.canvas import FAINT_TEXT, PREDICTION_COLOUR, TEXT, Canvas
-from convlstm_jax.viz.film_strip import selection
 from convlstm_jax.viz.metric_names import series_name
 from convlstm_jax.viz.pixels import enlarge
 
@@ -63,8 +62,8 @@ def radar_strip(
 ) -> None:
     """Draws what was observed, and below it what was forecast for the same times.
 
-    The first column is the last frame given; of the frames to forecast an even
-    selection follows, the last one included. A legend gives the colours in mm/h.
+    The first column is the last frame given; of the frames to forecast every
+    n-th follows, the last one included. A legend gives the colours in mm/h.
 
     Args:
       path: The PNG file to write.
@@ -87,7 +86,8 @@ def radar_strip(
                 f"The forecast {name!r} has the shape {frames.shape}, but must have "
                 f"{shape} to stand below what was observed."
             )
-    chosen = selection(num_outputs, max_columns - 1)
+    every = -(-num_outputs // (max_columns - 1))
+    chosen = range((num_outputs - 1) % every, num_outputs, every)
     known = rain_colours(observed_mm_per_h, mask)
     rows: list[tuple[str, str, Sequence[np.ndarray | None]]] = [
         ("observed", TEXT, [known[num_inputs + t] for t in (-1, *chosen)])

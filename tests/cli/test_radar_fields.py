@@ -53,6 +53,7 @@ def test_what_nowcasting_does_not_allow(fields, message):
     [
         ({"data__name": "rain_cells"}, "'rain_cells': it must not be 'rain_cells'"),
         ({"data__symmetries": True}, "symmetries is True: it must be False"),
+        ({"data__zoom": 1.5}, "zoom is 1.5: it must be 1 with config.task.name="),
         (
             {"data__radar_format": "mch_gif", "data__path": "."},
             "'mch_gif': it must be 'picture' without .* config.task.name='nowcast'",

@@ -122,6 +122,19 @@ def test_a_cell_that_cannot_be_is_refused_before_anything_runs():
         model.init(key(), frames(), 2)
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_what_an_untrained_model_gives_is_about_its_first_logit(name):
+    for fields, logit in (({}, -3), ({"first_logit": 1.5}, 1.5)):
+        model = MODELS[name](**TINY[name], **fields)
+        init, apply = (
+            fast_jit(function, static_argnames="num_frames")
+            for function in (model.init, model.apply)
+        )
+        variables = init(key(), frames(), num_frames=1)
+        logits = apply(variables, frames(), num_frames=1)
+        assert abs(logits.mean() - logit) < 0.3
+
+
 @pytest.mark.parametrize("model", [EncoderForecaster, FCLSTMEncoderForecaster])
 def test_inputs_of_another_rank(model):
     with pytest.raises(
