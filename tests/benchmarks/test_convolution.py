@@ -1,0 +1,37 @@
+import pytest
+
+from benchmarks import convolution
+
+
+@pytest.mark.slow
+def test_all_variants_compute_the_same_and_are_listed(monkeypatch):
+    monkeypatch.setitem(convolution.SHAPES, "tiny", (1, 6, 5, 8, 3))
+    table = convolution.measure("tiny", num_rounds=1)
+    rows = [line.split("|")[1].strip() for line in table.splitlines()[4:]]
+    assert rows == [
+        "direct", "direct, at once", "tiles of 2", "tiles of 4", "batched", "padded",
+        "two layers", "diagonal",
+    ]  # fmt: skip
+    assert "| direct |" in table and table.count(" 1.00 |") >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rounds=0"], "--rounds is 0: it must be at least 1"),
+        (["--fusions=FAST"], "invalid choice: 'FAST'"),
+    ],
+)
+def test_mistakes(arguments, words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        convolution.main(arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_the_flag(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    convolution.set_fusions("DOT,ELTWISE")
+    assert convolution.os.environ["XLA_FLAGS"] == (
+        "--xla_cpu_experimental_ynn_fusion_type="
+        "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_ELTWISE"
+    )
