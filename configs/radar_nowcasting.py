@@ -45,7 +45,10 @@ Measured by
     python main.py --config=configs/radar_nowcasting.py:quick --config.data.path=FOLDER
     --config.data.test_conditions=2017-05-09
 
-Hardware and time: `quick` took 9 to 11 minutes on two cores of an AMD EPYC that other
+On rain cells of the program's own, MSE 15 to 45 minutes ahead is 23.0 to 174.2
+(persistence 56.3 to 200.8), CSI at 0.5 mm/h 0.705 to 0.296 (0.497 to 0.167).
+
+Hardware and time: `quick` took 8 to 11 minutes on two cores of an AMD EPYC that other
 programs used too; `paper` was not run. Without a preset the machine decides: `quick` on
 a CPU, `paper` on an accelerator.
 """
