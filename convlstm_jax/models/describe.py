@@ -20,7 +20,8 @@ def multiply_adds(function, *arguments: Any) -> int:
     """Multiply-adds of the convolutions and matrix products of one call.
 
     Read off the traced program: loops count as often as they run, and nothing is
-    computed. Padding counts as if it were data, which is the habit of the field.
+    computed. Padding counts as if it were data, which is the habit of the field, and a
+    convolution as the direct one even where a CPU takes Winograd's algorithm.
 
     Args:
       function: traceable function.
@@ -38,6 +39,9 @@ def _count(jaxpr: core.Jaxpr) -> int:
         elif name == "dot_general":
             total += _matrix_product(equation)
         repeats = parameters["length"] if name == "scan" else 1
+        if name == "cond":
+            # Of `lax.platform_dependent`, whose last branch is the default.
+            total += _count(parameters["branches"][-1].jaxpr)
         for value in parameters.values():
             if isinstance(value, core.ClosedJaxpr):
                 total += repeats * _count(value.jaxpr)

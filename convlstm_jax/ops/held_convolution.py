@@ -41,7 +41,7 @@ class HeldKernel(NamedTuple):
     Attributes:
       kernel: `[K, K, C, D]`.
       adjoint: its `transposed_kernel`.
-      tiles: its `transform_kernel`, where there is an algorithm for it.
+      tiles: its `transform_kernel` on a CPU, where there is an algorithm for it.
     """
 
     kernel: Float[Array, "K K C D"]
@@ -54,7 +54,15 @@ def hold_kernel(
 ) -> HeldKernel:
     """Makes a kernel ready, before the loop, for frames of shape `(B, H, W, …)`."""
     algorithm = winograd_for(kernel.shape, frame_shape, kernel.dtype)
-    tiles = None if algorithm is None else transform_kernel(algorithm, kernel)
+    tiles = None
+    if algorithm is not None:
+
+        def unused(kernel):
+            matrix = jnp.zeros(kernel.shape[2:], kernel.dtype)
+            return (matrix,) * algorithm.num_points**2
+
+        tiled = partial(transform_kernel, algorithm)
+        tiles = lax.platform_dependent(kernel, cpu=tiled, default=unused)
     return HeldKernel(kernel, transposed_kernel(kernel), tiles)
 
 
