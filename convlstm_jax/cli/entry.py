@@ -11,7 +11,7 @@ from typing import TypeVar
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli import config_file, flags, process, saved_config, workdir
-from convlstm_jax.cli.interruptible import interruptible
+from convlstm_jax.cli.interruptible import ending_at_once, interruptible
 from convlstm_jax.errors import UserError
 
 _Value = TypeVar("_Value")
@@ -160,7 +160,8 @@ def _train(
         workdir.save_config(folder, config)
         _tell(f"workdir: {folder}")
         _tell_note(config)
-    from convlstm_jax.cli import train
+    with ending_at_once():
+        from convlstm_jax.cli import train
 
     try:
         with workdir.locked(folder) if is_first_process else nullcontext():

@@ -49,3 +49,24 @@ def interruptible() -> Iterator[None]:
         for number, handler in former_handlers.items():
             # None stands for a handler that was not installed from Python.
             signal.signal(number, handler or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within `interruptible`: the system's own Ctrl-C, while extensions are imported.
+
+    An exception in the midst of their initialisation can crash the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former_handlers = {
+        number: signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is signal.default_int_handler
+    }
+    try:
+        yield
+    finally:
+        for number, handler in former_handlers.items():
+            signal.signal(number, handler)
