@@ -5,7 +5,8 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 _SECONDS_UNTIL_AGAIN = 0.02
 
@@ -36,19 +37,13 @@ def interruptible() -> Iterator[None]:
         else:
             former_hook(unraisable)
 
-    former_handlers = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not signal.SIG_IGN  # As nohup sets it.
-    }
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = former_hook
-        for number, handler in former_handlers.items():
-            # None stands for a handler that was not installed from Python.
-            signal.signal(number, handler or signal.SIG_DFL)
+    # As nohup sets it, an ignored signal stays so.
+    with _handled_by(signal.default_int_handler, lambda now: now != signal.SIG_IGN):
+        sys.unraisablehook = hook
+        try:
+            yield
+        finally:
+            sys.unraisablehook = former_hook
 
 
 @contextlib.contextmanager
@@ -60,13 +55,21 @@ def ending_at_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    with _handled_by(signal.SIG_DFL, lambda now: now is signal.default_int_handler):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Any, instead_of: Callable[[Any], bool]) -> Iterator[None]:
+    """Handles SIGINT and SIGTERM so, each where `instead_of` its handler of now."""
     former_handlers = {
-        number: signal.signal(number, signal.SIG_DFL)
+        number: signal.signal(number, handler)
         for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is signal.default_int_handler
+        if instead_of(signal.getsignal(number))
     }
     try:
         yield
     finally:
-        for number, handler in former_handlers.items():
-            signal.signal(number, handler)
+        for number, former in former_handlers.items():
+            # None stands for a handler that was not installed from Python.
+            signal.signal(number, former or signal.SIG_DFL)

@@ -23,13 +23,13 @@ from convlstm_jax.ops.convolution import (
 from convlstm_jax.ops.winograd import (
     TileKernels,
     Winograd,
+    add_kernel_gradients,
+    convolve,
     multiply,
-    multiply_adjoint,
     transform_frames,
     transform_frames_adjoint,
     transform_kernel,
     transform_kernel_adjoint,
-    transform_products,
     transform_products_adjoint,
     winograd_for,
 )
@@ -74,8 +74,7 @@ def held_convolution(inputs: Frame, held: HeldKernel) -> Frame:
         return same_convolution(inputs, held.kernel)
 
     def tiled(inputs, held):
-        products = multiply(transform_frames(algorithm, inputs), held.tiles)
-        return transform_products(algorithm, products)
+        return convolve(algorithm, inputs, held.tiles)
 
     def direct(inputs, held):
         return same_convolution(inputs, held.kernel)
@@ -133,8 +132,7 @@ def _tiled_kernel_gradient(algorithm, inputs, gradient, kernel):
         frames, gradient = step
         tiles = transform_frames(algorithm, frames)
         products = transform_products_adjoint(algorithm, gradient)
-        shares = multiply_adjoint(tiles, products)
-        return tuple(a + b for a, b in zip(total, shares, strict=True)), None
+        return add_kernel_gradients(total, tiles, products), None
 
     zeros = jnp.zeros(kernel.shape[2:], kernel.dtype)
     start = (zeros,) * algorithm.num_points**2

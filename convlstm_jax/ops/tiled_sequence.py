@@ -28,13 +28,13 @@ from convlstm_jax.ops.step import Weights, state_dtype
 from convlstm_jax.ops.winograd import (
     TileKernels,
     Winograd,
+    add_kernel_gradients,
+    convolve,
     multiply,
-    multiply_adjoint,
     transform_frames,
     transform_frames_adjoint,
     transform_kernel,
     transform_kernel_adjoint,
-    transform_products,
     transform_products_adjoint,
 )
 
@@ -62,8 +62,7 @@ def tiled_forward(
     bias = None if weights.bias is None else weights.bias.astype(settings.dtype)
 
     def pre_activations(hidden, t):
-        tiles = transform_frames(algorithm, _read(inputs, hidden, t))
-        z = split_gates(transform_products(algorithm, multiply(tiles, kernels)))
+        z = split_gates(convolve(algorithm, _read(inputs, hidden, t), kernels))
         if bias is None:
             return z
         biases = (b.reshape(1, 1, 1, -1) for b in split_gates(bias))
@@ -97,12 +96,7 @@ def tiled_backward(
         )
         hidden = state_before(settings, residuals.hiddens, t)
         tiles = transform_frames(algorithm, _read(inputs, hidden, t))
-        kernels = tuple(
-            total + share
-            for total, share in zip(
-                gathered.kernels, multiply_adjoint(tiles, products), strict=True
-            )
-        )
+        kernels = add_kernel_gradients(gathered.kernels, tiles, products)
         bias = gathered.bias
         if bias is not None:
             bias = bias + _sum_over_pixels(dz)

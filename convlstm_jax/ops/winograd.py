@@ -188,19 +188,30 @@ def transform_products_adjoint(algorithm: Winograd, gradient: Frame) -> Tiles:
 def multiply(tiles: Tiles, kernels: TileKernels) -> Tiles:
     """The products in brackets: n² matrix products over all tiles."""
     return tuple(
-        (tile.reshape(-1, tile.shape[-1]) @ kernel).reshape(
-            *tile.shape[:-1], kernel.shape[-1]
-        )
+        (_rows(tile) @ kernel).reshape(*tile.shape[:-1], kernel.shape[-1])
         for tile, kernel in zip(tiles, kernels, strict=True)
     )
 
 
-def multiply_adjoint(tiles: Tiles, gradients: Tiles) -> TileKernels:
-    """The gradients of the kernels that `multiply` was given."""
+def add_kernel_gradients(
+    totals: TileKernels, tiles: Tiles, gradients: Tiles
+) -> TileKernels:
+    """Adds to totals the gradients of the kernels that `multiply` was given."""
     return tuple(
-        tile.reshape(-1, tile.shape[-1]).T @ gradient.reshape(-1, gradient.shape[-1])
-        for tile, gradient in zip(tiles, gradients, strict=True)
+        total + _rows(tile).T @ _rows(gradient)
+        for total, tile, gradient in zip(totals, tiles, gradients, strict=True)
     )
+
+
+def convolve(algorithm: Winograd, frames: Frame, kernels: TileKernels) -> Frame:
+    """`same_convolution`, with a kernel that is transformed already."""
+    products = multiply(transform_frames(algorithm, frames), kernels)
+    return transform_products(algorithm, products)
+
+
+def _rows(tiles: Array) -> Array:
+    """All tiles below each other."""
+    return tiles.reshape(-1, tiles.shape[-1])
 
 
 class _Matrices(NamedTuple):
