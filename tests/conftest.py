@@ -2,12 +2,14 @@
 
 import os
 import signal
+from pathlib import Path
 
 # Child processes that the tests start shall not inherit another number of devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
+import pytest
 
 # A shell ignores Ctrl-C for what it runs in the background, and so would every test and
 # every process that one starts.
@@ -16,3 +18,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def at_root(monkeypatch):
+    """In the repository's root, as paths of configs are relative to it."""
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+
+
+@pytest.fixture
+def quick_to_compile():
+    """Compiling is what tests of whole modes take their time for."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.metrics.vmaf import find_ffmpeg
 from convlstm_jax.train.sharding import data_mesh
+from tests.program import run
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -41,13 +41,7 @@ TINY = [
 ]
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 @pytest.fixture(scope="module")

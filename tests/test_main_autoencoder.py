@@ -5,16 +5,14 @@ Beside the usual files: pictures and figures of the reconstruction.
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import main
+from tests.program import run
 
-ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "--config=configs/moving_mnist_autoencoder.py"
 TINY = [
     "--config.model.features=4",
@@ -36,13 +34,7 @@ USUAL = {"test.gif", "test_00.png", "test_00.gif"}
 REBUILT = {name.replace("test", "reconstruction") for name in USUAL}
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def train(folder, *arguments):

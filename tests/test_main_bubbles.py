@@ -2,19 +2,17 @@
 
 import csv
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.train.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import write_clip
+from tests.program import run
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     "--config.model.features=2",
     "--config.model.kernel_sizes=3",
@@ -33,22 +31,13 @@ TINY = [
 ]
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
 def train(folder, *arguments):
     return run(
         "--config=configs/bubbles.py:quick", *TINY, *arguments, f"--workdir={folder}"
     )
 
 
-@pytest.fixture(autouse=True)
-def at_root_and_quick_to_compile(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 def forecast_errors(folder, clips):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import main
 from convlstm_jax.data import theft_videos
+from tests.program import run
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -28,10 +28,6 @@ TINY = [
     "--config.eval.batch_size=8",
     "--config.eval.num_pictures=3",
 ]
-
-
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
 
 
 def train(folder, *arguments):

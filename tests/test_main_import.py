@@ -1,14 +1,12 @@
 """`--mode=import` as a user runs it, and everything else on the run that it makes."""
 
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from convlstm_jax.cli import build, import_weights, workdir
-from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.cli.flags import IMPORTS_FROM
 from convlstm_jax.interop import openstl_weights
@@ -16,8 +14,8 @@ from convlstm_jax.interop.keras_weights import import_keras
 from convlstm_jax.train.sharding import data_mesh
 from tests.interop import keras_layout, keras_networks
 from tests.interop.keras_networks import Network
+from tests.program import run
 
-ROOT = Path(__file__).resolve().parent.parent
 NETWORK = Network((2, 3), (3, 1), 1, "tanh")
 LAYERS = keras_layout.layers_of(NETWORK)
 RUN = [
@@ -57,16 +55,7 @@ RECURRENT = [
 ]
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def at_root_and_quick_to_compile(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The next-frame experiments as a user runs them."""
 
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,11 +8,10 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.train.sharding import data_mesh
+from tests.program import run
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     "--config.model.features=2,2",
     "--config.model.kernel_sizes=3,1",
@@ -44,10 +42,6 @@ EXPERIMENTS = {
 }
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
 def train(experiment, folder, num_steps):
     config = f"--config=configs/{experiment}.py:quick"
     flags = [*TINY, *EXPERIMENTS[experiment], f"--workdir={folder}"]
@@ -62,12 +56,7 @@ def saved(folder):
     return config, task, step, jax.device_get(variables)
 
 
-@pytest.fixture(autouse=True)
-def at_root_and_quick_to_compile(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 @pytest.mark.slow

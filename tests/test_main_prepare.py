@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import load_config, main
+from convlstm_jax.cli.entry import load_config
 from convlstm_jax.cli.flags import parse
 from convlstm_jax.data import preparing
 from convlstm_jax.viz.clip_writer import write_clip
+from tests.program import run
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = ["--config.data.height=16", "--config.data.width=24"]
@@ -27,9 +28,7 @@ CONFIG = [
 DIGITS = ["--config.data.height=32", "--config.data.width=40"]
 
 
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +43,6 @@ def films(tmp_path_factory):
             film[time_step, row : row + 8, column : column + 8] = 1 - number / 16
         write_clip(folder / f"flow{number % 4}_take{number}.mp4", film)
     return folder
-
-
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
 
 
 def sources_of(path, *more):

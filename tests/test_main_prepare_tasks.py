@@ -10,15 +10,15 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from convlstm_jax.cli import build
-from convlstm_jax.cli.entry import load_config, main
+from convlstm_jax.cli.entry import load_config
 from convlstm_jax.cli.flags import parse
 from convlstm_jax.data import preparing, theft_videos
 from tests.data.prepared_folders import assert_same_clips, contents_of
+from tests.program import run
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = [
@@ -41,16 +41,7 @@ RADAR = [
 ]  # fmt: skip
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def at_root_and_quick_to_compile(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 @pytest.fixture(scope="module")

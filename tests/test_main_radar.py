@@ -4,7 +4,6 @@ import csv
 import gzip
 import json
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,13 +12,12 @@ from PIL import Image
 
 from configs import radar_nowcasting
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.data.composites import CompositeReader
 from convlstm_jax.data.optical_flow import missing_packages
 from convlstm_jax.train.sharding import data_mesh
+from tests.program import run
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     "--config.model.features=2,2",
     "--config.model.patch_size=4",
@@ -41,16 +39,7 @@ TINY = [
 ]
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def at_root_and_quick_to_compile(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 def composites(folder, start, count):

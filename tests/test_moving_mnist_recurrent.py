@@ -10,10 +10,10 @@ import pytest
 
 from configs import moving_mnist_recurrent
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.train.sharding import data_mesh
+from tests.program import run
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "--config=configs/moving_mnist_recurrent.py"
@@ -41,13 +41,7 @@ TINY = [
 ]
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch):
-    monkeypatch.chdir(ROOT)
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def final_variables(folder):

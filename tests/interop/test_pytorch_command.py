@@ -1,15 +1,11 @@
 """`--mode=import --from=pytorch` as a user runs it, on a file of PyTorch itself."""
 
-from pathlib import Path
-
-import jax
 import numpy as np
 import pytest
 
-from convlstm_jax.cli.entry import main
 from tests.interop import pytorch_tutorial
+from tests.program import run
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 FEATURES, HEIGHT, WIDTH = (3, 2), 24, 16
 BUBBLES = [
     "--config=configs/bubbles.py:quick",
@@ -25,16 +21,7 @@ BUBBLES = [
 ]
 
 
-def run(*arguments):
-    return main(["main.py", *map(str, arguments)])
-
-
-@pytest.fixture(autouse=True)
-def at_root_and_quick_to_compile(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 @pytest.mark.slow
