@@ -1,7 +1,7 @@
 """Ways to write the recurrent convolution of a ConvLSTM's loop, side by side.
 
     python benchmarks/convolution.py
-    python benchmarks/convolution.py --fusions DOT,ELTWISE --shapes 64x64
+    python benchmarks/convolution.py --fusions DOT --shapes 64x64
 
 Ten steps of a layer without input, forwards only, where the hoisted pre-activations of
 its input are added: what the fused op does or might do. All variants are compared with
@@ -11,14 +11,13 @@ one's time by a variant's, the median over the rounds: above 1, it is faster.
     direct           one convolution, hoisted pre-activations added gate by gate
     direct, at once  the same, added on all 4F channels before gates are split
     tiles of m       Winograd's algorithm with m×m outputs a tile
-    batched          the larger tiles, their products as one batched product
     padded           the larger tiles, with F filled up to a multiple of 32
     two layers       two direct layers of one shape, a step of each at a time
     diagonal         the same two as one grouped convolution (layer l at t beside layer
                      l-1 at t+1); its ratio is to "two layers"
 
-`--fusions` is what XLA:CPU hands to its library of kernels: "none", "DOT" (as main.py
-sets it) or "DOT,ELTWISE".
+`--fusions` is what XLA:CPU hands to its newer library of kernels: "none" (as main.py
+sets it), "INDIVIDUAL_DOT" (its default), "DOT" or "DOT,ELTWISE".
 """
 
 import argparse
@@ -45,16 +44,15 @@ SHAPES = {
     "64x64": (4, 64, 64, 64, 3),
     "40x40": (10, 40, 40, 40, 3),
 }
-FUSIONS = ("none", "DOT", "DOT,ELTWISE")
+FUSIONS = ("none", "INDIVIDUAL_DOT", "DOT", "DOT,ELTWISE")
 
 
 def set_fusions(fusions: str) -> None:
     """Sets XLA's flag; before JAX starts."""
     flag = "--xla_cpu_experimental_ynn_fusion_type="
-    types = ",".join(f"LIBRARY_FUSION_TYPE_{name}" for name in fusions.split(","))
-    # A flag at its default, so that nobody sets another.
-    none = "--xla_cpu_enable_fast_math=false"
-    os.environ["XLA_FLAGS"] = none if fusions == "none" else flag + types
+    names = () if fusions == "none" else fusions.split(",")
+    types = ",".join(f"LIBRARY_FUSION_TYPE_{name}" for name in names)
+    os.environ["XLA_FLAGS"] = flag + types
 
 
 def variants(
@@ -98,7 +96,7 @@ def variants(
     def direct(hidden, kernel, hoisted, at_once=False):
         return loop(lambda h: same_convolution(h, kernel), hidden, hoisted, at_once)
 
-    def tiles(tile_size, hidden, kernel, hoisted, batched=False, channels=0):
+    def tiles(tile_size, hidden, kernel, hoisted, channels=0):
         algorithm = Winograd(tile_size, size, height, width)
         missing = max(0, channels - features)
         if missing:
@@ -109,15 +107,7 @@ def variants(
         kernels = winograd.transform_kernel(algorithm, kernel)
 
         def convolve(hidden):
-            read = winograd.transform_frames(algorithm, hidden)
-            if batched:
-                stacked = jnp.stack([tile.reshape(-1, tile.shape[-1]) for tile in read])
-                products = jnp.matmul(stacked, jnp.stack(kernels))
-                shape = (*read[0].shape[:-1], products.shape[-1])
-                found = tuple(product.reshape(shape) for product in products)
-            else:
-                found = winograd.multiply(read, kernels)
-            return winograd.transform_products(algorithm, found)
+            return winograd.convolve(algorithm, hidden, kernels)
 
         return loop(convolve, hidden, hoisted)[..., :features]
 
@@ -167,7 +157,6 @@ def variants(
     }
     if larger == 4:
         found["tiles of 4"] = partial(tiles, 4)
-    found["batched"] = partial(tiles, larger, batched=True)
     if features % 32:
         found["padded"] = partial(tiles, larger, channels=-(-features // 32) * 32)
     found |= {"two layers": two_layers, "diagonal": diagonal}
@@ -223,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--fusions", choices=FUSIONS, default="DOT")
+    parser.add_argument("--fusions", choices=FUSIONS, default="none")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--rounds", type=int, default=9, help="turns of each")
     options = parser.parse_args(arguments)

@@ -23,14 +23,11 @@ from convlstm_jax.ops.convolution import (
 from convlstm_jax.ops.winograd import (
     TileKernels,
     Winograd,
-    add_kernel_gradients,
+    add_kernel_gradient,
     convolve,
-    multiply,
-    transform_frames,
-    transform_frames_adjoint,
+    convolve_adjoint,
     transform_kernel,
     transform_kernel_adjoint,
-    transform_products_adjoint,
     winograd_for,
 )
 
@@ -58,8 +55,7 @@ def hold_kernel(
     if algorithm is not None:
 
         def unused(kernel):
-            matrix = jnp.zeros(kernel.shape[2:], kernel.dtype)
-            return (matrix,) * algorithm.num_points**2
+            return _zeros(algorithm, kernel)
 
         tiled = partial(transform_kernel, algorithm)
         tiles = lax.platform_dependent(kernel, cpu=tiled, default=unused)
@@ -92,9 +88,7 @@ def _backward(held, gradient):
         return same_convolution(gradient, held.adjoint), None
 
     def tiled(gradient, held):
-        products = transform_products_adjoint(algorithm, gradient)
-        transposed = tuple(kernel.T for kernel in held.tiles)
-        return transform_frames_adjoint(algorithm, multiply(products, transposed))
+        return convolve_adjoint(algorithm, gradient, held.tiles)
 
     def direct(gradient, held):
         return same_convolution(gradient, held.adjoint)
@@ -130,14 +124,15 @@ def gathered_kernel_gradient(
 def _tiled_kernel_gradient(algorithm, inputs, gradient, kernel):
     def add(total, step):
         frames, gradient = step
-        tiles = transform_frames(algorithm, frames)
-        products = transform_products_adjoint(algorithm, gradient)
-        return add_kernel_gradients(total, tiles, products), None
+        return add_kernel_gradient(algorithm, total, frames, gradient), None
 
-    zeros = jnp.zeros(kernel.shape[2:], kernel.dtype)
-    start = (zeros,) * algorithm.num_points**2
-    total, _ = lax.scan(add, start, (inputs, gradient))
+    total, _ = lax.scan(add, _zeros(algorithm, kernel), (inputs, gradient))
     return transform_kernel_adjoint(algorithm, total)
+
+
+def _zeros(algorithm: Winograd, kernel: Array) -> TileKernels:
+    n = algorithm.num_points
+    return jnp.zeros((n, n, *kernel.shape[2:]), kernel.dtype)
 
 
 def _algorithm(held: HeldKernel, frames: Frame) -> Winograd | None:

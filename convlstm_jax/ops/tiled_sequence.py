@@ -28,14 +28,10 @@ from convlstm_jax.ops.step import Weights, state_dtype
 from convlstm_jax.ops.winograd import (
     TileKernels,
     Winograd,
-    add_kernel_gradients,
     convolve,
-    multiply,
-    transform_frames,
-    transform_frames_adjoint,
+    convolve_gradients,
     transform_kernel,
     transform_kernel_adjoint,
-    transform_products_adjoint,
 )
 
 
@@ -83,20 +79,15 @@ def tiled_backward(
     gradients: tuple[Carry, HiddenSequence],
 ) -> tuple[Weights, Video | None, Carry]:
     """The gradients of weights, inputs and initial carry."""
-    transposed = tuple(
-        kernel.T for kernel in _tile_kernels(algorithm, settings, weights)
-    )
+    tile_kernels = _tile_kernels(algorithm, settings, weights)
     channels = 0 if inputs is None else inputs.shape[-1]
 
     def gather(gate_gradients, t, gathered):
         dz = jnp.concatenate(gate_gradients, axis=-1).astype(settings.dtype)
-        products = transform_products_adjoint(algorithm, dz)
-        read_gradient = transform_frames_adjoint(
-            algorithm, multiply(products, transposed)
-        )
         hidden = state_before(settings, residuals.hiddens, t)
-        tiles = transform_frames(algorithm, _read(inputs, hidden, t))
-        kernels = add_kernel_gradients(gathered.kernels, tiles, products)
+        kernels, read_gradient = convolve_gradients(
+            algorithm, gathered.kernels, _read(inputs, hidden, t), tile_kernels, dz
+        )
         bias = gathered.bias
         if bias is not None:
             bias = bias + _sum_over_pixels(dz)
@@ -120,7 +111,7 @@ def tiled_backward(
 
     wide = state_dtype(settings.dtype)
     gathered = _Gathered(
-        kernels=tuple(jnp.zeros_like(kernel.T) for kernel in transposed),
+        kernels=jnp.zeros_like(tile_kernels),
         bias=None if weights.bias is None else jnp.zeros(weights.bias.shape, wide),
         peephole=None
         if weights.peephole is None

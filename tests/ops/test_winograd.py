@@ -1,4 +1,4 @@
-"""Winograd's algorithm: transforms against loops, adjoints against inner products."""
+"""Winograd's algorithm against loops, its gradients too."""
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,10 @@ def convolve(algorithm, frames, kernel):
     return winograd.convolve(algorithm, frames, kernels)
 
 
+def no_totals(algorithm, kernel):
+    return jnp.zeros((algorithm.num_points,) * 2 + kernel.shape[2:])
+
+
 @each_algorithm
 def test_the_convolution_equals_loops(algorithm):
     frames, kernel, _ = draw(algorithm)
@@ -43,34 +47,19 @@ def test_the_convolution_equals_loops(algorithm):
 
 
 @each_algorithm
-def test_adjoints(algorithm):
-    """⟨transform(x), y⟩ = ⟨x, adjoint(y)⟩, with y as random as x."""
+def test_the_frames_gradient(algorithm):
     frames, kernel, outputs = draw(algorithm)
-    generator = np.random.default_rng(1)
-
-    def check(transform, adjoint, argument):
-        with jax.enable_x64(True):
-            forward = transform(jnp.asarray(argument))
-            other = jax.tree.map(
-                lambda x: jnp.asarray(generator.normal(size=x.shape)), forward
-            )
-            back = adjoint(other)
-        assert back.shape == argument.shape
-        there = sum(
-            np.vdot(a, b)
-            for a, b in zip(
-                jax.tree.leaves(forward), jax.tree.leaves(other), strict=True
-            )
-        )
-        assert there == pytest.approx(np.vdot(argument, back), rel=1e-11)
-
-    def bound(name):
-        return lambda argument: getattr(winograd, name)(algorithm, argument)
-
-    for name, argument in (("kernel", kernel), ("frames", frames)):
-        check(bound(f"transform_{name}"), bound(f"transform_{name}_adjoint"), argument)
-    # The other way round: here the adjoint starts from frames.
-    check(bound("transform_products_adjoint"), bound("transform_products"), outputs)
+    with jax.enable_x64(True):
+        kernels = winograd.transform_kernel(algorithm, jnp.asarray(kernel))
+        found = winograd.convolve_adjoint(algorithm, jnp.asarray(outputs), kernels)
+    assert found.shape == frames.shape
+    expected = np.zeros_like(frames)
+    for index in np.ndindex(frames.shape[1:]):
+        unit = np.zeros(frames.shape[1:])
+        unit[index] = 1
+        of_unit = oracle.convolve(unit, kernel)
+        expected[(slice(None), *index)] = (of_unit * outputs).sum((1, 2, 3))
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 
 
 @each_algorithm
@@ -83,13 +72,30 @@ def test_the_kernels_gradient(algorithm):
         of_unit = [oracle.convolve(frame, unit) for frame in frames]
         expected[index] = np.vdot(of_unit, outputs)
     with jax.enable_x64(True):
-        tiles = winograd.transform_frames(algorithm, jnp.asarray(frames))
-        gradients = winograd.transform_products_adjoint(algorithm, jnp.asarray(outputs))
-        zeros = (jnp.zeros(kernel.shape[2:]),) * algorithm.num_points**2
-        found = winograd.transform_kernel_adjoint(
-            algorithm, winograd.add_kernel_gradients(zeros, tiles, gradients)
+        totals = winograd.add_kernel_gradient(
+            algorithm,
+            no_totals(algorithm, kernel),
+            jnp.asarray(frames),
+            jnp.asarray(outputs),
         )
+        found = winograd.transform_kernel_adjoint(algorithm, totals)
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@each_algorithm
+def test_both_gradients_at_once_are_those_one_by_one(algorithm):
+    arrays = draw(algorithm)
+    with jax.enable_x64(True):
+        frames, kernel, outputs = map(jnp.asarray, arrays)
+        kernels = winograd.transform_kernel(algorithm, kernel)
+        before = no_totals(algorithm, kernel) + 3
+        totals, gradient = winograd.convolve_gradients(
+            algorithm, before, frames, kernels, outputs
+        )
+        alone = winograd.add_kernel_gradient(algorithm, before, frames, outputs)
+        np.testing.assert_allclose(totals, alone, rtol=1e-13)
+        alone = winograd.convolve_adjoint(algorithm, outputs, kernels)
+        np.testing.assert_allclose(gradient, alone, rtol=1e-13)
 
 
 @pytest.mark.parametrize(("tile", "kernel"), [(2, 3), (4, 3), (2, 5)])
