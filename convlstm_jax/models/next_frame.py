@@ -21,7 +21,6 @@ import jax.numpy as jnp
 
 from convlstm_jax.array_types import Carry, Frame, HiddenSequence, Video
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
-from convlstm_jax.layers.initializers import orthogonal
 from convlstm_jax.layers.video_convolution import VideoConvolution
 from convlstm_jax.models.encoder_forecaster import require_video
 
@@ -154,7 +153,7 @@ class NextFramePredictor(nn.Module):
                 activation=self.activation,
                 dtype=self.dtype,
                 kernel_init=nn.initializers.glorot_uniform(),
-                recurrent_kernel_init=orthogonal,
+                recurrent_kernel_init=nn.initializers.orthogonal(),
                 name=f"layer_{index}",
             )
             if state is None:
