@@ -6,13 +6,12 @@ then keeps its fast convolution inside the loop.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from convlstm_jax.array_types import Carry, Hidden, HiddenSequence
 from convlstm_jax.ops.gates import (
@@ -35,26 +34,20 @@ class Settings(NamedTuple):
     dtype: jnp.dtype
     in_loop: bool
 
-    @property
-    def before(self) -> slice:
-        """Of the T+1 stored states, those that the steps start from."""
-        return slice(1, None) if self.reverse else slice(None, -1)
-
-    @property
-    def after(self) -> slice:
-        """Of the T+1 stored states, those that the steps lead to."""
-        return slice(None, -1) if self.reverse else slice(1, None)
-
 
 class Residuals(NamedTuple):
-    """What the backward pass needs, each `[B, T, H, W, F]` or `[B, T+1, H, W, F]`.
+    """What the backward pass needs.
 
-    States have T+1 slots, so that those before and after every step are two views of
-    one buffer: forwards, step t reads slot t and writes slot t+1; in reverse it reads
-    slot t+1 and writes slot t.
+    Attributes:
+      initial: the carry `(c, h)` before the first step.
+      gates: `[B, T, 4, H, W, F]`.
+      cell_states: c after each step, `[B, T, H, W, F]`.
+      hiddens: h after each step, `[B, T, H, W, F]`; where all frames are valid these
+        are the outputs.
     """
 
-    gates: Gates
+    initial: Carry
+    gates: Float[Array, "B T 4 H W F"]
     cell_states: HiddenSequence
     hiddens: HiddenSequence
 
@@ -91,7 +84,7 @@ def run_forwards(
     peepholes = frame_peepholes(peephole, state_dtype(dtype))
 
     def step(state, t):
-        cell_state, hidden, stored = state
+        cell_state, hidden, (all_gates, cell_states, hiddens) = state
         gates, new_cell_state, new_hidden = update_state(
             pre_activations(hidden, t), cell_state, peepholes, settings.activation
         )
@@ -100,32 +93,29 @@ def run_forwards(
             keep = _valid_frame(valid, t)
             new_cell_state = jnp.where(keep, new_cell_state, cell_state)
             new_hidden = jnp.where(keep, new_hidden, hidden)
-        slot = _slot_after(settings, t)
-        stored = stored._replace(hiddens=store(stored.hiddens, new_hidden, slot))
+        hiddens = store(hiddens, new_hidden, t)
         if keep_residuals:
-            stored = Residuals(
-                Gates(*(map(partial(store, index=t), stored.gates, gates))),
-                store(stored.cell_states, new_cell_state, slot),
-                stored.hiddens,
-            )
-        return (new_cell_state, new_hidden, stored), None
+            for index, gate in enumerate(gates):
+                all_gates = _store_gate(all_gates, gate, t, index)
+            cell_states = store(cell_states, new_cell_state, t)
+        return (new_cell_state, new_hidden, (all_gates, cell_states, hiddens)), None
 
     cell_state, hidden = carry
-    start = _slot_before(settings, steps - 1 if settings.reverse else 0)
-    stored = Residuals(
-        gates=Gates(*(room(hidden, steps) for _ in range(4))),
-        cell_states=store(room(cell_state, steps + 1), cell_state, start),
-        hiddens=store(room(hidden, steps + 1), hidden, start),
+    # One room for four gates: XLA:CPU copies rooms that start alike.
+    four = jax.ShapeDtypeStruct((len(hidden), 4, *hidden.shape[1:]), dtype)
+    stored = (
+        room(four, steps) if keep_residuals else None,
+        room(cell_state, steps) if keep_residuals else None,
+        room(hidden, steps),
     )
-    if not keep_residuals:
-        stored = Residuals(None, None, stored.hiddens)  # type: ignore[arg-type]
     (cell_state, hidden, stored), _ = lax.scan(
         step, (cell_state, hidden, stored), jnp.arange(steps), reverse=settings.reverse
     )
-    outputs = stored.hiddens[:, settings.after]
+    residuals = Residuals(carry, *stored)  # type: ignore[arg-type]
+    outputs = residuals.hiddens
     if valid is not None:
         outputs = jnp.where(valid[:, :, None, None, None], outputs, 0)
-    return (cell_state, hidden), outputs, stored
+    return (cell_state, hidden), outputs, residuals
 
 
 def run_backwards(
@@ -153,6 +143,7 @@ def run_backwards(
     """
     (final_cell_gradient, final_hidden_gradient), output_gradient = gradients
     peepholes = frame_peepholes(peephole, state_dtype(settings.dtype))
+    initial_cell_state, _ = residuals.initial
 
     def step(state, t):
         cell_gradient, hidden_gradient, gathered = state
@@ -166,9 +157,9 @@ def run_backwards(
         gate_gradients, cell_gradient = update_state_gradient(
             cell_gradient,
             hidden_gradient,
-            Gates(*(frame_at(gate, t) for gate in residuals.gates)),
-            state_before(settings, residuals.cell_states, t),
-            state_after(settings, residuals.cell_states, t),
+            Gates(*jnp.moveaxis(frame_at(residuals.gates, t), 1, 0)),
+            state_before(settings, initial_cell_state, residuals.cell_states, t),
+            frame_at(residuals.cell_states, t),
             peepholes,
             settings.activation,
         )
@@ -204,22 +195,30 @@ def store(sequence: Array, frame: Array, index) -> Array:
     )
 
 
-def state_before(settings: Settings, states: HiddenSequence, t) -> Hidden:
-    """The state that step t starts from."""
-    return frame_at(states, _slot_before(settings, t))
+def state_before(
+    settings: Settings, initial: Hidden, states: HiddenSequence, t
+) -> Hidden:
+    """The state that step t starts from, where states are those after each step."""
+    previous, first = (
+        (t + 1, settings.num_steps - 1) if settings.reverse else (t - 1, 0)
+    )
+    # Before the first step there is none, and whatever is read is not used.
+    return jnp.where(t == first, initial, frame_at(states, previous))
 
 
-def state_after(settings: Settings, states: HiddenSequence, t) -> Hidden:
-    """The state that step t leads to."""
-    return frame_at(states, _slot_after(settings, t))
+def states_before(
+    settings: Settings, initial: Hidden, states: HiddenSequence
+) -> HiddenSequence:
+    """`state_before` of all steps."""
+    if settings.reverse:
+        return jnp.concatenate([states[:, 1:], initial[:, None]], axis=1)
+    return jnp.concatenate([initial[:, None], states[:, :-1]], axis=1)
 
 
-def _slot_before(settings: Settings, t):
-    return t + 1 if settings.reverse else t
-
-
-def _slot_after(settings: Settings, t):
-    return t if settings.reverse else t + 1
+def _store_gate(gates: Array, gate: Array, t, index: int) -> Array:
+    """All gates `[B, T, 4, H, W, F]` with one of step t in its place."""
+    gate = gate.astype(gates.dtype)[:, None, None]
+    return lax.dynamic_update_slice(gates, gate, (0, t, index, 0, 0, 0))
 
 
 def _valid_frame(valid: ValidFrames, t) -> Array:

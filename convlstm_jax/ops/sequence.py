@@ -35,6 +35,7 @@ from convlstm_jax.ops.recurrence import (
     room,
     run_backwards,
     run_forwards,
+    states_before,
     store,
 )
 from convlstm_jax.ops.step import Weights, check_inputs, state_dtype
@@ -110,7 +111,7 @@ def _sequence_backward(settings, saved, gradients):
     weights, inputs, valid, residuals = saved
     arguments = (weights, inputs, valid, residuals, gradients)
     backward = partial(_backward, settings)
-    algorithm = _algorithm(settings, weights, residuals.hiddens[:, 0])
+    algorithm = _algorithm(settings, weights, residuals.initial[1])
     if algorithm is None:
         result = backward(*arguments)
     else:
@@ -178,7 +179,7 @@ def _backward(settings, weights, inputs, valid, residuals, gradients):
         dz = jnp.concatenate(gate_gradients, axis=-1).astype(dtype)
         return same_convolution(dz, kernel), store(stored, dz, t)
 
-    *shape, features = residuals.hiddens[:, 0].shape
+    *shape, features = residuals.initial[1].shape
     dz_frame = jax.ShapeDtypeStruct((*shape, 4 * features), dtype)
     carry_gradient, dz = run_backwards(
         settings,
@@ -199,24 +200,23 @@ def _parameter_gradients(settings, weights, inputs, residuals, dz):
     """The gradients that need no loop: kernels, bias, peepholes and inputs."""
     dtype = settings.dtype
     gradient_of = kernel_gradient_in_loop if settings.in_loop else kernel_gradient
-    before, after = settings.before, settings.after
+    initial_cell_state, initial_hidden = residuals.initial
 
     def like(gradient, weight):
         return None if weight is None else gradient().astype(weight.dtype)
 
     def recurrent_kernel():
         kernel = weights.recurrent_kernel.astype(dtype)
-        return gradient_of(residuals.hiddens[:, before], dz, kernel)
+        before = states_before(settings, initial_hidden, residuals.hiddens)
+        return gradient_of(before, dz, kernel)
 
     def input_kernel():
         return gradient_of(inputs, dz, weights.input_kernel.astype(dtype))
 
     def peephole():
         dz_i, dz_f, _, dz_o = split_gates(dz)
-        previous, new = (
-            residuals.cell_states[:, before],
-            residuals.cell_states[:, after],
-        )
+        new = residuals.cell_states
+        previous = states_before(settings, initial_cell_state, new)
         axes = (0, 1) if weights.peephole.ndim == 4 else (0, 1, 2, 3)
         return jnp.stack(
             [(dz_i * previous).sum(axes), (dz_f * previous).sum(axes),

@@ -20,7 +20,6 @@ from convlstm_jax.ops.recurrence import (
     frame_at,
     run_backwards,
     run_forwards,
-    state_after,
     state_before,
     store,
 )
@@ -81,10 +80,11 @@ def tiled_backward(
     """The gradients of weights, inputs and initial carry."""
     tile_kernels = _tile_kernels(algorithm, settings, weights)
     channels = 0 if inputs is None else inputs.shape[-1]
+    initial_cell_state, initial_hidden = residuals.initial
 
     def gather(gate_gradients, t, gathered):
         dz = jnp.concatenate(gate_gradients, axis=-1).astype(settings.dtype)
-        hidden = state_before(settings, residuals.hiddens, t)
+        hidden = state_before(settings, initial_hidden, residuals.hiddens, t)
         kernels, read_gradient = convolve_gradients(
             algorithm, gathered.kernels, _read(inputs, hidden, t), tile_kernels, dz
         )
@@ -94,8 +94,9 @@ def tiled_backward(
         peephole = gathered.peephole
         if peephole is not None:
             dz_i, dz_f, _, dz_o = gate_gradients
-            before = state_before(settings, residuals.cell_states, t)
-            after = state_after(settings, residuals.cell_states, t)
+            cell_states = residuals.cell_states
+            before = state_before(settings, initial_cell_state, cell_states, t)
+            after = frame_at(cell_states, t)
             shares = (dz_i * before, dz_f * before, dz_o * after)
             per_channel = peephole[0].ndim == 1
             peephole = tuple(
