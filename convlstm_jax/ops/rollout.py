@@ -26,7 +26,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from convlstm_jax.array_types import Carry, Frame, Hidden, Video
-from convlstm_jax.ops.gates import split_gates, update_state
+from convlstm_jax.ops.gates import split_gates, update_state, update_state_gradient
 from convlstm_jax.ops.held_convolution import (
     HeldKernel,
     gathered_kernel_gradient,
@@ -38,6 +38,7 @@ from convlstm_jax.ops.step import state_dtype
 TakesTruth = Bool[Array, "B S"]
 
 _NORM_EPSILON = 1e-5
+_ACTIVATION = "tanh"
 
 
 class Norm(NamedTuple):
@@ -271,8 +272,31 @@ def _layer_step(
         z = z + z_recurrent
     z_i, z_f, z_g, z_o = split_gates(z)
     z_gates = (z_i, z_f + settings.forget_offset, z_g, z_o)
-    _, cell_state, hidden = update_state(z_gates, cell_state, None, "tanh")
+    cell_state, hidden = _update_state(z_gates, cell_state)
     return cell_state, hidden.astype(settings.dtype)
+
+
+@jax.custom_vjp
+def _update_state(z_gates: tuple[Array, ...], cell_state: Hidden) -> Carry:
+    """`update_state`, for whose gradient gates and cell states alone are kept."""
+    return update_state(z_gates, cell_state, None, _ACTIVATION)[1:]
+
+
+def _update_state_forward(z_gates, cell_state):
+    gates, *carry = update_state(z_gates, cell_state, None, _ACTIVATION)
+    return tuple(carry), (gates, cell_state)
+
+
+def _update_state_backward(kept, gradients):
+    gates, cell_state = kept
+    cell_gradient, hidden_gradient = gradients
+    after = gates.f * cell_state + gates.i * gates.g
+    return update_state_gradient(
+        cell_gradient, hidden_gradient, gates, cell_state, after, None, _ACTIVATION
+    )
+
+
+_update_state.defvjp(_update_state_forward, _update_state_backward)
 
 
 def _normalise(z: Hidden, norm: Norm) -> Hidden:
