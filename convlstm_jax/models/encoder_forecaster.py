@@ -10,6 +10,7 @@
 }
 """
 
+from itertools import accumulate
 from typing import Any
 
 import flax.linen as nn
@@ -104,9 +105,29 @@ class EncoderForecaster(nn.Module):
             )
             outputs.append(forecast)
         bias = nn.initializers.constant(self.first_logit)
-        output = nn.Dense(depth, dtype=self.dtype, bias_init=bias, name="output")
-        logits = output(jnp.concatenate(outputs, axis=-1))
+        output = _DenseOfAll(depth, dtype=self.dtype, bias_init=bias, name="output")
+        logits = output(outputs)
         return from_patches(logits, self.patch_size).astype(jnp.float32)
+
+
+class _DenseOfAll(nn.Module):
+    """`nn.Dense` of arrays side by side, which are not copied for it."""
+
+    features: int
+    dtype: Any
+    bias_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, inputs: list[Array]) -> Array:
+        channels = [x.shape[-1] for x in inputs]
+        shape = (sum(channels), self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", self.bias_init, shape[-1:])
+        total = bias.astype(self.dtype).reshape(*[1] * (inputs[0].ndim - 1), -1)
+        for x, end in zip(inputs, accumulate(channels), strict=True):
+            part = kernel[end - x.shape[-1] : end]
+            total = total + x.astype(self.dtype) @ part.astype(self.dtype)
+        return total
 
 
 class FCLSTMEncoderForecaster(nn.Module):
