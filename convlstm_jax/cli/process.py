@@ -11,12 +11,8 @@ from absl import logging as absl_logging
 
 from convlstm_jax.errors import UserError
 
-# Matrix products by Eigen instead of XLA:CPU's newer library, and instructions in the
-# order that needs least memory; `benchmarks/RESULTS.md` has figures for both.
-_XLA_CPU_FLAGS = (
-    "--xla_cpu_experimental_ynn_fusion_type= "
-    "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
-)
+# Matrix products by Eigen instead of XLA:CPU's newer library.
+_XLA_CPU_FLAGS = "--xla_cpu_experimental_ynn_fusion_type="
 # XLA ends the process over a flag it does not know, and experimental flags come and
 # go: the flag is set only for the versions it was tried with, from and below.
 _XLA_CPU_FLAGS_JAXLIB = ((0, 10), (0, 12))

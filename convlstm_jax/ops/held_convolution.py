@@ -20,6 +20,7 @@ from convlstm_jax.ops.convolution import (
     same_convolution,
     transposed_kernel,
 )
+from convlstm_jax.ops.late import late
 from convlstm_jax.ops.winograd import (
     TileKernels,
     Winograd,
@@ -99,35 +100,61 @@ def _backward(held, gradient):
 held_convolution.defvjp(_forward, _backward)
 
 
+class Read(NamedTuple):
+    """What the convolutions of all S steps read, one of the two or both side by side.
+
+    Attributes:
+      inputs: `[S, B, H, W, C]`.
+      hiddens: the hidden state `[B, H, W, F]` before the first step and those after
+        each one, `[S, B, H, W, F]`; a step reads the one before it.
+    """
+
+    inputs: Float[Array, "S B H W C"] | None
+    hiddens: tuple[Float[Array, "B H W F"], Float[Array, "S B H W F"]] | None
+
+
 def gathered_kernel_gradient(
-    inputs: Float[Array, "S B H W C"],
-    gradient: Float[Array, "S B H W D"],
-    kernel: Float[Array, "K K C D"],
+    read: Read, gradient: Float[Array, "S B H W D"], kernel: Float[Array, "K K C D"]
 ) -> Float[Array, "K K C D"]:
-    """The kernel's gradient, from what all S steps read and their results' gradients.
+    """The kernel's gradient, from what was read and the gradients of the results.
 
     Elsewhere than on a CPU it is one convolution over all B·S frames.
     """
-    algorithm = winograd_for(kernel.shape, inputs.shape[1:], kernel.dtype)
+    algorithm = winograd_for(kernel.shape, gradient.shape[1:], kernel.dtype)
 
-    def direct(inputs, gradient, kernel):
+    def direct(read, gradient, kernel):
+        inputs = jnp.concatenate(_sequences(read), axis=-1)
         # Batch-major before B and S merge: a sharded batch then stays where it is.
         inputs, gradient = (jnp.swapaxes(x, 0, 1) for x in (inputs, gradient))
         return kernel_gradient(inputs, gradient, kernel)
 
     if algorithm is None:
-        return direct(inputs, gradient, kernel)
+        return direct(read, gradient, kernel)
     tiled = partial(_tiled_kernel_gradient, algorithm)
-    return lax.platform_dependent(inputs, gradient, kernel, cpu=tiled, default=direct)
+    return lax.platform_dependent(read, gradient, kernel, cpu=tiled, default=direct)
 
 
-def _tiled_kernel_gradient(algorithm, inputs, gradient, kernel):
+def _tiled_kernel_gradient(algorithm, read, gradient, kernel):
+    if read.hiddens is not None:
+        initial, after = read.hiddens
+        read = read._replace(hiddens=(late(initial, gradient), after))
+
     def add(total, step):
-        frames, gradient = step
+        sequences, gradient = step
+        frames = jnp.concatenate(sequences, axis=-1)
         return add_kernel_gradient(algorithm, total, frames, gradient), None
 
-    total, _ = lax.scan(add, _zeros(algorithm, kernel), (inputs, gradient))
+    start = late(_zeros(algorithm, kernel), gradient)
+    total, _ = lax.scan(add, start, (_sequences(read), gradient))
     return transform_kernel_adjoint(algorithm, total)
+
+
+def _sequences(read: Read) -> list[Array]:
+    sequences = [] if read.inputs is None else [read.inputs]
+    if read.hiddens is not None:
+        initial, after = read.hiddens
+        sequences.append(jnp.concatenate([initial[None], after[:-1]]))
+    return sequences
 
 
 def _zeros(algorithm: Winograd, kernel: Array) -> TileKernels:

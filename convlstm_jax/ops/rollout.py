@@ -29,6 +29,7 @@ from convlstm_jax.array_types import Carry, Frame, Hidden, Video
 from convlstm_jax.ops.gates import split_gates, update_state, update_state_gradient
 from convlstm_jax.ops.held_convolution import (
     HeldKernel,
+    Read,
     gathered_kernel_gradient,
     held_convolution,
     hold_kernel,
@@ -177,9 +178,9 @@ def _rollout_backward(settings, saved, gradients):
     tap_gradients, norm_gradients, frame_gradient, state_gradient = pull_back(gradients)
     layer_gradients, output_gradient = tap_gradients
 
-    def gradient(inputs, result_gradient, *kernels):
+    def gradient(read, result_gradient, *kernels):
         held = _side_by_side(kernels).astype(settings.dtype)
-        found = gathered_kernel_gradient(inputs, result_gradient, held)
+        found = gathered_kernel_gradient(read, result_gradient, held)
         cut = kernels[0].shape[2]
         parts = (found[:, :, :cut], found[:, :, cut:])
         return [p.astype(k.dtype) for p, k in zip(parts, kernels, strict=False)]
@@ -190,20 +191,20 @@ def _rollout_backward(settings, saved, gradients):
         weights.layers, norm_gradients, initial_hiddens, hiddens, layer_gradients,
         strict=True,
     ):  # fmt: skip
-        before = jnp.concatenate([initial[None], after[:-1]])
         kernels = (layer.input_kernel, layer.recurrent_kernel)
         if _is_side_by_side(layer):
-            both = jnp.concatenate([inputs, before], axis=-1)
-            found = gradient(both, dz, *kernels)
+            found = gradient(Read(inputs, (initial, after)), dz, *kernels)
         else:
             # Without norms the results are added, and one gradient is that of both.
             dz_recurrent = dz if dz_recurrent is None else dz_recurrent
-            found = gradient(inputs, dz, kernels[0])
-            found += gradient(before, dz_recurrent, kernels[1])
+            found = gradient(Read(inputs, None), dz, kernels[0])
+            found += gradient(Read(None, (initial, after)), dz_recurrent, kernels[1])
         input_kernel, recurrent_kernel = found
         layers.append(LayerWeights(input_kernel, recurrent_kernel, norms))
         inputs = after
-    (output_kernel,) = gradient(inputs, output_gradient, weights.output_kernel)
+    (output_kernel,) = gradient(
+        Read(inputs, None), output_gradient, weights.output_kernel
+    )
     weight_gradient = StackWeights(tuple(layers), output_kernel)
     return weight_gradient, frame_gradient, state_gradient, None
 

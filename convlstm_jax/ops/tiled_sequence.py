@@ -13,6 +13,7 @@ from jax import Array
 
 from convlstm_jax.array_types import Carry, Hidden, HiddenSequence, Video
 from convlstm_jax.ops.gates import split_gates
+from convlstm_jax.ops.late import late
 from convlstm_jax.ops.recurrence import (
     Residuals,
     Settings,
@@ -111,13 +112,19 @@ def tiled_backward(
         return read_gradient[..., channels:], gathered
 
     wide = state_dtype(settings.dtype)
+    (cell_gradient, _), output_gradient = gradients
+
+    def late_zeros(array):
+        # The last of an encoder's outputs may have no gradient, a forecaster's carry.
+        return late(jnp.zeros_like(array), cell_gradient, output_gradient)
+
     gathered = _Gathered(
-        kernels=jnp.zeros_like(tile_kernels),
+        kernels=late_zeros(tile_kernels),
         bias=None if weights.bias is None else jnp.zeros(weights.bias.shape, wide),
         peephole=None
         if weights.peephole is None
         else (jnp.zeros(weights.peephole.shape[1:], wide),) * 3,
-        inputs=None if inputs is None else jnp.zeros_like(inputs),
+        inputs=None if inputs is None else late_zeros(inputs),
     )
     carry_gradient, gathered = run_backwards(
         settings, weights.peephole, valid, residuals, gradients, gather, gathered
