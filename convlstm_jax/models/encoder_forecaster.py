@@ -124,8 +124,8 @@ class _DenseOfAll(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", self.bias_init, shape[-1:])
         total = bias.astype(self.dtype).reshape(*[1] * (inputs[0].ndim - 1), -1)
-        for x, end in zip(inputs, accumulate(channels), strict=True):
-            part = kernel[end - x.shape[-1] : end]
+        parts = jnp.split(kernel, list(accumulate(channels))[:-1])
+        for x, part in zip(inputs, parts, strict=True):
             total = total + x.astype(self.dtype) @ part.astype(self.dtype)
         return total
 

@@ -54,11 +54,8 @@ def hold_kernel(
     algorithm = winograd_for(kernel.shape, frame_shape, kernel.dtype)
     tiles = None
     if algorithm is not None:
-
-        def unused(kernel):
-            return _zeros(algorithm, kernel)
-
         tiled = partial(transform_kernel, algorithm)
+        unused = partial(_zeros, algorithm)
         tiles = lax.platform_dependent(kernel, cpu=tiled, default=unused)
     return HeldKernel(kernel, transposed_kernel(kernel), tiles)
 

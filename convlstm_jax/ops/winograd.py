@@ -124,12 +124,12 @@ def transform_kernel_adjoint(
 
 def convolve(algorithm: Winograd, frames: Frame, kernels: TileKernels) -> Frame:
     """`same_convolution`, with a kernel that is transformed already."""
-    m, (a, _, b) = algorithm.tile_size, algorithm.matrices
-    lines = _lines(algorithm, frames)
+    m, a = algorithm.tile_size, algorithm.matrices.a
+    lines = _read_lines(algorithm, frames)
     shape = (algorithm.rows, m, algorithm.columns, m, kernels.shape[-1])
 
     def add_row(pixels, row):
-        a_p, b_p, kernels_p = row
+        (_, a_p, b_p), kernels_p = row
         products = _multiply(_tiles(algorithm, lines, b_p), kernels_p)
         # Where a coefficient is multiplied along an axis of its own, XLA:CPU makes one
         # pass of it all; pixels that are stacked would be another.
@@ -141,7 +141,7 @@ def convolve(algorithm: Winograd, frames: Frame, kernels: TileKernels) -> Frame:
         return pixels + a_p.reshape(1, 1, m, 1, 1, 1) * by_column, None
 
     pixels = jnp.zeros((len(frames), *shape), frames.dtype)
-    rows = (jnp.asarray(a.T, frames.dtype), jnp.asarray(b, frames.dtype), kernels)
+    rows = (_rows(algorithm, frames.dtype), kernels)
     pixels, _ = lax.scan(add_row, pixels, rows)
     return _crop(algorithm, pixels)
 
@@ -153,20 +153,20 @@ def convolve_adjoint(
     lines = _gradient_lines(algorithm, gradient)
 
     def make_row(_, row):
-        a_p, kernels_p = row
+        (_, a_p, _), kernels_p = row
         products = _product_gradients(algorithm, lines, a_p)
         return None, _pixel_gradients(algorithm, products, kernels_p)
 
-    a = jnp.asarray(algorithm.matrices.a, gradient.dtype)
-    _, rows = lax.scan(make_row, None, (a.T, kernels))
-    return _join_rows(algorithm, rows)
+    rows = (_rows(algorithm, gradient.dtype), kernels)
+    _, pixels = lax.scan(make_row, None, rows)
+    return _join_rows(algorithm, pixels)
 
 
 def add_kernel_gradient(
     algorithm: Winograd, totals: TileKernels, frames: Frame, gradient: Frame
 ) -> TileKernels:
     """Adds to totals the gradient of the kernel that `convolve` was given."""
-    lines = _lines(algorithm, frames)
+    lines = _read_lines(algorithm, frames)
     gradient_lines = _gradient_lines(algorithm, gradient)
 
     def add_row(totals, row):
@@ -175,7 +175,7 @@ def add_kernel_gradient(
         products = _product_gradients(algorithm, gradient_lines, a_p)
         return _add_products(totals, p, tiles, products), None
 
-    totals, _ = lax.scan(add_row, totals, _numbered(algorithm, gradient.dtype))
+    totals, _ = lax.scan(add_row, totals, _rows(algorithm, gradient.dtype))
     return totals
 
 
@@ -187,7 +187,7 @@ def convolve_gradients(
     gradient: Frame,
 ) -> tuple[TileKernels, Frame]:
     """`add_kernel_gradient` and `convolve_adjoint`, with what they share done once."""
-    lines = _lines(algorithm, frames)
+    lines = _read_lines(algorithm, frames)
     gradient_lines = _gradient_lines(algorithm, gradient)
 
     def add_row(totals, row):
@@ -197,59 +197,64 @@ def convolve_gradients(
         tiles = _tiles(algorithm, lines, b_p)
         return _add_products(totals, p, tiles, products), pixels
 
-    rows = (_numbered(algorithm, gradient.dtype), kernels)
+    rows = (_rows(algorithm, gradient.dtype), kernels)
     totals, pixels = lax.scan(add_row, totals, rows)
     return totals, _join_rows(algorithm, pixels)
 
 
-def _numbered(algorithm: Winograd, dtype) -> tuple[Array, Array, Array]:
+def _rows(algorithm: Winograd, dtype) -> tuple[Array, Array, Array]:
     """For a loop over rows of products: p, column p of A, row p of B."""
-    a, _, b = (jnp.asarray(matrix, dtype) for matrix in algorithm.matrices)
+    a, b = (jnp.asarray(x, dtype) for x in (algorithm.matrices.a, algorithm.matrices.b))
     return jnp.arange(algorithm.num_points), a.T, b
 
 
-def _lines(algorithm: Winograd, frames: Frame) -> list[Array]:
-    """Line y of all rows of tiles, `[B, R, width, C]`, for each of the n that are read.
-
-    Frames are padded with zeros for the convolution and for tiles that hang over.
-    """
-    m, n = algorithm.tile_size, algorithm.num_points
+def _read_lines(algorithm: Winograd, frames: Frame) -> list[Array]:
+    """The n lines `[B, R, width, C]` that tiles read; around frames there are zeros."""
     before = algorithm.kernel_size // 2
-    below = n - m - before + algorithm.rows * m - algorithm.height
-    right = n - m - before + algorithm.columns * m - algorithm.width
-    padded = jnp.pad(frames, ((0, 0), (before, below), (before, right), (0, 0)))
-    stop = (algorithm.rows - 1) * m + 1
-    return [padded[:, y : y + stop : m] for y in range(n)]
+    return _lines(algorithm, frames, before, algorithm.num_points)
 
 
 def _gradient_lines(algorithm: Winograd, gradient: Frame) -> list[Array]:
-    """Line y of all rows of tiles, `[B, R, width, D]`, for each of their m."""
+    """The m lines `[B, R, width, D]` of tiles."""
+    return _lines(algorithm, gradient, 0, algorithm.tile_size)
+
+
+def _lines(algorithm: Winograd, frames: Frame, before: int, size: int) -> list[Array]:
+    """Line y of all rows of tiles, for each of the `size` that are looked at.
+
+    Tiles begin `before` pixels before their own. Frames are padded with zeros.
+    """
     m = algorithm.tile_size
-    below = algorithm.rows * m - algorithm.height
-    right = algorithm.columns * m - algorithm.width
-    padded = jnp.pad(gradient, ((0, 0), (0, below), (0, right), (0, 0)))
-    return [padded[:, y::m] for y in range(m)]
+    below = (algorithm.rows - 1) * m + size - before - algorithm.height
+    right = (algorithm.columns - 1) * m + size - before - algorithm.width
+    padded = jnp.pad(frames, ((0, 0), (before, below), (before, right), (0, 0)))
+    stop = (algorithm.rows - 1) * m + 1
+    return [padded[:, y : y + stop : m] for y in range(size)]
 
 
 def _tiles(
     algorithm: Winograd, lines: Sequence[Array], b_p: Float[Array, " N"]
 ) -> _Tiles:
     """Row p of B d Bᵀ."""
-    m, n, b = algorithm.tile_size, algorithm.num_points, algorithm.matrices.b
-    line = _sum(c * x for c, x in zip(b_p, lines, strict=True))
-    stop = (algorithm.columns - 1) * m + 1
-    columns = [line[:, :, x : x + stop : m] for x in range(n)]
-    return jnp.stack(_transform(b, columns))
+    return _transform_row(algorithm, lines, b_p, algorithm.matrices.b)
 
 
 def _product_gradients(
     algorithm: Winograd, lines: Sequence[Array], a_p: Float[Array, " M"]
 ) -> _Tiles:
     """Row p of the products' gradients."""
-    m, a = algorithm.tile_size, algorithm.matrices.a
-    line = _sum(c * x for c, x in zip(a_p, lines, strict=True))
-    columns = [line[:, :, x::m] for x in range(m)]
-    return jnp.stack(_transform(a.T, columns))
+    return _transform_row(algorithm, lines, a_p, algorithm.matrices.a.T)
+
+
+def _transform_row(
+    algorithm: Winograd, lines: Sequence[Array], row: Array, matrix: np.ndarray
+) -> _Tiles:
+    """One row of matrix · tile · matrixᵀ; `row` is that row of the matrix."""
+    m = algorithm.tile_size
+    line = _sum(c * x for c, x in zip(row, lines, strict=True))
+    stop = (algorithm.columns - 1) * m + 1
+    columns = [line[:, :, x : x + stop : m] for x in range(len(lines))]
+    return jnp.stack(_transform(matrix, columns))
 
 
 def _pixel_gradients(
