@@ -1,163 +1,112 @@
-"""A convolution in a loop whose kernel is the same at every step.
+"""A convolution in a loop over time whose kernel is the same at every step.
 
-Nothing is differentiated by the kernel inside the loop, where XLA:CPU has no fast
-convolution for that. The caller gathers what the convolutions read and the gradients
-of their results, and `gathered_kernel_gradient` makes the kernel's gradient of them.
-On a CPU, where `winograd_for` finds an algorithm, all of it goes by tiles.
+Its kernel's gradient comes about in three parts: `start_gathering` before the loop
+back, `pull_back` at every step, `kernel_gradient` after it. On a CPU the gradient
+itself is summed up, which takes less memory; elsewhere the gradients of all steps'
+results are gathered, as one convolution over them all is faster there.
 """
 
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
 from convlstm_jax.array_types import Frame
+from convlstm_jax.ops import convolution
 from convlstm_jax.ops.convolution import (
-    kernel_gradient,
+    kernel_gradient_in_loop,
     same_convolution,
     transposed_kernel,
 )
-from convlstm_jax.ops.late import late
 from convlstm_jax.ops.winograd import (
     TileKernels,
     Winograd,
-    add_kernel_gradient,
     convolve,
-    convolve_adjoint,
+    convolve_gradients,
     transform_kernel,
     transform_kernel_adjoint,
     winograd_for,
 )
 
 
-class HeldKernel(NamedTuple):
-    """A kernel in the forms that the loop needs; XLA leaves out what is not used.
+@dataclass(frozen=True)
+class HeldKernel:
+    """A kernel in the forms that loops need; XLA leaves out what is not used.
 
     Attributes:
       kernel: `[K, K, C, D]`.
       adjoint: its `transposed_kernel`.
-      tiles: its `transform_kernel` on a CPU, where there is an algorithm for it.
+      frame_shape: `(B, H, W, …)` of what it reads.
+      on_cpu: whether the loop runs on a CPU.
+      by_tiles: the algorithm and its `transform_kernel`, on a CPU where there is one.
     """
 
     kernel: Float[Array, "K K C D"]
     adjoint: Float[Array, "K K D C"]
-    tiles: TileKernels | None
+    frame_shape: tuple[int, ...]
+    on_cpu: bool
+    by_tiles: tuple[Winograd, TileKernels] | None
 
 
 def hold_kernel(
-    kernel: Float[Array, "K K C D"], frame_shape: tuple[int, ...]
+    kernel: Float[Array, "K K C D"], frame_shape: tuple[int, ...], *, on_cpu: bool
 ) -> HeldKernel:
-    """Makes a kernel ready, before the loop, for frames of shape `(B, H, W, …)`."""
+    """Makes a kernel ready, before a loop."""
     algorithm = winograd_for(kernel.shape, frame_shape, kernel.dtype)
-    tiles = None
-    if algorithm is not None:
-        tiled = partial(transform_kernel, algorithm)
-        unused = partial(_zeros, algorithm)
-        tiles = lax.platform_dependent(kernel, cpu=tiled, default=unused)
-    return HeldKernel(kernel, transposed_kernel(kernel), tiles)
+    by_tiles = None
+    if on_cpu and algorithm is not None:
+        by_tiles = algorithm, transform_kernel(algorithm, kernel)
+    adjoint = transposed_kernel(kernel)
+    return HeldKernel(kernel, adjoint, frame_shape, on_cpu, by_tiles)
 
 
-@jax.custom_vjp
 def held_convolution(inputs: Frame, held: HeldKernel) -> Frame:
-    """`same_convolution` of `[B, H, W, C]`, not differentiated by the kernel."""
-    algorithm = _algorithm(held, inputs)
-    if algorithm is None:
-        return same_convolution(inputs, held.kernel)
-
-    def tiled(inputs, held):
-        return convolve(algorithm, inputs, held.tiles)
-
-    def direct(inputs, held):
-        return same_convolution(inputs, held.kernel)
-
-    return lax.platform_dependent(inputs, held, cpu=tiled, default=direct)
+    """`same_convolution` of `[B, H, W, C]`."""
+    if held.by_tiles is not None:
+        algorithm, tiles = held.by_tiles
+        return convolve(algorithm, inputs, tiles)
+    return same_convolution(inputs, held.kernel)
 
 
-def _forward(inputs, held):
-    return held_convolution(inputs, held), held
+def start_gathering(held: HeldKernel, num_steps: int) -> Array:
+    """What `pull_back` starts from."""
+    if held.by_tiles is not None:
+        _, tiles = held.by_tiles
+        return jnp.zeros_like(tiles)
+    if held.on_cpu:
+        return jnp.zeros_like(held.kernel)
+    shape = (num_steps, *held.frame_shape[:3], held.kernel.shape[-1])
+    return jnp.zeros(shape, held.kernel.dtype)
 
 
-def _backward(held, gradient):
-    algorithm = _algorithm(held, gradient)
-    if algorithm is None:
-        return same_convolution(gradient, held.adjoint), None
+def pull_back(
+    held: HeldKernel, gathered: Array, step: Array, inputs: Frame, gradient: Frame
+) -> tuple[Array, Frame]:
+    """The adjoint of `held_convolution` at a step, given the gradient of its result.
 
-    def tiled(gradient, held):
-        return convolve_adjoint(algorithm, gradient, held.tiles)
-
-    def direct(gradient, held):
-        return same_convolution(gradient, held.adjoint)
-
-    return lax.platform_dependent(gradient, held, cpu=tiled, default=direct), None
-
-
-held_convolution.defvjp(_forward, _backward)
-
-
-class Read(NamedTuple):
-    """What the convolutions of all S steps read, one of the two or both side by side.
-
-    Attributes:
-      inputs: `[S, B, H, W, C]`.
-      hiddens: the hidden state `[B, H, W, F]` before the first step and those after
-        each one, `[S, B, H, W, F]`; a step reads the one before it.
+    Returns:
+      What is gathered now, and the gradient of the inputs.
     """
+    if held.by_tiles is not None:
+        algorithm, tiles = held.by_tiles
+        return convolve_gradients(algorithm, gathered, inputs, tiles, gradient)
+    if held.on_cpu:
+        gathered += kernel_gradient_in_loop(inputs, gradient, held.kernel)
+    else:
+        gathered = lax.dynamic_update_index_in_dim(gathered, gradient, step, axis=0)
+    return gathered, same_convolution(gradient, held.adjoint)
 
-    inputs: Float[Array, "S B H W C"] | None
-    hiddens: tuple[Float[Array, "B H W F"], Float[Array, "S B H W F"]] | None
 
-
-def gathered_kernel_gradient(
-    read: Read, gradient: Float[Array, "S B H W D"], kernel: Float[Array, "K K C D"]
+def kernel_gradient(
+    held: HeldKernel, gathered: Array, inputs: Float[Array, "S B H W C"]
 ) -> Float[Array, "K K C D"]:
-    """The kernel's gradient, from what was read and the gradients of the results.
-
-    Elsewhere than on a CPU it is one convolution over all B·S frames.
-    """
-    algorithm = winograd_for(kernel.shape, gradient.shape[1:], kernel.dtype)
-
-    def direct(read, gradient, kernel):
-        inputs = jnp.concatenate(_sequences(read), axis=-1)
-        # Batch-major before B and S merge: a sharded batch then stays where it is.
-        inputs, gradient = (jnp.swapaxes(x, 0, 1) for x in (inputs, gradient))
-        return kernel_gradient(inputs, gradient, kernel)
-
-    if algorithm is None:
-        return direct(read, gradient, kernel)
-    tiled = partial(_tiled_kernel_gradient, algorithm)
-    return lax.platform_dependent(read, gradient, kernel, cpu=tiled, default=direct)
-
-
-def _tiled_kernel_gradient(algorithm, read, gradient, kernel):
-    if read.hiddens is not None:
-        initial, after = read.hiddens
-        read = read._replace(hiddens=(late(initial, gradient), after))
-
-    def add(total, step):
-        sequences, gradient = step
-        frames = jnp.concatenate(sequences, axis=-1)
-        return add_kernel_gradient(algorithm, total, frames, gradient), None
-
-    start = late(_zeros(algorithm, kernel), gradient)
-    total, _ = lax.scan(add, start, (_sequences(read), gradient))
-    return transform_kernel_adjoint(algorithm, total)
-
-
-def _sequences(read: Read) -> list[Array]:
-    sequences = [] if read.inputs is None else [read.inputs]
-    if read.hiddens is not None:
-        initial, after = read.hiddens
-        sequences.append(jnp.concatenate([initial[None], after[:-1]]))
-    return sequences
-
-
-def _zeros(algorithm: Winograd, kernel: Array) -> TileKernels:
-    n = algorithm.num_points
-    return jnp.zeros((n, n, *kernel.shape[2:]), kernel.dtype)
-
-
-def _algorithm(held: HeldKernel, frames: Frame) -> Winograd | None:
-    return winograd_for(held.kernel.shape, frames.shape, held.kernel.dtype)
+    """The kernel's gradient after all steps, given what they read."""
+    if held.by_tiles is not None:
+        algorithm, _ = held.by_tiles
+        return transform_kernel_adjoint(algorithm, gathered)
+    if held.on_cpu:
+        return gathered
+    # Batch-major before B and S merge: a sharded batch then stays where it is.
+    inputs, gradient = (jnp.swapaxes(x, 0, 1) for x in (inputs, gathered))
+    return convolution.kernel_gradient(inputs, gradient, held.kernel)

@@ -1,17 +1,15 @@
 """A stack of ConvLSTM layers that reads frames, or its own last prediction.
 
-Where the output is fed back, nothing can be computed before the loop over time. What
-can still leave it are the gradients of the kernels, which XLA:CPU has no fast
-convolution for inside a loop:
+Where the output is fed back, nothing can be computed before the loop over time: the
+layers go through each step together. The backward pass is written by hand:
 
-* Inside the loop the kernels are constants (`ops.held_convolution`); where nothing is
-  done to their results before they are added, a layer convolves input and hidden state
-  side by side. The result of every convolution passes through a *tap*, a place where a
-  perturbation δ[t] = 0 could be added, and the loop is differentiated with respect to
-  the taps instead of the kernels.
-* The gradient with respect to δ[t] is that of the convolution's result, for every step.
-  With the convolutions' inputs, which the forward loop hands out, each kernel's
-  gradient follows from all B·T frames at once.
+* The forward loop keeps the gates and the cell states, and what a layer norm reads.
+  Hidden states, which follow from these, are made again.
+* Where nothing is done to a layer's two convolutions before they are added, one
+  convolution reads input and hidden state side by side.
+* The loop gathers the gradients of the convolutions' results, and after it each
+  kernel's gradient is one convolution over all B·S frames. On a CPU the loop adds up
+  the kernels' gradients themselves, which is as fast there and takes less memory.
 
 The gradient is that of plain autodiff up to the order of floating-point sums (1e-9 in
 float64).
@@ -26,14 +24,22 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from convlstm_jax.array_types import Carry, Frame, Hidden, Video
-from convlstm_jax.ops.gates import split_gates, update_state, update_state_gradient
+from convlstm_jax.ops.gates import (
+    ACTIVATIONS,
+    Gates,
+    split_gates,
+    update_state,
+    update_state_gradient,
+)
 from convlstm_jax.ops.held_convolution import (
     HeldKernel,
-    Read,
-    gathered_kernel_gradient,
     held_convolution,
     hold_kernel,
+    kernel_gradient,
+    pull_back,
+    start_gathering,
 )
+from convlstm_jax.ops.late import late
 from convlstm_jax.ops.step import state_dtype
 
 TakesTruth = Bool[Array, "B S"]
@@ -97,6 +103,33 @@ class _Settings(NamedTuple):
     dtype: jnp.dtype
 
 
+class _Kernels(NamedTuple):
+    """Something of every kernel of a stack.
+
+    Attributes:
+      layers: of each layer's kernel that reads inputs and hidden state side by side, or
+        of its two.
+      output: of the output kernel.
+    """
+
+    layers: tuple[tuple[Any, ...], ...]
+    output: Any
+
+
+class _Kept(NamedTuple):
+    """What the backward pass needs of a layer; for all steps together, S comes first.
+
+    Attributes:
+      gates: `[4, B, H, W, F]`.
+      cell_state: before the step, `[B, H, W, F]`.
+      results: of the two convolutions, `[B, H, W, 4F]`, where they are normalised.
+    """
+
+    gates: Array
+    cell_state: Array
+    results: tuple[Array, ...] | None
+
+
 def initial_state(
     weights: StackWeights, frame_shape: tuple[int, ...], dtype=jnp.float32
 ) -> RolloutState:
@@ -151,153 +184,266 @@ def rollout(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _rollout(settings, weights, frames, state, takes_truth):
-    layers = tuple((None,) * 2 for _ in weights.layers)
-    result, _ = _run(settings, weights, takes_truth, (layers, None), frames, state)
+    arguments = (weights, frames, state, takes_truth)
+    result, _ = _by_platform(partial(_run, settings, keep=False), arguments)
     return result
 
 
 def _rollout_forward(settings, weights, frames, state, takes_truth):
-    norms = tuple(layer.norms for layer in weights.layers)
-
-    def run(taps, norms, frames, state):
-        layers = tuple(
-            layer._replace(norms=norm)
-            for layer, norm in zip(weights.layers, norms, strict=True)
-        )
-        with_norms = weights._replace(layers=layers)
-        return _run(settings, with_norms, takes_truth, taps, frames, state)
-
-    taps = _zero_taps(settings, weights, frames)
-    result, pull_back, inputs = jax.vjp(run, taps, norms, frames, state, has_aux=True)
-    hiddens = tuple(h for _, h in state.carries)
-    return result, (weights, hiddens, inputs, pull_back)
+    arguments = (weights, frames, state, takes_truth)
+    result, kept = _by_platform(partial(_run, settings, keep=True), arguments)
+    hiddens = tuple(hidden for _, hidden in state.carries)
+    return result, (weights, takes_truth, hiddens, *kept)
 
 
 def _rollout_backward(settings, saved, gradients):
-    weights, initial_hiddens, (read, hiddens), pull_back = saved
-    tap_gradients, norm_gradients, frame_gradient, state_gradient = pull_back(gradients)
-    layer_gradients, output_gradient = tap_gradients
-
-    def gradient(read, result_gradient, *kernels):
-        held = _side_by_side(kernels).astype(settings.dtype)
-        found = gathered_kernel_gradient(read, result_gradient, held)
-        cut = kernels[0].shape[2]
-        parts = (found[:, :, :cut], found[:, :, cut:])
-        return [p.astype(k.dtype) for p, k in zip(parts, kernels, strict=False)]
-
-    layers = []
-    inputs = read
-    for layer, norms, initial, after, (dz, dz_recurrent) in zip(
-        weights.layers, norm_gradients, initial_hiddens, hiddens, layer_gradients,
-        strict=True,
-    ):  # fmt: skip
-        kernels = (layer.input_kernel, layer.recurrent_kernel)
-        if _is_side_by_side(layer):
-            found = gradient(Read(inputs, (initial, after)), dz, *kernels)
-        else:
-            # Without norms the results are added, and one gradient is that of both.
-            dz_recurrent = dz if dz_recurrent is None else dz_recurrent
-            found = gradient(Read(inputs, None), dz, kernels[0])
-            found += gradient(Read(None, (initial, after)), dz_recurrent, kernels[1])
-        input_kernel, recurrent_kernel = found
-        layers.append(LayerWeights(input_kernel, recurrent_kernel, norms))
-        inputs = after
-    (output_kernel,) = gradient(
-        Read(inputs, None), output_gradient, weights.output_kernel
-    )
-    weight_gradient = StackWeights(tuple(layers), output_kernel)
-    return weight_gradient, frame_gradient, state_gradient, None
+    arguments = (*saved, gradients)
+    return *_by_platform(partial(_run_back, settings), arguments), None
 
 
 _rollout.defvjp(_rollout_forward, _rollout_backward)
 
 
-def _run(settings, weights, takes_truth, taps, frames, state):
-    """The loop; also returns what its convolutions read, `[S, B, H, W, …]`."""
-    frame_shape = (frames.shape[0], *frames.shape[2:])
+def _by_platform(function, arguments):
+    """Tells a function whether it runs on a CPU."""
+    return lax.platform_dependent(
+        *arguments,
+        cpu=partial(function, on_cpu=True),
+        default=partial(function, on_cpu=False),
+    )
 
-    def hold(*kernels):
-        return hold_kernel(_side_by_side(kernels).astype(settings.dtype), frame_shape)
 
-    kernels = []
-    for layer in weights.layers:
-        both = (layer.input_kernel, layer.recurrent_kernel)
-        together = _is_side_by_side(layer)
-        kernels.append((hold(*both),) if together else tuple(map(hold, both)))
-    output_kernel = hold(weights.output_kernel)
+def _run(settings, weights, frames, state, takes_truth, *, keep, on_cpu):
+    """The loop over time.
+
+    Returns:
+      The result of `rollout`; and, if that is to be kept, what the backward pass needs:
+      the frames that were read, `[S, B, H, W, C]`, and of each layer `_Kept`.
+    """
+    kernels = _hold(settings, weights, state.prediction.shape, on_cpu)
 
     def step(state, now):
-        frame, takes_truth, (layer_taps, output_tap) = now
+        frame, takes_truth = now
         read = jnp.where(takes_truth[:, None, None, None], frame, state.prediction)
-        carries = []
+        carries, layers = [], []
         inputs = read
-        for layer, kernel, tap, carry in zip(
-            weights.layers, kernels, layer_taps, state.carries, strict=True
-        ):
-            carry = _layer_step(settings, layer.norms, kernel, tap, carry, inputs)
+        for index, carry in enumerate(state.carries):
+            norms = weights.layers[index].norms
+            carry, layer = _layer_step(
+                settings, kernels.layers[index], norms, carry, inputs
+            )
             carries.append(carry)
+            layers.append(layer)
             inputs = carry[1]
-        prediction = _tap(held_convolution(inputs, output_kernel), output_tap)
-        hiddens = tuple(h for _, h in carries)
-        state = RolloutState(tuple(carries), prediction)
-        return state, (prediction, (read, hiddens))
+        prediction = held_convolution(inputs, kernels.output)
+        kept = (read, tuple(layers)) if keep else None
+        return RolloutState(tuple(carries), prediction), (prediction, kept)
 
-    sequence = (_swap_time(frames), takes_truth.T, taps)
-    state, (predictions, inputs) = lax.scan(step, state, sequence)
-    return (state, _swap_time(predictions)), inputs
+    sequence = (_swap_time(frames), takes_truth.T)
+    state, (predictions, kept) = lax.scan(step, state, sequence)
+    return (state, _swap_time(predictions)), kept
 
 
 def _layer_step(
     settings: _Settings,
-    norms: tuple[Norm, Norm] | None,
     kernels: tuple[HeldKernel, ...],
-    taps: Any,
+    norms: tuple[Norm, Norm] | None,
     carry: Carry,
     inputs: Frame,
-) -> Carry:
+) -> tuple[Carry, _Kept]:
     cell_state, hidden = carry
-    dtype = cell_state.dtype
-    if len(kernels) == 1:
-        both = jnp.concatenate([inputs, hidden], axis=-1)
-        z = _tap(held_convolution(both, kernels[0]), taps[0]).astype(dtype)
-    elif norms is None:
-        z, z_recurrent = map(held_convolution, (inputs, hidden), kernels)
-        z = _tap(z + z_recurrent, taps[0]).astype(dtype)
-    else:
-        z, z_recurrent = (
-            _normalise(_tap(held_convolution(*read), tap).astype(dtype), norm)
-            for read, tap, norm in zip(
-                zip((inputs, hidden), kernels, strict=True), taps, norms, strict=True
-            )
+    results = tuple(map(held_convolution, _reads(kernels, inputs, hidden), kernels))
+    terms = [result.astype(cell_state.dtype) for result in results]
+    if norms is not None:
+        terms = list(map(_normalise, terms, norms))
+    z_i, z_f, z_g, z_o = split_gates(sum(terms[1:], start=terms[0]))
+    gates, new_cell_state, hidden = update_state(
+        (z_i, z_f + settings.forget_offset, z_g, z_o), cell_state, None, _ACTIVATION
+    )
+    kept = _Kept(
+        jnp.stack(gates).astype(settings.dtype),
+        cell_state,
+        None if norms is None else results,
+    )
+    return (new_cell_state, hidden.astype(settings.dtype)), kept
+
+
+def _run_back(
+    settings, weights, takes_truth, hiddens, read, layers, gradients, *, on_cpu
+):
+    """The loop back: the gradients of weights, frames and state.
+
+    Of each layer there are the hidden state before the first step and what was kept.
+    """
+    state_gradient, prediction_gradients = gradients
+    num_steps, *frame_shape = read.shape
+    kernels = _hold(settings, weights, frame_shape, on_cpu)
+
+    def start(kernel):
+        return late(start_gathering(kernel, num_steps), prediction_gradients)
+
+    def step(state, now):
+        gradient, gathered, norm_sums = state
+        t, takes_truth, frame, prediction_gradient = now
+        states = [
+            _layer_states(settings, *layer, t)
+            for layer in zip(layers, hiddens, strict=True)
+        ]
+        inputs = [frame, *(layer.new_hidden for layer in states)]
+        prediction_gradient = gradient.prediction + prediction_gradient
+        gathered_output, from_above = pull_back(
+            kernels.output, gathered.output, t, inputs[-1], prediction_gradient
         )
-        z = z + z_recurrent
-    z_i, z_f, z_g, z_o = split_gates(z)
-    z_gates = (z_i, z_f + settings.forget_offset, z_g, z_o)
-    cell_state, hidden = _update_state(z_gates, cell_state)
-    return cell_state, hidden.astype(settings.dtype)
+        results: list[Any] = []
+        for index in reversed(range(len(states))):
+            cell_gradient, hidden_gradient = gradient.carries[index]
+            *result, from_above = _layer_step_back(
+                settings,
+                t,
+                kernels.layers[index],
+                weights.layers[index].norms,
+                states[index],
+                inputs[index],
+                (cell_gradient, hidden_gradient + from_above),
+                gathered.layers[index],
+            )
+            results.insert(0, result)
+        gathered_layers, norm_gradients, carries = map(
+            tuple, zip(*results, strict=True)
+        )
+        takes_truth = takes_truth[:, None, None, None]
+        state = (
+            RolloutState(carries, jnp.where(takes_truth, 0, from_above)),
+            _Kernels(gathered_layers, gathered_output),
+            jax.tree.map(jnp.add, norm_sums, norm_gradients),
+        )
+        return state, jnp.where(takes_truth, from_above, 0)
+
+    norms = tuple(layer.norms for layer in weights.layers)
+    state = (
+        state_gradient,
+        jax.tree.map(start, kernels),
+        jax.tree.map(jnp.zeros_like, norms),
+    )
+    steps = (jnp.arange(num_steps), takes_truth.T, read)
+    (gradient, gathered, norm_gradients), frame_gradients = lax.scan(
+        step, state, (*steps, _swap_time(prediction_gradients)), reverse=True
+    )
+    inputs = read
+    layer_gradients = []
+    for index, kept in enumerate(layers):
+        gates = jnp.moveaxis(kept.gates, 1, 0)
+        *_, after = _new_state(settings, gates, kept.cell_state)
+        before = jnp.concatenate([hiddens[index][None], after[:-1]])
+        held = kernels.layers[index]
+        reads = _reads(held, inputs, before)
+        found = list(map(kernel_gradient, held, gathered.layers[index], reads))
+        if len(found) == 1:
+            found = jnp.split(found[0], [inputs.shape[-1]], axis=2)
+        input_kernel, recurrent_kernel = found
+        layer_gradients.append(
+            LayerWeights(input_kernel, recurrent_kernel, norm_gradients[index])
+        )
+        inputs = after
+    output_gradient = kernel_gradient(kernels.output, gathered.output, inputs)
+    weight_gradients = jax.tree.map(
+        lambda gradient, weight: gradient.astype(weight.dtype),
+        StackWeights(tuple(layer_gradients), output_gradient),
+        weights,
+    )
+    return weight_gradients, _swap_time(frame_gradients), gradient
 
 
-@jax.custom_vjp
-def _update_state(z_gates: tuple[Array, ...], cell_state: Hidden) -> Carry:
-    """`update_state`, for whose gradient gates and cell states alone are kept."""
-    return update_state(z_gates, cell_state, None, _ACTIVATION)[1:]
+class _LayerStates(NamedTuple):
+    """What a step of a layer reads, makes and returns, see `_Kept`."""
+
+    gates: Gates
+    cell_state: Hidden
+    hidden: Hidden
+    new_cell_state: Hidden
+    new_hidden: Hidden
+    results: tuple[Array, ...] | None
 
 
-def _update_state_forward(z_gates, cell_state):
-    gates, *carry = update_state(z_gates, cell_state, None, _ACTIVATION)
-    return tuple(carry), (gates, cell_state)
-
-
-def _update_state_backward(kept, gradients):
-    gates, cell_state = kept
-    cell_gradient, hidden_gradient = gradients
-    after = gates.f * cell_state + gates.i * gates.g
-    return update_state_gradient(
-        cell_gradient, hidden_gradient, gates, cell_state, after, None, _ACTIVATION
+def _layer_states(settings, layer: _Kept, initial_hidden: Hidden, t) -> _LayerStates:
+    """All that step t had, from what was kept of all steps."""
+    now = jax.tree.map(
+        partial(lax.dynamic_index_in_dim, index=t, keepdims=False), layer
+    )
+    gates, new_cell_state, new_hidden = _new_state(settings, now.gates, now.cell_state)
+    # Before the first step there is none, and whatever is read is not used.
+    o = lax.dynamic_index_in_dim(layer.gates, t - 1, keepdims=False)[3]
+    hidden = _hidden(settings, o, now.cell_state)
+    return _LayerStates(
+        gates,
+        now.cell_state,
+        jnp.where(t == 0, initial_hidden, hidden),
+        new_cell_state,
+        new_hidden,
+        now.results,
     )
 
 
-_update_state.defvjp(_update_state_forward, _update_state_backward)
+def _new_state(settings, gates, cell_state):
+    """The gates, c and h after a step, or after all, from the gates and c before."""
+    gates = Gates(*(gate.astype(cell_state.dtype) for gate in gates))
+    new_cell_state = gates.f * cell_state + gates.i * gates.g
+    return gates, new_cell_state, _hidden(settings, gates.o, new_cell_state)
+
+
+def _hidden(settings, o, cell_state):
+    activated = ACTIVATIONS[_ACTIVATION].apply(cell_state)
+    return (o.astype(cell_state.dtype) * activated).astype(settings.dtype)
+
+
+def _layer_step_back(
+    settings: _Settings,
+    t: Array,
+    kernels: tuple[HeldKernel, ...],
+    norms: tuple[Norm, Norm] | None,
+    states: _LayerStates,
+    inputs: Frame,
+    carry_gradient: Carry,
+    gathered: tuple[Array, ...],
+) -> tuple[tuple[Array, ...], Any, Carry, Frame]:
+    """The adjoint of `_layer_step`.
+
+    Returns:
+      What is gathered of each kernel's gradient now; and the gradients of the norms, of
+      the carry before the step and of the inputs.
+    """
+    cell_gradient, hidden_gradient = carry_gradient
+    gate_gradients, cell_gradient = update_state_gradient(
+        cell_gradient,
+        hidden_gradient.astype(cell_gradient.dtype),
+        states.gates,
+        states.cell_state,
+        states.new_cell_state,
+        None,
+        _ACTIVATION,
+    )
+    dz = jnp.concatenate(gate_gradients, axis=-1)
+    result_gradients: Any = [dz] * len(kernels)
+    read_gradients: Any
+    norm_gradients = None
+    if norms is not None and states.results is not None:
+        pairs = [
+            jax.vjp(_normalise, result.astype(dz.dtype), norm)[1](dz)
+            for result, norm in zip(states.results, norms, strict=True)
+        ]
+        result_gradients, norm_gradients = zip(*pairs, strict=True)
+    reads = _reads(kernels, inputs, states.hidden)
+    pairs = [
+        pull_back(kernel, found, t, read, gradient.astype(settings.dtype))
+        for kernel, found, read, gradient in zip(
+            kernels, gathered, reads, result_gradients, strict=True
+        )
+    ]
+    gathered, read_gradients = zip(*pairs, strict=True)
+    if len(kernels) == 1:
+        read_gradients = jnp.split(read_gradients[0], [inputs.shape[-1]], axis=-1)
+    inputs_gradient, hidden_gradient = read_gradients
+    return gathered, norm_gradients, (cell_gradient, hidden_gradient), inputs_gradient
 
 
 def _normalise(z: Hidden, norm: Norm) -> Hidden:
@@ -311,52 +457,27 @@ def _normalise(z: Hidden, norm: Norm) -> Hidden:
     )
 
 
-def _is_side_by_side(layer: LayerWeights) -> bool:
-    """Whether one convolution can read input and hidden state."""
-    sizes = layer.input_kernel.shape[:2], layer.recurrent_kernel.shape[:2]
-    return layer.norms is None and sizes[0] == sizes[1]
+def _hold(settings, weights, frame_shape, on_cpu) -> _Kernels:
+    """All kernels as `HeldKernel`s."""
+
+    def hold(*kernels):
+        kernel = jnp.concatenate(kernels, axis=2).astype(settings.dtype)
+        return hold_kernel(kernel, frame_shape, on_cpu=on_cpu)
+
+    layers = []
+    for layer in weights.layers:
+        both = (layer.input_kernel, layer.recurrent_kernel)
+        one_size = both[0].shape[:2] == both[1].shape[:2]
+        together = one_size and layer.norms is None
+        layers.append((hold(*both),) if together else tuple(map(hold, both)))
+    return _Kernels(tuple(layers), hold(weights.output_kernel))
 
 
-def _side_by_side(kernels: tuple[Array, ...]) -> Array:
-    """Kernels that read one tensor of all their channels."""
-    return kernels[0] if len(kernels) == 1 else jnp.concatenate(kernels, axis=2)
-
-
-@jax.custom_vjp
-def _tap(value: Frame, tap: Frame | None) -> Frame:
-    """`value + tap` for a tap of zeros, which are never read."""
-    del tap
-    return value
-
-
-def _tap_forward(value, tap):
-    del tap
-    return value, None
-
-
-def _tap_backward(_, gradient):
-    return gradient, gradient
-
-
-_tap.defvjp(_tap_forward, _tap_backward)
-
-
-def _zero_taps(settings: _Settings, weights: StackWeights, frames: Video) -> Any:
-    """For each step, layer and result a tap, and one for the prediction."""
-    batch, num_steps, height, width, _ = frames.shape
-
-    def zeros(kernel):
-        shape = (num_steps, batch, height, width, kernel.shape[-1])
-        return jnp.zeros(shape, settings.dtype)
-
-    layers = tuple(
-        (
-            zeros(layer.input_kernel),
-            None if layer.norms is None else zeros(layer.recurrent_kernel),
-        )
-        for layer in weights.layers
-    )
-    return layers, zeros(weights.output_kernel)
+def _reads(kernels: tuple[HeldKernel, ...], inputs: Array, hidden: Array):
+    """What a layer's kernels read: both side by side, or each its own."""
+    if len(kernels) == 1:
+        return [jnp.concatenate([inputs, hidden], axis=-1)]
+    return [inputs, hidden]
 
 
 def _swap_time(sequence: Array) -> Array:

@@ -146,39 +146,6 @@ def convolve(algorithm: Winograd, frames: Frame, kernels: TileKernels) -> Frame:
     return _crop(algorithm, pixels)
 
 
-def convolve_adjoint(
-    algorithm: Winograd, gradient: Frame, kernels: TileKernels
-) -> Frame:
-    """The gradient of the frames that `convolve` was given, from that of its result."""
-    lines = _gradient_lines(algorithm, gradient)
-
-    def make_row(_, row):
-        (_, a_p, _), kernels_p = row
-        products = _product_gradients(algorithm, lines, a_p)
-        return None, _pixel_gradients(algorithm, products, kernels_p)
-
-    rows = (_rows(algorithm, gradient.dtype), kernels)
-    _, pixels = lax.scan(make_row, None, rows)
-    return _join_rows(algorithm, pixels)
-
-
-def add_kernel_gradient(
-    algorithm: Winograd, totals: TileKernels, frames: Frame, gradient: Frame
-) -> TileKernels:
-    """Adds to totals the gradient of the kernel that `convolve` was given."""
-    lines = _read_lines(algorithm, frames)
-    gradient_lines = _gradient_lines(algorithm, gradient)
-
-    def add_row(totals, row):
-        p, a_p, b_p = row
-        tiles = _tiles(algorithm, lines, b_p)
-        products = _product_gradients(algorithm, gradient_lines, a_p)
-        return _add_products(totals, p, tiles, products), None
-
-    totals, _ = lax.scan(add_row, totals, _rows(algorithm, gradient.dtype))
-    return totals
-
-
 def convolve_gradients(
     algorithm: Winograd,
     totals: TileKernels,
@@ -186,7 +153,11 @@ def convolve_gradients(
     kernels: TileKernels,
     gradient: Frame,
 ) -> tuple[TileKernels, Frame]:
-    """`add_kernel_gradient` and `convolve_adjoint`, with what they share done once."""
+    """The adjoint of `convolve`, given the gradient of its result.
+
+    Returns:
+      Totals to which the kernels' gradient is added, and the gradient of the frames.
+    """
     lines = _read_lines(algorithm, frames)
     gradient_lines = _gradient_lines(algorithm, gradient)
 

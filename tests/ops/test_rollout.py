@@ -9,6 +9,7 @@ import pytest
 from jax.extend import core
 
 from convlstm_jax.ops import held_convolution
+from convlstm_jax.ops import rollout as rollout_module
 from convlstm_jax.ops.convolution import same_convolution
 from convlstm_jax.ops.rollout import (
     LayerWeights,
@@ -141,6 +142,25 @@ def reference_and_rollout(arguments, takes_truth, cotangent):
 @pytest.mark.parametrize("norms", [False, True], ids=["plain", "layer norm"])
 def test_outputs_and_gradients_are_those_of_plain_autodiff(mask, norms):
     assert_equals_plain_autodiff(reference_and_rollout, draw(norms=norms), MASKS[mask])
+
+
+def run_as_on_an_accelerator(monkeypatch):
+    def chosen(function, arguments):
+        return function(*arguments, on_cpu=False)
+
+    monkeypatch.setattr(rollout_module, "_by_platform", chosen)
+
+
+@pytest.mark.parametrize("kernels", [KERNELS, (5, 5)], ids=["two", "side by side"])
+@pytest.mark.parametrize("norms", [False, True], ids=["plain", "layer norm"])
+def test_what_accelerators_compute(kernels, norms, monkeypatch):
+    run_as_on_an_accelerator(monkeypatch)
+
+    def both(*arguments):
+        return reference_and_rollout.__wrapped__(*arguments)
+
+    arguments = draw(norms=norms, kernels=kernels)
+    assert_equals_plain_autodiff(fast_jit(both), arguments, MIXED)
 
 
 @pytest.mark.parametrize(
@@ -284,8 +304,9 @@ def convolutions(jaxpr, in_loop=False):
 
 
 @pytest.mark.parametrize("norms", [False, True], ids=["plain", "layer norm"])
-def test_the_loops_hold_no_gradient_of_a_kernel(norms):
+def test_accelerators_loops_hold_no_gradient_of_a_kernel(norms, monkeypatch):
     """One convolution per kernel over all frames, after the loop."""
+    run_as_on_an_accelerator(monkeypatch)
     weights, frames, state = draw(norms=norms)
 
     def total(weights):
