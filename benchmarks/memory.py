@@ -2,15 +2,17 @@
 
     python benchmarks/memory.py
     python benchmarks/memory.py --side=128 --contenders=default,checkpoint   # 24 GB
+    python benchmarks/memory.py --workload=openstl_convlstm_s
 
-One ConvLSTM layer, 3×3, on frames of as many channels as it has features, forward and
-backward pass: with each choice of `ConvLSTM.memory`, and in PyTorch. As in
-`train_step.py` all are compared first, and take turns in processes of their own.
+One ConvLSTM layer, 3×3, on frames of as many channels as it has features, or what
+`train_step.py` measures under a name: forward and backward pass with each choice of
+`config.model.memory`, and in PyTorch. As there all are compared first, and take turns
+in processes of their own.
 
 Columns: ratio, of the training time to that of "default", the median over the rounds;
 kept, what the backward pass is given besides weights and frames; temporary, what XLA
 plans for the whole step besides arguments and gradients; peak, of resident memory
-during a step, less what was resident before the first.
+during steps of a process that does nothing else, less what was resident before them.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from benchmarks.contenders import OURS, Settings
 from benchmarks.machine import machine_line
 from benchmarks.train_step import PACKAGES, Entry, measure
 from benchmarks.worker import ContenderError
-from benchmarks.workloads import Workload
+from benchmarks.workloads import WORKLOADS, Workload
 
 ENTRIES = {
     **{
@@ -60,6 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "--workload",
+        choices=[workload.name for workload in WORKLOADS],
+        help="in place of the layer of the four sizes below",
+    )
     parser.add_argument("--frames", type=int, default=200, help="T")
     parser.add_argument("--side", type=int, default=64, help="of a frame, pixels")
     parser.add_argument("--features", type=int, default=64, help="of input and layer")
@@ -83,6 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
         (options.features,),
         3,
     )
+    for named in WORKLOADS:
+        if named.name == options.workload:
+            workload = named
     machine = machine_line(PACKAGES)
     print(f"{machine}\n\n{workload.description}\n", flush=True)
     try:

@@ -12,10 +12,12 @@ outputs times a fixed array; there is no optimizer.
 
 Contenders are processes of their own that take turns, so that what else disturbs the
 machine disturbs all of them. `ratio` is a contender's training time by this project's,
-the median over the rounds: above 1, this project is faster. Times are medians too.
+the median over the rounds: above 1, this project is faster. Times are medians too, and
+a turn begins with a call that is not timed, as a process that was idle is slower.
 `TFLOP/s` counts three times the forward pass's multiply-adds of convolutions.
-First calls, which compile, count apart. `peak MB` is the resident peak of a training
-step less what was resident before the first one (on a GPU: of its memory).
+First calls, which compile, count apart. `process MB` is the resident peak of training
+steps, in another process that does nothing else; `step MB` that less what was resident
+before the first one (on a GPU: the peak of its memory).
 
 Contenders: `pytorch` (one convolution over input and state together, the usual cell),
 `pytorch_channels_last`, `pytorch_compile` (the cell under torch.compile, channels
@@ -42,7 +44,14 @@ import numpy as np
 from benchmarks.contenders import CONTENDERS, OURS, Settings, Skip
 from benchmarks.machine import machine_line
 from benchmarks.worker import ContenderError, Worker
-from benchmarks.workloads import WORKLOADS, Arrays, Workload, draw, tiny
+from benchmarks.workloads import (
+    WORKLOADS,
+    Arrays,
+    Problem,
+    Workload,
+    draw,
+    tiny,
+)
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "keras", "tensorflow", "tensorflow-cpu")
 PASSES = ("forward", "train")
@@ -103,9 +112,9 @@ class Entry(NamedTuple):
 class Entrant:
     """A contender in one workload, and its times of each round so far."""
 
-    def __init__(self, label: str, worker: Worker):
+    def __init__(self, entry: Entry, worker: Worker):
+        self.entry = entry
         self.worker = worker
-        self.label = label
         self.slow = CONTENDERS[worker.name].slow
         self.first_call_seconds = worker.ask("compile")["seconds"]
         self.calls = {"forward": 1, "train": 1}
@@ -125,18 +134,27 @@ class Entrant:
         start = time.perf_counter()
         times = {}
         for index, what in enumerate(PASSES):
-            answer = self.worker.ask(what, calls=self.calls[what])
-            times[what] = answer["seconds"] / self.calls[what]
+            # After a pause the first call is slower.
+            answer = self.worker.ask(what, calls=0 if self.slow else 1)
             if index == 0 and self.rounds:
                 idle = answer["idle_cpu_seconds"] / (start - self._idle_since)
                 self.idle_share = max(self.idle_share, idle)
+            answer = self.worker.ask(what, calls=self.calls[what])
+            times[what] = answer["seconds"] / self.calls[what]
         self.rounds.append(times)
         self._idle_since = time.perf_counter()
         self.seconds += self._idle_since - start
 
-    def row(self, workload: Workload, ours: "Entrant") -> dict[str, Any]:
-        """The figures, as they go into the table and the file."""
-        facts = self.worker.facts()
+    def row(
+        self, workload: Workload, ours: "Entrant", facts: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The figures, as they go into the table and the file.
+
+        Args:
+          workload: what was measured.
+          ours: this project's own times.
+          facts: see `Worker.memory`.
+        """
         ratios = {
             what: median(
                 mine[what] / theirs[what]
@@ -151,17 +169,16 @@ class Entrant:
         train_seconds = milliseconds["train_ms"] / 1e3
         return {
             "workload": workload.name,
-            "contender": self.label,
+            "contender": self.entry.label,
             "batch_size": workload.batch_size,
             **milliseconds,
             "train_tflop_s": round(6e-12 * workload.multiply_adds / train_seconds, 3),
             "compile_s": round(self.first_call_seconds, 2),
             "ratio": round(ratios["train"], 3),
             "forward_ratio": round(ratios["forward"], 3),
-            "peak_memory_mb": round(facts["peak_bytes"] / 2**20, 1),
             **{
                 f"{what}_memory_mb": round(facts[f"{what}_bytes"] / 2**20, 1)
-                for what in ("kept", "temporary")
+                for what in ("process", "peak", "kept", "temporary")
                 if f"{what}_bytes" in facts
             },
             "rounds": len(self.rounds),
@@ -193,8 +210,9 @@ def measure(
     Raises:
       ContenderError: a contender fails, or differs from the first.
     """
+    problem = draw(workload)
     with ExitStack() as stack:
-        entrants, skipped = _start(workload, entries, stack)
+        entrants, skipped = _start(workload, problem, entries, stack)
         for number in range(num_rounds):
             for entrant in entrants:
                 if number >= num_slow_rounds and entrant.slow:
@@ -204,24 +222,37 @@ def measure(
                 time.sleep(_PAUSE_SECONDS)
                 entrant.take_turn()
             say(f"{workload.name}: round {number + 1} of {num_rounds}")
-        rows = [entrant.row(workload, entrants[0]) for entrant in entrants]
+    rows = []
+    for entrant in entrants:
+        say(f"{workload.name}: memory of {entrant.entry.label}")
+        facts = _memory(workload, problem, entrant.entry)
+        rows.append(entrant.row(workload, entrants[0], facts))
     return rows, skipped
 
 
+def _memory(workload: Workload, problem: Problem, entry: Entry) -> dict[str, Any]:
+    """What training alone takes, in a process of its own."""
+    worker = Worker(entry.name, workload, problem, entry.settings)
+    try:
+        return worker.memory(calls=1 if CONTENDERS[entry.name].slow else 3)
+    finally:
+        worker.stop()
+
+
 def _start(
-    workload: Workload, entries: list[Entry], stack: ExitStack
+    workload: Workload, problem: Problem, entries: list[Entry], stack: ExitStack
 ) -> tuple[list[Entrant], list[dict[str, str]]]:
     """Starts and compares all; the stack stops them."""
-    problem = draw(workload)
     entrants: list[Entrant] = []
     skipped = []
     expected: Arrays = {}
-    for label, name, settings in entries:
+    for entry in entries:
+        label, name, settings = entry
         say(f"{workload.name}: {label} gets ready")
         try:
             worker = Worker(name, workload, problem, settings)
             stack.callback(worker.stop)
-            entrant = Entrant(label, worker)
+            entrant = Entrant(entry, worker)
         except Skip as skip:
             reason = {"contender": label, "reason": str(skip)}
             skipped.append({"workload": workload.name, **reason})
@@ -248,12 +279,13 @@ def table(rows: list[dict[str, Any]], workload: Workload) -> str:
         f"**{workload.name}** {workload.description}",
         "",
         "| contender | forward ms | train ms | ratio | TFLOP/s | first call s | "
-        "peak MB | rounds |",
-        "|---|---|---|---|---|---|---|---|",
+        "process MB | step MB | rounds |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     row_format = (
         "| {contender} | {forward_ms:,.1f} | {train_ms:,.1f} | {ratio:.2f} | "
-        "{train_tflop_s:.3g} | {compile_s:.1f} | {peak_memory_mb:,.0f} | {rounds} |"
+        "{train_tflop_s:.3g} | {compile_s:.1f} | {process_memory_mb:,.0f} | "
+        "{peak_memory_mb:,.0f} | {rounds} |"
     )
     lines += [row_format.format(**row) for row in rows]
     return "\n".join(lines)

@@ -107,13 +107,18 @@ class Worker:
         path.unlink()
         return results
 
-    def facts(self) -> dict[str, Any]:
-        """What `Program.device_facts` tells, and "peak_bytes" in any case.
+    def memory(self, calls: int) -> dict[str, Any]:
+        """The peaks of resident memory during training steps, after a first one.
 
-        On a CPU that is the resident peak of a training step, less what was resident
-        before the first call.
+        Only what a worker was asked before counts besides: to compare training steps,
+        ask a worker nothing else.
+
+        Returns:
+          `Program.device_facts`; "process_bytes", the peak; and "peak_bytes" where a
+          program does not count that itself, the peak less what was resident before
+          the first step.
         """
-        return self.ask("facts", resident_bytes=self._resident_bytes)
+        return self.ask("memory", calls=calls, resident_bytes=self._resident_bytes)
 
     def stop(self) -> None:
         """Ends the worker and removes its files."""
@@ -189,9 +194,12 @@ def _answer(program: Program, request: dict[str, Any], folder: Path) -> dict[str
         call = getattr(program, what)
         for _ in range(request["calls"]):
             call()
-    elif what == "facts":
-        peak = peak_bytes_during(program.train) - request["resident_bytes"]
-        return {"peak_bytes": peak} | program.device_facts()
+    elif what == "memory":
+        program.train()
+        peak = max(peak_bytes_during(program.train) for _ in range(request["calls"]))
+        alone = peak - request["resident_bytes"]
+        facts = {"process_bytes": peak, "peak_bytes": alone}
+        return facts | program.device_facts()
     return {"seconds": time.perf_counter() - start}
 
 

@@ -1,6 +1,7 @@
 """What all contenders that run on JAX share."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -41,25 +42,27 @@ class JaxProgram:
 
         argnums = (0, 1) if self._frames_too else (0,)
         self._apply = apply
-        self._jitted = (jax.jit(apply), jax.jit(jax.grad(loss, argnums)))
-        self._programs: tuple[Any, ...] = ()
+        self._gradient = jax.grad(loss, argnums)
+
+    @cached_property
+    def _forward(self) -> Any:
+        return jax.jit(self._apply).lower(*self._arguments[:2]).compile()
+
+    @cached_property
+    def _train(self) -> Any:
+        return jax.jit(self._gradient).lower(*self._arguments).compile()
 
     def compile(self) -> None:
         """Compiles both programs, without running them."""
-        forward, train = self._jitted
-        weights, frames, _ = self._arguments
-        self._programs = (
-            forward.lower(weights, frames).compile(),
-            train.lower(*self._arguments).compile(),
-        )
+        _ = self._forward, self._train
 
     def forward(self) -> Any:
         """See `Program`."""
-        return jax.block_until_ready(self._programs[0](*self._arguments[:2]))
+        return jax.block_until_ready(self._forward(*self._arguments[:2]))
 
     def train(self) -> Any:
         """See `Program`."""
-        return jax.block_until_ready(self._programs[1](*self._arguments))
+        return jax.block_until_ready(self._train(*self._arguments))
 
     def results(self) -> Arrays:
         """See `Program`."""
@@ -73,7 +76,7 @@ class JaxProgram:
     def device_facts(self) -> dict[str, Any]:
         """See `Program`."""
         device = jax.devices()[0]
-        analysis = self._programs[1].memory_analysis()
+        analysis = self._train.memory_analysis()
         facts: dict[str, Any] = {
             "device": device.device_kind,
             "kept_bytes": self._kept_bytes(),
