@@ -57,7 +57,7 @@ def get_config() -> ConfigDict:
     model.implementation = "fused"
     # What a layer keeps for the backward pass: "default" (all gates and states; fast)
     # or "checkpoint" (every ⌈√T⌉th state, for long clips: a fraction of the memory, but
-    # the layer runs a second time); "recurrent_predictor" knows the default alone.
+    # the layer runs a second time).
     model.memory = "default"
     # "recurrent_predictor": whether the results of the convolutions are normalised.
     model.layer_norm = False

@@ -40,10 +40,14 @@ def _apply(workload: Workload, problem: Problem, settings: Settings):
         cell = ConvLSTMCell(workload.features[0], peephole="none", **fields)
         model = ConvLSTM(cell, memory=settings.memory)
         return lambda params, frames: model.apply({"params": params}, frames)[1]
-    fields |= {"features": workload.features, "patch_size": workload.patch_size}
+    fields |= {
+        "features": workload.features,
+        "patch_size": workload.patch_size,
+        "memory": settings.memory,
+    }
     second: Any
     if workload.system == "encoder_forecaster":
-        model = EncoderForecaster(**fields, peephole="none", memory=settings.memory)
+        model = EncoderForecaster(**fields, peephole="none")
         second = workload.num_outputs
     else:
         model = RecurrentPredictor(**fields, forget_offset=0.0)

@@ -40,7 +40,13 @@ _MODEL_FIELDS = {
     "encoder_forecaster": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS),
     "fc_lstm": _SEQUENCE_FIELDS,
     "fc_lstm_autoencoder": (*_SEQUENCE_FIELDS, "conditional"),
-    "recurrent_predictor": ("features", *_PATCH_FIELDS, "layer_norm", "forget_offset"),
+    "recurrent_predictor": (
+        "features",
+        *_PATCH_FIELDS,
+        "layer_norm",
+        "forget_offset",
+        "memory",
+    ),
     "next_frame": (
         *_SEQUENCE_FIELDS,
         "kernel_sizes",

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from convlstm_jax.array_types import Video
 from convlstm_jax.layers.convlstm import ConvLSTMCell
+from convlstm_jax.ops.memory import ROLLOUT_MEMORY
 from convlstm_jax.ops.patches import from_patches, to_patches
 from convlstm_jax.ops.rollout import (
     LayerWeights,
@@ -24,7 +25,6 @@ from convlstm_jax.ops.rollout import (
     StackWeights,
     TakesTruth,
     initial_state,
-    rollout,
 )
 
 
@@ -47,6 +47,9 @@ class RecurrentPredictor(nn.Module):
         channel as in OpenSTL's cells, which ties the weights to one frame size.
       forget_offset: constant added to the forget gate's pre-activation. Cells of
         OpenSTL's family add 1; its ConvLSTM cell declares it but leaves it out.
+      memory: what is kept for the backward pass: "default", all gates and cell states,
+        or "checkpoint", every ⌈√S⌉th state; the rest is then computed a second time,
+        see `ops.memory`.
       dtype: dtype of the convolutions; cell states and predictions are float32.
     """
 
@@ -56,6 +59,7 @@ class RecurrentPredictor(nn.Module):
     patch_size: int = 4
     layer_norm: bool = False
     forget_offset: float = 1.0
+    memory: str = "default"
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -72,9 +76,12 @@ class RecurrentPredictor(nn.Module):
           the values inside [0, 1].
 
         Raises:
-          ValueError: the frames are not five-dimensional, or `patch_size` does not
-            divide height and width.
+          ValueError: the frames are not five-dimensional, `patch_size` does not divide
+            height and width, or `memory` is unknown.
         """
+        if self.memory not in ROLLOUT_MEMORY:
+            allowed = tuple(ROLLOUT_MEMORY)
+            raise ValueError(f"memory is {self.memory!r}: it must be one of {allowed}")
         if frames.ndim != 5:
             raise ValueError(
                 f"frames has shape {frames.shape}: it must be [B, T, H, W, C]"
@@ -82,7 +89,7 @@ class RecurrentPredictor(nn.Module):
         patches = to_patches(frames, self.patch_size)
         batch, _, *frame_shape = patches.shape
         weights = self._weights(*frame_shape)
-        _, predictions = rollout(
+        _, predictions = ROLLOUT_MEMORY[self.memory](
             weights,
             patches,
             takes_truth,

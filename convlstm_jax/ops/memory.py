@@ -1,17 +1,20 @@
-"""A ConvLSTM over a sequence that keeps less for its backward pass, and takes longer.
+"""ConvLSTMs that keep less for their backward pass, and take longer.
 
 `convlstm_sequence` keeps the gates and both states of every step, 6 F values a pixel,
 until the layers above have been differentiated. `checkpointed_sequence` has its
 arguments and results, and keeps its inputs and the carry of every ⌈√T⌉th step. Its
 backward pass runs the steps between a second time, so that gates and their gradients
-are in memory for ⌈√T⌉ steps of one layer at a time.
+are in memory for ⌈√T⌉ steps of one layer at a time. `checkpointed_rollout` is the same
+for `rollout` and all its layers together.
 
-Chen et al. 2016, arXiv:1604.06174. Outputs and gradients are those of
-`convlstm_sequence` up to the order of floating-point sums (1e-9 in float64).
+Chen et al. 2016, arXiv:1604.06174. Outputs and gradients are those of the functions
+without checkpoints up to the order of floating-point sums (1e-9 in float64).
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,14 @@ from jax import Array, lax
 
 from convlstm_jax.array_types import Carry, HiddenSequence, Video
 from convlstm_jax.ops.recurrence import ValidFrames
+from convlstm_jax.ops.rollout import (
+    RolloutState,
+    StackWeights,
+    TakesTruth,
+    frames_of_steps,
+    rollout,
+    state_of_dtype,
+)
 from convlstm_jax.ops.sequence import convlstm_sequence
 from convlstm_jax.ops.step import Weights, state_dtype
 
@@ -39,46 +50,87 @@ def checkpointed_sequence(
         num_steps = inputs.shape[1]
     if num_steps is None:
         raise ValueError("num_steps is None: without inputs it must be given")
-    length = math.isqrt(max(num_steps - 1, 0)) + 1
-    num_segments, rest = divmod(num_steps, length)
 
-    def run(length, carry, frames):
-        @partial(jax.checkpoint, prevent_cse=False)  # Nothing is shared in a scan.
-        def segment(weights, carry, frames):
-            inputs, valid = frames
-            return convlstm_sequence(
-                weights,
-                inputs,
-                carry,
-                num_steps=length,
-                activation=activation,
-                valid=valid,
-                reverse=reverse,
-                dtype=dtype,
-                in_loop=True,
-            )
-
-        return segment(weights, carry, frames)
+    def run(length, weights, carry, frames):
+        inputs, valid = frames
+        return convlstm_sequence(
+            weights,
+            inputs,
+            carry,
+            num_steps=length,
+            activation=activation,
+            valid=valid,
+            reverse=reverse,
+            dtype=dtype,
+            in_loop=True,
+        )
 
     cell_state, hidden = initial_carry
     carry = (cell_state.astype(state_dtype(dtype)), hidden.astype(dtype))
-    frames = (inputs, valid)
+    return _in_segments(run, weights, carry, (inputs, valid), num_steps, reverse)
+
+
+def checkpointed_rollout(
+    weights: StackWeights,
+    frames: Video,
+    takes_truth: TakesTruth,
+    state: RolloutState,
+    *,
+    forget_offset: float = 1.0,
+    dtype=jnp.float32,
+) -> tuple[RolloutState, Video]:
+    """`rollout` in segments of ⌈√S⌉ steps; arguments as there."""
+    num_steps = takes_truth.shape[1]
+
+    def run(length, weights, state, sequences):
+        del length
+        frames, takes_truth = sequences
+        return rollout(
+            weights,
+            frames,
+            takes_truth,
+            state,
+            forget_offset=forget_offset,
+            dtype=dtype,
+        )
+
+    state = state_of_dtype(state, dtype)
+    sequences = (frames_of_steps(frames, num_steps, dtype), takes_truth)
+    return _in_segments(run, weights, state, sequences, num_steps, False)
+
+
+def _in_segments(
+    run: Callable, weights: Any, carry: Any, sequences: Any, num_steps: int, reverse
+) -> tuple[Any, Array]:
+    """Runs over sequences `[B, T, …]` with a checkpoint every ⌈√T⌉ steps.
+
+    `run` is given the number of steps, the weights, the carry and its part of the
+    sequences, and returns the carry and the outputs.
+    """
+    length = math.isqrt(max(num_steps - 1, 0)) + 1
+    num_segments, rest = divmod(num_steps, length)
+
+    def segment(length, carry, part):
+        # Nothing is shared in a scan.
+        checkpointed = jax.checkpoint(partial(run, length), prevent_cse=False)
+        return checkpointed(weights, carry, part)
+
     cut = num_segments * length
-    last = jax.tree.map(lambda x: x[:, cut:], frames)
+    last = jax.tree.map(lambda x: x[:, cut:], sequences)
     outputs_of_rest = None
     if rest and reverse:
-        carry, outputs_of_rest = run(rest, carry, last)
+        carry, outputs_of_rest = segment(rest, carry, last)
     carry, outputs = lax.scan(
-        partial(run, length),
+        partial(segment, length),
         carry,
-        jax.tree.map(lambda x: _cut(x, num_segments, length), frames),
+        jax.tree.map(lambda x: _cut(x, num_segments, length), sequences),
         length=num_segments,
         reverse=reverse,
     )
     outputs = jnp.moveaxis(outputs, 0, 1)
     outputs = outputs.reshape(outputs.shape[0], cut, *outputs.shape[3:])
     if rest and not reverse:
-        carry, outputs_of_rest = run(rest, carry, last)
+        carry, outputs_of_rest = segment(rest, carry, last)
     if outputs_of_rest is not None:
         outputs = jnp.concatenate([outputs, outputs_of_rest], axis=1)
     return carry, outputs
@@ -91,5 +143,6 @@ def _cut(sequence: Array, num_segments: int, length: int) -> Array:
     return jnp.moveaxis(segments, 1, 0)
 
 
-# What is kept for the backward pass, by name.
+# By what is kept for the backward pass.
 MEMORY = {"default": convlstm_sequence, "checkpoint": checkpointed_sequence}
+ROLLOUT_MEMORY = {"default": rollout, "checkpoint": checkpointed_rollout}

@@ -171,15 +171,24 @@ def rollout(
     Returns:
       The state after the last step, and the predictions `[B, S, H, W, C]`.
     """
-    num_steps = takes_truth.shape[1]
-    frames = frames[:, :num_steps].astype(dtype)
-    missing = num_steps - frames.shape[1]
-    frames = jnp.pad(frames, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
-    carries = tuple((c.astype(state_dtype(dtype)), h.astype(dtype))
-                    for c, h in state.carries)  # fmt: skip
-    state = RolloutState(carries, state.prediction.astype(dtype))
+    frames = frames_of_steps(frames, takes_truth.shape[1], dtype)
+    state = state_of_dtype(state, dtype)
     settings = _Settings(forget_offset, jnp.dtype(dtype))
     return _rollout(settings, weights, frames, state, takes_truth)
+
+
+def frames_of_steps(frames: Video, num_steps: int, dtype) -> Video:
+    """As many frames as steps; those that are missing are zeros, and not taken."""
+    frames = frames[:, :num_steps].astype(dtype)
+    missing = num_steps - frames.shape[1]
+    return jnp.pad(frames, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
+
+
+def state_of_dtype(state: RolloutState, dtype) -> RolloutState:
+    """The state in the dtypes of `rollout`."""
+    wide = state_dtype(dtype)
+    carries = tuple((c.astype(wide), h.astype(dtype)) for c, h in state.carries)
+    return RolloutState(carries, state.prediction.astype(dtype))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -173,11 +173,6 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
             "config.model.implementation='scan', as 'fused' alone can save memory",
         ),
         (
-            {"model__memory": "checkpoint", "model__name": "recurrent_predictor"},
-            "config.model.memory is 'checkpoint': it must be 'default' with "
-            "config.model.name='recurrent_predictor', which has one way to run",
-        ),
-        (
             {"task__name": "composite"},
             "config.task.name is 'composite': it must be 'forecast' or 'nowcast' with "
             "config.model.name='encoder_forecaster'",

@@ -96,6 +96,17 @@ def test_the_forget_offset_is_no_parameter_but_counts():
     assert difference[1:].min() > 1e-3
 
 
+def test_checkpoints_change_nothing():
+    variables, inputs, mask = parameters(), clips(), np.ones((2, 4), bool)
+    default, checkpointed = (
+        fast_jit(RecurrentPredictor((3, 2), 3, 5, patch_size=2, memory=memory).apply)(
+            variables, inputs, mask
+        )
+        for memory in ("default", "checkpoint")
+    )
+    np.testing.assert_allclose(checkpointed, default, rtol=1e-6, atol=1e-6)
+
+
 def test_bfloat16_gives_float32_frames():
     model = RecurrentPredictor((3, 2), 3, 5, patch_size=2, dtype=jnp.bfloat16)
     variables, inputs, mask = parameters(), clips(), np.ones((2, 4), bool)
@@ -111,3 +122,5 @@ def test_what_is_no_video_or_does_not_fit_is_refused():
         MODEL.apply(parameters(), clips()[:, 0], mask)
     with pytest.raises(ValueError, match="patch_size is 2: it must divide"):
         MODEL.apply(parameters(), clips()[:, :, :3], mask)
+    with pytest.raises(ValueError, match="memory is 'none': it must be one of"):
+        MODEL.clone(memory="none").apply(parameters(), clips(), mask)

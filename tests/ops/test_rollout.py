@@ -11,6 +11,7 @@ from jax.extend import core
 from convlstm_jax.ops import held_convolution
 from convlstm_jax.ops import rollout as rollout_module
 from convlstm_jax.ops.convolution import same_convolution
+from convlstm_jax.ops.memory import checkpointed_rollout
 from convlstm_jax.ops.rollout import (
     LayerWeights,
     Norm,
@@ -125,23 +126,46 @@ def assert_trees_close(found, expected, **tolerance):
         )
 
 
-# One function for all masks, which is compiled once.
-@fast_jit
-def reference_and_rollout(arguments, takes_truth, cotangent):
+def checkpointed(weights, frames, state, takes_truth):
+    return checkpointed_rollout(
+        weights,
+        frames,
+        takes_truth,
+        state,
+        forget_offset=FORGET_OFFSET,
+        dtype=jnp.float64,
+    )
+
+
+def reference_and(function, arguments, takes_truth, cotangent):
     """(outputs, gradients) of both."""
     results = []
-    for function in (reference, run):
+    for one in (reference, function):
         outputs, pull_back = jax.vjp(
-            lambda *a, function=function: function(*a, takes_truth), *arguments
+            lambda *a, one=one: one(*a, takes_truth), *arguments
         )
         results.append((outputs, pull_back(cotangent)))
     return results
+
+
+# One function for all masks, which is compiled once.
+reference_and_rollout = fast_jit(functools.partial(reference_and, run))
 
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("norms", [False, True], ids=["plain", "layer norm"])
 def test_outputs_and_gradients_are_those_of_plain_autodiff(mask, norms):
     assert_equals_plain_autodiff(reference_and_rollout, draw(norms=norms), MASKS[mask])
+
+
+@pytest.mark.parametrize(("norms", "num_frames"), [(False, 3), (True, STEPS)])
+def test_checkpoints_change_nothing(norms, num_frames):
+    """Three steps, and two that are left over."""
+    weights, frames, state = draw(norms=norms)
+    both = fast_jit(functools.partial(reference_and, checkpointed))
+    takes_truth = MIXED & (np.arange(STEPS) < num_frames)
+    arguments = (weights, frames[:, :num_frames], state)
+    assert_equals_plain_autodiff(both, arguments, takes_truth)
 
 
 def run_as_on_an_accelerator(monkeypatch):
@@ -156,9 +180,7 @@ def run_as_on_an_accelerator(monkeypatch):
 def test_what_accelerators_compute(kernels, norms, monkeypatch):
     run_as_on_an_accelerator(monkeypatch)
 
-    def both(*arguments):
-        return reference_and_rollout.__wrapped__(*arguments)
-
+    both = functools.partial(reference_and, run)
     arguments = draw(norms=norms, kernels=kernels)
     assert_equals_plain_autodiff(fast_jit(both), arguments, MIXED)
 
@@ -176,9 +198,7 @@ def test_kernels_of_one_size(size, norms, by_tiles, monkeypatch):
             return None
         return Winograd(2, kernel_shape[0], *frame_shape[1:3])
 
-    def both(*arguments):
-        return reference_and_rollout.__wrapped__(*arguments)
-
+    both = functools.partial(reference_and, run)
     arguments = draw(norms=norms, kernels=(size, size))
     if by_tiles:
         monkeypatch.setattr(held_convolution, "winograd_for", algorithm)
