@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py
     python benchmarks/memory.py --side=128 --contenders=default,checkpoint   # 24 GB
-    python benchmarks/memory.py --workload=openstl_convlstm_s
+    python benchmarks/memory.py --workload=openstl_convlstm_s --batch-size=16
 
 One ConvLSTM layer, 3×3, on frames of as many channels as it has features, or what
 `train_step.py` measures under a name: forward and backward pass with each choice of
@@ -16,6 +16,7 @@ during steps of a process that does nothing else, less what was resident before 
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=200, help="T")
     parser.add_argument("--side", type=int, default=64, help="of a frame, pixels")
     parser.add_argument("--features", type=int, default=64, help="of input and layer")
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, help="1, or the workload's own")
     parser.add_argument("--contenders", default=",".join(ENTRIES))
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     parser.add_argument("--json", default="", help="file to write the rows to")
@@ -84,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     workload = Workload(
         "long_clip",
         "layer",
-        options.batch_size,
+        1,
         options.frames,
         frame_shape,
         (options.features,),
@@ -93,6 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
     for named in WORKLOADS:
         if named.name == options.workload:
             workload = named
+    if options.batch_size:
+        workload = dataclasses.replace(workload, batch_size=options.batch_size)
     machine = machine_line(PACKAGES)
     print(f"{machine}\n\n{workload.description}\n", flush=True)
     try:

@@ -381,8 +381,8 @@ def _layer_states(settings, layer: _Kept, initial_hidden: Hidden, t) -> _LayerSt
     )
     gates, new_cell_state, new_hidden = _new_state(settings, now.gates, now.cell_state)
     # Before the first step there is none, and whatever is read is not used.
-    o = lax.dynamic_index_in_dim(layer.gates, t - 1, keepdims=False)[3]
-    hidden = _hidden(settings, o, now.cell_state)
+    gates_before = lax.dynamic_index_in_dim(layer.gates, t - 1, keepdims=False)
+    hidden = _hidden(settings, Gates(*gates_before).o, now.cell_state)
     return _LayerStates(
         gates,
         now.cell_state,
