@@ -66,11 +66,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--workload",
         choices=[workload.name for workload in WORKLOADS],
-        help="in place of the layer of the four sizes below",
+        help="in place of the layer of the three sizes below",
     )
-    parser.add_argument("--frames", type=int, default=200, help="T")
-    parser.add_argument("--side", type=int, default=64, help="of a frame, pixels")
-    parser.add_argument("--features", type=int, default=64, help="of input and layer")
+    sizes = {"frames": (200, "T"), "side": (64, "of a frame, pixels"),
+             "features": (64, "of input and layer")}  # fmt: skip
+    for name, (default, what) in sizes.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{what}; {default} if not set")
     parser.add_argument("--batch-size", type=int, help="1, or the workload's own")
     parser.add_argument("--contenders", default=",".join(ENTRIES))
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
@@ -81,19 +82,21 @@ def main(arguments: list[str] | None = None) -> int:
         if name not in ENTRIES:
             allowed = ", ".join(ENTRIES)
             parser.error(f"{name!r} is unknown: it must be one of {allowed}")
-    frame_shape = (options.side, options.side, options.features)
-    workload = Workload(
-        "long_clip",
-        "layer",
-        1,
-        options.frames,
-        frame_shape,
-        (options.features,),
-        3,
+    given = {name: getattr(options, name) for name in (*sizes, "batch_size")}
+    for name, value in given.items():
+        flag = "--" + name.replace("_", "-")
+        if value is not None and value < 1:
+            parser.error(f"{flag} is {value}: it must be at least 1")
+        if value is not None and options.workload and name in sizes:
+            parser.error(f"{flag} is {value}: --workload has sizes of its own")
+    frames, side, features = (
+        given[name] or default for name, (default, _) in sizes.items()
     )
-    for named in WORKLOADS:
-        if named.name == options.workload:
-            workload = named
+    layer = Workload(
+        "long_clip", "layer", 1, frames, (side, side, features), (features,), 3
+    )
+    named = {workload.name: workload for workload in WORKLOADS}
+    workload = named.get(options.workload, layer)
     if options.batch_size:
         workload = dataclasses.replace(workload, batch_size=options.batch_size)
     machine = machine_line(PACKAGES)

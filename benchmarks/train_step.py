@@ -12,8 +12,9 @@ outputs times a fixed array; there is no optimizer.
 
 Contenders are processes of their own that take turns, so that what else disturbs the
 machine disturbs all of them. `ratio` is a contender's training time by this project's,
-the median over the rounds: above 1, this project is faster. Times are medians too, and
-a turn begins with a call that is not timed, as a process that was idle is slower.
+the median over the rounds: above 1, this project is faster. Times are medians too. In
+its turn a contender begins each pass with a call that is not timed, as a process that
+was idle is slower; those that take minutes do not.
 `TFLOP/s` counts three times the forward pass's multiply-adds of convolutions.
 First calls, which compile, count apart. `process MB` is the resident peak of training
 steps, in another process that does nothing else; `step MB` that less what was resident

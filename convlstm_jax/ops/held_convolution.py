@@ -19,6 +19,7 @@ from convlstm_jax.ops.convolution import (
     same_convolution,
     transposed_kernel,
 )
+from convlstm_jax.ops.step import state_dtype
 from convlstm_jax.ops.winograd import (
     TileKernels,
     Winograd,
@@ -53,8 +54,8 @@ def hold_kernel(
     kernel: Float[Array, "K K C D"], frame_shape: tuple[int, ...], *, on_cpu: bool
 ) -> HeldKernel:
     """Makes a kernel ready, before a loop."""
-    algorithm = winograd_for(kernel.shape, frame_shape, kernel.dtype)
     by_tiles = None
+    algorithm = winograd_for(kernel.shape, frame_shape, kernel.dtype)
     if on_cpu and algorithm is not None:
         by_tiles = algorithm, transform_kernel(algorithm, kernel)
     adjoint = transposed_kernel(kernel)
@@ -75,7 +76,8 @@ def start_gathering(held: HeldKernel, num_steps: int) -> Array:
         _, tiles = held.by_tiles
         return jnp.zeros_like(tiles)
     if held.on_cpu:
-        return jnp.zeros_like(held.kernel)
+        # A long sum in bfloat16 would stop growing.
+        return jnp.zeros(held.kernel.shape, state_dtype(held.kernel.dtype))
     shape = (num_steps, *held.frame_shape[:3], held.kernel.shape[-1])
     return jnp.zeros(shape, held.kernel.dtype)
 

@@ -82,8 +82,7 @@ def checkpointed_rollout(
     """`rollout` in segments of ⌈√S⌉ steps; arguments as there."""
     num_steps = takes_truth.shape[1]
 
-    def run(length, weights, state, sequences):
-        del length
+    def run(_, weights, state, sequences):
         frames, takes_truth = sequences
         return rollout(
             weights,

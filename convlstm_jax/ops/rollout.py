@@ -3,16 +3,17 @@
 Where the output is fed back, nothing can be computed before the loop over time: the
 layers go through each step together. The backward pass is written by hand:
 
-* The forward loop keeps the gates and the cell states, and what a layer norm reads.
-  Hidden states, which follow from these, are made again.
+* The forward loop keeps the frames that were read, the gates and the cell states, and
+  what a layer norm reads. Hidden states, which follow from these, are made again.
 * Where nothing is done to a layer's two convolutions before they are added, one
   convolution reads input and hidden state side by side.
 * The loop gathers the gradients of the convolutions' results, and after it each
   kernel's gradient is one convolution over all B·S frames. On a CPU the loop adds up
-  the kernels' gradients themselves, which is as fast there and takes less memory.
+  the kernels' gradients themselves, which takes less memory there and, but for kernels
+  of 7×7 and more, no more time.
 
 The gradient is that of plain autodiff up to the order of floating-point sums (1e-9 in
-float64).
+float64); in bfloat16 the gates are kept, and hidden states made, in that dtype.
 """
 
 from functools import partial
@@ -103,13 +104,13 @@ class _Settings(NamedTuple):
     dtype: jnp.dtype
 
 
-class _Kernels(NamedTuple):
-    """Something of every kernel of a stack.
+class _PerKernel(NamedTuple):
+    """One value for each convolution kernel of a stack.
 
     Attributes:
-      layers: of each layer's kernel that reads inputs and hidden state side by side, or
-        of its two.
-      output: of the output kernel.
+      layers: of each layer one for the kernel that reads inputs and hidden state side
+        by side, or one for each of its two.
+      output: for the output kernel.
     """
 
     layers: tuple[tuple[Any, ...], ...]
@@ -122,12 +123,12 @@ class _Kept(NamedTuple):
     Attributes:
       gates: `[4, B, H, W, F]`.
       cell_state: before the step, `[B, H, W, F]`.
-      results: of the two convolutions, `[B, H, W, 4F]`, where they are normalised.
+      results: of the two convolutions, `[B, H, W, 4F]`, if they are normalised.
     """
 
     gates: Array
     cell_state: Array
-    results: tuple[Array, ...] | None
+    results: tuple[Array, ...]
 
 
 def initial_state(
@@ -202,7 +203,7 @@ def _rollout_forward(settings, weights, frames, state, takes_truth):
     arguments = (weights, frames, state, takes_truth)
     result, kept = _by_platform(partial(_run, settings, keep=True), arguments)
     hiddens = tuple(hidden for _, hidden in state.carries)
-    return result, (weights, takes_truth, hiddens, *kept)
+    return result, (weights, takes_truth, hiddens, result[0].carries, *kept)
 
 
 def _rollout_backward(settings, saved, gradients):
@@ -272,77 +273,93 @@ def _layer_step(
     kept = _Kept(
         jnp.stack(gates).astype(settings.dtype),
         cell_state,
-        None if norms is None else results,
+        () if norms is None else results,
     )
     return (new_cell_state, hidden.astype(settings.dtype)), kept
 
 
 def _run_back(
-    settings, weights, takes_truth, hiddens, read, layers, gradients, *, on_cpu
+    settings, weights, takes_truth, hiddens, carries, read, layers, gradients, *, on_cpu
 ):
     """The loop back: the gradients of weights, frames and state.
 
-    Of each layer there are the hidden state before the first step and what was kept.
+    Of each layer there are the hidden state before the first step, the carry after the
+    last one and what was kept.
     """
     state_gradient, prediction_gradients = gradients
     num_steps, *frame_shape = read.shape
     kernels = _hold(settings, weights, frame_shape, on_cpu)
 
-    def start(kernel):
-        return late(start_gathering(kernel, num_steps), prediction_gradients)
-
     def step(state, now):
-        gradient, gathered, norm_sums = state
-        t, takes_truth, frame, prediction_gradient = now
-        states = [
-            _layer_states(settings, *layer, t)
-            for layer in zip(layers, hiddens, strict=True)
-        ]
-        inputs = [frame, *(layer.new_hidden for layer in states)]
+        gradient, carries, gathered, norm_sums = state
+        t, takes_truth, prediction_gradient, frame, layers_now = now
+        inputs = [frame, *(hidden for _, hidden in carries)]
         prediction_gradient = gradient.prediction + prediction_gradient
         gathered_output, from_above = pull_back(
             kernels.output, gathered.output, t, inputs[-1], prediction_gradient
         )
+        carries_before = []
+        for layer, now, initial in zip(layers, layers_now, hiddens, strict=True):
+            # Before the first step there is none, and whatever is read is not used.
+            before = lax.dynamic_index_in_dim(layer.gates, t - 1, keepdims=False)
+            hidden = _hidden(settings, Gates(*before).o, now.cell_state)
+            hidden = jnp.where(t == 0, initial, hidden)
+            carries_before.append((now.cell_state, hidden))
         results: list[Any] = []
-        for index in reversed(range(len(states))):
+        for index in reversed(range(len(layers))):
             cell_gradient, hidden_gradient = gradient.carries[index]
             *result, from_above = _layer_step_back(
                 settings,
                 t,
                 kernels.layers[index],
                 weights.layers[index].norms,
-                states[index],
+                layers_now[index],
                 inputs[index],
+                (carries_before[index], carries[index]),
                 (cell_gradient, hidden_gradient + from_above),
                 gathered.layers[index],
             )
             results.insert(0, result)
-        gathered_layers, norm_gradients, carries = map(
+        gathered_layers, norm_gradients, carry_gradients = map(
             tuple, zip(*results, strict=True)
         )
         takes_truth = takes_truth[:, None, None, None]
         state = (
-            RolloutState(carries, jnp.where(takes_truth, 0, from_above)),
-            _Kernels(gathered_layers, gathered_output),
+            RolloutState(carry_gradients, jnp.where(takes_truth, 0, from_above)),
+            tuple(carries_before),
+            _PerKernel(gathered_layers, gathered_output),
             jax.tree.map(jnp.add, norm_sums, norm_gradients),
         )
         return state, jnp.where(takes_truth, from_above, 0)
 
+    def start(kernel):
+        gathered = start_gathering(kernel, num_steps)
+        return late(gathered, prediction_gradients) if on_cpu else gathered
+
     norms = tuple(layer.norms for layer in weights.layers)
     state = (
         state_gradient,
-        jax.tree.map(start, kernels),
+        carries,
+        jax.tree.map(start, kernels, is_leaf=lambda x: isinstance(x, HeldKernel)),
         jax.tree.map(jnp.zeros_like, norms),
     )
-    steps = (jnp.arange(num_steps), takes_truth.T, read)
-    (gradient, gathered, norm_gradients), frame_gradients = lax.scan(
-        step, state, (*steps, _swap_time(prediction_gradients)), reverse=True
+    steps = (
+        jnp.arange(num_steps),
+        takes_truth.T,
+        _swap_time(prediction_gradients),
+        read,
+        layers,
+    )
+    (gradient, _, gathered, norm_gradients), frame_gradients = lax.scan(
+        step, state, steps, reverse=True
     )
     inputs = read
     layer_gradients = []
-    for index, kept in enumerate(layers):
-        gates = jnp.moveaxis(kept.gates, 1, 0)
-        *_, after = _new_state(settings, gates, kept.cell_state)
+    for index, layer in enumerate(layers):
+        final_cell_state, _ = carries[index]
+        cell_states = jnp.concatenate([layer.cell_state[1:], final_cell_state[None]])
+        o = Gates(*jnp.moveaxis(layer.gates, 1, 0)).o
+        after = _hidden(settings, o, cell_states)
         before = jnp.concatenate([hiddens[index][None], after[:-1]])
         held = kernels.layers[index]
         reads = _reads(held, inputs, before)
@@ -363,44 +380,8 @@ def _run_back(
     return weight_gradients, _swap_time(frame_gradients), gradient
 
 
-class _LayerStates(NamedTuple):
-    """What a step of a layer reads, makes and returns, see `_Kept`."""
-
-    gates: Gates
-    cell_state: Hidden
-    hidden: Hidden
-    new_cell_state: Hidden
-    new_hidden: Hidden
-    results: tuple[Array, ...] | None
-
-
-def _layer_states(settings, layer: _Kept, initial_hidden: Hidden, t) -> _LayerStates:
-    """All that step t had, from what was kept of all steps."""
-    now = jax.tree.map(
-        partial(lax.dynamic_index_in_dim, index=t, keepdims=False), layer
-    )
-    gates, new_cell_state, new_hidden = _new_state(settings, now.gates, now.cell_state)
-    # Before the first step there is none, and whatever is read is not used.
-    gates_before = lax.dynamic_index_in_dim(layer.gates, t - 1, keepdims=False)
-    hidden = _hidden(settings, Gates(*gates_before).o, now.cell_state)
-    return _LayerStates(
-        gates,
-        now.cell_state,
-        jnp.where(t == 0, initial_hidden, hidden),
-        new_cell_state,
-        new_hidden,
-        now.results,
-    )
-
-
-def _new_state(settings, gates, cell_state):
-    """The gates, c and h after a step, or after all, from the gates and c before."""
-    gates = Gates(*(gate.astype(cell_state.dtype) for gate in gates))
-    new_cell_state = gates.f * cell_state + gates.i * gates.g
-    return gates, new_cell_state, _hidden(settings, gates.o, new_cell_state)
-
-
-def _hidden(settings, o, cell_state):
+def _hidden(settings: _Settings, o: Array, cell_state: Array) -> Array:
+    """The hidden state after a step, or after all, from o and c."""
     activated = ACTIVATIONS[_ACTIVATION].apply(cell_state)
     return (o.astype(cell_state.dtype) * activated).astype(settings.dtype)
 
@@ -410,45 +391,50 @@ def _layer_step_back(
     t: Array,
     kernels: tuple[HeldKernel, ...],
     norms: tuple[Norm, Norm] | None,
-    states: _LayerStates,
+    kept: _Kept,
     inputs: Frame,
+    carries: tuple[Carry, Carry],
     carry_gradient: Carry,
     gathered: tuple[Array, ...],
 ) -> tuple[tuple[Array, ...], Any, Carry, Frame]:
-    """The adjoint of `_layer_step`.
+    """The adjoint of `_layer_step`, given the carries before and after it.
 
     Returns:
       What is gathered of each kernel's gradient now; and the gradients of the norms, of
       the carry before the step and of the inputs.
     """
+    (cell_state, hidden), (new_cell_state, _) = carries
     cell_gradient, hidden_gradient = carry_gradient
     gate_gradients, cell_gradient = update_state_gradient(
         cell_gradient,
         hidden_gradient.astype(cell_gradient.dtype),
-        states.gates,
-        states.cell_state,
-        states.new_cell_state,
+        Gates(*kept.gates),
+        cell_state,
+        new_cell_state,
         None,
         _ACTIVATION,
     )
     dz = jnp.concatenate(gate_gradients, axis=-1)
     result_gradients: Any = [dz] * len(kernels)
-    read_gradients: Any
     norm_gradients = None
-    if norms is not None and states.results is not None:
-        pairs = [
+    if norms is not None:
+        adjoints = [
             jax.vjp(_normalise, result.astype(dz.dtype), norm)[1](dz)
-            for result, norm in zip(states.results, norms, strict=True)
+            for result, norm in zip(kept.results, norms, strict=True)
         ]
-        result_gradients, norm_gradients = zip(*pairs, strict=True)
-    reads = _reads(kernels, inputs, states.hidden)
-    pairs = [
+        result_gradients, norm_gradients = zip(*adjoints, strict=True)
+    pulled_back = [
         pull_back(kernel, found, t, read, gradient.astype(settings.dtype))
         for kernel, found, read, gradient in zip(
-            kernels, gathered, reads, result_gradients, strict=True
+            kernels,
+            gathered,
+            _reads(kernels, inputs, hidden),
+            result_gradients,
+            strict=True,
         )
     ]
-    gathered, read_gradients = zip(*pairs, strict=True)
+    read_gradients: Any
+    gathered, read_gradients = zip(*pulled_back, strict=True)
     if len(kernels) == 1:
         read_gradients = jnp.split(read_gradients[0], [inputs.shape[-1]], axis=-1)
     inputs_gradient, hidden_gradient = read_gradients
@@ -466,7 +452,7 @@ def _normalise(z: Hidden, norm: Norm) -> Hidden:
     )
 
 
-def _hold(settings, weights, frame_shape, on_cpu) -> _Kernels:
+def _hold(settings, weights, frame_shape, on_cpu) -> _PerKernel:
     """All kernels as `HeldKernel`s."""
 
     def hold(*kernels):
@@ -479,7 +465,7 @@ def _hold(settings, weights, frame_shape, on_cpu) -> _Kernels:
         one_size = both[0].shape[:2] == both[1].shape[:2]
         together = one_size and layer.norms is None
         layers.append((hold(*both),) if together else tuple(map(hold, both)))
-    return _Kernels(tuple(layers), hold(weights.output_kernel))
+    return _PerKernel(tuple(layers), hold(weights.output_kernel))
 
 
 def _reads(kernels: tuple[HeldKernel, ...], inputs: Array, hidden: Array):

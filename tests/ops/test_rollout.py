@@ -126,14 +126,9 @@ def assert_trees_close(found, expected, **tolerance):
         )
 
 
-def checkpointed(weights, frames, state, takes_truth):
+def checkpointed(weights, frames, state, takes_truth, dtype=jnp.float64):
     return checkpointed_rollout(
-        weights,
-        frames,
-        takes_truth,
-        state,
-        forget_offset=FORGET_OFFSET,
-        dtype=jnp.float64,
+        weights, frames, takes_truth, state, forget_offset=FORGET_OFFSET, dtype=dtype
     )
 
 
@@ -156,6 +151,12 @@ reference_and_rollout = fast_jit(functools.partial(reference_and, run))
 @pytest.mark.parametrize("norms", [False, True], ids=["plain", "layer norm"])
 def test_outputs_and_gradients_are_those_of_plain_autodiff(mask, norms):
     assert_equals_plain_autodiff(reference_and_rollout, draw(norms=norms), MASKS[mask])
+
+
+def test_a_single_step():
+    weights, frames, state = draw()
+    arguments = (weights, frames[:, :1], state)
+    assert_equals_plain_autodiff(reference_and_rollout, arguments, MIXED[:, :1])
 
 
 @pytest.mark.parametrize(("norms", "num_frames"), [(False, 3), (True, STEPS)])
@@ -310,6 +311,50 @@ def test_in_bfloat16_the_cell_state_stays_float32():
     np.testing.assert_allclose(
         predictions.astype(jnp.float32), expected, rtol=0.1, atol=0.1
     )
+
+
+@pytest.mark.parametrize("accelerator", [False, True], ids=["cpu", "accelerator"])
+def test_in_bfloat16_a_long_clip_has_the_gradients_of_float32(accelerator, monkeypatch):
+    """A sum over all steps in bfloat16 would stop growing."""
+    if accelerator:
+        run_as_on_an_accelerator(monkeypatch)
+    num_steps = 300
+    weights, frames, _ = jax.tree.map(jnp.float32, draw(kernels=(3, 3)))
+    frames = jnp.repeat(frames[:, :1], num_steps, axis=1)
+    takes_truth = np.ones((BATCH, num_steps), bool)
+
+    def gradients(dtype):
+        def total(weights):
+            state = initial_state(weights, frames.shape[:1] + frames.shape[2:], dtype)
+            _, predictions = run(weights, frames, state, takes_truth, dtype)
+            return predictions.astype(jnp.float32).sum()
+
+        return fast_jit(jax.grad(total))(weights)
+
+    for found, expected in zip(
+        jax.tree.leaves(gradients(jnp.bfloat16)),
+        jax.tree.leaves(gradients(jnp.float32)),
+        strict=True,
+    ):
+        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        assert error < 0.03
+
+
+def test_checkpoints_keep_less():
+    weights, frames, state = jax.tree.map(jnp.float32, draw())
+    frames = jnp.tile(frames, (1, 5, 1, 1, 1))
+    takes_truth = jnp.ones((BATCH, 25), bool)
+
+    def kept(function):
+        def pull_back(*arguments):
+            return jax.vjp(lambda *a: function(*a, takes_truth), *arguments)[1]
+
+        shapes = jax.eval_shape(pull_back, weights, frames, state)
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+    read = sum(leaf.size for leaf in jax.tree.leaves((weights, frames)))
+    default = kept(lambda *a: run(*a, jnp.float32)) - read
+    assert kept(lambda *a: checkpointed(*a, jnp.float32)) - read < default / 4
 
 
 def convolutions(jaxpr, in_loop=False):
