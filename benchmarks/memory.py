@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contenders import OURS, Settings
 from benchmarks.machine import machine_line
-from benchmarks.train_step import PACKAGES, Entry, measure
+from benchmarks.train_step import PACKAGES, Entry, measure, refuse_below_one
 from benchmarks.worker import ContenderError
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -82,13 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
         if name not in ENTRIES:
             allowed = ", ".join(ENTRIES)
             parser.error(f"{name!r} is unknown: it must be one of {allowed}")
-    given = {name: getattr(options, name) for name in (*sizes, "batch_size")}
+    refuse_below_one(parser, options, (*sizes, "batch_size", "rounds"))
+    given = {name: getattr(options, name) for name in sizes}
     for name, value in given.items():
-        flag = "--" + name.replace("_", "-")
-        if value is not None and value < 1:
-            parser.error(f"{flag} is {value}: it must be at least 1")
-        if value is not None and options.workload and name in sizes:
-            parser.error(f"{flag} is {value}: --workload has sizes of its own")
+        if value and options.workload:
+            parser.error(f"--{name} is {value}: --workload has sizes of its own")
     frames, side, features = (
         given[name] or default for name, (default, _) in sizes.items()
     )

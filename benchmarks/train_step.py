@@ -32,6 +32,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -328,12 +329,19 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="small shapes, for tests")
     parser.add_argument("--json", default="", help="file to write the rows to")
     options = parser.parse_args(arguments)
-    for name in ("rounds", "slow_rounds", "batch_size"):
+    refuse_below_one(parser, options, ("rounds", "slow_rounds", "batch_size"))
+    return options
+
+
+def refuse_below_one(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, names: Iterable[str]
+) -> None:
+    """Ends the program over the first of these options that is given and below 1."""
+    for name in names:
         value = getattr(options, name)
         if value is not None and value < 1:
             flag = name.replace("_", "-")
             parser.error(f"--{flag} is {value}: it must be at least 1")
-    return options
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -74,8 +74,8 @@ class ConvLSTMCell(nn.RNNCellBase):
                     f"{name} is {size}: it must be odd, so that the state keeps its "
                     "size and its place"
                 )
-        _require_choice("peephole", self.peephole, PEEPHOLES)
-        _require_choice("activation", self.activation, tuple(ACTIVATIONS))
+        require_choice("peephole", self.peephole, PEEPHOLES)
+        require_choice("activation", self.activation, tuple(ACTIVATIONS))
         super().__post_init__()
 
     @nn.compact
@@ -165,8 +165,8 @@ class ConvLSTM(nn.Module):
 
     def __post_init__(self):
         """Refuses an unknown implementation, and savings that only "fused" knows."""
-        _require_choice("implementation", self.implementation, IMPLEMENTATIONS)
-        _require_choice("memory", self.memory, tuple(MEMORY))
+        require_choice("implementation", self.implementation, IMPLEMENTATIONS)
+        require_choice("memory", self.memory, tuple(MEMORY))
         if self.implementation != "fused" and self.memory != "default":
             raise ValueError(
                 f"memory is {self.memory!r}: it must be 'default' with implementation "
@@ -267,6 +267,7 @@ def _require_positive_integer(name: str, value) -> None:
         raise ValueError(f"{name} is {value!r}: it must be an integer of at least 1")
 
 
-def _require_choice(name: str, value, allowed: tuple[str, ...]) -> None:
+def require_choice(name: str, value, allowed: tuple[str, ...]) -> None:
+    """Raises a ValueError over a module's field that is not one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}: it must be one of {allowed}")

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from convlstm_jax.array_types import Video
-from convlstm_jax.layers.convlstm import ConvLSTMCell
+from convlstm_jax.layers.convlstm import ConvLSTMCell, require_choice
 from convlstm_jax.ops.memory import ROLLOUT_MEMORY
 from convlstm_jax.ops.patches import from_patches, to_patches
 from convlstm_jax.ops.rollout import (
@@ -79,9 +79,7 @@ class RecurrentPredictor(nn.Module):
           ValueError: the frames are not five-dimensional, `patch_size` does not divide
             height and width, or `memory` is unknown.
         """
-        if self.memory not in ROLLOUT_MEMORY:
-            allowed = tuple(ROLLOUT_MEMORY)
-            raise ValueError(f"memory is {self.memory!r}: it must be one of {allowed}")
+        require_choice("memory", self.memory, tuple(ROLLOUT_MEMORY))
         if frames.ndim != 5:
             raise ValueError(
                 f"frames has shape {frames.shape}: it must be [B, T, H, W, C]"

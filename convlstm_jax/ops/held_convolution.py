@@ -1,9 +1,9 @@
 """A convolution in a loop over time whose kernel is the same at every step.
 
 Its kernel's gradient comes about in three parts: `start_gathering` before the loop
-back, `pull_back` at every step, `kernel_gradient` after it. On a CPU the gradient
-itself is summed up, which takes less memory; elsewhere the gradients of all steps'
-results are gathered, as one convolution over them all is faster there.
+back, `pull_back` at every step, `gathered_kernel_gradient` after it. On a CPU the
+gradient itself is summed up, which takes less memory; elsewhere the gradients of all
+steps' results are gathered, as one convolution over them all is faster there.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from convlstm_jax.array_types import Frame
-from convlstm_jax.ops import convolution
 from convlstm_jax.ops.convolution import (
+    kernel_gradient,
     kernel_gradient_in_loop,
     same_convolution,
     transposed_kernel,
@@ -100,7 +100,7 @@ def pull_back(
     return gathered, same_convolution(gradient, held.adjoint)
 
 
-def kernel_gradient(
+def gathered_kernel_gradient(
     held: HeldKernel, gathered: Array, inputs: Float[Array, "S B H W C"]
 ) -> Float[Array, "K K C D"]:
     """The kernel's gradient after all steps, given what they read."""
@@ -111,4 +111,4 @@ def kernel_gradient(
         return gathered
     # Batch-major before B and S merge: a sharded batch then stays where it is.
     inputs, gradient = (jnp.swapaxes(x, 0, 1) for x in (inputs, gathered))
-    return convolution.kernel_gradient(inputs, gradient, held.kernel)
+    return kernel_gradient(inputs, gradient, held.kernel)

@@ -31,7 +31,7 @@ from convlstm_jax.ops.rollout import (
     state_of_dtype,
 )
 from convlstm_jax.ops.sequence import convlstm_sequence
-from convlstm_jax.ops.step import Weights, state_dtype
+from convlstm_jax.ops.step import Weights, carry_of_dtype
 
 
 def checkpointed_sequence(
@@ -65,8 +65,7 @@ def checkpointed_sequence(
             in_loop=True,
         )
 
-    cell_state, hidden = initial_carry
-    carry = (cell_state.astype(state_dtype(dtype)), hidden.astype(dtype))
+    carry = carry_of_dtype(initial_carry, dtype)
     return _in_segments(run, weights, carry, (inputs, valid), num_steps, reverse)
 
 

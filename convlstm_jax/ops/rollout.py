@@ -16,6 +16,7 @@ The gradient is that of plain autodiff up to the order of floating-point sums (1
 float64); in bfloat16 the gates are kept, and hidden states made, in that dtype.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,14 +35,14 @@ from convlstm_jax.ops.gates import (
 )
 from convlstm_jax.ops.held_convolution import (
     HeldKernel,
+    gathered_kernel_gradient,
     held_convolution,
     hold_kernel,
-    kernel_gradient,
     pull_back,
     start_gathering,
 )
 from convlstm_jax.ops.late import late
-from convlstm_jax.ops.step import state_dtype
+from convlstm_jax.ops.step import carry_of_dtype, state_dtype
 
 TakesTruth = Bool[Array, "B S"]
 
@@ -187,8 +188,7 @@ def frames_of_steps(frames: Video, num_steps: int, dtype) -> Video:
 
 def state_of_dtype(state: RolloutState, dtype) -> RolloutState:
     """The state in the dtypes of `rollout`."""
-    wide = state_dtype(dtype)
-    carries = tuple((c.astype(wide), h.astype(dtype)) for c, h in state.carries)
+    carries = tuple(carry_of_dtype(carry, dtype) for carry in state.carries)
     return RolloutState(carries, state.prediction.astype(dtype))
 
 
@@ -363,15 +363,13 @@ def _run_back(
         before = jnp.concatenate([hiddens[index][None], after[:-1]])
         held = kernels.layers[index]
         reads = _reads(held, inputs, before)
-        found = list(map(kernel_gradient, held, gathered.layers[index], reads))
-        if len(found) == 1:
-            found = jnp.split(found[0], [inputs.shape[-1]], axis=2)
-        input_kernel, recurrent_kernel = found
+        found = list(map(gathered_kernel_gradient, held, gathered.layers[index], reads))
+        input_kernel, recurrent_kernel = _apart(found, inputs, axis=2)
         layer_gradients.append(
             LayerWeights(input_kernel, recurrent_kernel, norm_gradients[index])
         )
         inputs = after
-    output_gradient = kernel_gradient(kernels.output, gathered.output, inputs)
+    output_gradient = gathered_kernel_gradient(kernels.output, gathered.output, inputs)
     weight_gradients = jax.tree.map(
         lambda gradient, weight: gradient.astype(weight.dtype),
         StackWeights(tuple(layer_gradients), output_gradient),
@@ -433,11 +431,8 @@ def _layer_step_back(
             strict=True,
         )
     ]
-    read_gradients: Any
     gathered, read_gradients = zip(*pulled_back, strict=True)
-    if len(kernels) == 1:
-        read_gradients = jnp.split(read_gradients[0], [inputs.shape[-1]], axis=-1)
-    inputs_gradient, hidden_gradient = read_gradients
+    inputs_gradient, hidden_gradient = _apart(read_gradients, inputs, axis=-1)
     return gathered, norm_gradients, (cell_gradient, hidden_gradient), inputs_gradient
 
 
@@ -473,6 +468,14 @@ def _reads(kernels: tuple[HeldKernel, ...], inputs: Array, hidden: Array):
     if len(kernels) == 1:
         return [jnp.concatenate([inputs, hidden], axis=-1)]
     return [inputs, hidden]
+
+
+def _apart(gradients: Sequence[Array], inputs: Array, axis: int) -> tuple[Array, Array]:
+    """Of what `_reads` gave: the parts of inputs and hidden state along an axis."""
+    if len(gradients) == 1:
+        gradients = jnp.split(gradients[0], [inputs.shape[-1]], axis=axis)
+    of_inputs, of_hidden = gradients
+    return of_inputs, of_hidden
 
 
 def _swap_time(sequence: Array) -> Array:

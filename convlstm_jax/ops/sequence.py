@@ -38,7 +38,12 @@ from convlstm_jax.ops.recurrence import (
     states_before,
     store,
 )
-from convlstm_jax.ops.step import Weights, check_inputs, state_dtype
+from convlstm_jax.ops.step import (
+    Weights,
+    carry_of_dtype,
+    check_inputs,
+    state_dtype,
+)
 from convlstm_jax.ops.tiled_sequence import tiled_backward, tiled_forward
 from convlstm_jax.ops.winograd import winograd_for
 
@@ -87,8 +92,7 @@ def convlstm_sequence(
     if num_steps is None:
         raise ValueError("num_steps is None: without inputs it must be given")
     settings = Settings(num_steps, activation, reverse, jnp.dtype(dtype), in_loop)
-    cell_state, hidden = initial_carry
-    carry = (cell_state.astype(state_dtype(dtype)), hidden.astype(dtype))
+    carry = carry_of_dtype(initial_carry, dtype)
     if inputs is not None:
         inputs = inputs.astype(dtype)
     return _sequence(settings, weights, inputs, carry, valid)

@@ -36,6 +36,12 @@ def state_dtype(compute_dtype):
     return jnp.promote_types(compute_dtype, jnp.float32)
 
 
+def carry_of_dtype(carry: Carry, compute_dtype) -> Carry:
+    """`(c, h)` in the dtypes of a computation: see `state_dtype`."""
+    cell_state, hidden = carry
+    return cell_state.astype(state_dtype(compute_dtype)), hidden.astype(compute_dtype)
+
+
 def check_inputs(weights: Weights, inputs: Array | None) -> None:
     """Refuses inputs that the weights do not fit.
 
