@@ -175,6 +175,8 @@ def rollout(
     """
     frames = frames_of_steps(frames, takes_truth.shape[1], dtype)
     state = state_of_dtype(state, dtype)
+    if not takes_truth.shape[1]:
+        return state, frames
     settings = _Settings(forget_offset, jnp.dtype(dtype))
     return _rollout(settings, weights, frames, state, takes_truth)
 

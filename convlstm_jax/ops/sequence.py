@@ -93,6 +93,9 @@ def convlstm_sequence(
         raise ValueError("num_steps is None: without inputs it must be given")
     settings = Settings(num_steps, activation, reverse, jnp.dtype(dtype), in_loop)
     carry = carry_of_dtype(initial_carry, dtype)
+    if not num_steps:
+        hidden = carry[1]
+        return carry, jnp.zeros((len(hidden), 0, *hidden.shape[1:]), dtype)
     if inputs is not None:
         inputs = inputs.astype(dtype)
     return _sequence(settings, weights, inputs, carry, valid)

@@ -159,6 +159,22 @@ def test_a_single_step():
     assert_equals_plain_autodiff(reference_and_rollout, arguments, MIXED[:, :1])
 
 
+@pytest.mark.parametrize("function", [rollout, checkpointed_rollout])
+def test_a_rollout_of_no_steps_hands_the_state_on(function):
+    arguments = jax.tree.map(jnp.float32, draw())
+    takes_truth = jnp.ones((BATCH, 0), bool)
+
+    def run(weights, frames, state):
+        return function(weights, frames, takes_truth, state)
+
+    (state, predictions), pull_back = jax.vjp(run, *arguments)
+    assert_trees_close(state, arguments[2])
+    assert predictions.shape == (BATCH, 0, HEIGHT, WIDTH, CHANNELS)
+    *other_gradients, state_gradient = pull_back((state, predictions))
+    assert_trees_close(state_gradient, arguments[2])
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(other_gradients))
+
+
 @pytest.mark.parametrize(("norms", "num_frames"), [(False, 3), (True, STEPS)])
 def test_checkpoints_change_nothing(norms, num_frames):
     """Three steps, and two that are left over."""

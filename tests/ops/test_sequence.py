@@ -315,6 +315,22 @@ def kept_bytes(function, arguments):
     )
 
 
+@pytest.mark.parametrize("memory", MEMORY)
+def test_a_sequence_of_no_steps_hands_the_carry_on(memory):
+    weights, inputs, carry = draw(Case("none", shape=(2, 3, 2, 3)))
+    weights, inputs, carry = as_jax((weights, inputs[:, :0], carry), jnp.float32)
+
+    def run(weights, carry):
+        return MEMORY[memory](weights, inputs, carry)
+
+    (final, outputs), pull_back = jax.vjp(run, weights, carry)
+    assert_trees_close(final, carry)
+    assert outputs.shape == (2, 0, *carry[1].shape[1:])
+    weight_gradient, carry_gradient = pull_back((carry, outputs))
+    assert_trees_close(carry_gradient, carry)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(weight_gradient))
+
+
 def test_memory_that_is_kept():
     """Six values a pixel, step and feature; or √T carries of two."""
     case = Case("long", shape=(1, 36, 8, 9), features=4, channels=4)
