@@ -199,6 +199,7 @@ class _Run:
             batch = put_batch(next(batches), mesh) if start < settings.num_steps else {}
             for step in range(start + 1, settings.num_steps + 1):
                 state, metrics = train_step(state, batch)
+                batch = {}  # The device frees the one it has when it has read it.
                 in_flight.append((step, metrics))
                 # The device is busy with the step: time to fetch the next batch.
                 if step < settings.num_steps:

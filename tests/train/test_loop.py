@@ -4,6 +4,7 @@ import csv
 import functools
 import os
 import signal
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -217,3 +218,18 @@ def test_without_a_terminal_the_log_shows_the_progress(tmp_path, caplog):
         run(tmp_path, num_steps=2)
     assert "step 1 of 2: loss " in caplog.text and "samples/s" in caplog.text
     assert "step 2 of 2: validation loss" in caplog.text
+
+
+def test_a_batch_is_gone_before_the_next_one_is_made(tmp_path):
+    handed_over = []
+
+    def step(state, batch):
+        handed_over.append(weakref.ref(batch["frames"]))
+        return STEP(state, batch)
+
+    def on_step(step):
+        assert len(handed_over) == step - 1
+        assert all(frames() is None for frames in handed_over)
+
+    run(tmp_path, on_step=on_step, step=step)
+    assert len(handed_over) == SETTINGS.num_steps
