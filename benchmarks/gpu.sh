@@ -153,7 +153,6 @@ PYTHON
         --workdir="$out/convlstm_s" "${settings[@]}" \
         --config.train.num_steps="$steps" \
         --config.task.sampling_end_step=$((steps * 2 / 5 > 0 ? steps * 2 / 5 : 1)) \
-        --config.task.reverse_sampling_start_step=0 \
         --config.train.eval_every_steps="$every" \
         --config.train.checkpoint_every_steps="$every" || true
     if [ ! -s "$out/convlstm_s/evaluation.json" ]; then

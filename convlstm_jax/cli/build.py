@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from convlstm_jax.cli.used_fields import MODEL_FIELDS
 from convlstm_jax.data.augmentation import augment_clip
 from convlstm_jax.data.composites import READER_FIELDS, CompositeReader
 from convlstm_jax.data.data_sets import make_sources
@@ -33,30 +34,6 @@ from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.train.optimizer import make_optimizer
 
-# The fields of config.model that each model takes, beside its name.
-_SEQUENCE_FIELDS = ("features", "peephole", "activation", "implementation", "memory")
-_PATCH_FIELDS = ("input_kernel_size", "recurrent_kernel_size", "patch_size")
-_MODEL_FIELDS = {
-    "encoder_forecaster": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS),
-    "fc_lstm": _SEQUENCE_FIELDS,
-    "fc_lstm_autoencoder": (*_SEQUENCE_FIELDS, "conditional"),
-    "recurrent_predictor": (
-        "features",
-        *_PATCH_FIELDS,
-        "layer_norm",
-        "forget_offset",
-        "memory",
-    ),
-    "next_frame": (
-        *_SEQUENCE_FIELDS,
-        "kernel_sizes",
-        "num_normalized_layers",
-        "batch_norm_momentum",
-        "head_frames",
-        "causal_head",
-    ),
-    "clip_classifier": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS, "pool_size"),
-}
 # The fields of config.data that each data set takes.
 _DATA_SET_FIELDS = (
     "height",
@@ -138,7 +115,7 @@ def build_task(
         sources: its data, for what training takes from them: the classes' weights.
     """
     name = config.model.name
-    fields = {field: config.model[field] for field in _MODEL_FIELDS[name]}
+    fields = {field: config.model[field] for field in MODEL_FIELDS[name]}
     dtype = jnp.dtype(config.model.dtype)
     lengths = {
         "num_input_frames": config.task.num_input_frames,

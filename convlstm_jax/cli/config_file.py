@@ -12,9 +12,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.nearest import did_you_mean
+from convlstm_jax.cli.used_fields import without_effect
 from convlstm_jax.cli.validate import (
     RULES,
     find_problems,
+    leaves,
     raise_problems,
     refusal,
 )
@@ -121,6 +123,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
     Raises:
       UserError: naming all problems of the config and of the overrides at once.
     """
+    before = leaves(config)
     config = ConfigDict(config.to_dict())  # ConfigDict(config) would share sections.
     problems = []
     wrong = set()
@@ -137,6 +140,10 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
             except KeyError:
                 wrong.add(path)  # A saved config without the field: named below.
     problems += find_problems(config, skip=wrong)
+    if not problems:
+        after = leaves(config)
+        changed = [path for path in overrides if before[path] != after[path]]
+        problems = without_effect(after, changed)
     raise_problems(problems, "things in the config are wrong")
     config.lock()
     return config

@@ -1,6 +1,7 @@
 """What the fields on model, task and training ask of each other."""
 
 from convlstm_jax.cli.condition import Conditions
+from convlstm_jax.cli.used_fields import MODEL_FIELDS
 
 CONDITIONS = Conditions()
 
@@ -30,7 +31,7 @@ def _divisible_by_patch(field: str) -> None:
 
     @CONDITIONS.over(field, "model.patch_size", "model.name")
     def check(size: int, patch_size: int, model: str) -> str | None:
-        if size % patch_size == 0 or model == "next_frame":  # Which has no patches.
+        if size % patch_size == 0 or "patch_size" not in MODEL_FIELDS[model]:
             return None
         return (
             f"config.{field} is {size}: it must be a multiple of "
@@ -170,16 +171,15 @@ def _reverse_sampling_ends(start: int, end: int, sampling: str) -> str | None:
 
 @CONDITIONS.over("model.memory", "model.implementation", "model.name")
 def _memory_can_be_saved(memory: str, implementation: str, name: str) -> str | None:
-    # The recurrent predictor does not look at the implementation.
-    if name == "recurrent_predictor":
+    if memory == "default" or implementation == "fused":
         return None
-    if memory != "default" and implementation != "fused":
-        return (
-            f"config.model.memory is {memory!r}: it must be 'default' with "
-            f"config.model.implementation={implementation!r}, as 'fused' alone can "
-            "save memory"
-        )
-    return None
+    if "implementation" not in MODEL_FIELDS[name]:
+        return None
+    return (
+        f"config.model.memory is {memory!r}: it must be 'default' with "
+        f"config.model.implementation={implementation!r}, as 'fused' alone can "
+        "save memory"
+    )
 
 
 @CONDITIONS.over("model.kernel_sizes", "model.features", "model.name")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from configs import base
-from convlstm_jax.cli import config_file
+from convlstm_jax.cli import config_file, used_fields
 from convlstm_jax.errors import UserError
 
 GOOD = """
@@ -144,3 +144,52 @@ def test_bad_overrides_and_bad_fields_are_told_together():
         "  config.data.height is 66: it must be a multiple of config.model.patch_size, "
         "which is 4",
     ]
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "text"),
+    [
+        ("recurrent_predictor", "implementation", "scan"),
+        ("recurrent_predictor", "activation", "relu"),
+        ("recurrent_predictor", "peephole", "location"),
+        ("next_frame", "patch_size", "2"),
+        ("encoder_forecaster", "kernel_sizes", "3,3,3"),
+        ("fc_lstm", "input_kernel_size", "3"),
+    ],
+)
+def test_what_a_model_does_not_use_cannot_be_set(model, field, text):
+    config = base.get_config()
+    config.model.name = model
+    message = (
+        rf"config\.model\.{field} cannot be set with config\.model\.name={model!r}, "
+        "which does not use it: it uses name, dtype, features, "
+    )
+    with pytest.raises(UserError, match=message):
+        config_file.override(config, {f"model.{field}": text})
+    config.model[field] = config_file.RULES[f"model.{field}"].parse(text)
+    config_file.override(config, {f"model.{field}": text})  # It was so before.
+
+
+def test_what_is_used_with_another_value_alone_cannot_be_set():
+    config = base.get_config()
+    with pytest.raises(UserError) as caught:
+        config_file.override(config, {"optimizer.plateau_factor": "0.1"})
+    assert str(caught.value) == (
+        "config.optimizer.plateau_factor cannot be set with config.optimizer.schedule="
+        "'constant': it is used with 'reduce_on_plateau' alone"
+    )
+    fields = {
+        "optimizer.schedule": "reduce_on_plateau",
+        "optimizer.plateau_factor": "0.1",
+    }
+    assert config_file.override(config, fields).optimizer.plateau_factor == 0.1
+
+
+def test_fields_that_others_decide_on_exist():
+    rules = config_file.RULES
+    for path, (other, values) in used_fields.USED_WITH.items():
+        assert path in rules
+        assert set(values) <= set(rules[other].names)
+    assert set(used_fields.MODEL_FIELDS) == set(rules["model.name"].names)
+    for fields in used_fields.MODEL_FIELDS.values():
+        assert {f"model.{field}" for field in fields} <= set(rules)

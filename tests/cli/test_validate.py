@@ -361,6 +361,9 @@ def test_what_looks_odd_but_is_right(tmp_path, monkeypatch):
     validate(config_with(optimizer__name="adamw", optimizer__weight_decay=0.1))
     validate(config_with(optimizer__learning_rate=1))
     validate(config_with(model__name="next_frame", data__height=30, data__width=29))
+    validate(config_with(model__name="fc_lstm", data__height=30, data__width=29))
+    rollout = {"model__name": "recurrent_predictor", "model__implementation": "scan"}
+    validate(config_with(model__memory="checkpoint", **rollout))
     validate(config_with(model__num_normalized_layers=9, model__kernel_sizes=(1,)))
     validate(config_with(data__path=".", data__channels=3, data__digits="idx"))
     validate(config_with(data__path=".", data__condition=r"(\d+)mm"))

@@ -1,0 +1,82 @@
+"""Which fields of a config are looked at, by what others hold."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_SEQUENCE_FIELDS = ("features", "peephole", "activation", "implementation", "memory")
+_PATCH_FIELDS = ("input_kernel_size", "recurrent_kernel_size", "patch_size")
+# The fields of config.model that each model takes, beside its name and dtype.
+MODEL_FIELDS = {
+    "encoder_forecaster": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS),
+    "fc_lstm": _SEQUENCE_FIELDS,
+    "fc_lstm_autoencoder": (*_SEQUENCE_FIELDS, "conditional"),
+    "recurrent_predictor": (
+        "features",
+        *_PATCH_FIELDS,
+        "layer_norm",
+        "forget_offset",
+        "memory",
+    ),
+    "next_frame": (
+        *_SEQUENCE_FIELDS,
+        "kernel_sizes",
+        "num_normalized_layers",
+        "batch_norm_momentum",
+        "head_frames",
+        "causal_head",
+    ),
+    "clip_classifier": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS, "pool_size"),
+}
+_NEXT_FRAME = ("model.name", ("next_frame",))
+_NOWCAST = ("task.name", ("nowcast",))
+_PLATEAU = ("optimizer.schedule", ("reduce_on_plateau",))
+_REVERSE = ("task.sampling", ("reverse_scheduled",))
+_RAIN_LOSS = ("task.loss", ("b_mse", "b_mae"))
+# Fields that are looked at where another one holds one of some values.
+USED_WITH = {
+    "task.num_training_frames": _NEXT_FRAME,
+    "task.score_inputs": _NEXT_FRAME,
+    "task.rain_weight_rates": _RAIN_LOSS,
+    "task.rain_weights": _RAIN_LOSS,
+    "task.sampling_end_step": ("task.sampling", ("scheduled", "reverse_scheduled")),
+    "task.reverse_sampling_start_step": _REVERSE,
+    "task.reverse_sampling_decay_steps": _REVERSE,
+    "data.zoom": _NOWCAST,
+    "data.dbz_min": _NOWCAST,
+    "data.dbz_max": _NOWCAST,
+    "data.zr_a": _NOWCAST,
+    "data.zr_b": _NOWCAST,
+    "optimizer.rmsprop_decay": ("optimizer.name", ("rmsprop",)),
+    "optimizer.plateau_factor": _PLATEAU,
+    "optimizer.plateau_patience": _PLATEAU,
+    "eval.rain_thresholds": _NOWCAST,
+    "eval.fss_window_sizes": _NOWCAST,
+}
+
+
+def without_effect(values: Mapping[str, Any], paths: Iterable[str]) -> list[str]:
+    """Problems with fields that somebody has set, and that nothing looks at.
+
+    Args:
+      values: of all fields of a valid config, by dotted path.
+      paths: the fields that were set.
+    """
+    model = values["model.name"]
+    used = ("name", "dtype", *MODEL_FIELDS[model])
+    problems = []
+    for path in paths:
+        section, _, field = path.partition(".")
+        if section == "model" and field not in used:
+            problems.append(
+                f"config.{path} cannot be set with config.model.name={model!r}, which "
+                f"does not use it: it uses {', '.join(used)}"
+            )
+        elif path in USED_WITH:
+            other, allowed = USED_WITH[path]
+            if values[other] not in allowed:
+                problems.append(
+                    f"config.{path} cannot be set with config.{other}="
+                    f"{values[other]!r}: it is used with "
+                    f"{' or '.join(map(repr, allowed))} alone"
+                )
+    return problems
