@@ -3,7 +3,7 @@
 #
 #     bash benchmarks/gpu.sh FOLDER [--minutes=25] [--only=checks,train_step,training]
 #
-# Writes into FOLDER, and goes on where a folder already has a result:
+# Writes into FOLDER; what it already holds is measured again only if something failed:
 #   checks.json            the recurrent ops against float64 on the CPU; the card's rate
 #                          of bfloat16 matrix products
 #   train_step_*.json, .md this project and PyTorch (eager, torch.compile of the cell and
@@ -37,6 +37,7 @@ done
 [ -n "$out" ] || usage
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+rm -f "$out/failed"
 wants() { [[ ",$only," == *",$1,"* ]]; }
 say() { printf '\n=== %s (%d s)\n' "$*" "$SECONDS"; }
 
@@ -80,13 +81,15 @@ fi
 measure() {
     local name=$1
     shift
-    [ ! -s "$out/train_step_$name.json" ] || return 0
+    [ ! -e "$out/train_step_$name.done" ] || return 0
     say "train_step $name"
     local device=(--device=gpu)
     [ -z "$dry_run" ] || device=(--device=cpu --tiny --rounds=1)
-    "$python" benchmarks/train_step.py "$@" "${device[@]}" \
-        --json="$out/train_step_$name.json" | tee "$out/train_step_$name.md" \
-        || touch "$out/failed"
+    if "$python" benchmarks/train_step.py "$@" "${device[@]}" \
+        --json="$out/train_step_$name.json" | tee "$out/train_step_$name.md"
+    then touch "$out/train_step_$name.done"
+    else touch "$out/failed"
+    fi
 }
 if wants train_step; then
     peers=pytorch_channels_last,pytorch_compile,pytorch_compile_model

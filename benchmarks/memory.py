@@ -27,7 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.contenders import OURS, Settings
 from benchmarks.machine import machine_line
-from benchmarks.train_step import PACKAGES, Entry, measure, refuse_below_one
+from benchmarks.train_step import (
+    PACKAGES,
+    Entry,
+    measure,
+    memory_cells,
+    refuse_below_one,
+    tell_who_left,
+)
 from benchmarks.worker import ContenderError
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -47,13 +54,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        kept, temporary = (
-            f"{row[key]:,.0f}" if key in row else ""
-            for key in ("kept_memory_mb", "temporary_memory_mb")
-        )
+        memory = " | ".join(memory_cells(row, "kept", "temporary", "peak"))
         lines.append(
             f"| {row['contender']} | {row['train_ms']:,.1f} | {row['ratio']:.2f} | "
-            f"{kept} | {temporary} | {row['peak_memory_mb']:,.0f} |"
+            f"{memory} |"
         )
     return "\n".join(lines)
 
@@ -100,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     machine = machine_line(PACKAGES)
     print(f"{machine}\n\n{workload.description}\n", flush=True)
     try:
-        rows, skipped = measure(
+        rows, left = measure(
             workload,
             [ENTRIES[name] for name in names],
             num_rounds=options.rounds,
@@ -111,12 +115,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(table(rows))
-    for skip in skipped:
-        print(f"\n{skip['contender']} skipped: {skip['reason']}")
+    tell_who_left(left)
     if options.json:
-        document = {"machine": machine, "rows": rows, "skipped": skipped}
+        document = {"machine": machine, "rows": rows, "left": left}
         Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
-    return 0
+    return int(any(one["failed"] for one in left))
 
 
 if __name__ == "__main__":

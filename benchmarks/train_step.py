@@ -6,7 +6,8 @@
 
 Every contender gets the same weights and inputs. Its outputs and the gradients of all
 weights (for a single layer those of the inputs too) are compared with this project's
-before anything is timed; one that differs is an error. All layers are without
+before anything is timed; one that differs or fails is left out and named, and the
+exit code is 1. All layers are without
 peepholes, with tanh and sigmoid, as all contenders have these. The loss is the sum of
 outputs times a fixed array; there is no optimizer.
 
@@ -155,7 +156,7 @@ class Entrant:
         Args:
           workload: what was measured.
           ours: this project's own times.
-          facts: see `Worker.memory`.
+          facts: see `Worker.memory`; empty if that failed.
         """
         ratios = {
             what: median(
@@ -185,7 +186,7 @@ class Entrant:
             },
             "rounds": len(self.rounds),
             "idle_share": round(self.idle_share, 3),
-            "device": facts["device"],
+            "device": facts.get("device"),
         }
 
 
@@ -196,7 +197,7 @@ def measure(
     num_rounds: int,
     num_slow_rounds: int,
     seconds: float,
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """All contenders on one workload.
 
     Args:
@@ -207,29 +208,50 @@ def measure(
       seconds: a contender that has used so many gets no further turn.
 
     Returns:
-      Rows of figures; and contenders that were skipped, with reasons.
+      Rows of figures; and the contenders that left, with reasons, see `_left`.
 
     Raises:
-      ContenderError: a contender fails, or differs from the first.
+      ContenderError: the first contender fails.
     """
     problem = draw(workload)
     with ExitStack() as stack:
-        entrants, skipped = _start(workload, problem, entries, stack)
+        entrants, left = _start(workload, problem, entries, stack)
         for number in range(num_rounds):
-            for entrant in entrants:
+            for entrant in list(entrants):
                 if number >= num_slow_rounds and entrant.slow:
                     continue
-                if number and entrant is not entrants[0] and entrant.seconds > seconds:
+                first = entrant is entrants[0]
+                if number and not first and entrant.seconds > seconds:
                     continue
                 time.sleep(_PAUSE_SECONDS)
-                entrant.take_turn()
+                try:
+                    entrant.take_turn()
+                except ContenderError as error:
+                    if first:
+                        raise
+                    entrants.remove(entrant)
+                    left.append(_left(workload, entrant.entry, error))
             say(f"{workload.name}: round {number + 1} of {num_rounds}")
     rows = []
     for entrant in entrants:
         say(f"{workload.name}: memory of {entrant.entry.label}")
-        facts = _memory(workload, problem, entrant.entry)
+        facts = {}
+        try:
+            facts = _memory(workload, problem, entrant.entry)
+        except ContenderError as error:
+            left.append(_left(workload, entrant.entry, error))
         rows.append(entrant.row(workload, entrants[0], facts))
-    return rows, skipped
+    return rows, left
+
+
+def _left(workload: Workload, entry: Entry, error: Exception) -> dict[str, Any]:
+    """Who left, and why; "failed" tells an error from what cannot run here."""
+    return {
+        "workload": workload.name,
+        "contender": entry.label,
+        "reason": str(error),
+        "failed": isinstance(error, ContenderError),
+    }
 
 
 def _memory(workload: Workload, problem: Problem, entry: Entry) -> dict[str, Any]:
@@ -243,10 +265,10 @@ def _memory(workload: Workload, problem: Problem, entry: Entry) -> dict[str, Any
 
 def _start(
     workload: Workload, problem: Problem, entries: list[Entry], stack: ExitStack
-) -> tuple[list[Entrant], list[dict[str, str]]]:
+) -> tuple[list[Entrant], list[dict[str, Any]]]:
     """Starts and compares all; the stack stops them."""
     entrants: list[Entrant] = []
-    skipped = []
+    left = []
     expected: Arrays = {}
     for entry in entries:
         label, name, settings = entry
@@ -255,24 +277,37 @@ def _start(
             worker = Worker(name, workload, problem, settings)
             stack.callback(worker.stop)
             entrant = Entrant(entry, worker)
-        except Skip as skip:
-            reason = {"contender": label, "reason": str(skip)}
-            skipped.append({"workload": workload.name, **reason})
+            results = worker.results()
+            expected = expected or results
+            tolerance = TOLERANCES[settings.device, settings.dtype]
+            check(label, results, expected, tolerance)
+            if not entrant.slow:
+                entrant.warm_up()
+        except (Skip, ContenderError) as error:
+            if entry is entries[0] and isinstance(error, ContenderError):
+                raise
+            left.append(_left(workload, entry, error))
             continue
-        results = worker.results()
-        if not expected:
-            expected = results
-        tolerance = TOLERANCES[settings.device, settings.dtype]
-        check(label, results, expected, tolerance)
-        if not entrant.slow:
-            entrant.warm_up()
         entrants.append(entrant)
-    return entrants, skipped
+    return entrants, left
 
 
 def say(words: str) -> None:
     """Tells how far it is, beside the results."""
     print(words, file=sys.stderr, flush=True)
+
+
+def tell_who_left(left: list[dict[str, Any]]) -> None:
+    """Prints a line for each contender that was skipped or failed."""
+    for one in left:
+        what = "failed" if one["failed"] else "skipped"
+        print(f"\n{one['workload']}, {one['contender']} {what}: {one['reason']}")
+
+
+def memory_cells(row: dict[str, Any], *kinds: str) -> list[str]:
+    """Kinds of memory, MB, for a table; empty where one was not measured."""
+    keys = [f"{kind}_memory_mb" for kind in kinds]
+    return [f"{row[key]:,.0f}" if key in row else "" for key in keys]
 
 
 def table(rows: list[dict[str, Any]], workload: Workload) -> str:
@@ -286,10 +321,11 @@ def table(rows: list[dict[str, Any]], workload: Workload) -> str:
     ]
     row_format = (
         "| {contender} | {forward_ms:,.1f} | {train_ms:,.1f} | {ratio:.2f} | "
-        "{train_tflop_s:.3g} | {compile_s:.1f} | {process_memory_mb:,.0f} | "
-        "{peak_memory_mb:,.0f} | {rounds} |"
+        "{train_tflop_s:.3g} | {compile_s:.1f} | {process} | {step} | {rounds} |"
     )
-    lines += [row_format.format(**row) for row in rows]
+    for row in rows:
+        process, step = memory_cells(row, "process", "peak")
+        lines.append(row_format.format(**row, process=process, step=step))
     return "\n".join(lines)
 
 
@@ -354,7 +390,8 @@ def main(arguments: list[str] | None = None) -> int:
     if xla_flags:
         flags = f"XLA_FLAGS={xla_flags!r}"
     print(f"{machine}; {options.dtype} on {options.device}; {flags}\n", flush=True)
-    all_rows, all_skipped = [], []
+    all_rows: list[dict[str, Any]] = []
+    all_left: list[dict[str, Any]] = []
     for workload in WORKLOADS:
         if workload.name not in options.workloads:
             continue
@@ -368,32 +405,31 @@ def main(arguments: list[str] | None = None) -> int:
             if workload.system in CONTENDERS[name].systems
             and options.dtype in CONTENDERS[name].dtypes
         ]
+        rows: list[dict[str, Any]] = []
         try:
-            rows, skipped = measure(
+            rows, left = measure(
                 workload,
                 entries,
                 num_rounds=options.rounds,
                 num_slow_rounds=options.slow_rounds,
                 seconds=options.seconds,
             )
+            print(table(rows, workload))
         except ContenderError as error:
-            print(f"{workload.name}: {error}", file=sys.stderr)
-            return 1
-        print(table(rows, workload))
-        for skip in skipped:
-            print(f"\n{skip['contender']} skipped: {skip['reason']}")
-        print(flush=True)
+            left = [_left(workload, entries[0], error)]
         all_rows += rows
-        all_skipped += skipped
+        all_left += left
+        tell_who_left(left)
+        print(flush=True)
     document = {
         "machine": machine,
         "settings": settings._asdict(),
         "rows": all_rows,
-        "skipped": all_skipped,
+        "left": all_left,
     }
     if options.json:
         Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
-    return 0
+    return int(any(one["failed"] for one in all_left))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_flax_does_the_same_work_and_every_system_is_measured(tmp_path, capsys):
     assert rows["layer_16x16", OURS]["ratio"] == 1
     assert rows["layer_16x16", OURS]["rounds"] == 2
     assert rows["layer_16x16", "flax_rnn"]["rounds"] == 1  # Of the slow ones.
-    assert document["skipped"] == []
+    assert document["left"] == []
     printed = capsys.readouterr().out
     assert "jaxlib" in printed
     assert "| flax_rnn | " in printed
@@ -61,7 +61,7 @@ def test_every_peer_does_the_same_work(name, tmp_path):
         tmp_path, f"--workloads={','.join(workloads)}", f"--contenders={name}"
     )
     measured = {row["workload"] for row in document["rows"] if row["contender"] == name}
-    skipped = {skip["workload"] for skip in document["skipped"]}
+    skipped = {one["workload"] for one in document["left"]}
     assert measured | skipped == set(workloads)
     assert name == "pytorch_compile" or not skipped
 
@@ -73,8 +73,9 @@ def test_bfloat16_and_a_peer_that_is_not_there(tmp_path):
     document = run(
         tmp_path, "--workloads=layer_40x40", "--contenders=pytorch", "--dtype=bfloat16"
     )
-    (skipped,) = document["skipped"]
+    (skipped,) = document["left"]
     assert skipped["contender"] == "pytorch"
+    assert not skipped["failed"]
     assert "requirements-bench.txt" in skipped["reason"]
 
 
@@ -109,6 +110,43 @@ def test_a_worker_that_fails_says_why():
             worker.ask("compile")
     finally:
         worker.stop()
+
+
+def test_a_contender_that_fails_leaves_the_others_their_figures(
+    tmp_path, monkeypatch, capsys
+):
+    """In its turn, and in the process that measures memory."""
+    turns, take_turn, memory_of = [], train_step.Entrant.take_turn, train_step._memory
+
+    def fails_in_its_second_turn(entrant):
+        turns.append(entrant.entry.label)
+        if turns[-1] == "flax_rnn" and turns.count("flax_rnn") == 2:
+            raise ContenderError("flax_rnn ended while asked to train: out of memory")
+        take_turn(entrant)
+
+    def has_no_memory(workload, problem, entry):
+        if workload.name == "layer_40x40":
+            raise ContenderError("it ended while asked to memory: out of memory")
+        return memory_of(workload, problem, entry)
+
+    monkeypatch.setattr(train_step.Entrant, "take_turn", fails_in_its_second_turn)
+    monkeypatch.setattr(train_step, "_memory", has_no_memory)
+    file = tmp_path / "rows.json"
+    options = ["--tiny", "--rounds=2", "--slow-rounds=2", f"--json={file}"]
+    workloads = "--workloads=layer_16x16,layer_40x40"
+    assert train_step.main([*options, workloads, "--contenders=flax_rnn"]) == 1
+    document = json.loads(file.read_text())
+    rows = {(row["workload"], row["contender"]): row for row in document["rows"]}
+    assert set(rows) == {
+        ("layer_16x16", OURS), ("layer_40x40", OURS), ("layer_40x40", "flax_rnn"),
+    }  # fmt: skip
+    assert "peak_memory_mb" in rows["layer_16x16", OURS]
+    assert "peak_memory_mb" not in rows["layer_40x40", OURS]
+    assert rows["layer_40x40", "flax_rnn"]["train_ms"] > 0
+    assert [one["failed"] for one in document["left"]] == [True] * 3
+    printed = capsys.readouterr().out
+    assert "layer_16x16, flax_rnn failed: flax_rnn ended while asked to tr" in printed
+    assert "layer_40x40, convlstm_jax failed: it ended while asked to mem" in printed
 
 
 def test_multiply_adds_are_those_of_the_published_systems():
