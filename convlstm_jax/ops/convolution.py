@@ -53,6 +53,12 @@ def kernel_gradient(
 
     One convolution (or matrix product) over all leading axes at once.
     """
+    if kernel.shape[:2] == (1, 1):
+        *_, channels, outputs = kernel.shape
+        product = _product_over_pixels(
+            inputs.reshape(-1, channels), output_gradient.reshape(-1, outputs)
+        )
+        return product.reshape(kernel.shape)
     transpose = jax.linear_transpose(lambda k: same_convolution(inputs, k), kernel)
     (gradient,) = transpose(output_gradient)
     return gradient
@@ -84,7 +90,19 @@ def _by_rows(inputs: Array, output_gradient: Array, kernel: Array) -> Array:
     beside = jnp.concatenate(seen, axis=-1)
     gradient = output_gradient.reshape(-1, outputs)
     products = [
-        beside[:, row : row + height].reshape(-1, columns * channels).T @ gradient
+        _product_over_pixels(
+            beside[:, row : row + height].reshape(-1, columns * channels), gradient
+        )
         for row in range(rows)
     ]
     return jnp.stack(products).reshape(kernel.shape)
+
+
+def _product_over_pixels(inputs: Array, gradient: Array) -> Array:
+    """`[N, C]` and `[N, D]` to `[C, D]`, summed in float32 at least.
+
+    Left to itself XLA:CPU may sum bfloat16 in bfloat16, which stops growing.
+    """
+    dtype = jnp.promote_types(inputs.dtype, jnp.float32)
+    product = jnp.matmul(inputs.T, gradient, preferred_element_type=dtype)
+    return product.astype(inputs.dtype)

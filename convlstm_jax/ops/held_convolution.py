@@ -78,7 +78,8 @@ def start_gathering(held: HeldKernel, num_steps: int) -> Array:
     if held.on_cpu:
         # A long sum in bfloat16 would stop growing.
         return jnp.zeros(held.kernel.shape, state_dtype(held.kernel.dtype))
-    shape = (num_steps, *held.frame_shape[:3], held.kernel.shape[-1])
+    batch, height, width, *_ = held.frame_shape
+    shape = (batch, num_steps, height, width, held.kernel.shape[-1])
     return jnp.zeros(shape, held.kernel.dtype)
 
 
@@ -96,7 +97,7 @@ def pull_back(
     if held.on_cpu:
         gathered += kernel_gradient_in_loop(inputs, gradient, held.kernel)
     else:
-        gathered = lax.dynamic_update_index_in_dim(gathered, gradient, step, axis=0)
+        gathered = lax.dynamic_update_index_in_dim(gathered, gradient, step, axis=1)
     return gathered, same_convolution(gradient, held.adjoint)
 
 
@@ -110,5 +111,4 @@ def gathered_kernel_gradient(
     if held.on_cpu:
         return gathered
     # Batch-major before B and S merge: a sharded batch then stays where it is.
-    inputs, gradient = (jnp.swapaxes(x, 0, 1) for x in (inputs, gathered))
-    return kernel_gradient(inputs, gradient, held.kernel)
+    return kernel_gradient(jnp.swapaxes(inputs, 0, 1), gathered, held.kernel)

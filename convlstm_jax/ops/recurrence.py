@@ -154,10 +154,12 @@ def run_backwards(
             keep = _valid_frame(valid, t)
             cell_gradient = jnp.where(keep, cell_gradient, 0)
             hidden_gradient = jnp.where(keep, hidden_gradient, 0)
+        gates = frame_at(residuals.gates, t)
         gate_gradients, cell_gradient = update_state_gradient(
             cell_gradient,
             hidden_gradient,
-            Gates(*jnp.moveaxis(frame_at(residuals.gates, t), 1, 0)),
+            # A transpose here XLA:GPU would make of all steps, before the loop.
+            Gates(*(gates[:, index] for index in range(4))),
             state_before(settings, initial_cell_state, residuals.cell_states, t),
             frame_at(residuals.cell_states, t),
             peepholes,

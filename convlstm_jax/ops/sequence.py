@@ -156,17 +156,16 @@ def _forward(settings, weights, inputs, carry, valid, *, keep_residuals):
     dtype = settings.dtype
     kernel = weights.recurrent_kernel.astype(dtype)
     bias = None if weights.bias is None else weights.bias.astype(dtype)
-    input_gates = None
+    hoisted = None
     if inputs is not None:
         hoisted = same_convolution(inputs, weights.input_kernel.astype(dtype))
         if bias is not None:
             hoisted = hoisted + bias.reshape(1, 1, 1, 1, -1)
-        input_gates = split_gates(hoisted)
 
     def pre_activations(hidden, t):
         z = split_gates(same_convolution(hidden, kernel))
-        if input_gates is not None:
-            others = tuple(frame_at(gate, t) for gate in input_gates)
+        if hoisted is not None:
+            others = split_gates(frame_at(hoisted, t))
         elif bias is not None:
             others = tuple(b.reshape(1, 1, 1, -1) for b in split_gates(bias))
         else:
