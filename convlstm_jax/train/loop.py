@@ -18,7 +18,7 @@ from tqdm import tqdm
 from convlstm_jax.train.checkpoint import Checkpoints
 from convlstm_jax.train.early_stopping import EarlyStopping
 from convlstm_jax.train.interrupts import Interrupts, graceful_interrupts
-from convlstm_jax.train.sharding import put_batch
+from convlstm_jax.train.sharding import any_process, put_batch
 from convlstm_jax.train.state import TrainState
 from convlstm_jax.train.writers import Writers
 
@@ -116,7 +116,8 @@ def fit(
     """Trains from the latest checkpoint of a folder, or from `state` if it has none.
 
     A resumed run takes the very steps the uninterrupted one would have taken. The
-    first Ctrl-C or SIGTERM ends the run after its step, with a checkpoint.
+    first Ctrl-C or SIGTERM ends the run after its step, with a checkpoint; of several
+    processes it need not reach more than one.
 
     Args:
         state: step 0; the template of what is restored.
@@ -178,6 +179,8 @@ class _Run:
         self._draw = draw
         self._early_stopping = early_stopping
         self._meter = _Meter(settings.batch_size)
+        # Whether a process was asked to stop, as all of them read it at one step.
+        self._stops = False
 
     def __call__(
         self,
@@ -200,7 +203,8 @@ class _Run:
             for step in range(start + 1, settings.num_steps + 1):
                 state, metrics = train_step(state, batch)
                 batch = {}  # The device frees the one it has when it has read it.
-                in_flight.append((step, metrics))
+                asked = any_process(interrupts.requested, mesh)
+                in_flight.append((step, {**metrics, "stops": asked}))
                 # The device is busy with the step: time to fetch the next batch.
                 if step < settings.num_steps:
                     batch = put_batch(next(batches), mesh)
@@ -208,7 +212,9 @@ class _Run:
                     step == settings.num_steps
                 )
                 saves = step % settings.checkpoint_every_steps == 0
-                stops = interrupts.requested
+                # Several processes stop when all have read it, some steps later.
+                alone = jax.process_count() == 1
+                stops = self._stops or (alone and interrupts.requested)
                 drains = evaluates or saves or stops
                 while len(in_flight) > (0 if drains else _STEPS_IN_FLIGHT):
                     if not self._read(*in_flight.popleft(), bar=bar):
@@ -235,6 +241,7 @@ class _Run:
         values = jax.device_get(metrics)
         if not values["finite"]:
             return False
+        self._stops |= bool(values["stops"])
         self._meter.add(float(values["loss"]), float(values["gradient_norm"]))
         means = self._meter.values()
         bar.set_postfix_str(

@@ -1,9 +1,11 @@
 """Data parallelism: where arrays lie on the devices."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -53,3 +55,20 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
         name: jax.make_array_from_process_local_data(sharding, array)
         for name, array in batch.items()
     }
+
+
+def any_process(flag: bool, mesh: Mesh) -> Any:
+    """Whether a flag is set in any process of the mesh.
+
+    Every process has to call it at the same place. Nobody waits: like the results of a
+    training step, the array that several processes get is known once all were there.
+    """
+    if jax.process_count() == 1:
+        return flag
+    flags = {"flags": np.full(len(mesh.local_devices), flag)}
+    return _any(mesh)(put_batch(flags, mesh)["flags"])
+
+
+@functools.cache
+def _any(mesh: Mesh) -> Callable[[Any], Any]:
+    return jax.jit(jnp.any, out_shardings=replicated(mesh))

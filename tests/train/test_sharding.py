@@ -107,13 +107,84 @@ if processes > 1:
 """
 
 
-def run_cluster(folder, processes):
+# One process of two is told to stop, while the other is some steps ahead or behind.
+STOPPED_WORKER = """
+import json, os, signal, sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+process, processes, devices, address, output = sys.argv[1:]
+process, processes = int(process), int(processes)
+jax.config.update("jax_num_cpu_devices", int(devices))
+jax.distributed.initialize(address, processes, process)
+
+from pathlib import Path
+
+from convlstm_jax.models.encoder_forecaster import EncoderForecaster
+from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.train.checkpoint import Checkpoints
+from convlstm_jax.train.loop import FitSettings, fit
+from convlstm_jax.train.optimizer import make_optimizer
+from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.train.state import init_state
+from convlstm_jax.train.steps import make_train_step
+
+task = ForecastTask(EncoderForecaster((2,), 3, 3, patch_size=2), 2, 2)
+optimizer = make_optimizer(
+    name="adam", learning_rate=1e-3, schedule="constant", num_steps=50
+)
+mesh = data_mesh()
+state = init_state(
+    task, optimizer, seed=0, frame_shape=(4, 6, 1), with_ema=False, mesh=mesh
+)
+
+
+class Batches:
+    def __init__(self, start):
+        self.step = start
+
+    def __next__(self):
+        self.step += 1
+        if self.step == 6 and process == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"frames": np.zeros((8 // processes, 4, 4, 6, 1), np.uint8)}
+
+    def close(self):
+        pass
+
+
+workdir = Path(output).parent / "run"
+result = fit(
+    state,
+    make_train_step(task, optimizer, mesh, seed=0),
+    Batches,
+    lambda variables: {"loss": 1.0},
+    lambda *arguments: None,
+    FitSettings(
+        num_steps=50, batch_size=8, eval_every_steps=50, checkpoint_every_steps=50,
+        log_every_steps=50,
+    ),
+    workdir=workdir,
+    mesh=mesh,
+)
+with Checkpoints(
+    workdir / "checkpoints", metric_name="loss", higher_is_better=False
+) as checkpoints:
+    saved, *_ = checkpoints.restore_latest(state)
+with open(output, "w") as file:
+    json.dump([result.outcome, result.step, saved], file)
+jax.distributed.shutdown()
+"""
+
+
+def run_cluster(folder, processes, source=WORKER):
     """Four devices in so many processes; the result of each."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     script = folder / "worker.py"
-    script.write_text(WORKER)
+    script.write_text(source)
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -154,3 +225,13 @@ def test_two_processes_train_as_one(tmp_path):
     found, found_structure = jax.tree.flatten(first)
     assert found_structure == structure
     np.testing.assert_allclose(found, leaves, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_both_at_the_same_step(tmp_path):
+    first, second = run_cluster(tmp_path, 2, STOPPED_WORKER)
+    assert first == second
+    outcome, step, saved = first
+    assert outcome == "interrupted"
+    assert 6 <= step <= 9
+    assert saved == step
