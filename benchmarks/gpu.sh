@@ -13,9 +13,10 @@
 #                          minutes (evaluation.json holds its MSE beside the baselines)
 #
 # The Python that is called (PYTHON, python3 if not set) is used as it is if JAX sees a
-# GPU there and the requirements are met; else a virtual environment is made in FOLDER.
-# Works with jax 0.10 and 0.11, Python 3.11 to 3.13. --dry-run does it all in small on a
-# CPU. MNIST's digits: set CONVLSTM_MNIST_DIR.
+# GPU there and what is asked for can run; else a virtual environment on top of it is
+# made in FOLDER, with jax[JAX_EXTRA] (cuda13 if not set) if JAX saw no GPU. Works with
+# jax 0.10 and 0.11, Python 3.11 to 3.13. --dry-run does it all in small on a CPU.
+# MNIST's digits: set CONVLSTM_MNIST_DIR.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -35,6 +36,9 @@ for argument in "$@"; do
     esac
 done
 [ -n "$out" ] || usage
+for name in ${only//,/ }; do
+    case "$name" in checks | train_step | training) ;; *) usage ;; esac
+done
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 rm -f "$out/failed"
@@ -43,38 +47,49 @@ say() { printf '\n=== %s (%d s)\n' "$*" "$SECONDS"; }
 
 python=${PYTHON:-python3}
 platform=gpu
+unset JAX_PLATFORMS
 [ -z "$dry_run" ] || { platform=cpu; export JAX_PLATFORMS=cpu; }
-ready() {
-    "$python" - "$platform" <<'PYTHON'
-import sys
-
-import absl, flax, grain, jax, ml_collections, optax, orbax.checkpoint  # noqa: E401, F401
-import av, h5py, jaxtyping, matplotlib, scipy, sklearn, tensorboardX, tqdm  # noqa: E401, F401
-import tensorflow_datasets  # noqa: F401
-
-sys.exit(jax.default_backend() != sys.argv[1])
-PYTHON
+sees_it() {
+    "$python" -c 'import sys, jax; sys.exit(jax.default_backend() != sys.argv[1])' \
+        "$platform" 2>/dev/null
 }
-if ! ready; then
+needed=(flax jaxtyping numpy)
+if wants training; then
+    needed+=(absl av grain h5py matplotlib ml_collections optax orbax.checkpoint scipy
+        sklearn tensorboardX tensorflow_datasets tqdm)
+fi
+has_all() {
+    "$python" -c 'import importlib, sys; [*map(importlib.import_module, sys.argv[1:])]' \
+        "${needed[@]}" 2>/dev/null
+}
+if ! sees_it || ! has_all; then
     [ -z "$dry_run" ] || { echo "the requirements are not installed" >&2; exit 1; }
     say "new virtual environment"
-    "$python" -m venv --system-site-packages "$out/venv"
+    packages=(-r requirements.txt)
+    sees_it || packages+=("jax[${JAX_EXTRA:-cuda13}]<0.12")
+    "$python" -m venv "$out/venv"
+    # With what the Python that was called has, also if that is an environment itself.
+    "$python" -c 'import sys; print(*(p for p in sys.path if p.endswith("-packages")), sep="\n")' \
+        >"$("$out/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/called.pth"
     python=$out/venv/bin/python
-    "$python" -m pip install -q "jax[cuda13]<0.12" -r requirements.txt
-    ready || { echo "JAX sees no GPU" >&2; exit 1; }
+    "$python" -m pip install -q "${packages[@]}"
+    sees_it || { echo "JAX sees no GPU" >&2; exit 1; }
+    has_all || { echo "the requirements cannot be imported" >&2; exit 1; }
 fi
 "$python" -c 'import jax; print(jax.__version__, jax.devices())'
 if command -v nvidia-smi >/dev/null; then
     nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv
 fi
 
-if wants checks; then
+if wants checks && [ ! -e "$out/checks.done" ]; then
     say "ops against float64, rate of matrix products"
     size=8192
     [ -z "$dry_run" ] || size=128
     # A difference is a result too: the rest runs, the exit code remembers.
-    "$python" benchmarks/gpu_checks.py --size="$size" --json="$out/checks.json" \
-        || touch "$out/failed"
+    if "$python" benchmarks/gpu_checks.py --size="$size" --json="$out/checks.json"
+    then touch "$out/checks.done"
+    else touch "$out/failed"
+    fi
 fi
 
 # measure NAME OPTIONS...: one run of train_step.py
@@ -93,17 +108,23 @@ measure() {
 }
 if wants train_step; then
     peers=pytorch_channels_last,pytorch_compile,pytorch_compile_model
-    layers=layer_16x16,layer_64x64,layer_40x40
+    workloads="layer_16x16 layer_64x64 layer_40x40 encoder_forecaster"
     batches="16 64 128"
-    [ -z "$dry_run" ] || { peers=pytorch_channels_last layers=layer_16x16 batches=2; }
+    if [ -n "$dry_run" ]; then
+        peers=pytorch_channels_last workloads="layer_16x16 encoder_forecaster" batches=2
+    fi
     for batch in $batches; do
         measure "bfloat16_convlstm_s_$batch" --dtype=bfloat16 --batch-size="$batch" \
             --workloads=openstl_convlstm_s --contenders="$peers"
     done
-    measure bfloat16_systems --dtype=bfloat16 --batch-size=32 \
-        --workloads="$layers,encoder_forecaster" --contenders="$peers,flax_rnn"
-    measure float32_systems --dtype=float32 --batch-size=32 \
-        --workloads="$layers,openstl_convlstm_s" --contenders="$peers"
+    for workload in $workloads; do
+        measure "bfloat16_$workload" --dtype=bfloat16 --batch-size=32 \
+            --workloads="$workload" --contenders="$peers,flax_rnn"
+    done
+    for workload in $workloads openstl_convlstm_s; do
+        measure "float32_$workload" --dtype=float32 --batch-size=32 \
+            --workloads="$workload" --contenders="$peers"
+    done
     "$python" - "$out" <<'PYTHON' | tee "$out/summary.txt"
 import json
 import pathlib

@@ -112,13 +112,18 @@ class Entry(NamedTuple):
     settings: Settings
 
 
+def is_slow(entry: Entry) -> bool:
+    """Whether a run of it takes a minute."""
+    return entry.settings.device in CONTENDERS[entry.name].slow_on
+
+
 class Entrant:
     """A contender in one workload, and its times of each round so far."""
 
     def __init__(self, entry: Entry, worker: Worker):
         self.entry = entry
         self.worker = worker
-        self.slow = CONTENDERS[worker.name].slow
+        self.slow = is_slow(entry)
         self.first_call_seconds = worker.ask("compile")["seconds"]
         self.calls = {"forward": 1, "train": 1}
         self.rounds: list[dict[str, float]] = []
@@ -258,7 +263,7 @@ def _memory(workload: Workload, problem: Problem, entry: Entry) -> dict[str, Any
     """What training alone takes, in a process of its own."""
     worker = Worker(entry.name, workload, problem, entry.settings)
     try:
-        return worker.memory(calls=1 if CONTENDERS[entry.name].slow else 3)
+        return worker.memory(calls=1 if is_slow(entry) else 3)
     finally:
         worker.stop()
 
@@ -273,22 +278,24 @@ def _start(
     for entry in entries:
         label, name, settings = entry
         say(f"{workload.name}: {label} gets ready")
-        try:
-            worker = Worker(name, workload, problem, settings)
-            stack.callback(worker.stop)
-            entrant = Entrant(entry, worker)
-            results = worker.results()
-            expected = expected or results
-            tolerance = TOLERANCES[settings.device, settings.dtype]
-            check(label, results, expected, tolerance)
-            if not entrant.slow:
-                entrant.warm_up()
-        except (Skip, ContenderError) as error:
-            if entry is entries[0] and isinstance(error, ContenderError):
-                raise
-            left.append(_left(workload, entry, error))
-            continue
-        entrants.append(entrant)
+        with ExitStack() as own:
+            try:
+                worker = Worker(name, workload, problem, settings)
+                own.callback(worker.stop)
+                entrant = Entrant(entry, worker)
+                results = worker.results()
+                expected = expected or results
+                tolerance = TOLERANCES[settings.device, settings.dtype]
+                check(label, results, expected, tolerance)
+                if not entrant.slow:
+                    entrant.warm_up()
+            except (Skip, ContenderError) as error:
+                if entry is entries[0] and isinstance(error, ContenderError):
+                    raise
+                left.append(_left(workload, entry, error))
+                continue
+            entrants.append(entrant)
+            stack.push(own.pop_all())
     return entrants, left
 
 
@@ -421,14 +428,14 @@ def main(arguments: list[str] | None = None) -> int:
         all_left += left
         tell_who_left(left)
         print(flush=True)
-    document = {
-        "machine": machine,
-        "settings": settings._asdict(),
-        "rows": all_rows,
-        "left": all_left,
-    }
-    if options.json:
-        Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
+        document = {
+            "machine": machine,
+            "settings": settings._asdict(),
+            "rows": all_rows,
+            "left": all_left,
+        }
+        if options.json:  # Now, as the next workload may be cut off.
+            Path(options.json).write_text(json.dumps(document, indent=2) + "\n")
     return int(any(one["failed"] for one in all_left))
 
 

@@ -60,7 +60,7 @@ class Contender:
       packages: what must be installed, as it is imported.
       systems: the systems it has.
       dtypes: the dtypes it is measured in.
-      slow: whether a run takes a minute; it then runs fewer rounds.
+      slow_on: devices on which a run takes a minute; it then runs fewer rounds.
       by_default: whether it runs when no contenders are named.
       environment: variables of its process.
     """
@@ -69,7 +69,7 @@ class Contender:
     packages: tuple[str, ...]
     systems: tuple[str, ...] = SYSTEMS
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    slow: bool = False
+    slow_on: tuple[str, ...] = ()
     by_default: bool = True
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -96,8 +96,8 @@ CONTENDERS = {
         ("keras", "jax"),
         _LAYER,
         _FLOAT32,
-        slow=True,
+        slow_on=("cpu",),
         environment={"KERAS_BACKEND": "jax"},
     ),
-    "flax_rnn": Contender("flax_rnn", ("jax", "flax"), _LAYER, slow=True),
+    "flax_rnn": Contender("flax_rnn", ("jax", "flax"), _LAYER, slow_on=("cpu",)),
 }

@@ -27,6 +27,8 @@ class PyTorchProgram:
         self, name: str, workload: Workload, problem: Problem, settings: Settings
     ):
         self._device = "cuda" if settings.device == "gpu" else "cpu"
+        # The shapes never change: cuDNN may try what is fastest, as XLA does.
+        torch.backends.cudnn.benchmark = True
         self._half = settings.dtype == "bfloat16"
         self._frames_too = workload.system == "layer"
         network = make_network(workload)

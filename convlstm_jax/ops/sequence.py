@@ -165,12 +165,12 @@ def _forward(settings, weights, inputs, carry, valid, *, keep_residuals):
     def pre_activations(hidden, t):
         z = split_gates(same_convolution(hidden, kernel))
         if hoisted is not None:
-            others = split_gates(frame_at(hoisted, t))
+            others = frame_at(hoisted, t)
         elif bias is not None:
-            others = tuple(b.reshape(1, 1, 1, -1) for b in split_gates(bias))
+            others = bias.reshape(1, 1, 1, -1)
         else:
             return z
-        return tuple(a + b for a, b in zip(z, others, strict=True))
+        return tuple(a + b for a, b in zip(z, split_gates(others), strict=True))
 
     return run_forwards(
         settings, weights.peephole, carry, valid, keep_residuals, pre_activations
