@@ -115,7 +115,13 @@ class ConvLSTMCell(nn.RNNCellBase):
         return Weights(input_kernel, recurrent_kernel, bias, peephole)
 
     def __call__(self, carry: Carry, inputs: Frame | None) -> tuple[Carry, Hidden]:
-        """One step: `(c, h)` and a frame `[B, H, W, C]` (or `None`) to `(c, h), h`."""
+        """One step: `(c, h)` and a frame `[B, H, W, C]` (or `None`) to `(c, h), h`.
+
+        Raises:
+          ValueError: the carry does not fit the frame, or the features.
+        """
+        frame_shape = None if inputs is None else inputs.shape
+        _require_carry("carry", carry, frame_shape, self.features)
         height, width = carry[1].shape[1:3]
         input_features = None if inputs is None else inputs.shape[-1]
         weights = self.weights(input_features, height, width)
@@ -197,7 +203,9 @@ class ConvLSTM(nn.Module):
 
         Raises:
           ValueError: no input and no carry or number of steps; input that is not
-            five-dimensional.
+            five-dimensional, or of other than `num_steps` frames; a carry that does
+            not fit the input, or the features; lengths that are not one integer a
+            clip.
         """
         if inputs is None:
             if initial_carry is None or num_steps is None:
@@ -210,12 +218,31 @@ class ConvLSTM(nn.Module):
                 raise ValueError(
                     f"inputs has shape {inputs.shape}: it must be [B, T, H, W, C]"
                 )
+            if num_steps not in (None, inputs.shape[1]):
+                raise ValueError(
+                    f"num_steps is {num_steps}: it must be left out, or "
+                    f"{inputs.shape[1]}, the frames of the inputs"
+                )
             num_steps = inputs.shape[1]
             if initial_carry is None:
                 shape = (inputs.shape[0], *inputs.shape[2:])
                 initial_carry = self.cell.initialize_carry(None, shape)
+        _require_carry(
+            "initial_carry",
+            initial_carry,
+            None if inputs is None else (inputs.shape[0], *inputs.shape[2:]),
+            self.cell.features,
+        )
         valid = None
         if seq_lengths is not None:
+            seq_lengths = jnp.asarray(seq_lengths)
+            batch = (len(initial_carry[1]),)
+            integers = jnp.issubdtype(seq_lengths.dtype, jnp.integer)
+            if seq_lengths.shape != batch or not integers:
+                raise ValueError(
+                    f"seq_lengths has shape {seq_lengths.shape} and dtype "
+                    f"{seq_lengths.dtype}: it must be one integer a clip, {batch}"
+                )
             valid = jnp.arange(num_steps)[None, :] < seq_lengths[:, None]
         if self.implementation == "scan":
             return self._scan(inputs, initial_carry, valid, num_steps)
@@ -265,6 +292,25 @@ class ConvLSTM(nn.Module):
 def _require_positive_integer(name: str, value) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}: it must be an integer of at least 1")
+
+
+def _require_carry(
+    name: str, carry: Carry, frame_shape: tuple[int, ...] | None, features: int
+) -> None:
+    """Raises a ValueError over a carry that is not `(c, h)` of `[B, H, W, F]` each.
+
+    `frame_shape` is `(B, H, W, C)`, or `None` where there is no input.
+    """
+    shapes = tuple(jnp.shape(state) for state in carry)
+    like = frame_shape or (shapes or ((),))[0]
+    if len(like) != 4:
+        wrong = name if frame_shape is None else "inputs"
+        raise ValueError(f"{wrong} has shape {like}: it must be [B, H, W, channels]")
+    expected = (*like[:3], features)
+    if shapes != (expected, expected):
+        raise ValueError(
+            f"{name} has the shapes {shapes}: it must be (c, h), each {expected}"
+        )
 
 
 def require_choice(name: str, value, allowed: tuple[str, ...]) -> None:

@@ -328,3 +328,53 @@ def test_a_layer_refuses_calls_it_cannot_answer(implementation):
             init(None, **keywords)
     with pytest.raises(ValueError, match=r"inputs has shape \(3, 5, 2\): it must be"):
         init(jnp.zeros((3, 5, 2)))
+
+
+ZEROS = np.zeros((2, 4, 5, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 7}, r"num_steps is 7: it must be left out, or 6, the frames"),
+        (
+            {"initial_carry": (ZEROS, ZEROS[:1])},
+            r"initial_carry has the shapes \(\(2, 4, 5, 3\), \(1, 4, 5, 3\)\): it must "
+            r"be \(c, h\), each \(2, 4, 5, 3\)",
+        ),
+        ({"initial_carry": (ZEROS[..., :2],) * 2}, "initial_carry has the shapes"),
+        ({"initial_carry": (ZEROS,) * 3}, "initial_carry has the shapes"),
+        ({"initial_carry": (ZEROS[:, :3],) * 2}, "initial_carry has the shapes"),
+        ({"seq_lengths": np.array([3])}, r"seq_lengths has shape \(1,\) and dtype int"),
+        ({"seq_lengths": np.array([3.0, 2.0])}, r"one integer a clip, \(2,\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    layer = ConvLSTM(ConvLSTMCell(features=3))
+    with pytest.raises(ValueError, match=message):
+        layer.init(jax.random.key(0), np.zeros((2, 6, 4, 5, 1)), **arguments)
+
+
+def test_a_cell_refuses_a_frame_without_a_batch_and_a_carry_of_another():
+    cell = ConvLSTMCell(features=3)
+    with pytest.raises(
+        ValueError, match=r"inputs has shape \(4, 5, 1\): it must be \[B"
+    ):
+        cell.init(jax.random.key(0), (ZEROS, ZEROS), np.zeros((4, 5, 1)))
+    with pytest.raises(
+        ValueError, match=r"carry has the shapes .* each \(1, 4, 5, 3\)"
+    ):
+        cell.init(jax.random.key(0), (ZEROS, ZEROS), np.zeros((1, 4, 5, 1)))
+    with pytest.raises(
+        ValueError, match=r"carry has the shapes .* each \(2, 4, 5, 3\)"
+    ):
+        cell.init(jax.random.key(0), (ZEROS, ZEROS[..., :2]), None)
+
+
+def test_lengths_may_be_a_list():
+    layer = ConvLSTM(ConvLSTMCell(features=3))
+    inputs = np.ones((2, 6, 4, 5, 1), np.float32)
+    params = layer.init(jax.random.key(0), inputs)
+    _, found = layer.apply(params, inputs, seq_lengths=[4, 6])
+    _, expected = layer.apply(params, inputs, seq_lengths=jnp.array([4, 6]))
+    np.testing.assert_array_equal(found, expected)
