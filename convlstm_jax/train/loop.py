@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 _STEPS_IN_FLIGHT = 2
 
 
+_Outcome = Literal["finished", "stopped early", "interrupted", "diverged"]
+
+
 class Batches(Protocol):
     """An iterator over batches that holds threads or processes until closed."""
 
@@ -73,7 +76,7 @@ class FitResult:
         step: steps taken; a checkpoint of this step exists.
     """
 
-    outcome: Literal["finished", "stopped early", "interrupted", "diverged"]
+    outcome: _Outcome
     step: int
 
 
@@ -212,9 +215,7 @@ class _Run:
                     step == settings.num_steps
                 )
                 saves = step % settings.checkpoint_every_steps == 0
-                # Several processes stop when all have read it, some steps later.
-                alone = jax.process_count() == 1
-                stops = self._stops or (alone and interrupts.requested)
+                stops = self._asked_to_stop(interrupts)
                 drains = evaluates or saves or stops
                 while len(in_flight) > (0 if drains else _STEPS_IN_FLIGHT):
                     if not self._read(*in_flight.popleft(), bar=bar):
@@ -223,15 +224,24 @@ class _Run:
                     self._evaluate(step, state)
                     self._meter.reset()
                     if self._should_stop():
-                        self._checkpoints.wait()
-                        return FitResult("stopped early", step)
+                        return self._ended("stopped early", step, interrupts)
                 elif saves or stops:
                     self._save(step, state)
                 if stops and step < settings.num_steps:
-                    self._checkpoints.wait()
-                    return FitResult("interrupted", step)
+                    return self._ended("interrupted", step, interrupts)
+        return self._ended("finished", max(start, settings.num_steps), interrupts)
+
+    def _asked_to_stop(self, interrupts: Interrupts) -> bool:
+        # Several processes stop when all have read it, some steps later.
+        alone = jax.process_count() == 1
+        return self._stops or (alone and interrupts.requested)
+
+    def _ended(self, outcome: _Outcome, step: int, interrupts: Interrupts) -> FitResult:
         self._checkpoints.wait()
-        return FitResult("finished", max(start, settings.num_steps))
+        # Whoever stops a run in its last step has no use for what follows.
+        if self._asked_to_stop(interrupts):
+            outcome = "interrupted"
+        return FitResult(outcome, step)
 
     def _should_stop(self) -> bool:
         return self._early_stopping.should_stop(self._settings.early_stopping_patience)

@@ -153,6 +153,18 @@ def test_an_interrupted_run_resumes_bitwise(uninterrupted, tmp_path, number, cap
     assert losses == expected
 
 
+def test_a_run_that_is_stopped_in_its_last_step_has_not_finished(tmp_path):
+    def step(state, batch):
+        if int(state.step) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return STEP(state, batch)
+
+    result, _ = run(tmp_path, step=step)
+    assert (result.outcome, result.step) == ("interrupted", 8)
+    assert saved(tmp_path)[0] == 8
+    assert run(tmp_path)[0].outcome == "finished"
+
+
 def test_a_crashed_run_resumes_bitwise(uninterrupted, tmp_path):
     class Crash(Exception):
         pass
