@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.nearest import did_you_mean
+from convlstm_jax.cli.process import default_backend
 from convlstm_jax.cli.validate import RULES
 from convlstm_jax.errors import UserError
 
@@ -330,10 +331,8 @@ def apply_preset(
       UserError: if there is no such preset, or it sets a field that does not exist.
     """
     if not preset:
-        import jax  # Slow, and not needed when the user names a preset.
-
         preset = accelerator
-        if jax.default_backend() == "cpu":
+        if default_backend() == "cpu":  # Slow: not asked when the user names one.
             preset = cpu
             config.note = (
                 f"no accelerator was found, so the small preset {cpu!r} is used; for "

@@ -6,7 +6,7 @@ import linecache
 import os
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -113,12 +113,15 @@ def _explain(error: Exception, path: Path) -> str:
     return f"{where}{type(error).__name__}: {message}".rstrip(": ")
 
 
-def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
+def override(
+    config: ConfigDict, overrides: Mapping[str, str], *, unchecked: Iterable[str] = ()
+) -> ConfigDict:
     """Returns a copy of a config with some fields set from text, and validated.
 
     Args:
       config: the config to start from.
       overrides: dotted path of a field, without `config.`, to its value as text.
+      unchecked: fields that nobody will look at, whatever they hold.
 
     Raises:
       UserError: naming all problems of the config and of the overrides at once.
@@ -126,7 +129,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
     before = leaves(config)
     config = ConfigDict(config.to_dict())  # ConfigDict(config) would share sections.
     problems = []
-    wrong = set()
+    wrong = set(unchecked)
     # Rules, not the types of the present values, decide what a field may hold.
     with config.ignore_type():
         for path, text in overrides.items():
@@ -137,7 +140,7 @@ def override(config: ConfigDict, overrides: Mapping[str, str]) -> ConfigDict:
             except ValueError:
                 problems.append(refusal(path, text))
                 wrong.add(path)
-            except KeyError:
+            except (KeyError, TypeError):
                 wrong.add(path)  # A saved config without the field: named below.
     problems += find_problems(config, skip=wrong)
     if not problems:

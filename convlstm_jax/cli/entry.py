@@ -1,6 +1,7 @@
 """`main`: from the command line to the mode that does the work."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from convlstm_jax.cli.interruptible import ending_at_once, interruptible
 from convlstm_jax.errors import UserError
 
 _Value = TypeVar("_Value")
+_WHERE_DATA_LIE = ("data.path", "data.digits_dir", "data.test_file")
 # The state of a disk is no bug of the program's, wherever it shows.
 _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO,
@@ -34,6 +36,10 @@ def main(argv: Sequence[str]) -> int:
     Returns:
       The exit code: 0 done, 2 a mistake of the user's, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a letter shows its number.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if flags.asks_for_help(argv[1:]):
             print(flags.HELP, end="")
@@ -70,6 +76,8 @@ def _run(command: flags.Command) -> int:
         )
     process_index, process_count = process.set_up()
     config = load_config(command)
+    if command.mode != "prepare":
+        process.default_backend()  # Before anything is made.
     with interruptible():
         _dispatch(command, config, process_index, process_count)
     return 0
@@ -142,13 +150,25 @@ def load_config(command: flags.Command) -> ConfigDict:
     if command.mode == "train":
         start = saved if given is None else given
         config = config_file.override(start, command.overrides)
-        saved_config.check_resumes(saved, config, folder)
+        _check_resumes(config, folder)
         return config
     if given is not None:
         saved_config.check_resumes(saved, given, folder)
-    config = config_file.override(saved, command.overrides)
+    # The data that a run learned from may be elsewhere.
+    reads_no_data = command.mode in ("predict", "describe")
+    config = config_file.override(
+        saved,
+        command.overrides,
+        unchecked=_WHERE_DATA_LIE if reads_no_data else (),
+    )
     saved_config.check_same_model(saved, config, folder)
     return config
+
+
+def _check_resumes(config: ConfigDict, folder: Path) -> None:
+    """Where anything was trained: whether training may go on under a config."""
+    if workdir.holds_run(folder) and workdir.holds_checkpoints(folder):
+        saved_config.check_resumes(workdir.load_config(folder), config, folder)
 
 
 def _train(
@@ -157,14 +177,17 @@ def _train(
     folder = _train_folder(command, config, process_count)
     is_first_process = process_index == 0
     if is_first_process:
-        workdir.save_config(folder, config)
         _tell(f"workdir: {folder}")
         _tell_note(config)
-    with ending_at_once():
-        from convlstm_jax.cli import train
-
     try:
         with workdir.locked(folder) if is_first_process else nullcontext():
+            if is_first_process:
+                # Once more, as another run may have been here in between.
+                _check_resumes(config, folder)
+                workdir.save_config(folder, config)
+            with ending_at_once():
+                from convlstm_jax.cli import train
+
             train.run(config, workdir=folder)
     finally:
         # Also after an interruption: it is the folder to go on in.

@@ -98,6 +98,29 @@ def cluster_arguments(
     return {} if slurm or open_mpi or tpu_pod else None
 
 
+def default_backend() -> str:
+    """Starts JAX; returns the kind of the devices that it computes on.
+
+    Raises:
+      UserError: JAX finds none of the kind that the environment asks for.
+    """
+    try:
+        import jax
+
+        return jax.default_backend()
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or "there is none"
+        asked = ", ".join(
+            f"{name}={value!r}"
+            for name, value in os.environ.items()
+            if name in ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")
+        )
+        raise UserError(
+            f"JAX finds no device ({reason}) with {asked or 'this environment'}: "
+            "JAX_PLATFORMS must be unset, or name what is there, such as 'cpu'"
+        ) from error
+
+
 def _number(environment: MutableMapping[str, str], name: str) -> int:
     text = environment.get(name, "")
     return int(text) if text.isdecimal() else 0

@@ -43,14 +43,20 @@ def check_resumes(saved: ConfigDict, config: ConfigDict, workdir: Path) -> None:
         values.
     """
     free = set(FREE_WHEN_RESUMING)
-    schedule = leaves(saved).get("optimizer.schedule")
+    before, now = leaves(saved), leaves(config)
+    schedule, steps = before.get("optimizer.schedule"), "train.num_steps"
+    why = ""
     if schedule in _SCHEDULES_OVER_ALL_STEPS:
-        free.discard("train.num_steps")
+        free.discard(steps)
+        if before.get(steps) != now.get(steps):
+            why = f"; the schedule {schedule!r} is laid out over all steps"
+    if before.get("data.path") and now.get("data.path"):
+        free.add("data.path")  # The same data may lie elsewhere, or be prepared.
     differing = _differing(saved, config, free)
     if differing:
         raise UserError(
             f"--workdir={workdir} holds a run with another config, so choose another "
-            f"folder or give the same config: {differing}"
+            f"folder or give the same config: {differing}{why}"
         )
 
 

@@ -25,6 +25,12 @@ def holds_run(workdir: Path) -> bool:
     return os.path.isfile(workdir / CONFIG_FILE)
 
 
+def holds_checkpoints(workdir: Path) -> bool:
+    """Whether anything was trained in the folder."""
+    folder = workdir / CHECKPOINT_FOLDER
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def require_run(workdir: Path, *, checkpoints: bool) -> None:
     """Checks that a folder holds a run.
 
@@ -46,8 +52,7 @@ def require_run(workdir: Path, *, checkpoints: bool) -> None:
             f"--workdir={workdir} holds no {CONFIG_FILE}: it must be the folder of a "
             "run, which --mode=train writes"
         )
-    folder = workdir / CHECKPOINT_FOLDER
-    if checkpoints and not (folder.is_dir() and any(folder.iterdir())):
+    if checkpoints and not holds_checkpoints(workdir):
         raise UserError(
             f"--workdir={workdir} holds no checkpoint under {CHECKPOINT_FOLDER}/: "
             "train there first, with --mode=train"
@@ -107,7 +112,12 @@ def make(workdir: Path) -> None:
             "a folder of yours"
         ) from error
     folder = workdir / CHECKPOINT_FOLDER
-    if not holds_run(workdir) and folder.is_dir() and any(folder.iterdir()):
+    if os.path.exists(folder) and not folder.is_dir():
+        raise UserError(
+            f"--workdir={workdir} has a file where the folder {CHECKPOINT_FOLDER}/ "
+            "must be: remove it, or choose another folder"
+        )
+    if not holds_run(workdir) and holds_checkpoints(workdir):
         raise UserError(
             f"--workdir={workdir} holds checkpoints but no {CONFIG_FILE}: choose "
             "another folder, as nobody can tell what was trained there"
@@ -168,14 +178,17 @@ def load_config(workdir: Path) -> ConfigDict:
     path = workdir / CONFIG_FILE
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the saved config '{path}' cannot be read: {reason}") from (
             error
         )
     if not isinstance(loaded, dict):
         raise UserError(f"the saved config '{path}' must be a JSON object")
-    config = ConfigDict(_with_tuples(loaded))
+    try:
+        config = ConfigDict(_with_tuples(loaded))
+    except ValueError as error:  # A name that no field can have, such as "a.b".
+        raise UserError(f"the saved config '{path}' is none: {error}") from error
     config.lock()
     return config
 

@@ -133,11 +133,89 @@ def test_train_resumes_where_the_config_agrees(calls, capsys):
     assert calls[-1][1].train.num_steps == 2000
     assert calls[-1][1].eval.num_sequences == 5
     assert calls[-1][2] == {"workdir": Path("w")}
+    Path("w/checkpoints/100").mkdir(parents=True)
     capsys.readouterr()
     assert main(config, "--workdir=w", "--config.seed=3") == 2
     assert "config.seed is 0 there and 3 here" in capsys.readouterr().err
     assert workdir.load_config(Path("w")).seed == 0
     assert len(calls) == 3
+
+
+def test_where_nothing_was_trained_any_config_may_follow(calls):
+    """A run may have failed over its data, and its user has set the field it named."""
+    assert main(CONFIG, "--workdir=w") == 0
+    assert main(CONFIG, "--workdir=w", "--config.seed=3") == 0
+    assert workdir.load_config(Path("w")).seed == 3
+
+
+def test_a_run_that_is_refused_changes_nothing(calls, capsys):
+    assert main(CONFIG, "--workdir=w", "--config.eval.num_sequences=4") == 0
+    with workdir.locked(Path("w")):
+        assert main(CONFIG, "--workdir=w", "--config.eval.num_sequences=5") == 2
+    assert "another training is running" in capsys.readouterr().err
+    assert workdir.load_config(Path("w")).eval.num_sequences == 4
+
+
+def test_another_run_may_have_trained_while_this_one_started(
+    calls, capsys, monkeypatch, run_folder
+):
+    """Both passed the first check; the second is made under the lock."""
+    checked = []
+    check = entry.saved_config.check_resumes
+
+    def late(*arguments):
+        checked.append(arguments)
+        if len(checked) > 1:
+            check(*arguments)
+
+    monkeypatch.setattr(entry.saved_config, "check_resumes", late)
+    assert main(CONFIG, f"--workdir={run_folder}", "--config.seed=3") == 2
+    assert "holds a run with another config" in capsys.readouterr().err
+    assert workdir.load_config(run_folder).seed == 0
+    assert calls == []
+
+
+def test_data_that_moved_stop_only_what_reads_them(calls, capsys, tmp_path):
+    folder = tmp_path / "trained"
+    (folder / "checkpoints" / "100").mkdir(parents=True)
+    config = base.get_config()
+    config.data.path = str(tmp_path / "gone")
+    workdir.save_config(folder, config)
+    clip = tmp_path / "clip.npy"
+    clip.touch()
+    there = f"--workdir={folder}"
+    assert main("--mode=describe", there) == 0
+    assert main("--mode=predict", there, f"--input={clip}", "--output=o.gif") == 0
+    assert main("--mode=evaluate", there) == 2
+    assert "it must be an existing folder" in capsys.readouterr().err
+    assert main(there) == 2
+    moved = f"--config.data.path={tmp_path}"
+    assert main("--mode=evaluate", there, moved) == 0
+    assert main(there, moved) == 0
+    assert workdir.load_config(folder).data.path == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"JAX_PLATFORMS": "cuda"}, "with JAX_PLATFORMS='cuda': JAX_PLATFORMS must be"),
+        ({"JAX_PLATFORMS": "rubbish"}, "with JAX_PLATFORMS='rubbish': JAX_PLATFORMS m"),
+    ],
+)
+def test_devices_that_are_not_there(tmp_path, variables, message):
+    for preset in ("", ":quick"):
+        process = subprocess.run(
+            [sys.executable, ROOT / "main.py", CONFIG.replace(":quick", preset)],
+            cwd=tmp_path,
+            env={**os.environ, **variables},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == 2, process.stderr
+        assert "JAX finds no device" in process.stderr
+        assert message in process.stderr
+        assert "Traceback" not in process.stderr
+        assert not (tmp_path / "runs").exists()
 
 
 def test_the_workdir_is_named_after_an_interruption_too(calls, capsys, monkeypatch):
@@ -220,6 +298,33 @@ def test_a_saved_config_that_was_spoilt_is_told(calls, run_folder, capsys):
     assert "config.sed is not a field of the config (did you mean config.seed?)" in (
         error
     )
+    for text, message in (
+        ('{"a.b": 0}', "config.json' is none: "),
+        ('{"data": 3}', "config.data is not a field"),
+        ("[" * 100_000, "config.json' cannot be read: "),
+    ):
+        path.write_text(text)
+        command = ["--mode=evaluate", f"--workdir={run_folder}"]
+        assert main(*command, "--config.data.height=8") == 2
+        assert message in capsys.readouterr().err
+
+
+def test_letters_that_a_terminal_lacks_are_shown_by_number(calls, tmp_path):
+    process = subprocess.run(
+        [sys.executable, ROOT / "main.py", "--config=\u00fc.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert process.returncode == 2
+    assert b"the file '\\xfc.py', which does not exist" in process.stderr
+    process = subprocess.run(
+        [sys.executable, ROOT / "main.py", CONFIG, b"--workdir=w\xff"],
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert process.returncode == 2
+    assert b"--workdir='w\\udcff' is no text in UTF-8: it must be" in process.stderr
 
 
 def test_several_processes_need_a_workdir_and_the_first_alone_speaks(

@@ -54,8 +54,19 @@ def test_the_number_of_steps_shapes_some_schedules(schedule):
     saved = changed("optimizer.schedule", schedule)
     config = changed("optimizer.schedule", schedule)
     config.train.num_steps = 7
-    with pytest.raises(UserError, match=r"config\.train\.num_steps is 100000 there"):
+    message = (
+        r"config\.train\.num_steps is 100000 there and 7 here; the schedule "
+        rf"'{schedule}' is laid out over all steps"
+    )
+    with pytest.raises(UserError, match=message):
         check_resumes(saved, config, WORKDIR)
+
+
+def test_data_may_lie_elsewhere_but_be_no_others():
+    saved, config = changed("data.path", "films"), changed("data.path", "prepared")
+    check_resumes(saved, config, WORKDIR)
+    with pytest.raises(UserError, match=r"config\.data\.path is 'films' there and ''"):
+        check_resumes(saved, base.get_config(), WORKDIR)
 
 
 def test_all_differing_fields_are_listed():
