@@ -216,6 +216,42 @@ def test_predict_refuses_a_clip_in_one_sentence(
     assert not output.exists()
 
 
+def test_predict_writes_nothing_over_what_it_reads(trained, tmp_path, capsys):
+    clip = tmp_path / "clip.npy"
+    np.save(clip, np.zeros((5, 32, 40, 1), np.uint8))
+    before = clip.read_bytes()
+    (tmp_path / "frames").mkdir()
+    for number in range(5):
+        name = tmp_path / "frames" / f"{number}.png"
+        Image.fromarray(np.zeros((32, 40), np.uint8)).save(name)
+    for source, output in ((clip, clip), (name.parent, name), (name.parent, "x.npy")):
+        output = source.parent / "frames" / output if output == "x.npy" else output
+        code = run(
+            "--mode=predict", f"--workdir={trained}", f"--input={source}",
+            f"--output={output}",
+        )  # fmt: skip
+        assert code == 2
+        assert "would be written over or among the frames" in capsys.readouterr().err
+    assert clip.read_bytes() == before
+    assert len(list(name.parent.iterdir())) == 5
+
+
+def test_predict_says_when_memory_does_not_suffice(
+    trained, tmp_path, capsys, monkeypatch
+):
+    def forecast(self, variables, inputs, num_frames):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+
+    monkeypatch.setattr("convlstm_jax.tasks.forecast.ForecastTask.forecast", forecast)
+    np.save(tmp_path / "clip.npy", np.zeros((5, 32, 40, 1), np.uint8))
+    code = run(
+        "--mode=predict", f"--workdir={trained}", "--num_frames=90000",
+        f"--input={tmp_path / 'clip.npy'}", f"--output={tmp_path / 'a.npy'}",
+    )  # fmt: skip
+    assert code == 2
+    assert "--num_frames is 90000: so many frames" in capsys.readouterr().err
+
+
 def test_predict_refuses_an_unknown_output_form(trained, tmp_path, capsys):
     np.save(tmp_path / "clip.npy", np.zeros((5, 32, 40, 1), np.uint8))
     code = run(

@@ -244,7 +244,13 @@ def _digits_are_there(digits_dir: str, digits: str, name: str, path: str) -> str
             f"config.data.digits_dir is {digits_dir!r}: it must be an existing folder "
             "that holds the IDX files of MNIST"
         )
-    if digits == "idx" and not os.environ.get("CONVLSTM_MNIST_DIR"):
+    folder = os.environ.get("CONVLSTM_MNIST_DIR")
+    if folder and digits in ("idx", "auto") and not Path(folder).expanduser().is_dir():
+        return (
+            f"the environment variable CONVLSTM_MNIST_DIR is {folder!r}: it must be an "
+            "existing folder that holds the IDX files of MNIST, or unset"
+        )
+    if digits == "idx" and not folder:
         return (
             "config.data.digits_dir is '': it must be the folder that holds the IDX "
             "files of MNIST, as config.data.digits is 'idx' and the environment "

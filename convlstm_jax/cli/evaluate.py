@@ -203,7 +203,9 @@ def _write_results(workdir: Path, results: dict[str, Any]) -> None:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     with (
         atomic_file(workdir / "evaluation.csv") as partial,
-        partial.open("w", newline="", encoding="utf-8") as file,
+        partial.open(
+            "w", newline="", encoding="utf-8", errors="backslashreplace"
+        ) as file,
     ):
         writer = csv.writer(file)
         writer.writerow(["contender", "metric", "lead_time", "condition", "value"])

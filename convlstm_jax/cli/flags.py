@@ -42,7 +42,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
 }
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
-_AT_LEAST_ONE = Integer(1)
+_NUM_FRAMES = Integer(1, maximum=100_000)
 
 HELP = """\
 Predict the next frames of a video with convolutional LSTMs.
@@ -174,13 +174,18 @@ def parse(arguments: Sequence[str]) -> Command:
         if num_frames is None:
             problems.append(
                 f"--num_frames={values['num_frames']} is wrong: it must be "
-                f"{_AT_LEAST_ONE.allowed}"
+                f"{_NUM_FRAMES.allowed}"
             )
     paths = {
         name: Path(values[name]).expanduser()
         for name in ("workdir", "input", "output", "checkpoint")
         if name in values
     }
+    for name in ("workdir", "output"):
+        if not _is_text(values.get(name, "")):
+            problems.append(
+                f"--{name}={values[name]!r} is no text in UTF-8: it must be"
+            )
     if "input" in paths and not os.path.exists(paths["input"]):
         problems.append(
             f"--input={values['input']} does not exist: it must be a file or a folder "
@@ -211,12 +216,21 @@ def parse(arguments: Sequence[str]) -> Command:
     )
 
 
+def _is_text(value: str) -> bool:
+    """Whether a path is text, and not bytes that the system handed through."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _positive_integer(text: str) -> int | None:
     try:
-        number = _AT_LEAST_ONE.parse(text)
+        number = _NUM_FRAMES.parse(text)
     except ValueError:
         return None
-    return number if _AT_LEAST_ONE.accepts(number) else None
+    return number if _NUM_FRAMES.accepts(number) else None
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

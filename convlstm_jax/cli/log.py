@@ -26,7 +26,7 @@ def logging_to(workdir: Path) -> Iterator[None]:
         return
     terminal = _Terminal(sys.stdout)
     terminal.setFormatter(_WarningsMarked("%(message)s"))
-    file = _LogFile(workdir / "log.txt", encoding="utf-8")
+    file = _LogFile(workdir / "log.txt", encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers: list[logging.Handler] = [terminal, file]
     former_level, former_propagate = _log.level, _log.propagate

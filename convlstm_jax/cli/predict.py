@@ -5,6 +5,7 @@ them back, last one first. Of a classifier: see `cli/classify.py`; of radar comp
 see `cli/nowcast.py`.
 """
 
+import os
 from pathlib import Path
 
 import jax
@@ -50,6 +51,14 @@ def run(
             output cannot be written; more frames are to be reconstructed than are
             read; there is no intact checkpoint.
     """
+    if os.path.realpath(input_path) in (
+        os.path.realpath(output_path),
+        os.path.realpath(output_path.parent),
+    ):
+        raise UserError(
+            f"--output={output_path} would be written over or among the frames of "
+            f"--input={input_path}: choose another place"
+        )
     task = build_task(config)
     if not isinstance(task, VideoTask):
         if num_frames is not None:
@@ -66,8 +75,27 @@ def run(
         )
         return
     validate_output_path(output_path)
-    needed = task.num_input_frames
     num_frames = num_frames or task.num_output_frames
+    try:
+        _forecast(config, task, workdir, input_path, output_path, num_frames)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"--num_frames is {num_frames}: so many frames of this size do not fit "
+            "into the memory here"
+        ) from error
+
+
+def _forecast(
+    config: ConfigDict,
+    task: VideoTask,
+    workdir: Path,
+    input_path: Path,
+    output_path: Path,
+    num_frames: int,
+) -> None:
+    needed = task.num_input_frames
     if isinstance(task, NowcastTask) and config.data.path:
         nowcast.run(
             config,

@@ -50,7 +50,7 @@ RULES: dict[str, Rule] = {
             "clip_classifier",
         )
     ),
-    "model.features": Integers(1),
+    "model.features": Integers(1, maximum=65_536),
     "model.input_kernel_size": _KERNEL,
     "model.recurrent_kernel_size": _KERNEL,
     "model.patch_size": Integer(1),

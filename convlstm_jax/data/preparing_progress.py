@@ -59,7 +59,7 @@ class Progress:
         """
         path = output / PROGRESS_FILE
         progress = cls(path, kind.listed)
-        first = json.dumps(head, ensure_ascii=False) + "\n"
+        first = json.dumps(head) + "\n"
         try:
             output.mkdir(parents=True, exist_ok=True)
             if not path.is_file():
@@ -110,7 +110,7 @@ class Progress:
         Raises:
           UserError: the disk is full, or refuses otherwise.
         """
-        line = json.dumps({"shard": shard, self._listed: entries}, ensure_ascii=False)
+        line = json.dumps({"shard": shard, self._listed: entries})
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -238,8 +238,8 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
 
     def told(value: Any) -> str:
         if not isinstance(value, list):
-            return json.dumps(value, ensure_ascii=False)
-        lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in value)
+            return json.dumps(value)
+        lines = ",\n".join(json.dumps(entry) for entry in value)
         return f"[\n{lines}\n]"
 
     fields = [f"{json.dumps(name)}: {told(value)}" for name, value in manifest.items()]

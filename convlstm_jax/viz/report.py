@@ -114,7 +114,8 @@ def write_report(
         f"{script}</body>\n</html>\n"
     )
     with atomic_file(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        # File names need not be text.
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _hash(text: str) -> str:

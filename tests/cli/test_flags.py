@@ -176,7 +176,7 @@ def test_import_takes_its_source_and_file(tmp_path):
         *(
             (
                 f"--mode=predict --workdir=w --input=/ --output=o --num_frames={text}",
-                f"--num_frames={text} is wrong: it must be an integer of at least 1",
+                f"--num_frames={text} is wrong: it must be an integer from 1 to 100000",
             )
             for text in ("0", "-2", "1.5", "many")
         ),

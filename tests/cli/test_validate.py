@@ -85,7 +85,7 @@ def test_every_rule_refuses_by_naming_field_value_and_what_is_allowed(path):
         (
             {"model__features": (64, 0)},
             "config.model.features is (64, 0): it must be a tuple of one or more "
-            "integers of at least 1, such as (128,64,64)",
+            "integers from 1 to 65536, such as (128,64,64)",
         ),
         (
             {"optimizer__learning_rate": 0.0},
@@ -376,6 +376,14 @@ def test_what_looks_odd_but_is_right(tmp_path, monkeypatch):
     validate(config_with(data__digits="idx"))
 
 
+def test_a_folder_of_digits_that_the_environment_names_must_exist(monkeypatch):
+    monkeypatch.setenv("CONVLSTM_MNIST_DIR", "/no/such/folder")
+    message = "variable CONVLSTM_MNIST_DIR is '/no/such/folder': it must be an existing"
+    with pytest.raises(UserError, match=message):
+        validate(config_with())
+    validate(config_with(data__digits="sklearn"))
+
+
 def test_all_problems_are_told_at_once():
     config = config_with(
         train__batch_size=0,
@@ -402,7 +410,7 @@ def test_unknown_and_missing_fields_are_named():
         "config.model.fetures is not a field of the config (did you mean "
         "config.model.features?)",
         "config.model.features is missing: it must be a tuple of one or more integers "
-        "of at least 1, such as (128,64,64)",
+        "from 1 to 65536, such as (128,64,64)",
     ]
 
 

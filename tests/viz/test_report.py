@@ -204,6 +204,11 @@ def test_everything_is_escaped(tmp_path):
     assert ("img", "alt", bad) in page.attributes
 
 
+def test_names_that_are_no_text_are_shown_by_number(tmp_path):
+    _, page = report(tmp_path, data_description="films/c\udcff")
+    assert "films/c\\udcff" in page.text
+
+
 def test_a_report_of_nothing_but_a_title(tmp_path):
     _, page = report(tmp_path, results={}, config={})
     assert "table" not in page.tags
