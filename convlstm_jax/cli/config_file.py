@@ -54,7 +54,7 @@ def load(text: str) -> ConfigDict:
         config = _call_get_config(path, preset)
     except UserError as error:
         raise UserError(f"--config={text}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"--config={text} cannot be used: {_explain(error, path)}"
         ) from (error)

@@ -46,8 +46,8 @@ class ArrayValues:
         held = shape[3] if len(shape) == 4 else 1
         if self.channels != held and (held, self.channels) not in ((1, 3), (3, 1)):
             raise ValueError(
-                f"it has {held} channels and cannot be read with {self.channels}; "
-                f"{'1, 3' if held in (1, 3) else held} would do"
+                f"it has {held} channels, not "
+                f"{'1 or 3' if self.channels in (1, 3) else self.channels}"
             )
 
     def frame(self, path: Path, number: int, values: np.ndarray) -> np.ndarray:

@@ -143,8 +143,8 @@ def _read_array(path: Path, channels: int | None, max_frames: int | None) -> np.
     count = held if channels is None else channels
     if count != held and (held, count) not in ((1, 3), (3, 1)):
         raise UserError(
-            f"'{path}' has {held} channels and cannot be read with {count}; "
-            f"{'1, 3' if held in (1, 3) else held} would do."
+            f"'{path}' has {held} channels: it must have "
+            f"{'1 or 3' if count in (1, 3) else count}."
         )
     clip = np.empty((*array.shape[:3], count), np.float32)
     for index, frame in enumerate(array):

@@ -103,8 +103,12 @@ def refused(folder: Path, error: BaseException) -> UserError:
     """
     why = getattr(error, "strerror", None) or str(error)
     match = re.search(r"failed: ([^;\n]+)", why)
+    why = match.group(1) if match else why
+    if not folder.is_dir():
+        return UserError(
+            f"'{folder}' cannot be written to ({why}): choose another folder."
+        )
     return UserError(
-        f"'{folder}' cannot be written to ({match.group(1) if match else why}): the "
-        "shards written so far are kept, so make room and run the same command again, "
-        "which goes on from there."
+        f"'{folder}' cannot be written to ({why}): the shards written so far are kept, "
+        "so make room and run the same command again, which goes on from there."
     )

@@ -57,6 +57,7 @@ def test_colons_in_names_of_files_stay(tmp_path, monkeypatch):
         ("def get_config():\n  return {}", "must return an ml_collections.ConfigDict"),
         ("def get_config(preset):\n  return {}", "must be callable without a preset"),
         ("def get_config():\n  raise KeyError", "line 2: KeyError"),
+        ("import sys\n\ndef get_config():\n  sys.exit(3)", "line 4: SystemExit: 3"),
         ("def get_config():\n  raise ValueError('a\\nb')", "line 2: ValueError: a b"),
         (
             GOOD.format(line="config.optimizer.lerning_rate = 3"),

@@ -106,7 +106,7 @@ def test_npy_of_other_arrays_is_refused(tmp_path, array, message):
 
 def test_npy_of_another_number_of_channels_is_refused(tmp_path):
     np.save(tmp_path / "two.npy", np.zeros((2, 4, 4, 2), np.uint8))
-    with pytest.raises(UserError, match=r"has 2 channels and cannot be read with 3; 2"):
+    with pytest.raises(UserError, match=r"has 2 channels: it must have 1 or 3"):
         read_clip(tmp_path / "two.npy", channels=3)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from convlstm_jax.data import prepared, preparing
 from convlstm_jax.data.prepared import is_prepared
 from convlstm_jax.data.preparing_videos import prepare_videos
+from convlstm_jax.data.shard_writer import refused
 from convlstm_jax.data.source_files import content_of
 from convlstm_jax.data.video_folder import video_folder_sources
 from convlstm_jax.errors import UserError
@@ -340,6 +341,11 @@ def test_a_full_disk_loses_nothing(films, tmp_path, num_videos):
     assert done.returncode == 0, done.stderr
     assert {name: shards_of(out)[name] for name in before} == before
     assert_same_clips(open_folder(out), open_folder(films))
+
+
+def test_a_folder_that_cannot_be_made_needs_no_room(tmp_path):
+    error = refused(tmp_path / "gone", OSError(20, "Not a directory"))
+    assert str(error).endswith("(Not a directory): choose another folder.")
 
 
 # --- bad data -------------------------------------------------------------------------
