@@ -12,7 +12,7 @@ and so on, as many as asked.
 
 | preset     | frames   | size    | parameters | with statistics | MSE, SSIM here   |
 |------------|----------|---------|------------|-----------------|------------------|
-| quick      | 5 to 5   | 48x48   |    249,745 |         249,809 | 12.4, 0.863      |
+| quick      | 5 to 5   | 48x48   |    249,745 |         249,809 | 12.2, 0.867      |
 | 20to1      | 20 to 1  | 128x128 | 10,178,497 | 10,178,881      | not measured yet |
 | 20to20     | 20 to 20 | 128x128 | 10,178,497 | 10,178,881      | not measured yet |
 | 5to5       | 5 to 5   | 128x128 | 10,178,497 | 10,178,881      | not measured yet |
@@ -31,7 +31,7 @@ ones, each predicted from the true frames before it, and not the last one alone
 (the same with 20to1); peepholes begin at zero, where there they begin as whatever the
 memory held.
 
-Hardware and time: `quick` was run on two shared cores of an AMD EPYC (README.md); of
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
 the others not measured yet. Without a preset the machine decides: `quick`,
 which suits a laptop, on a CPU, and `20to20` on an accelerator.
 """

@@ -9,7 +9,7 @@ layer tells the class. Softmax cross-entropy.
 
 | preset | frames       | layers     | parameters | accuracy here    |
 |--------|--------------|------------|------------|------------------|
-| quick  | 9 of 64x64   | 16, 32     | 92,562     | 0.974            |
+| quick  | 9 of 64x64   | 16, 32     | 92,562     | 0.970            |
 | full   | 9 of 224x224 | 32, 64, 64 | 609,506    | not measured yet |
 
 FOLDER holds videos, each with its annotations in the format "CVAT for video 1.1" beside
@@ -18,7 +18,7 @@ track with one of `data.event_labels` is visible, and videos, never clips, are d
 into training, validation and test. Without a folder the program makes small films of a
 shop and their annotations itself, and reads them the same way.
 
-Hardware and time: `quick` was run on two shared cores of an AMD EPYC (README.md); of
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
 the others not measured yet. Without a preset the machine decides: `quick`,
 which suits a laptop, on a CPU, and `full` on an accelerator.
 """

@@ -18,14 +18,14 @@ conditional one 92,307,456.
 
 | preset                | parameters  | conditional | here             |
 |-----------------------|-------------|-------------|------------------|
-| quick, 5 frames       | 15,747,584  | 32,524,800  | 542 nats, MSE 130 |
+| quick, 5 frames       | 15,747,584  | 32,524,800  | 513 nats, MSE 128 |
 | reconstruct-2048-2048 | 142,667,776 | 176,222,208 | not measured yet |
 | predict-2048-2048     | 142,667,776 | 176,222,208 | not measured yet |
 | composite-2048-2048   | 201,420,800 | 268,529,664 | not measured yet |
 
 The paper's mark on Moving MNIST is 341.2 nats per frame.
 
-Hardware and time: `quick` was run on two shared cores of an AMD EPYC (README.md); of
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
 the others not measured yet. Without a preset the machine decides: `quick`,
 a composite model that suits a laptop, on a CPU, and `composite-2048-2048` on an
 accelerator.

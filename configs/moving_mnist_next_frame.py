@@ -16,7 +16,7 @@ rate falls to a tenth after 5 epochs without improvement, and training stops aft
 
 | preset | parameters | with batch statistics | cross-entropy, MSE per frame, here |
 |--------|------------|-----------------------|------------------------------------|
-| quick  | 27,637     | 27,685                | 580, 127.5, 5 frames               |
+| quick  | 27,637     | 27,685                | 630, 147.3, 5 frames               |
 | keras  | 746,433    | 746,689               | not measured yet                   |
 
 `quick` predicts 5 frames from 5, and learns with Muon.
@@ -28,7 +28,7 @@ averaged, which Adam does not notice; the learning rate goes by the training los
 what validation measures is the forecast of 10 frames; clips are made by the rule of the
 file `mnist_test_seq.npy`, from which the example takes its own.
 
-Hardware and time: `quick` was run on two shared cores of an AMD EPYC (README.md); of
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
 the others not measured yet. Without a preset the machine decides: `quick`,
 which suits a laptop, on a CPU, and `keras` on an accelerator.
 """

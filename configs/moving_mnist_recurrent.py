@@ -20,7 +20,7 @@ for SSIM and PSNR; here they are scored as they come.
 Reverse scheduled sampling (PredRNN-V2, arXiv:2103.09504), with the same numbers as
 there: --config.task.sampling=reverse_scheduled
 
-Hardware and time: `quick` was run on two shared cores of an AMD EPYC (README.md); of
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
 the others not measured yet; 200 epochs of 10,000 clips are 125,000 steps, with
 56.8 G multiply-adds per clip forwards (small). Without a preset the machine decides:
 `quick`, which suits a laptop, on a CPU, and `small` on an accelerator.

@@ -16,7 +16,7 @@ batches of 10 from 950 films for 300 epochs, 50 films for validation.
 
 | preset | parameters | with batch statistics | cross-entropy, MSE per frame, here |
 |--------|------------|-----------------------|------------------------------------|
-| quick  | 28,849     | 28,913                | 159, 18.1                          |
+| quick  | 28,849     | 28,913                | 129, 15.6                          |
 | keras  | 406,681    | 407,001               | not measured yet                   |
 
 The example publishes no score. What differs from it: the last convolution looks at its
@@ -29,7 +29,7 @@ averaged, which Adadelta hardly notices.
 
 Every forecast is drawn beside the truth with all its frames.
 
-Hardware and time: `quick` was run on two shared cores of an AMD EPYC (README.md); of
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
 the others not measured yet. Without a preset the machine decides: `quick`,
 which suits a laptop, on a CPU, and `keras` on an accelerator.
 """
