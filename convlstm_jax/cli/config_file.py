@@ -89,7 +89,7 @@ def _call_get_config(path: Path, preset: str) -> ConfigDict:
     return config
 
 
-def _explain(error: Exception, path: Path) -> str:
+def _explain(error: BaseException, path: Path) -> str:
     """Tells in one line what went wrong in an experiment file, and where."""
     if isinstance(error, SyntaxError):
         where = Path(error.filename).name if error.filename else path.name
