@@ -13,6 +13,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from convlstm_jax.data.container_frames import quarter_turns
 from convlstm_jax.data.container_size import announced_size, is_whole_gif
 from convlstm_jax.data.pictures import (
     PICTURE_ERRORS,
@@ -210,6 +211,7 @@ def _video_frames(path: Path, channels: int | None) -> Iterator[np.ndarray]:
                     frame = decoded.to_ndarray(format="gray")[..., np.newaxis]
                 else:
                     frame = decoded.to_ndarray(format="rgb24")
+                frame = np.rot90(frame, quarter_turns(decoded))
                 shape = shape or frame.shape
                 if frame.shape != shape:
                     raise ValueError("the frame size changes within the clip")

@@ -24,7 +24,7 @@ class ContainerReader:
 
     Attributes:
       path: the file.
-      size: (width, height), pixels.
+      size: (width, height), pixels, as it is shown.
       channels: 1 or 3.
       num_frames: frames it has, or should have.
       times: presentation times in the stream's units, ascending; int64 [frames at
@@ -32,6 +32,8 @@ class ContainerReader:
         from its start, counting.
       keys: numbers of the frames where decoding can begin, ascending.
       cut: why the file ends early, or "".
+      quarter_turns: how often frames are turned by 90° counterclockwise to be shown,
+        as those of a telephone held upright are.
     """
 
     path: Path
@@ -41,10 +43,11 @@ class ContainerReader:
     times: np.ndarray = field(repr=False)
     keys: np.ndarray = field(repr=False)
     cut: str = ""
+    quarter_turns: int = 0
 
     @classmethod
     def open(cls, path: Path, channels: int, strict: bool) -> "ContainerReader":
-        """Reads the index: demuxes the file once, without decoding it.
+        """Reads the index: demuxes the file once; decodes the first frame alone.
 
         Args:
           path: the file.
@@ -69,6 +72,7 @@ class ContainerReader:
             ) from error
         if reader.num_frames == 0:
             raise UserError(f"'{path}' holds no frame, but a clip needs at least one.")
+        reader = reader._as_shown()
         if strict:
             tail = range(int(reader.keys[-1]), reader.num_frames)
             decoded = {number for number, _ in reader.frames(tail)}
@@ -107,6 +111,17 @@ class ContainerReader:
             keys = np.concatenate([np.zeros(1, keys.dtype), keys])
         num_frames = max(len(order), announced)
         return cls(path, (width, height), channels, num_frames, order, keys, cut)
+
+    def _as_shown(self) -> "ContainerReader":
+        """With the rotation that the first frame asks for."""
+        with av.open(str(self.path)) as container:
+            stream = container.streams.video[0]
+            for packet in _packets(container, stream):
+                for frame in _decoded(stream, packet):
+                    turns = quarter_turns(frame)
+                    size = self.size[::-1] if turns % 2 else self.size
+                    return replace(self, size=size, quarter_turns=turns)
+        return self
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, LoadFrame]]:
         """See `FrameReader`."""
@@ -161,7 +176,8 @@ class ContainerReader:
         return place if known else None
 
     def _load(self, frame: av.VideoFrame, converter: VideoReformatter) -> np.ndarray:
-        if (frame.width, frame.height) != self.size:
+        size = (frame.width, frame.height)
+        if (size[::-1] if self.quarter_turns % 2 else size) != self.size:
             raise UserError(
                 f"'{self.path}' cannot be read as a video (the frame size changes "
                 "within the clip)."
@@ -169,8 +185,14 @@ class ContainerReader:
         # FFmpeg's own "gray" is of full range: it stretches 16..235 to 0..255.
         if self.channels == 1:
             grey = converter.reformat(frame, format="gray")
-            return grey.to_ndarray()[..., np.newaxis]
-        return converter.reformat(frame, format="rgb24").to_ndarray()
+            return np.rot90(grey.to_ndarray()[..., np.newaxis], self.quarter_turns)
+        colour = converter.reformat(frame, format="rgb24").to_ndarray()
+        return np.rot90(colour, self.quarter_turns)
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """How often a frame has to be turned by 90° counterclockwise to be shown."""
+    return round(frame.rotation / 90) % 4
 
 
 def _packets(container: Any, stream: av.VideoStream) -> Iterator[av.Packet | None]:

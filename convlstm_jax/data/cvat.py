@@ -75,6 +75,10 @@ class Annotations:
     path: str = field(default="", compare=False)
 
 
+# Frames by which decoders differ over the length of a video.
+_COUNTED_OTHERWISE = 3
+
+
 def event_intervals(
     annotations: Annotations, labels: Iterable[str]
 ) -> tuple[tuple[int, int], ...]:
@@ -121,7 +125,10 @@ def _visible(track: Track, end_of_video: int) -> list[tuple[int, int]]:
 
 
 def check_frames(annotations: Annotations, num_frames: int) -> None:
-    """Raises a `UserError` if an object is seen in a frame that the video lacks.
+    """Raises a `UserError` if frames are annotated that the video lacks.
+
+    An object must not be seen in one. At the end a few frames may be annotated that
+    are not there, as decoders do not count alike.
 
     Args:
       annotations: the annotations of a video.
@@ -135,6 +142,12 @@ def check_frames(annotations: Annotations, num_frames: int) -> None:
                     f"{shape.kind} in frame {shape.frame}, but the video holds the "
                     f"frames 0 .. {num_frames - 1} only."
                 )
+    if annotations.stop_frame >= num_frames + _COUNTED_OTHERWISE:
+        raise UserError(
+            f"'{annotations.path}' annotates the frames {annotations.start_frame} .. "
+            f"{annotations.stop_frame}, but the video holds the frames 0 .. "
+            f"{num_frames - 1} only."
+        )
 
 
 def write_cvat(path: str | Path, annotations: Annotations) -> None:

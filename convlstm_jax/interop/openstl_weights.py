@@ -23,6 +23,7 @@ _GATE_ORDER = "ifgo"
 _PREFIX = re.compile(r"(?:(?:model|module|method)\.)+")
 
 _UNUSED = re.compile(r"cell_list\.\d+\.(conv_o\.\d+|conv_last)\.(weight|bias)")
+_NORM = re.compile(r"cell_list\.\d+\.conv_[xh]\.1\.(weight|bias)")
 _CELL = re.compile(r"cell_list\.(\d+)\.")
 
 _KERNEL_AXES = (2, 3, 1, 0)  # [out, in, K, K] to [K, K, in, out].
@@ -45,7 +46,7 @@ def import_openstl(
 
     Raises:
       UserError: see `read_state_dict`; the model adds a forget offset; arrays are
-        missing, have other shapes, or belong to cells that the model lacks.
+        missing, have other shapes, or belong to cells or norms that the model lacks.
     """
     if model.forget_offset != 0:
         raise UserError(
@@ -62,6 +63,12 @@ def import_openstl(
         return Source(key, state_dict.get(key), axes, gate_order)
 
     _refuse_more_cells(path, names, len(model.features))
+    norms = [key for name, key in names.items() if _NORM.fullmatch(name)]
+    if norms and not model.layer_norm:
+        raise UserError(
+            f"'{path}' has layer norms ({norms[0]}, ...): model.layer_norm is False, "
+            "where it must be True"
+        )
     variables, placed = fill(path, shapes, find)
     used = {key for key, _ in placed}
     skipped = tuple(

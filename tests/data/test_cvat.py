@@ -205,13 +205,18 @@ def test_intervals_of_several_tracks_are_joined():
 
 
 def test_frames_that_the_video_lacks():
-    seen = annotations(track("a", (2, False)), track("theft", (7, False), (40, True)))
+    tracks = track("a", (2, False)), track("theft", (7, False), (40, True))
+    seen = annotations(*tracks, size=8, stop_frame=7)
     check_frames(seen, 8)
     with pytest.raises(
         UserError,
         match=r"'a.xml': track 1 \('theft'\) has a mask in frame 7, but .* 0 \.\. 6",
     ):
         check_frames(seen, 7)
+    longer = annotations(*tracks, size=11, stop_frame=10)
+    check_frames(longer, 8)  # As decoders do not count alike.
+    with pytest.raises(UserError, match=r"the frames 0 \.\. 11, but .* 0 \.\. 7 only"):
+        check_frames(annotations(*tracks, size=12, stop_frame=11), 8)
 
 
 BOMB = """<?xml version="1.0"?>

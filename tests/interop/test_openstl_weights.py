@@ -96,6 +96,17 @@ def test_layer_norms_go_to_their_places(given):
     }
 
 
+def test_layer_norms_that_the_model_lacks_are_refused(given):
+    given(state_dict(layer_norm=True))
+    model = predictor()
+    message = (
+        r"'w.pth' has layer norms \(cell_list\.0\.conv_x\.1\.weight, \.\.\.\): "
+        "model.layer_norm is False, where it must be True"
+    )
+    with pytest.raises(UserError, match=message):
+        import_openstl("w.pth", model, shapes(model))
+
+
 def test_unknown_keys_are_listed(given):
     given({**state_dict(), "criterion.weight": np.zeros(3)})
     model = predictor()
