@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,8 +35,32 @@ def main(argv: Sequence[str]) -> int:
       argv: the command line, the program's name first.
 
     Returns:
-      The exit code: 0 done, 2 a mistake of the user's, 130 interrupted.
+      The exit code: 0 done, 2 a mistake of the user's, 130 interrupted. One process of
+      several that fails does not return: it would wait for the others at its end.
     """
+    try:
+        code = _tell_errors(argv)
+    except Exception as error:
+        if not process.is_one_of_several():
+            raise
+        code = 1
+        if type(error).__name__ != "JaxRuntimeError" or "RESOURCE_EX" in str(error):
+            traceback.print_exc()
+        else:  # Most likely another process is gone.
+            reason = " ".join(str(error).split())[:200]
+            print(
+                f"error: the processes of the cluster no longer meet ({reason}); what "
+                "was saved before is intact, and the same command resumes",
+                file=sys.stderr,
+            )
+    if code and process.is_one_of_several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _tell_errors(argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a letter shows its number.
         if isinstance(stream, io.TextIOWrapper):
@@ -98,13 +123,13 @@ def _dispatch(
         from convlstm_jax.cli import evaluate
 
         evaluate.run(config, workdir=_given(command.workdir, "workdir"))
+    elif process_count > 1:
+        raise UserError(
+            f"--mode={command.mode} runs in one process, not in {process_count}"
+        )
     elif command.mode == "import":
         from convlstm_jax.cli import import_weights
 
-        if process_count > 1:
-            raise UserError(
-                f"--mode=import runs in one process, not in {process_count}"
-            )
         import_weights.run(
             config,
             source=_given(command.source, "from"),
@@ -114,10 +139,6 @@ def _dispatch(
     elif command.mode == "prepare":
         from convlstm_jax.cli import prepare
 
-        if process_count > 1:
-            raise UserError(
-                f"--mode=prepare runs in one process, not in {process_count}"
-            )
         prepare.run(config, output=_given(command.output, "output"))
     else:
         from convlstm_jax.cli import predict

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,13 @@ def cluster_arguments(
     open_mpi = _number(environment, "OMPI_COMM_WORLD_SIZE") > 1
     tpu_pod = "," in environment.get("TPU_WORKER_HOSTNAMES", "")
     return {} if slurm or open_mpi or tpu_pod else None
+
+
+def is_one_of_several() -> bool:
+    """Whether this process has joined others."""
+    # Whatever failed may have failed while JAX was imported.
+    distributed = getattr(sys.modules.get("jax"), "distributed", None)
+    return distributed is not None and distributed.is_initialized()
 
 
 def default_backend() -> str:

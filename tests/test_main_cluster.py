@@ -1,0 +1,73 @@
+"""Two processes that train together, of which one is gone at once."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = [
+    f"--config={ROOT / 'configs' / 'moving_mnist.py'}:quick",
+    "--config.data.digits=sklearn",
+    "--config.data.height=32",
+    "--config.data.width=32",
+    "--config.model.features=4",
+    "--config.optimizer.schedule=constant",
+    "--config.train.batch_size=2",
+    "--config.train.num_steps=100000",
+    "--config.train.eval_every_steps=100000",
+    "--config.train.checkpoint_every_steps=5",
+    "--config.train.log_every_steps=1",
+    "--config.train.num_validation_sequences=2",
+    "--config.eval.num_sequences=2",
+]
+
+
+def start(folder, index, address):
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": str(index),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    }
+    with (folder / f"err{index}").open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, ROOT / "main.py", f"--workdir={folder / 'run'}", *TINY],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+
+
+@pytest.mark.slow
+def test_whoever_is_left_says_so_and_ends(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    first, second = processes = [start(tmp_path, index, address) for index in (0, 1)]
+    try:
+        checkpoints = tmp_path / "run" / "checkpoints"
+        until = time.monotonic() + 120
+        while not (checkpoints / "5").is_dir():
+            errors = [(tmp_path / f"err{index}").read_text() for index in (0, 1)]
+            assert time.monotonic() < until, errors
+            assert first.poll() is None and second.poll() is None, errors
+            time.sleep(0.1)
+        second.send_signal(signal.SIGKILL)
+        assert first.wait(timeout=60) == 1
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    error = (tmp_path / "err0").read_text()
+    assert "error: the processes of the cluster no longer meet (" in error
+    assert "the same command resumes" in error
+    assert "Traceback" not in error
+    assert any(checkpoints.iterdir())
