@@ -48,7 +48,7 @@ Measured by
 On rain cells of the program's own, MSE 15 to 45 minutes ahead is 23.0 to 174.2
 (persistence 56.3 to 200.8), CSI at 0.5 mm/h 0.705 to 0.296 (0.497 to 0.167).
 
-Hardware and time: `quick` took 8 to 11 minutes on two cores of an AMD EPYC that other
+Hardware and time: `quick` took 3 to 4 minutes on two cores of an Intel Xeon that other
 programs used too; `paper` was not run. Without a preset the machine decides: `quick` on
 a CPU, `paper` on an accelerator.
 """
