@@ -1,4 +1,6 @@
-"""The program as a function, for the tests of its modes."""
+"""The program as a function, and where its processes meet, for tests."""
+
+import socket
 
 from convlstm_jax.cli.entry import main
 
@@ -6,3 +8,10 @@ from convlstm_jax.cli.entry import main
 def run(*arguments):
     """The exit code of `main.py` with these arguments."""
     return main(["main.py", *map(str, arguments)])
+
+
+def free_address():
+    """A port of this machine that nobody listens on, where processes may meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"

@@ -2,13 +2,14 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.program import free_address
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -48,9 +49,7 @@ def start(folder, index, address):
 
 @pytest.mark.slow
 def test_whoever_is_left_says_so_and_ends(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     first, second = processes = [start(tmp_path, index, address) for index in (0, 1)]
     try:
         checkpoints = tmp_path / "run" / "checkpoints"

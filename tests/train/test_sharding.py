@@ -1,6 +1,5 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from convlstm_jax.train.sharding import (
     put_batch,
     replicated,
 )
+from tests.program import free_address
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -55,9 +55,11 @@ def test_check_batch_size():
         check_batch_size("train.batch_size", 12, mesh)
 
 
-# Run by every process of a cluster, and once by a process that is alone.
-WORKER = """
-import json, sys
+# How every process of a cluster begins, and a process that is alone.
+BEGINNING = """
+import json, os, signal, sys
+from pathlib import Path
+
 import jax
 import numpy as np
 
@@ -69,6 +71,8 @@ if processes > 1:
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.train.checkpoint import Checkpoints
+from convlstm_jax.train.loop import FitSettings, fit
 from convlstm_jax.train.optimizer import make_optimizer
 from convlstm_jax.train.sharding import data_mesh, put_batch
 from convlstm_jax.train.state import init_state
@@ -77,13 +81,16 @@ from convlstm_jax.train.steps import make_eval_step, make_train_step
 assert jax.process_count() == processes and jax.device_count() == 4
 task = ForecastTask(EncoderForecaster((2,), 3, 3, patch_size=2), 2, 2)
 optimizer = make_optimizer(
-    name="adam", learning_rate=1e-3, schedule="constant", num_steps=2
+    name="adam", learning_rate=1e-3, schedule="constant", num_steps=50
 )
 mesh = data_mesh()
 state = init_state(
     task, optimizer, seed=0, frame_shape=(4, 6, 1), with_ema=False, mesh=mesh
 )
 train_step = make_train_step(task, optimizer, mesh, seed=0)
+"""
+
+WORKER = """
 generator = np.random.default_rng(0)
 losses = []
 for _ in range(2):
@@ -109,37 +116,6 @@ if processes > 1:
 
 # One process of two is told to stop, while the other is some steps ahead or behind.
 STOPPED_WORKER = """
-import json, os, signal, sys
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-process, processes, devices, address, output = sys.argv[1:]
-process, processes = int(process), int(processes)
-jax.config.update("jax_num_cpu_devices", int(devices))
-jax.distributed.initialize(address, processes, process)
-
-from pathlib import Path
-
-from convlstm_jax.models.encoder_forecaster import EncoderForecaster
-from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.train.checkpoint import Checkpoints
-from convlstm_jax.train.loop import FitSettings, fit
-from convlstm_jax.train.optimizer import make_optimizer
-from convlstm_jax.train.sharding import data_mesh
-from convlstm_jax.train.state import init_state
-from convlstm_jax.train.steps import make_train_step
-
-task = ForecastTask(EncoderForecaster((2,), 3, 3, patch_size=2), 2, 2)
-optimizer = make_optimizer(
-    name="adam", learning_rate=1e-3, schedule="constant", num_steps=50
-)
-mesh = data_mesh()
-state = init_state(
-    task, optimizer, seed=0, frame_shape=(4, 6, 1), with_ema=False, mesh=mesh
-)
-
-
 class Batches:
     def __init__(self, start):
         self.step = start
@@ -157,7 +133,7 @@ class Batches:
 workdir = Path(output).parent / "run"
 result = fit(
     state,
-    make_train_step(task, optimizer, mesh, seed=0),
+    train_step,
     Batches,
     lambda variables: {"loss": 1.0},
     lambda *arguments: None,
@@ -180,11 +156,9 @@ jax.distributed.shutdown()
 
 def run_cluster(folder, processes, source=WORKER):
     """Four devices in so many processes; the result of each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
     script = folder / "worker.py"
-    script.write_text(source)
+    script.write_text(BEGINNING + source)
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
