@@ -176,18 +176,19 @@ class ContainerReader:
         return place if known else None
 
     def _load(self, frame: av.VideoFrame, converter: VideoReformatter) -> np.ndarray:
-        size = (frame.width, frame.height)
-        if (size[::-1] if self.quarter_turns % 2 else size) != self.size:
+        # FFmpeg's own "gray" is of full range: it stretches 16..235 to 0..255.
+        kind = "gray" if self.channels == 1 else "rgb24"
+        pixels = converter.reformat(frame, format=kind).to_ndarray()
+        if pixels.ndim == 2:
+            pixels = pixels[..., np.newaxis]
+        pixels = np.rot90(pixels, self.quarter_turns)
+        height, width, _ = pixels.shape
+        if (width, height) != self.size:
             raise UserError(
                 f"'{self.path}' cannot be read as a video (the frame size changes "
                 "within the clip)."
             )
-        # FFmpeg's own "gray" is of full range: it stretches 16..235 to 0..255.
-        if self.channels == 1:
-            grey = converter.reformat(frame, format="gray")
-            return np.rot90(grey.to_ndarray()[..., np.newaxis], self.quarter_turns)
-        colour = converter.reformat(frame, format="rgb24").to_ndarray()
-        return np.rot90(colour, self.quarter_turns)
+        return pixels
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:

@@ -10,7 +10,12 @@ from jaxtyping import Int
 from convlstm_jax.array_types import Carry, Frame, Hidden, HiddenSequence, Video
 from convlstm_jax.ops.gates import ACTIVATIONS, PEEPHOLES, peephole_shape
 from convlstm_jax.ops.memory import MEMORY
-from convlstm_jax.ops.step import Weights, convlstm_step, state_dtype
+from convlstm_jax.ops.step import (
+    Weights,
+    carry_of_dtype,
+    convlstm_step,
+    state_dtype,
+)
 
 IMPLEMENTATIONS = ("fused", "scan")
 
@@ -207,6 +212,7 @@ class ConvLSTM(nn.Module):
             not fit the input, or the features; lengths that are not one integer a
             clip.
         """
+        frame_shape = None
         if inputs is None:
             if initial_carry is None or num_steps is None:
                 raise ValueError(
@@ -224,15 +230,10 @@ class ConvLSTM(nn.Module):
                     f"{inputs.shape[1]}, the frames of the inputs"
                 )
             num_steps = inputs.shape[1]
+            frame_shape = (inputs.shape[0], *inputs.shape[2:])
             if initial_carry is None:
-                shape = (inputs.shape[0], *inputs.shape[2:])
-                initial_carry = self.cell.initialize_carry(None, shape)
-        _require_carry(
-            "initial_carry",
-            initial_carry,
-            None if inputs is None else (inputs.shape[0], *inputs.shape[2:]),
-            self.cell.features,
-        )
+                initial_carry = self.cell.initialize_carry(None, frame_shape)
+        _require_carry("initial_carry", initial_carry, frame_shape, self.cell.features)
         valid = None
         if seq_lengths is not None:
             seq_lengths = jnp.asarray(seq_lengths)
@@ -281,11 +282,7 @@ class ConvLSTM(nn.Module):
             length=num_steps,
             reverse=self.reverse,
         )
-        cell_state, hidden = initial_carry
-        carry = (
-            cell_state.astype(state_dtype(self.cell.dtype)),
-            hidden.astype(self.cell.dtype),
-        )
+        carry = carry_of_dtype(initial_carry, self.cell.dtype)
         return scan(self.cell, carry, (inputs, valid))
 
 
