@@ -38,29 +38,6 @@ def main(argv: Sequence[str]) -> int:
       The exit code: 0 done, 2 a mistake of the user's, 130 interrupted. One process of
       several that fails does not return: it would wait for the others at its end.
     """
-    try:
-        code = _tell_errors(argv)
-    except Exception as error:
-        if not process.is_one_of_several():
-            raise
-        code = 1
-        if type(error).__name__ != "JaxRuntimeError" or "RESOURCE_EX" in str(error):
-            traceback.print_exc()
-        else:  # Most likely another process is gone.
-            reason = " ".join(str(error).split())[:200]
-            print(
-                f"error: the processes of the cluster no longer meet ({reason}); what "
-                "was saved before is intact, and the same command resumes",
-                file=sys.stderr,
-            )
-    if code and process.is_one_of_several():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
-
-
-def _tell_errors(argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks a letter shows its number.
         if isinstance(stream, io.TextIOWrapper):
@@ -70,21 +47,43 @@ def _tell_errors(argv: Sequence[str]) -> int:
             print(flags.HELP, end="")
             return 0
         return _run(flags.parse(argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+    except (Exception, KeyboardInterrupt) as error:
+        several = process.is_one_of_several()
+        code = _told(error, several=several)
+        if code is None and not several:
             raise
-        file = f" '{error.filename}'" if error.filename else ""
-        print(
-            f"error: the file system refuses{file} ({error.strerror}); what was saved "
-            "before is intact",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
+        if code is None:
+            traceback.print_exc()
+            code = 1
+    if several:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _told(error: BaseException, *, several: bool) -> int | None:
+    """Tells an error in a sentence; returns the exit code, or None for a bug."""
+    if isinstance(error, KeyboardInterrupt):
         return 130
+    reason = process.why_processes_part(error) if several else ""
+    if reason:
+        code, words = 1, (
+            f"the processes of the cluster no longer meet ({reason}); what was saved "
+            "before is intact, and the same command resumes"
+        )  # fmt: skip
+    elif isinstance(error, UserError):
+        code, words = 2, str(error)
+    elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        file = f" '{error.filename}'" if error.filename else ""
+        code, words = 2, (
+            f"the file system refuses{file} ({error.strerror}); what was saved before "
+            "is intact"
+        )  # fmt: skip
+    else:
+        return None
+    print(f"error: {words}", file=sys.stderr)
+    return code
 
 
 def _run(command: flags.Command) -> int:

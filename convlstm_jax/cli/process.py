@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import re
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -17,6 +18,9 @@ _XLA_CPU_FLAGS = "--xla_cpu_experimental_ynn_fusion_type="
 # XLA ends the process over a flag it does not know, and experimental flags come and
 # go: the flag is set only for the versions it was tried with, from and below.
 _XLA_CPU_FLAGS_JAXLIB = ((0, 10), (0, 12))
+
+# What JAX's transports and its coordination say of a process that is gone.
+_NO_ANSWER = re.compile(r"Gloo|NCCL|coordination service|UNAVAILABLE|DEADLINE_EXCEEDED")
 
 # Programs that compile faster are not worth a file. JAX's own bound, a second, leaves
 # out the parameters' first values, which each start would compile again.
@@ -104,6 +108,18 @@ def is_one_of_several() -> bool:
     # Whatever failed may have failed while JAX was imported.
     distributed = getattr(sys.modules.get("jax"), "distributed", None)
     return distributed is not None and distributed.is_initialized()
+
+
+def why_processes_part(error: BaseException | None) -> str:
+    """What an error says of processes that no longer reach each other, or "".
+
+    It may be the cause of another, such as a checkpoint that could not be saved.
+    """
+    while error is not None:
+        if _NO_ANSWER.search(str(error)):
+            return " ".join(str(error).split())[:200]
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def default_backend() -> str:

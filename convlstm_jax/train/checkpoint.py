@@ -87,8 +87,13 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes the folder as `close` does."""
-        self.close()
+        """Closes the folder as `close` does.
+
+        After an error of one process of several it does not: closing waits for the
+        others, and they may be gone.
+        """
+        if error is None or jax.process_count() == 1:
+            self.close()
 
     def save(
         self,
@@ -241,11 +246,13 @@ class Checkpoints:
 
     def _failed(self, error: Exception) -> CheckpointError:
         """Starts afresh after a failed save and returns the error to raise."""
-        # The failed manager counts steps that are not on disk and raises again.
-        with contextlib.suppress(Exception):
-            self._manager.close()
-        with contextlib.suppress(OSError):
-            self._manager = self._open_manager()
+        # The failed manager counts steps that are not on disk and raises again. Of
+        # several processes one cannot close or open it alone.
+        if jax.process_count() == 1:
+            with contextlib.suppress(Exception):
+                self._manager.close()
+            with contextlib.suppress(OSError):
+                self._manager = self._open_manager()
         return CheckpointError(
             f"The checkpoint of step {self._last_saved_step} could not be saved in "
             f"{self.directory} (the earlier ones are intact): "

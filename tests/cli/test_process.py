@@ -168,3 +168,14 @@ def test_a_lone_process_is_the_first_of_one(monkeypatch):
     monkeypatch.setattr(process, "cluster_arguments", lambda _: None)
     assert process.set_up() == (0, 1)
     assert flags.FLAGS.is_parsed()
+
+
+def test_why_processes_part():
+    lost = ValueError("UNKNOWN: Gloo AllGather failed:\n Connection reset by peer")
+    told = UserError("The checkpoint of step 5 could not be saved")
+    told.__cause__ = lost
+    for error in (lost, told):
+        assert process.why_processes_part(error) == (
+            "UNKNOWN: Gloo AllGather failed: Connection reset by peer"
+        )
+    assert process.why_processes_part(ValueError("no")) == ""
