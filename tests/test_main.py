@@ -186,6 +186,39 @@ def test_predict_in_every_form(trained, tmp_path, capsys):
     np.testing.assert_allclose(long, expected, atol=1e-6)
 
 
+# Run where nothing of the project can be imported.
+USE_OF_AN_EXPORTED_MODEL = """
+import sys
+from pathlib import Path
+import numpy as np
+from jax import export
+model = export.deserialize(bytearray(Path("model.jax").read_bytes()))
+np.save("found.npy", model.call(np.load("inputs.npy")))
+assert not any("convlstm_jax" in name or "flax" in name for name in sys.modules)
+"""
+
+
+def test_an_exported_model_runs_with_jax_alone(trained, tmp_path, capsys):
+    config = workdir.load_config(trained)
+    clips = [build.build_sources(config).test[index]["frames"] for index in range(3)]
+    inputs = np.stack(clips)[:, :3].astype(np.float32) / 255
+    arguments = ["--mode=export", f"--workdir={trained}", "--num_frames=4"]
+    assert run(*arguments, f"--output={tmp_path / 'model.jax'}") == 0
+    said = capsys.readouterr().out
+    assert "from [B, 3, 32, 40, 1] in [0, 1] to frames [B, 4, H, W, C]" in said
+    np.save(tmp_path / "inputs.npy", inputs)
+    subprocess.run(
+        [sys.executable, "-P", "-c", USE_OF_AN_EXPORTED_MODEL], cwd=tmp_path, check=True
+    )
+    task = build.build_task(config)
+    _, variables = load_variables(task, config, trained, data_mesh(jax.devices()[:1]))
+    expected = task.forecast(variables, inputs, 4).frames
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
+
+    assert run(*arguments, f"--output={tmp_path / 'model.onnx'}") == 2
+    assert "an exported model is written to .jax." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("clip", "message"),
     [

@@ -135,6 +135,9 @@ def test_reconstruct(tmp_path, capsys):
     error = capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1 and not output.exists()
     assert re.search(r"--num_frames is 4: it must be at most 3", error)
+    export = ["--mode=export", f"--workdir={tmp_path}", f"--output={tmp_path}/a.jax"]
+    assert run(*export, "--num_frames=4") == 2
+    assert "--num_frames is 4: it must be at most 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.data import theft_videos
+from convlstm_jax.data import theft_videos, video_frames
 from tests.program import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,6 +84,17 @@ def test_train_evaluate_and_classify(tmp_path, capsys):
         assert sum(clip["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         likeliest = max(clip["probabilities"], key=clip["probabilities"].get)
         assert clip["class"] == likeliest
+
+    exported = ["--mode=export", arguments[0], f"--output={tmp_path / 'model.jax'}"]
+    assert run(*exported) == 0
+    program = (tmp_path / "model.jax").read_bytes()
+    frames = video_frames.open_video(film, height=32, width=32, channels=3).read(0, 4)
+    found = jax.export.deserialize(bytearray(program)).call(
+        frames[None] / np.float32(255)
+    )
+    for name, probability in clips[0]["probabilities"].items():
+        np.testing.assert_allclose(found[name], [probability], atol=1e-5)
+    assert run(*exported, "--num_frames=3") == 2
 
     for flags, message in (
         ([*arguments, "--num_frames=3"], "--num_frames is 3: it must not be given"),

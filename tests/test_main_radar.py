@@ -73,6 +73,11 @@ def predict_whole_area(tmp_path, task, variables):
     pixels = pixels[:, :18, :26]
     expected = np.asarray(task.scale.rain_mm_per_h(pixels))
     np.testing.assert_allclose(rain[:, 3:], expected[:, 3:], rtol=1e-3)
+    exported = tmp_path / "model.jax"
+    assert run("--mode=export", arguments[0], f"--output={exported}") == 0
+    program = jax.export.deserialize(bytearray(exported.read_bytes()))
+    found = program.call(inputs.astype(np.float32))[0, :, :18, :26]
+    np.testing.assert_allclose(found, pixels, atol=1e-5)
     short = tmp_path / "short"
     composites(short, "201609281445", 1)
     assert run("--mode=predict", f"--input={short}", *arguments) == 2

@@ -90,7 +90,7 @@ def _run(command: flags.Command) -> int:
     # What is quick to check comes first, and JAX starts last: a typo answers at once.
     goes_on = command.config is None or command.mode not in ("train", "import")
     if command.workdir is not None and goes_on:
-        needs_weights = command.mode in ("evaluate", "predict")
+        needs_weights = command.mode in ("evaluate", "predict", "export")
         workdir.require_run(command.workdir, checkpoints=needs_weights)
     if command.mode == "import" and workdir.holds_run(
         _given(command.workdir, "workdir")
@@ -135,6 +135,15 @@ def _dispatch(
             checkpoint=_given(command.checkpoint, "checkpoint"),
             workdir=_given(command.workdir, "workdir"),
         )
+    elif command.mode == "export":
+        from convlstm_jax.cli import export
+
+        export.run(
+            config,
+            workdir=_given(command.workdir, "workdir"),
+            output_path=_given(command.output, "output"),
+            num_frames=command.num_frames,
+        )
     elif command.mode == "prepare":
         from convlstm_jax.cli import prepare
 
@@ -175,7 +184,7 @@ def load_config(command: flags.Command) -> ConfigDict:
     if given is not None:
         saved_config.check_resumes(saved, given, folder)
     # The data that a run learned from may be elsewhere.
-    reads_no_data = command.mode in ("predict", "describe")
+    reads_no_data = command.mode in ("predict", "describe", "export")
     config = config_file.override(
         saved,
         command.overrides,

@@ -16,7 +16,7 @@ from convlstm_jax.cli.rules import Integer
 from convlstm_jax.cli.validate import RULES, raise_problems, text_problem
 from convlstm_jax.errors import UserError
 
-MODES = ("train", "evaluate", "predict", "describe", "import", "prepare")
+MODES = ("train", "evaluate", "predict", "describe", "import", "export", "prepare")
 
 # Where imported weights may come from.
 IMPORTS_FROM = ("keras", "openstl", "pytorch")
@@ -27,8 +27,8 @@ _MODES_OF_FLAG: dict[str, tuple[str, ...]] = {
     "mode": MODES,
     "workdir": tuple(mode for mode in MODES if mode != "prepare"),
     "input": ("predict",),
-    "output": ("predict", "prepare"),
-    "num_frames": ("predict",),
+    "output": ("predict", "export", "prepare"),
+    "num_frames": ("predict", "export"),
     "from": ("import",),
     "checkpoint": ("import",),
 }
@@ -38,6 +38,7 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "predict": ("workdir", "input", "output"),
     "describe": (),
     "import": ("from", "checkpoint", "config", "workdir"),
+    "export": ("workdir", "output"),
     "prepare": ("config", "output"),
 }
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
@@ -67,6 +68,8 @@ usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
                  --config=configs/moving_mnist_recurrent.py:small
                  --config.model.forget_offset=0 --workdir=runs/openstl
       makes a run of the weights that another program trained
+  python main.py --mode=export --workdir=runs/paper --output=paper.jax
+      writes the trained model as one file, which runs with JAX alone
   python main.py --mode=prepare --config=configs/bubbles.py --config.data.path=films
                  --output=prepared
       decodes a folder once: of videos, of videos with annotations or of radar
@@ -75,17 +78,19 @@ usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
 flags:
   --config=FILE[:PRESET]  the experiment: a Python file with a function get_config.
                           configs/base.py tells what every field means.
-  --mode=MODE             train (the default), evaluate, predict, describe, import or
-                          prepare.
+  --mode=MODE             train (the default), evaluate, predict, describe, import,
+                          export or prepare.
   --workdir=DIR           where a run keeps its config, checkpoints and results.
                           train: a new folder, or one to resume in; by default a fresh
-                          folder under runs/. evaluate, predict: a folder train wrote.
-                          import: a new folder.
+                          folder under runs/. evaluate, predict, export: a folder
+                          train wrote. import: a new folder.
   --input=PATH            predict: the frames to go on from.
-  --output=PATH           predict: where to write the predicted frames. prepare: the
-                          folder for the decoded frames; if it was left unfinished, the
-                          same command goes on with it.
-  --num_frames=N          predict: how many frames; by default as many as in training.
+  --output=PATH           predict: where to write the predicted frames. export: the
+                          .jax file to write. prepare: the folder for the decoded
+                          frames; if it was left unfinished, the same command goes on
+                          with it.
+  --num_frames=N          predict, export: how many frames; by default as many as in
+                          training.
   --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
                           or pytorch (the network of configs/bubbles.py).
   --checkpoint=FILE       import: a .keras, .weights.h5 or .h5 file of Keras, or a .pth
@@ -94,11 +99,11 @@ flags:
                           sets one field, for example --config.model.features=64,64.
   --help                  prints this text.
 
-With a --workdir that holds a run, its saved config counts: train, evaluate, predict and
-describe work without --config, and a --config that differs from it in what shaped the
-training is refused. Resuming may change only train.num_steps (not with the schedules
-cosine and one_cycle, which are laid out over all steps), early stopping, how often is
-logged, pictures, eval.*, where the data files lie and how they are loaded.
+With a --workdir that holds a run, its saved config counts: train, evaluate, predict,
+export and describe work without --config, and a --config that differs from it in what
+shaped the training is refused. Resuming may change only train.num_steps (not with the
+schedules cosine and one_cycle, which are laid out over all steps), early stopping, how
+often is logged, pictures, eval.*, where the data files lie and how they are loaded.
 
 Exit codes: 0 done, 2 a mistake on the command line, in the config or in the data (one
 sentence on stderr), 1 a bug, 130 interrupted.
@@ -119,9 +124,9 @@ class Command:
       config: `FILE[:PRESET]`, or None.
       workdir: the folder of the run, or None.
       input: predict: the file or folder with the given frames, else None.
-      output: predict: where the predicted frames go; prepare: the folder for the
-        decoded frames; else None.
-      num_frames: predict: how many frames to predict, or None.
+      output: predict: where the predicted frames go; export: the file to write;
+        prepare: the folder for the decoded frames; else None.
+      num_frames: predict, export: how many frames to predict, or None.
       source: import: one of `IMPORTS_FROM`, else None.
       checkpoint: import: the file with the weights, else None.
       overrides: values for fields of the config, as text, by dotted path.
@@ -281,6 +286,10 @@ def _unknown_flag(name: str, known: Sequence[str]) -> str:
     return f"unknown flag --{name}{hint or ', see --help'}"
 
 
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
 def _mode_problems(
     mode: str, values: dict[str, str], others_are_wrong: bool
 ) -> list[str]:
@@ -291,12 +300,11 @@ def _mode_problems(
         if mode not in modes:
             problems.append(
                 f"--{name} makes no sense with --mode={mode}: it belongs to "
-                f"--mode={' and '.join(modes)}"
+                f"--mode={_listed(modes)}"
             )
     missing = [f"--{name}" for name in _REQUIRED[mode] if name not in values]
     if missing:
-        listed = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
-        problems.append(f"--mode={mode} needs {listed}")
+        problems.append(f"--mode={mode} needs {_listed(missing)}")
     # After a misspelt --config this would only repeat what is wrong.
     if (
         mode in ("train", "describe")

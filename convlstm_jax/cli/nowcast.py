@@ -17,6 +17,11 @@ from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.radar_pictures import rain_colours
 
 
+def forecasts_any_size(config: ConfigDict) -> bool:
+    """Whether a model of radar composites has no weights for each place."""
+    return config.model.name != "fc_lstm" and config.model.peephole != "location"
+
+
 def run(
     config: ConfigDict,
     task: NowcastTask,
@@ -43,7 +48,7 @@ def run(
             installed; the model knows crops of one size alone; the output cannot be
             written; there is no intact checkpoint.
     """
-    if config.model.name == "fc_lstm" or config.model.peephole == "location":
+    if not forecasts_any_size(config):
         raise UserError(
             "this model has weights for each place of its crops, so it cannot forecast "
             "the whole area: for --mode=predict on radar composites config.model.name "

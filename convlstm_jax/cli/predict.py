@@ -20,7 +20,7 @@ from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.data.video_frames import open_video
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.nowcast import NowcastTask
-from convlstm_jax.tasks.task import Variables, VideoTask
+from convlstm_jax.tasks.task import Task, Variables, VideoTask
 from convlstm_jax.train.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
@@ -60,12 +60,8 @@ def run(
             f"--input={input_path}: choose another place"
         )
     task = build_task(config)
+    check_num_frames(task, num_frames)
     if not isinstance(task, VideoTask):
-        if num_frames is not None:
-            raise UserError(
-                f"--num_frames is {num_frames}: it must not be given, as this model "
-                "classifies the clip and predicts no frames"
-            )
         classify.run(
             config,
             task,
@@ -87,6 +83,28 @@ def run(
         ) from error
 
 
+def check_num_frames(task: Task, num_frames: int | None) -> None:
+    """Refuses a number of frames that a model cannot give.
+
+    Raises:
+        UserError: any number of a classifier, or more frames are to be reconstructed
+            than are read.
+    """
+    if num_frames is None:
+        return
+    if not isinstance(task, VideoTask):
+        raise UserError(
+            f"--num_frames is {num_frames}: it must not be given, as this model "
+            "classifies the clip and predicts no frames"
+        )
+    if "model" in task.reconstructions and num_frames > task.num_input_frames:
+        raise UserError(
+            f"--num_frames is {num_frames}: it must be at most "
+            f"{task.num_input_frames}, the frames that this model reads and gives "
+            "back, as it predicts none"
+        )
+
+
 def _forecast(
     config: ConfigDict,
     task: VideoTask,
@@ -106,12 +124,6 @@ def _forecast(
             num_frames=num_frames,
         )
         return
-    reconstructs = "model" in task.reconstructions
-    if reconstructs and num_frames > needed:
-        raise UserError(
-            f"--num_frames is {num_frames}: it must be at most {needed}, the frames "
-            "that this model reads and gives back, as it predicts none"
-        )
     height, width, channels = frame_shape(config)
     if config.data.path:  # Trained on videos that were resized, as this one is.
         video = open_video(
@@ -141,6 +153,7 @@ def _forecast(
     mesh = data_mesh(jax.local_devices()[:1])
     step, variables = load_variables(task, config, workdir, mesh)
     inputs = clip[-needed:]
+    reconstructs = "model" in task.reconstructions
 
     def predict(variables: Variables, inputs: Array) -> Array:
         return task.forecast(variables, inputs, num_frames).frames

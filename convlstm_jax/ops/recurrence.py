@@ -102,7 +102,7 @@ def run_forwards(
 
     cell_state, hidden = carry
     # One room for four gates: XLA:CPU copies rooms that start alike.
-    four = jax.ShapeDtypeStruct((len(hidden), 4, *hidden.shape[1:]), dtype)
+    four = jax.ShapeDtypeStruct((hidden.shape[0], 4, *hidden.shape[1:]), dtype)
     stored = (
         room(four, steps) if keep_residuals else None,
         room(cell_state, steps) if keep_residuals else None,

@@ -95,7 +95,7 @@ def convlstm_sequence(
     carry = carry_of_dtype(initial_carry, dtype)
     if not num_steps:
         hidden = carry[1]
-        return carry, jnp.zeros((len(hidden), 0, *hidden.shape[1:]), dtype)
+        return carry, jnp.zeros((hidden.shape[0], 0, *hidden.shape[1:]), dtype)
     if inputs is not None:
         inputs = inputs.astype(dtype)
     return _sequence(settings, weights, inputs, carry, valid)

@@ -82,16 +82,22 @@ def winograd_for(
 
     Args:
       kernel_shape: `(K, K, C, D)`.
-      frame_shape: `(B, H, W, ...)`.
+      frame_shape: `(B, H, W, ...)`; a B that may be any, in an exported program, is
+        taken to be 1.
       dtype: of the convolution.
 
     Returns:
       `None` where there is none: for other kernels than 3×3 and 5×5, whose rounding
       errors would be larger or whose gain is small, for less than 16 channels or 64
-      tiles, whose matrices are too small, and for dtypes of less than 32 bits.
+      tiles, whose matrices are too small, for dtypes of less than 32 bits, and where
+      H and W may be any.
     """
     kernel_height, kernel_width, channels, outputs = kernel_shape
     batch, height, width = frame_shape[:3]
+    if not isinstance(height, int) or not isinstance(width, int):
+        return None
+    if not isinstance(batch, int):
+        batch = 1
     if kernel_height != kernel_width or kernel_height not in (3, 5):
         return None
     if jnp.finfo(dtype).bits < 32 or min(channels, outputs) < 16:
@@ -140,7 +146,7 @@ def convolve(algorithm: Winograd, frames: Frame, kernels: TileKernels) -> Frame:
         )
         return pixels + a_p.reshape(1, 1, m, 1, 1, 1) * by_column, None
 
-    pixels = jnp.zeros((len(frames), *shape), frames.dtype)
+    pixels = jnp.zeros((frames.shape[0], *shape), frames.dtype)
     rows = (_rows(algorithm, frames.dtype), kernels)
     pixels, _ = lax.scan(add_row, pixels, rows)
     return _crop(algorithm, pixels)
@@ -282,7 +288,7 @@ def _crop(algorithm: Winograd, pixels: Float[Array, "B R M S M C"]) -> Frame:
     """The m×m pixels of all tiles as frames."""
     m = algorithm.tile_size
     shape = (algorithm.rows * m, algorithm.columns * m, pixels.shape[-1])
-    frames = pixels.reshape(len(pixels), *shape)
+    frames = pixels.reshape(pixels.shape[0], *shape)
     return frames[:, : algorithm.height, : algorithm.width]
 
 

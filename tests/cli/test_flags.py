@@ -124,7 +124,7 @@ def test_import_takes_its_source_and_file(tmp_path):
         (
             "--config=f.py --mode=trian",
             "--mode=trian is unknown: it must be one of train, evaluate, predict, "
-            "describe, import, prepare (did you mean train?)",
+            "describe, import, export, prepare (did you mean train?)",
         ),
         ("--config=f.py train", "'train' is not a flag: values follow their flag"),
         ("--config=f.py --", "unknown flag --, see --help"),
@@ -149,8 +149,14 @@ def test_import_takes_its_source_and_file(tmp_path):
         (
             "--config=f.py --num_frames=3",
             "--num_frames makes no sense with --mode=train: it belongs to "
-            "--mode=predict",
+            "--mode=predict and export",
         ),
+        (
+            "--config=f.py --output=o",
+            "--output makes no sense with --mode=train: it belongs to --mode=predict, "
+            "export and prepare",
+        ),
+        ("--mode=export --output=o", "--mode=export needs --workdir"),
         (
             "--config=f.py --mode=evaluate --workdir=w --output=o",
             "--output makes no sense with --mode=evaluate",

@@ -117,3 +117,11 @@ def test_float32_is_as_exact_as_the_docstring_says(tile, kernel):
 )
 def test_which_algorithm(kernel, frames, dtype, expected):
     assert winograd_for(kernel, frames, jnp.dtype(dtype)) == expected
+
+
+def test_sizes_that_an_exported_program_leaves_open():
+    kernel, dtype = (3, 3, 16, 16), jnp.dtype("float32")
+    any_batch = jax.export.symbolic_shape("batch, 16, 16")
+    assert winograd_for(kernel, any_batch, dtype) == Winograd(2, 3, 16, 16)
+    any_size = jax.export.symbolic_shape("64, height, width")
+    assert winograd_for(kernel, any_size, dtype) is None

@@ -1,0 +1,42 @@
+"""A trained model as one file that runs with JAX alone, without this package."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, export
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""What an exported program runs on, wherever it was written."""
+
+
+def export_program(
+    predict: Callable[[Array], Any],
+    num_frames: int,
+    frame_shape: tuple[int, int, int],
+    *,
+    sizes_in_steps_of: int | None = None,
+) -> bytes:
+    """Lowers a function of clips, and all the weights it closes over, to StableHLO.
+
+    Args:
+      predict: of clips `[B, T, H, W, C]`, float32; its results are arrays, or dicts and
+        lists of some, each with B first.
+      num_frames: T.
+      frame_shape: (H, W, C).
+      sizes_in_steps_of: if given, H and W may be any multiples of this number, and
+        those of `frame_shape` are not looked at; the convolutions are then direct.
+
+    Returns:
+      What `jax.export.deserialize` reads. The program takes any B.
+    """
+    height, width, channels = frame_shape
+    sizes = f"{height}, {width}"
+    if sizes_in_steps_of is not None:
+        sizes = f"{sizes_in_steps_of}*height, {sizes_in_steps_of}*width"
+    shape = export.symbolic_shape(f"batch, {num_frames}, {sizes}, {channels}")
+    exported = export.export(jax.jit(predict), platforms=PLATFORMS)(
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+    return bytes(exported.serialize())

@@ -1,0 +1,111 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from convlstm_jax.interop.exported_program import PLATFORMS, export_program
+from convlstm_jax.models.clip_classifier import ClipClassifier
+from convlstm_jax.models.encoder_forecaster import EncoderForecaster
+from convlstm_jax.models.next_frame import NextFramePredictor
+from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
+from convlstm_jax.tasks.classification import ClassificationTask
+from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.tasks.next_frame import NextFrameTask
+from convlstm_jax.tasks.recurrent import RecurrentTask
+
+T_IN, T_OUT, FRAME = 3, 2, (32, 36, 1)
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
+
+def clips(batch, frame_shape=FRAME, num_frames=T_IN):
+    rng = np.random.default_rng(batch)
+    return rng.random((batch, num_frames, *frame_shape), np.float32)
+
+
+def forecast_of(task):
+    """Its forecast with random weights."""
+    variables = jax.jit(lambda: task.init(jax.random.key(3), FRAME))()
+    return lambda frames: task.forecast(variables, frames, T_OUT).frames
+
+
+# Features and frames for which a CPU takes Winograd's algorithm, by one clip.
+ENCODER_FORECASTER = EncoderForecaster(
+    features=(16,), input_kernel_size=3, recurrent_kernel_size=3, patch_size=2
+)
+
+
+@pytest.mark.parametrize(
+    ("task", "model"),
+    [
+        (ForecastTask, ENCODER_FORECASTER),
+        (
+            RecurrentTask,
+            RecurrentPredictor(
+                features=(16,),
+                input_kernel_size=5,
+                recurrent_kernel_size=5,
+                patch_size=2,
+                layer_norm=True,
+            ),
+        ),
+        (
+            NextFrameTask,
+            NextFramePredictor((2, 3), (3, 1), peephole="location"),
+        ),
+    ],
+    ids=["forecast", "recurrent", "next_frame"],
+)
+def test_the_program_is_the_function_for_any_batch(task, model):
+    predict = forecast_of(task(model, T_IN, T_OUT))
+    program = export.deserialize(bytearray(export_program(predict, T_IN, FRAME)))
+    assert program.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
+    for batch in (1, 3):
+        found = program.call(clips(batch))
+        assert found.shape == (batch, T_OUT, *FRAME)
+        expected = jax.jit(predict)(clips(batch))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert np.ptp(np.asarray(found)) > 1e-3
+
+
+def test_results_may_have_names():
+    model = ClipClassifier(
+        features=(3,), num_classes=2, input_kernel_size=3, recurrent_kernel_size=3,
+        patch_size=2, pool_size=1,
+    )  # fmt: skip
+    task = ClassificationTask(model, T_IN, ("normal", "theft"))
+    variables = jax.jit(lambda: task.init(jax.random.key(0), FRAME))()
+    classify = jax.jit(lambda frames: task.classify(variables, frames))
+
+    def predict(frames):
+        normal, theft = classify(frames).T
+        return {"normal": normal, "theft": theft}
+
+    program = export.deserialize(bytearray(export_program(predict, T_IN, FRAME)))
+    found = program.call(clips(2))
+    assert found.keys() == {"normal", "theft"}
+    np.testing.assert_allclose(found["normal"] + found["theft"], 1, atol=1e-6)
+    np.testing.assert_allclose(found["theft"], classify(clips(2))[:, 1], atol=1e-6)
+
+
+def test_frames_of_any_size():
+    task = ForecastTask(ENCODER_FORECASTER, T_IN, T_OUT)
+    predict = forecast_of(task)
+    data = export_program(predict, T_IN, FRAME, sizes_in_steps_of=2)
+    program = export.deserialize(bytearray(data))
+    for size in ((32, 36, 1), (22, 6, 1)):
+        found = program.call(clips(1, size))
+        expected = jax.jit(predict)(clips(1, size))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for size in ((31, 36, 1), (32, 36, 2)):
+        with pytest.raises(ValueError):
+            program.call(clips(1, size))
+
+
+def test_other_clips_are_refused():
+    data = export_program(lambda frames: jnp.mean(frames, 1), T_IN, FRAME)
+    program = export.deserialize(bytearray(data))
+    for shape in ((1, T_IN + 1, *FRAME), (1, T_IN, 36, 32, 1)):
+        with pytest.raises(ValueError):
+            program.call(np.zeros(shape, np.float32))
