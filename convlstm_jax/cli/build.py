@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from convlstm_jax.cli.used_fields import MODEL_FIELDS
+from convlstm_jax.cli.used_fields import DATA_FIELDS, MODEL_FIELDS, data_set_of
 from convlstm_jax.data.augmentation import augment_clip
 from convlstm_jax.data.composites import READER_FIELDS, CompositeReader
 from convlstm_jax.data.data_sets import make_sources
@@ -33,76 +33,6 @@ from convlstm_jax.tasks.recurrent import RecurrentTask
 from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.train.optimizer import make_optimizer
-
-# The fields of config.data that each data set takes.
-_DATA_SET_FIELDS = (
-    "height",
-    "width",
-    "num_train_sequences",
-    "num_validation_sequences",
-    "num_test_sequences",
-)
-_VIDEO_FIELDS = (
-    *_DATA_SET_FIELDS,
-    "channels",
-    "frame_stride",
-    "clip_stride",
-    "validation_fraction",
-    "test_fraction",
-)
-_DATA_FIELDS = {
-    "moving_mnist": (
-        *_DATA_SET_FIELDS,
-        "digits",
-        "digits_dir",
-        "tfds_dir",
-        "num_digits",
-        "velocity",
-        "test_file",
-    ),
-    "moving_squares": _DATA_SET_FIELDS,
-    "bubbles": (*_DATA_SET_FIELDS, "test_conditions"),
-    "theft_videos": _VIDEO_FIELDS,
-    "video_folder": (
-        *_VIDEO_FIELDS,
-        "path",
-        "crop_box",
-        "value_range",
-        "variable",
-        "condition",
-        "split_by",
-        "test_conditions",
-        "bad_files",
-    ),
-    "labelled_clips": (
-        *_VIDEO_FIELDS,
-        "path",
-        "crop_box",
-        "event_labels",
-        "bad_files",
-    ),
-    "rain_cells": _DATA_SET_FIELDS,
-    "radar": (
-        *_DATA_SET_FIELDS,
-        "path",
-        "radar_format",
-        "downsample",
-        "frame_stride",
-        "clip_stride",
-        "crop_stride",
-        "least_rain_share",
-        "time_step_minutes",
-        "dbz_gain",
-        "dbz_offset",
-        "no_data_value",
-        "test_conditions",
-        "validation_fraction",
-        "test_fraction",
-        "bad_files",
-    ),
-}
-# The data set that config.data.path is of, by the task; "video_folder" for the others.
-_DATA_SETS_OF_TASKS = {"classify": "labelled_clips", "nowcast": "radar"}
 
 
 def build_task(
@@ -211,10 +141,8 @@ def build_sources(config: ConfigDict) -> Sources:
     Raises:
         UserError: the data cannot be had.
     """
-    data_set = config.data.name
-    if config.data.path:
-        data_set = _DATA_SETS_OF_TASKS.get(config.task.name, "video_folder")
-    fields = {name: config.data[name] for name in _DATA_FIELDS[data_set]}
+    data_set = data_set_of(config.data.name, config.data.path, config.task.name)
+    fields = {name: config.data[name] for name in DATA_FIELDS[data_set]}
     if config.task.name == "nowcast":
         fields["scale"] = rain_scale(config)
     num_frames = config.task.num_input_frames

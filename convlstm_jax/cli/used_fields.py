@@ -27,6 +27,75 @@ MODEL_FIELDS = {
     ),
     "clip_classifier": (*_SEQUENCE_FIELDS, *_PATCH_FIELDS, "pool_size"),
 }
+_DATA_SET_FIELDS = (
+    "height",
+    "width",
+    "num_train_sequences",
+    "num_validation_sequences",
+    "num_test_sequences",
+)
+_VIDEO_FIELDS = (
+    *_DATA_SET_FIELDS,
+    "channels",
+    "frame_stride",
+    "clip_stride",
+    "validation_fraction",
+    "test_fraction",
+)
+# The fields of config.data that each data set takes.
+DATA_FIELDS = {
+    "moving_mnist": (
+        *_DATA_SET_FIELDS,
+        "digits",
+        "digits_dir",
+        "tfds_dir",
+        "num_digits",
+        "velocity",
+        "test_file",
+    ),
+    "moving_squares": _DATA_SET_FIELDS,
+    "bubbles": (*_DATA_SET_FIELDS, "test_conditions"),
+    "theft_videos": _VIDEO_FIELDS,
+    "video_folder": (
+        *_VIDEO_FIELDS,
+        "path",
+        "crop_box",
+        "value_range",
+        "variable",
+        "condition",
+        "split_by",
+        "test_conditions",
+        "bad_files",
+    ),
+    "labelled_clips": (
+        *_VIDEO_FIELDS,
+        "path",
+        "crop_box",
+        "event_labels",
+        "bad_files",
+    ),
+    "rain_cells": _DATA_SET_FIELDS,
+    "radar": (
+        *_DATA_SET_FIELDS,
+        "path",
+        "radar_format",
+        "downsample",
+        "frame_stride",
+        "clip_stride",
+        "crop_stride",
+        "least_rain_share",
+        "time_step_minutes",
+        "dbz_gain",
+        "dbz_offset",
+        "no_data_value",
+        "test_conditions",
+        "validation_fraction",
+        "test_fraction",
+        "bad_files",
+    ),
+}
+# The data set that config.data.path is of, by the task; "video_folder" for the others.
+_DATA_SETS_OF_TASKS = {"classify": "labelled_clips", "nowcast": "radar"}
 _NEXT_FRAME = ("model.name", ("next_frame",))
 _NOWCAST = ("task.name", ("nowcast",))
 _PLATEAU = ("optimizer.schedule", ("reduce_on_plateau",))
@@ -54,6 +123,17 @@ USED_WITH = {
 }
 
 
+def data_set_of(name: str, path: str, task: str) -> str:
+    """The key in `DATA_FIELDS` of the data set that is read.
+
+    Args:
+      name: config.data.name.
+      path: config.data.path.
+      task: config.task.name.
+    """
+    return _DATA_SETS_OF_TASKS.get(task, "video_folder") if path else name
+
+
 def without_effect(values: Mapping[str, Any], paths: Iterable[str]) -> list[str]:
     """Problems with fields that somebody has set, and that nothing looks at.
 
@@ -61,6 +141,11 @@ def without_effect(values: Mapping[str, Any], paths: Iterable[str]) -> list[str]
       values: of all fields of a valid config, by dotted path.
       paths: the fields that were set.
     """
+    data_set = data_set_of(
+        *(values[field] for field in ("data.name", "data.path", "task.name"))
+    )
+    # What is read, and from where, is what data sets are told apart by.
+    of_data_sets = set().union(*DATA_FIELDS.values()) - {"path"}
     model = values["model.name"]
     used = ("name", "dtype", *MODEL_FIELDS[model])
     problems = []
@@ -70,6 +155,13 @@ def without_effect(values: Mapping[str, Any], paths: Iterable[str]) -> list[str]
             problems.append(
                 f"config.{path} cannot be set with config.model.name={model!r}, which "
                 f"does not use it: it uses {', '.join(used)}"
+            )
+        elif section == "data" and field in of_data_sets - {*DATA_FIELDS[data_set]}:
+            which = "path" if values["data.path"] else "name"
+            problems.append(
+                f"config.{path} cannot be set with config.data.{which}="
+                f"{values[f'data.{which}']!r}, which does not use it: it uses "
+                f"{', '.join(DATA_FIELDS[data_set])}"
             )
         elif path in USED_WITH:
             other, allowed = USED_WITH[path]

@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from configs import base
 from convlstm_jax.cli import config_file, used_fields
+from convlstm_jax.data.data_sets import SOURCES
 from convlstm_jax.errors import UserError
 
 GOOD = """
@@ -171,6 +173,31 @@ def test_what_a_model_does_not_use_cannot_be_set(model, field, text):
     config_file.override(config, {f"model.{field}": text})  # It was so before.
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "field", "text"),
+    [
+        ("bubbles", "", "digits", "sklearn"),
+        ("moving_squares", "", "frame_stride", "2"),
+        ("moving_mnist", ".", "num_digits", "3"),
+        ("moving_mnist", "", "downsample", "2"),
+    ],
+)
+def test_what_the_data_do_not_use_cannot_be_set(name, path, field, text):
+    config = base.get_config()
+    config.data.name, config.data.path = name, path
+    told = f"path={path!r}" if path else f"name={name!r}"
+    message = re.escape(
+        f"config.data.{field} cannot be set with config.data.{told}, which does not "
+        "use it: it uses height, width, num_train_sequences, "
+    )
+    with pytest.raises(UserError, match=message):
+        config_file.override(config, {f"data.{field}": text})
+    # Nor does what is read, and from where, count as unused.
+    config_file.override(
+        config, {"data.path": "" if path else ".", "data.height": "32"}
+    )
+
+
 def test_what_is_used_with_another_value_alone_cannot_be_set():
     config = base.get_config()
     with pytest.raises(UserError) as caught:
@@ -191,6 +218,10 @@ def test_fields_that_others_decide_on_exist():
     for path, (other, values) in used_fields.USED_WITH.items():
         assert path in rules
         assert set(values) <= set(rules[other].names)
+    assert set(used_fields.DATA_FIELDS) == set(SOURCES)
+    assert set(rules["data.name"].names) <= set(SOURCES)
+    for fields in used_fields.DATA_FIELDS.values():
+        assert {f"data.{field}" for field in fields} <= set(rules)
     assert set(used_fields.MODEL_FIELDS) == set(rules["model.name"].names)
     for fields in used_fields.MODEL_FIELDS.values():
         assert {f"model.{field}" for field in fields} <= set(rules)
