@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.metrics.vmaf import find_ffmpeg
 from convlstm_jax.train.sharding import data_mesh

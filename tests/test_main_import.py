@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from convlstm_jax.cli import build, import_weights, workdir
-from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.cli.flags import IMPORTS_FROM
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.interop import openstl_weights
 from convlstm_jax.interop.keras_weights import import_keras
 from convlstm_jax.train.sharding import data_mesh

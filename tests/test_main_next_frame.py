@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.train.sharding import data_mesh
 from tests.program import run
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from configs import radar_nowcasting
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.composites import CompositeReader
 from convlstm_jax.data.optical_flow import missing_packages
 from convlstm_jax.train.sharding import data_mesh

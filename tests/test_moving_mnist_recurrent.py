@@ -10,7 +10,7 @@ import pytest
 
 from configs import moving_mnist_recurrent
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.train.sharding import data_mesh
 from tests.program import run

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from convlstm_jax.cli.build import frame_shape
-from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.video_frames import Video, open_video
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.classification import ClassificationTask

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -17,7 +16,6 @@ from convlstm_jax.cli.build import (
     build_task,
     data_facts,
     eval_batch_size,
-    frame_shape,
     process_eval_batches,
 )
 from convlstm_jax.cli.class_pictures import classified_clips, draw_classification
@@ -29,16 +27,16 @@ from convlstm_jax.cli.radar_pictures import (
     example_nowcasts,
     with_optical_flow,
 )
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.cli.video_pictures import draw_evaluation, example_outputs
 from convlstm_jax.cli.vmaf_scores import add_vmaf
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.conventions import CONVENTIONS
 from convlstm_jax.tasks.nowcast import NowcastTask
-from convlstm_jax.tasks.task import Task, Variables, VideoTask
-from convlstm_jax.train.checkpoint import restore_part
+from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.train.evaluation import evaluate
-from convlstm_jax.train.sharding import data_mesh, replicated
+from convlstm_jax.train.sharding import data_mesh
 from convlstm_jax.train.steps import make_eval_step
 from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.curves import learning_curves
@@ -141,31 +139,6 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
         clips=clips,
     )
     _log.info("report: %s", workdir / "report.html")
-
-
-def load_variables(
-    task: Task, config: ConfigDict, workdir: Path, mesh: Mesh
-) -> tuple[int, Variables]:
-    """The best checkpoint's variables, without the optimizer's, and its step.
-
-    The parameters are their moving average if the run keeps one.
-
-    Raises:
-        UserError: no intact checkpoint, or one of another model.
-    """
-    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), frame_shape(config)))
-    template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=replicated(mesh)
-        ),
-        shapes,
-    )
-    params = template.pop("params")
-    name = "ema_params" if config.optimizer.ema_decay else "params"
-    step, restored = restore_part(
-        workdir / "checkpoints", {name: params, "model_state": template}
-    )
-    return step, {"params": restored[name], **restored["model_state"]}
 
 
 def table(results: dict[str, Any]) -> list[str]:

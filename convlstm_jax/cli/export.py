@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.array_types import Video
 from convlstm_jax.cli.build import build_task, frame_shape
-from convlstm_jax.cli.evaluate import load_variables
 from convlstm_jax.cli.nowcast import forecasts_any_size
 from convlstm_jax.cli.predict import check_num_frames
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.interop.exported_program import export_program
 from convlstm_jax.tasks.classification import ClassificationTask
 from convlstm_jax.tasks.nowcast import NowcastTask

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.build import composite_reader
-from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.radar_events import find_composites, split_at_gaps
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.nowcast import NowcastTask

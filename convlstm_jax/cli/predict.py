@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.cli import classify, nowcast
 from convlstm_jax.cli.build import build_task, frame_shape
-from convlstm_jax.cli.evaluate import load_variables
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.data.video_frames import open_video
 from convlstm_jax.errors import UserError
