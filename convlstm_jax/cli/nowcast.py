@@ -44,9 +44,9 @@ def run(
         num_frames: frames to forecast.
 
     Raises:
-        UserError: there are too few composites; what their format needs is not
-            installed; the model knows crops of one size alone; the output cannot be
-            written; there is no intact checkpoint.
+        UserError: there are too few composites, or no data in the last one; what their
+            format needs is not installed; the model knows crops of one size alone; the
+            output cannot be written; there is no intact checkpoint.
     """
     if not forecasts_any_size(config):
         raise UserError(
@@ -74,6 +74,11 @@ def run(
             f"'{chosen[0].path.name}' on: this model needs one size"
         )
     frames, masks = np.moveaxis(np.stack(read), 1, 0)
+    if not masks[-1].any():
+        raise UserError(
+            f"--input={input_path}: the latest composite, '{chosen[-1].path.name}', "
+            "has no data at any pixel, so there is nothing to forecast from"
+        )
     height, width = frames.shape[1:]
     patch = config.model.patch_size
     padding = ((0, 0), (0, -height % patch), (0, -width % patch))

@@ -18,6 +18,7 @@ from convlstm_jax.cli.build import (
 )
 from convlstm_jax.cli.log import logging_to
 from convlstm_jax.data.sources import Sources
+from convlstm_jax.data.video_frames import is_blank
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.train.evaluation import evaluate
@@ -51,6 +52,7 @@ def run(config: ConfigDict, *, workdir: Path) -> None:
     with logging_to(workdir):
         sources = build_sources(config)
         _log.info("data: %s", sources.description)
+        _tell_blank_clips(config, sources)
         result = _fit(config, sources, workdir)
         if result.outcome == "diverged":
             raise DivergedError(
@@ -70,6 +72,20 @@ def run(config: ConfigDict, *, workdir: Path) -> None:
         from convlstm_jax.cli.evaluate import evaluate_run
 
         evaluate_run(config, sources, workdir=workdir)
+
+
+def _tell_blank_clips(config: ConfigDict, sources: Sources) -> None:
+    """Warns where data.value_range seems to leave nothing to be seen in any clip."""
+    if not config.data.value_range:
+        return
+    some = {0, len(sources.train) // 2, len(sources.train) - 1}
+    if all(is_blank(frame) for i in some for frame in sources.train[i]["frames"]):
+        _log.warning(
+            "nothing is to be seen in the first, the middle and the last training "
+            "clip: each pixel of a frame has the same value; is config.data.value_range"
+            ", %s, that of the arrays?",
+            config.data.value_range,
+        )
 
 
 def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:

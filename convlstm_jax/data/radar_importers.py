@@ -23,6 +23,8 @@ _ONE_AT_A_TIME = threading.Lock()
 
 # MeteoSwiss's products, and what a pixel of theirs is: rain gathered, or its rate.
 _UNITS_OF_PRODUCTS = {"AQC": "mm", "CPC": "mm", "AZC": "mm", "RZC": "mm/h"}
+# What an ODIM file may be that has no rows and columns of an area.
+_POLAR_OBJECTS = ("PVOL", "SCAN", "RAY", "AZIM", "ELEV", "XSEC", "VP")
 # The unit at the end of what KNMI calls a field's parameter: the importer's name of it.
 _QUANTITIES_OF_UNITS = {"[DBZ]": "DBZH", "[MM]": "ACRR"}
 # Above 655.33 mm KNMI's two bytes stand for no data; the importer knows 65535 alone.
@@ -92,6 +94,16 @@ def _reflectivity(
 
 def _read_odim(importers: Any, path: Path, time_step_minutes: float) -> tuple:
     del time_step_minutes  # ODIM's ACRR is of a time that the importer does not read.
+    import h5py
+
+    with h5py.File(path) as file:
+        kind = file["what"].attrs.get("object", b"") if "what" in file else b""
+    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+    if kind in _POLAR_OBJECTS:
+        raise ValueError(
+            f"it is a {kind!r} of one radar, by angle and distance, but must be a "
+            "composite or another picture of an area"
+        )
     for quantity in ("DBZH", "RATE"):
         try:
             return importers.import_odim_hdf5(str(path), qty=quantity)

@@ -45,6 +45,14 @@ def test_composites_of_different_sizes(tmp_path):
         predict(tmp_path)
 
 
+def test_a_composite_without_data(tmp_path):
+    write(tmp_path, *[(8, 8)] * 7)
+    nothing = np.full((8, 8), 255, np.uint8)
+    Image.fromarray(nothing).save(tmp_path / "202001011235.png")
+    with pytest.raises(UserError, match=r"'202001011235\.png', has no data at any"):
+        predict(tmp_path)
+
+
 def test_a_format_that_cannot_be_read_here(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="'knmi_hdf5', which cannot be read without py"):

@@ -12,6 +12,7 @@ from tests.data.radar_files import (
     level_of_rain,
     random_bytes,
     reader,
+    texts,
     write_bom,
     write_gif,
     write_knmi,
@@ -140,6 +141,13 @@ def odim_of_gathered_rain(folder):
     return "a.h5"
 
 
+def odim_of_one_radar(folder):
+    write_odim(folder / "a.h5", random_bytes(1))
+    with h5py.File(folder / "a.h5", "a") as file:
+        texts(file["what"], object="PVOL")
+    return "a.h5"
+
+
 def odim_without_projection(folder):
     write_odim(folder / "a.h5", random_bytes(1))
     with h5py.File(folder / "a.h5", "a") as file:
@@ -178,6 +186,7 @@ def bom(**fields):
         ("odim_hdf5", truncated_odim, r"truncated"),
         ("odim_hdf5", no_hdf5, "signature not found"),
         ("odim_hdf5", odim_of_gathered_rain, "holds neither of .* DBZH and RATE"),
+        ("odim_hdf5", odim_of_one_radar, "is a 'PVOL' of one radar, by angle and dist"),
         ("odim_hdf5", odim_without_projection, "'projdef'"),
         ("odim_hdf5", knmi_of_heights, "holds neither of .* DBZH and RATE"),
         ("knmi_hdf5", truncated_odim, r"truncated"),
