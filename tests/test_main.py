@@ -198,7 +198,7 @@ assert not any("convlstm_jax" in name or "flax" in name for name in sys.modules)
 """
 
 
-def test_an_exported_model_runs_with_jax_alone(trained, tmp_path, capsys):
+def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
     config = workdir.load_config(trained)
     clips = [build.build_sources(config).test[index]["frames"] for index in range(3)]
     inputs = np.stack(clips)[:, :3].astype(np.float32) / 255

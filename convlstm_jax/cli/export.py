@@ -1,4 +1,4 @@
-"""`--mode=export`: a run's model as one file that runs with JAX alone."""
+"""`--mode=export`: a run's model as one file that runs without this package."""
 
 from collections.abc import Callable
 from functools import partial

@@ -69,7 +69,7 @@ usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
                  --config.model.forget_offset=0 --workdir=runs/openstl
       makes a run of the weights that another program trained
   python main.py --mode=export --workdir=runs/paper --output=paper.jax
-      writes the trained model as one file, which runs with JAX alone
+      writes the trained model as one file, which runs without this program
   python main.py --mode=prepare --config=configs/bubbles.py --config.data.path=films
                  --output=prepared
       decodes a folder once: of videos, of videos with annotations or of radar

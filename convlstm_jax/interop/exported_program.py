@@ -1,4 +1,4 @@
-"""A trained model as one file that runs with JAX alone, without this package."""
+"""A trained model as one file that runs without this package: JAX does it."""
 
 from collections.abc import Callable
 from typing import Any
