@@ -50,6 +50,7 @@ def run(
     validate_output_path(output_path, OUTPUT_SUFFIXES, what="an exported model")
     mesh = data_mesh(jax.local_devices()[:1])
     step, variables = load_variables(task, config, workdir, mesh)
+    variables = jax.device_get(variables)  # Constants, of no device.
     predict: Callable[[Video], Any]
     if isinstance(task, VideoTask):
         num_frames = num_frames or task.num_output_frames
