@@ -141,10 +141,11 @@ def without_effect(values: Mapping[str, Any], paths: Iterable[str]) -> list[str]
       values: of all fields of a valid config, by dotted path.
       paths: the fields that were set.
     """
-    data_set = data_set_of(
-        *(values[field] for field in ("data.name", "data.path", "task.name"))
+    name, folder, task = (
+        values[path] for path in ("data.name", "data.path", "task.name")
     )
-    # What is read, and from where, is what data sets are told apart by.
+    data_set = data_set_of(name, folder, task)
+    # From where they are read is what data sets are told apart by.
     of_data_sets = set().union(*DATA_FIELDS.values()) - {"path"}
     model = values["model.name"]
     used = ("name", "dtype", *MODEL_FIELDS[model])
@@ -157,11 +158,13 @@ def without_effect(values: Mapping[str, Any], paths: Iterable[str]) -> list[str]
                 f"does not use it: it uses {', '.join(used)}"
             )
         elif section == "data" and field in of_data_sets - {*DATA_FIELDS[data_set]}:
-            which = "path" if values["data.path"] else "name"
+            what = f"path={folder!r}" if folder else f"name={name!r}"
+            uses = f": it uses {', '.join(DATA_FIELDS[data_set])}"
+            if field in DATA_FIELDS[data_set_of("", "a folder", task)]:
+                uses = ", unless config.data.path is set"
             problems.append(
-                f"config.{path} cannot be set with config.data.{which}="
-                f"{values[f'data.{which}']!r}, which does not use it: it uses "
-                f"{', '.join(DATA_FIELDS[data_set])}"
+                f"config.{path} cannot be set with config.data.{what}, which does not "
+                f"use it{uses}"
             )
         elif path in USED_WITH:
             other, allowed = USED_WITH[path]
