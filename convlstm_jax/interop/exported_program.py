@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, export
 
-PLATFORMS = ("cpu", "cuda", "tpu")
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """What an exported program runs on, wherever it was written."""
 
 

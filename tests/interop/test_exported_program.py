@@ -60,7 +60,7 @@ ENCODER_FORECASTER = EncoderForecaster(
 def test_the_program_is_the_function_for_any_batch(task, model):
     predict = forecast_of(task(model, T_IN, T_OUT))
     program = export.deserialize(bytearray(export_program(predict, T_IN, FRAME)))
-    assert program.platforms == PLATFORMS == ("cpu", "cuda", "tpu")
+    assert program.platforms == PLATFORMS == ("cpu", "cuda", "rocm", "tpu")
     for batch in (1, 3):
         found = program.call(clips(batch))
         assert found.shape == (batch, T_OUT, *FRAME)
