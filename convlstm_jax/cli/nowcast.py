@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from convlstm_jax.cli.build import composite_reader
 from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.radar_events import find_composites, split_at_gaps
+from convlstm_jax.data.radar_opening import refused_composite, told_left_out
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.train.sharding import data_mesh
@@ -44,9 +45,10 @@ def run(
         num_frames: frames to forecast.
 
     Raises:
-        UserError: there are too few composites, or no data in the last one; what their
-            format needs is not installed; the model knows crops of one size alone; the
-            output cannot be written; there is no intact checkpoint.
+        UserError: a file is to be refused; there are too few composites, or no data in
+            the last one; what their format needs is not installed; the model knows
+            crops of one size alone; the output cannot be written; there is no intact
+            checkpoint.
     """
     if not forecasts_any_size(config):
         raise UserError(
@@ -55,7 +57,9 @@ def run(
             "must be 'encoder_forecaster' and config.model.peephole 'channel' or 'none'"
         )
     data = config.data
-    found, _ = find_composites(input_path, data.radar_format)
+    found, left_out = find_composites(input_path, data.radar_format)
+    if left_out and data.bad_files == "refuse":
+        raise refused_composite(next(iter(left_out.values()))[0])
     events, _ = split_at_gaps(found, data.time_step_minutes)
     stride, needed = data.frame_stride, task.num_input_frames
     span = (needed - 1) * stride + 1
@@ -106,3 +110,5 @@ def run(
         f"{chosen[-1].time:%Y-%m-%d %H:%M}, predicted from the last {needed} of "
         f"{input_path}, with the weights of step {step}"
     )
+    if left_out:
+        print(f"left out{told_left_out(left_out)}")

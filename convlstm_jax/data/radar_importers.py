@@ -98,7 +98,8 @@ def _read_odim(importers: Any, path: Path, time_step_minutes: float) -> tuple:
 
     with h5py.File(path) as file:
         kind = file["what"].attrs.get("object", b"") if "what" in file else b""
-    kind = kind.decode() if isinstance(kind, bytes) else str(kind)
+    # Of a fixed length or not, alone or in an array, as the writer had it.
+    kind = np.ravel(kind).astype(str)[0].rstrip("\0").upper()
     if kind in _POLAR_OBJECTS:
         raise ValueError(
             f"it is a {kind!r} of one radar, by angle and distance, but must be a "

@@ -45,6 +45,16 @@ def test_composites_of_different_sizes(tmp_path):
         predict(tmp_path)
 
 
+def test_files_that_are_no_composites_of_a_time(tmp_path):
+    write(tmp_path, *[(8, 8)] * 8)
+    (tmp_path / "202001011235.png").rename(tmp_path / "map.png")
+    with pytest.raises(UserError, match=r"has no time in its name.*'skip' such files"):
+        predict(tmp_path)
+    # Without it there are seven, so that the checkpoint is looked for.
+    with pytest.raises(UserError, match="none"):
+        predict(tmp_path, data__bad_files="skip")
+
+
 def test_a_composite_without_data(tmp_path):
     write(tmp_path, *[(8, 8)] * 7)
     nothing = np.full((8, 8), 255, np.uint8)

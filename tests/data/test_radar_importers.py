@@ -148,6 +148,13 @@ def odim_of_one_radar(folder):
     return "a.h5"
 
 
+def odim_of_one_sweep(folder):
+    odim_of_one_radar(folder)
+    with h5py.File(folder / "a.h5", "a") as file:
+        file["what"].attrs["object"] = np.array([b"scan\0\0"])
+    return "a.h5"
+
+
 def odim_without_projection(folder):
     write_odim(folder / "a.h5", random_bytes(1))
     with h5py.File(folder / "a.h5", "a") as file:
@@ -187,6 +194,7 @@ def bom(**fields):
         ("odim_hdf5", no_hdf5, "signature not found"),
         ("odim_hdf5", odim_of_gathered_rain, "holds neither of .* DBZH and RATE"),
         ("odim_hdf5", odim_of_one_radar, "is a 'PVOL' of one radar, by angle and dist"),
+        ("odim_hdf5", odim_of_one_sweep, "is a 'SCAN' of one radar, by angle and dis"),
         ("odim_hdf5", odim_without_projection, "'projdef'"),
         ("odim_hdf5", knmi_of_heights, "holds neither of .* DBZH and RATE"),
         ("knmi_hdf5", truncated_odim, r"truncated"),
