@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from convlstm_jax.cli.build import composite_reader
 from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.radar_events import find_composites, split_at_gaps
-from convlstm_jax.data.radar_opening import refused_composite, told_left_out
+from convlstm_jax.data.radar_opening import refuse_left_out, told_left_out
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.train.sharding import data_mesh
@@ -58,8 +58,7 @@ def run(
         )
     data = config.data
     found, left_out = find_composites(input_path, data.radar_format)
-    if left_out and data.bad_files == "refuse":
-        raise refused_composite(next(iter(left_out.values()))[0])
+    refuse_left_out(left_out, data.bad_files)
     events, _ = split_at_gaps(found, data.time_step_minutes)
     stride, needed = data.frame_stride, task.num_input_frames
     span = (needed - 1) * stride + 1

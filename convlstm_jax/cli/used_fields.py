@@ -94,6 +94,12 @@ DATA_FIELDS = {
         "bad_files",
     ),
 }
+# Of each data set the fields that others take alone. Not the path: a data set is one
+# of a path, or one without.
+_UNUSED_BY = {
+    name: set().union(*DATA_FIELDS.values()) - {*fields, "path"}
+    for name, fields in DATA_FIELDS.items()
+}
 # The data set that config.data.path is of, by the task; "video_folder" for the others.
 _DATA_SETS_OF_TASKS = {"classify": "labelled_clips", "nowcast": "radar"}
 _NEXT_FRAME = ("model.name", ("next_frame",))
@@ -145,8 +151,6 @@ def without_effect(values: Mapping[str, Any], paths: Iterable[str]) -> list[str]
         values[path] for path in ("data.name", "data.path", "task.name")
     )
     data_set = data_set_of(name, folder, task)
-    # From where they are read is what data sets are told apart by.
-    of_data_sets = set().union(*DATA_FIELDS.values()) - {"path"}
     model = values["model.name"]
     used = ("name", "dtype", *MODEL_FIELDS[model])
     problems = []
@@ -157,7 +161,7 @@ def without_effect(values: Mapping[str, Any], paths: Iterable[str]) -> list[str]
                 f"config.{path} cannot be set with config.model.name={model!r}, which "
                 f"does not use it: it uses {', '.join(used)}"
             )
-        elif section == "data" and field in of_data_sets - {*DATA_FIELDS[data_set]}:
+        elif section == "data" and field in _UNUSED_BY[data_set]:
             what = f"path={folder!r}" if folder else f"name={name!r}"
             uses = f": it uses {', '.join(DATA_FIELDS[data_set])}"
             if field in DATA_FIELDS[data_set_of("", "a folder", task)]:

@@ -17,6 +17,7 @@ from convlstm_jax.data.preparing_progress import leave_out
 from convlstm_jax.data.radar_events import find_composites
 from convlstm_jax.data.radar_opening import (
     OTHER_SIZE,
+    refuse_left_out,
     refused_composite,
     told_other_size,
     usual_shape,
@@ -49,8 +50,7 @@ def prepare_composites(
     root = Path(path).expanduser()
     strict = bad_files == "refuse"
     composites, left_out = find_composites(path, reader.radar_format)
-    if left_out and strict:
-        raise refused_composite(next(iter(left_out.values()))[0])
+    refuse_left_out(left_out, bad_files)
     if not composites:
         raise UserError(f"The folder '{path}' holds no radar composite with a time.")
 

@@ -17,7 +17,7 @@ from convlstm_jax.data.radar_events import (
 from convlstm_jax.data.radar_formats import RADAR_FORMATS
 from convlstm_jax.data.radar_opening import (
     readable_composites,
-    refused_composite,
+    refuse_left_out,
     told_left_out,
 )
 from convlstm_jax.data.sources import Sources, check_seed_and_counts
@@ -121,8 +121,7 @@ def radar_sources(
         composites, left_out = find_composites(path, radar_format)
         reader = CompositeReader(scale, **how_read)
         composites = readable_composites(composites, reader, left_out)
-    if left_out and bad_files == "refuse":
-        raise refused_composite(next(iter(left_out.values()))[0])
+    refuse_left_out(left_out, bad_files)
     told = told_left_out(left_out)
     if not composites:
         raise UserError(

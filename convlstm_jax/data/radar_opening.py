@@ -62,6 +62,12 @@ def refused_composite(sentence: str) -> UserError:
     )
 
 
+def refuse_left_out(left_out: Mapping[str, Sequence[str]], bad_files: str) -> None:
+    """Raises a `UserError` on the first file left out, where they are refused."""
+    if left_out and bad_files == "refuse":
+        raise refused_composite(next(iter(left_out.values()))[0])
+
+
 def told_left_out(left_out: Mapping[str, Sequence[str]]) -> str:
     """What was left out by its reason, counted, with the first of each."""
     told = [
