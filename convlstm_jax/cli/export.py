@@ -18,7 +18,7 @@ from convlstm_jax.interop.exported_program import export_program
 from convlstm_jax.tasks.classification import ClassificationTask
 from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.task import Variables, VideoTask
-from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.clip_writer import validate_output_path
 
