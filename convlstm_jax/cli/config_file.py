@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from convlstm_jax.cli.nearest import did_you_mean
+from convlstm_jax.nearest import did_you_mean
 from convlstm_jax.cli.used_fields import without_effect
 from convlstm_jax.cli.validate import (
     RULES,
