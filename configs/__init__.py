@@ -1,1 +1,1 @@
-"""Experiments, one file each: `base.py` holds every field, the others override it."""
+"""Experiments, one file each: the sections of a config, and presets that change them."""

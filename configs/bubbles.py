@@ -40,7 +40,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from convlstm_jax.cli.experiment import make_config
+from convlstm_jax.data.synthetic.bubbles import BubblesConfig
+from convlstm_jax.evaluation.evaluate import EvalConfig
+from convlstm_jax.models.next_frame import NextFrameConfig, NextFrameTrainingConfig
+from convlstm_jax.objectives import ForecastConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import AdamConfig
 
 _LARGE = {"data.height": 256, "data.width": 256, "train.batch_size": 4}
 
@@ -78,34 +84,37 @@ PRESETS: dict[str, dict[str, Any]] = {
     "5to5-256": {**_frames(5, 5), **_LARGE},
 }
 
+# Without a preset the machine decides.
+DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "20to20"}
 
-def get_config(preset: str = "") -> ConfigDict:
-    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+def get_config(preset: str = "20to20") -> ConfigDict:
+    """Returns the locked config of a preset.
 
     Raises:
-      UserError: if there is no such preset.
+        UserError: there is no such preset.
     """
-    config = base.get_config()
-    config.model.name = "next_frame"
-    config.model.features = (64, 64, 64)
-    config.model.kernel_sizes = (3, 3, 3)
-    config.model.num_normalized_layers = 3
-    config.model.batch_norm_momentum = 0.9  # PyTorch's.
-    config.model.head_frames = 1
-    config.model.peephole = "location"
-    config.model.activation = "relu"
-    config.task.loss = "mse_sum"
-    config.task.score_inputs = False
-    config.data.name = "bubbles"
-    config.data.height = 128
-    config.data.width = 128
-    config.data.num_validation_sequences = 400
-    config.data.num_test_sequences = 1000
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.clip_norm = 1000.0
-    config.train.batch_size = 16
-    config.train.num_steps = 20_000
-    config.eval.num_sequences = 1000
-    base.apply_preset(config, PRESETS, preset, accelerator="20to20", cpu="quick")
-    return config
+    return make_config(
+        model=NextFrameConfig(
+            features=(64, 64, 64),
+            kernel_sizes=(3, 3, 3),
+            num_normalized_layers=3,
+            batch_norm_momentum=0.9,  # PyTorch's.
+            head_frames=1,
+            peephole="location",
+            activation="relu",
+        ),
+        task=ForecastConfig(loss="mse_sum"),
+        training=NextFrameTrainingConfig(score_inputs=False),
+        data=BubblesConfig(
+            height=128,
+            width=128,
+            num_validation_sequences=400,
+            num_test_sequences=1000,
+        ),
+        optimizer=AdamConfig(learning_rate=1e-4, clip_norm=1000.0),
+        train=TrainConfig(batch_size=16, num_steps=20_000),
+        eval=EvalConfig(num_sequences=1000),
+        presets=PRESETS,
+        preset=preset,
+    )

@@ -27,7 +27,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from convlstm_jax.cli.experiment import make_config
+from convlstm_jax.data.synthetic.theft_clips import TheftConfig
+from convlstm_jax.models.clip_classifier import ClipClassifierConfig
+from convlstm_jax.objectives import ClassifyConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import AdamConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -45,43 +50,43 @@ PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
 }
 
+# Without a preset the machine decides.
+DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "full"}
 
-def get_config(preset: str = "") -> ConfigDict:
-    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+def get_config(preset: str = "full") -> ConfigDict:
+    """Returns the locked config of a preset.
 
     Raises:
-      UserError: if there is no such preset.
+        UserError: there is no such preset.
     """
-    config = base.get_config()
-    config.model.name = "clip_classifier"
-    config.model.features = (32, 64, 64)
-    config.model.input_kernel_size = 3
-    config.model.recurrent_kernel_size = 3
-    # What happens in a corner of the picture is one point of many in the average: relu
-    # lets it stand out, where tanh cuts it off at 1.
-    config.model.activation = "relu"
-    config.task.name = "classify"
-    config.task.num_input_frames = 9
-    config.task.class_weights = "balanced"
-    config.data.name = "theft_videos"
-    config.data.height = 224
-    config.data.width = 224
-    config.data.channels = 3
-    config.data.frame_stride = 1
-    config.data.clip_stride = 3
-    config.data.flip = True
-    config.data.crop = 0.15
-    config.data.brightness = 0.2
-    config.data.validation_fraction = 0.2
-    config.data.test_fraction = 0.2
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.clip_norm = 1.0
-    config.train.batch_size = 16
-    config.train.num_steps = 5000
-    config.train.eval_every_steps = 100
-    config.train.checkpoint_every_steps = 100
-    config.train.early_stopping_patience = 10
-    config.train.num_validation_sequences = 1000
-    base.apply_preset(config, PRESETS, preset, accelerator="full", cpu="quick")
-    return config
+    return make_config(
+        model=ClipClassifierConfig(
+            features=(32, 64, 64),
+            input_kernel_size=3,
+            recurrent_kernel_size=3,
+            # An event in a corner of the picture is one point of many in the average:
+            # relu lets it stand out, where tanh cuts it off at 1.
+            activation="relu",
+        ),
+        task=ClassifyConfig(num_input_frames=9, class_weights="balanced"),
+        data=TheftConfig(
+            height=224,
+            width=224,
+            channels=3,
+            flip=True,
+            crop=0.15,
+            brightness=0.2,
+        ),
+        optimizer=AdamConfig(learning_rate=1e-3, clip_norm=1.0),
+        train=TrainConfig(
+            batch_size=16,
+            num_steps=5000,
+            eval_every_steps=100,
+            checkpoint_every_steps=100,
+            early_stopping_patience=10,
+            num_validation_sequences=1000,
+        ),
+        presets=PRESETS,
+        preset=preset,
+    )

@@ -30,7 +30,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from convlstm_jax.cli.experiment import make_config
+from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
+from convlstm_jax.models.encoder_forecaster import EncoderForecasterConfig
+from convlstm_jax.objectives import ForecastConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import RMSPropConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -56,7 +61,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fc-lstm-2048-2048": {
         "model.name": "fc_lstm",
         "model.features": (2048, 2048),
-        "model.patch_size": 1,  # Dense layers see all 64 x 64 pixels: 4096 inputs.
     },
     "5x5-256": {"model.features": (256,)},
     "5x5-128-128": {"model.features": (128, 128)},
@@ -73,19 +77,23 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Without a preset the machine decides.
+DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "5x5-128-64-64"}
 
-def get_config(preset: str = "") -> ConfigDict:
-    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+def get_config(preset: str = "5x5-128-64-64") -> ConfigDict:
+    """Returns the locked config of a preset.
 
     Raises:
-      UserError: if there is no such preset.
+        UserError: there is no such preset.
     """
-    config = base.get_config()
-    # RMSProp with early stopping on the validation set, as in the paper.
-    config.optimizer.name = "rmsprop"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.rmsprop_decay = 0.9
-    config.train.batch_size = 16
-    config.train.early_stopping_patience = 20
-    base.apply_preset(config, PRESETS, preset, accelerator="5x5-128-64-64", cpu="quick")
-    return config
+    return make_config(
+        model=EncoderForecasterConfig(features=(128, 64, 64)),
+        task=ForecastConfig(loss="cross_entropy"),
+        data=MovingMNISTConfig(),
+        # RMSProp with early stopping on the validation set, as in the paper.
+        optimizer=RMSPropConfig(learning_rate=1e-3, rmsprop_decay=0.9),
+        train=TrainConfig(batch_size=16, early_stopping_patience=20),
+        presets=PRESETS,
+        preset=preset,
+    )

@@ -35,7 +35,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from convlstm_jax.cli.experiment import make_config
+from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
+from convlstm_jax.models.autoencoder import FCLSTMAutoencoderConfig
+from convlstm_jax.objectives import CompositeConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import AdamConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -56,23 +61,22 @@ PRESETS: dict[str, dict[str, Any]] = {
     "predict-2048-2048": {"task.name": "predict"},
 }
 
+# Without a preset the machine decides.
+DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "composite-2048-2048"}
 
-def get_config(preset: str = "") -> ConfigDict:
-    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+def get_config(preset: str = "composite-2048-2048") -> ConfigDict:
+    """Returns the locked config of a preset.
 
     Raises:
-      UserError: if there is no such preset.
+        UserError: there is no such preset.
     """
-    config = base.get_config()
-    config.model.name = "fc_lstm_autoencoder"
-    config.model.features = (2048, 2048)
-    config.model.patch_size = 1  # Dense layers see all 64 x 64 pixels: 4096 inputs.
-    config.task.name = "composite"
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-3
-    config.train.batch_size = 16
-    config.train.early_stopping_patience = 20
-    base.apply_preset(
-        config, PRESETS, preset, accelerator="composite-2048-2048", cpu="quick"
+    return make_config(
+        model=FCLSTMAutoencoderConfig(features=(2048, 2048)),
+        task=CompositeConfig(),
+        data=MovingMNISTConfig(),
+        optimizer=AdamConfig(learning_rate=1e-3),
+        train=TrainConfig(batch_size=16, early_stopping_patience=20),
+        presets=PRESETS,
+        preset=preset,
     )
-    return config

@@ -37,7 +37,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from convlstm_jax.cli.experiment import make_config
+from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
+from convlstm_jax.models.next_frame import NextFrameConfig
+from convlstm_jax.objectives import ForecastConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import AdamConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -62,29 +67,38 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Without a preset the machine decides.
+DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "keras"}
 
-def get_config(preset: str = "") -> ConfigDict:
-    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+def get_config(preset: str = "keras") -> ConfigDict:
+    """Returns the locked config of a preset.
 
     Raises:
-      UserError: if there is no such preset.
+        UserError: there is no such preset.
     """
-    config = base.get_config()
-    config.model.name = "next_frame"
-    config.model.features = (64, 64, 64)
-    config.model.kernel_sizes = (5, 3, 1)
-    config.model.num_normalized_layers = 2
-    config.model.activation = "relu"
-    config.model.peephole = "none"
-    config.data.num_validation_sequences = 100
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.schedule = "reduce_on_plateau"
-    config.optimizer.plateau_factor = 0.1
-    config.optimizer.plateau_patience = 5
-    config.train.batch_size = 5
-    config.train.num_steps = 3600
-    config.train.eval_every_steps = 180  # An epoch.
-    config.train.num_validation_sequences = 100
-    base.apply_preset(config, PRESETS, preset, accelerator="keras", cpu="quick")
-    return config
+    return make_config(
+        model=NextFrameConfig(
+            features=(64, 64, 64),
+            kernel_sizes=(5, 3, 1),
+            num_normalized_layers=2,
+            activation="relu",
+            peephole="none",
+        ),
+        task=ForecastConfig(),
+        data=MovingMNISTConfig(num_validation_sequences=100),
+        optimizer=AdamConfig(
+            learning_rate=1e-3,
+            schedule="reduce_on_plateau",
+            plateau_factor=0.1,
+            plateau_patience=5,
+        ),
+        train=TrainConfig(
+            batch_size=5,
+            num_steps=3600,
+            eval_every_steps=180,  # An epoch.
+            num_validation_sequences=100,
+        ),
+        presets=PRESETS,
+        preset=preset,
+    )

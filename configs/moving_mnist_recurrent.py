@@ -30,7 +30,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from convlstm_jax.cli.experiment import make_config
+from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
+from convlstm_jax.models.recurrent_predictor import RecurrentPredictorConfig, SamplingConfig
+from convlstm_jax.objectives import ForecastConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import AdamConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -56,23 +61,24 @@ PRESETS: dict[str, dict[str, Any]] = {
     "large": {"model.features": (192, 192, 192, 192)},
 }
 
+# Without a preset the machine decides.
+DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "small"}
 
-def get_config(preset: str = "") -> ConfigDict:
-    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+def get_config(preset: str = "small") -> ConfigDict:
+    """Returns the locked config of a preset.
 
     Raises:
-      UserError: if there is no such preset.
+        UserError: there is no such preset.
     """
-    config = base.get_config()
-    config.model.name = "recurrent_predictor"
-    config.model.peephole = "none"
-    config.task.loss = "mse"
-    config.task.sampling = "scheduled"
-    # Adam with a one-cycle schedule over 200 epochs, as in OpenSTL.
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 5e-4
-    config.optimizer.schedule = "one_cycle"
-    config.train.num_steps = 125_000
-    config.train.batch_size = 16
-    base.apply_preset(config, PRESETS, preset, accelerator="small", cpu="quick")
-    return config
+    return make_config(
+        model=RecurrentPredictorConfig(features=(128, 128, 128, 128)),
+        task=ForecastConfig(loss="mse"),
+        training=SamplingConfig(sampling="scheduled"),
+        data=MovingMNISTConfig(),
+        # Adam with a one-cycle schedule over 200 epochs, as in OpenSTL.
+        optimizer=AdamConfig(learning_rate=5e-4, schedule="one_cycle"),
+        train=TrainConfig(num_steps=125_000, batch_size=16),
+        presets=PRESETS,
+        preset=preset,
+    )

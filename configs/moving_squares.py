@@ -38,7 +38,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from convlstm_jax.cli.experiment import make_config
+from convlstm_jax.data.synthetic.moving_squares import MovingSquaresConfig
+from convlstm_jax.evaluation.evaluate import EvalConfig
+from convlstm_jax.models.next_frame import NextFrameConfig, NextFrameTrainingConfig
+from convlstm_jax.objectives import ForecastConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import AdadeltaConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -61,35 +67,41 @@ PRESETS: dict[str, dict[str, Any]] = {
     "keras": {},
 }
 
+# Without a preset the machine decides.
+DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "keras"}
 
-def get_config(preset: str = "") -> ConfigDict:
-    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+def get_config(preset: str = "keras") -> ConfigDict:
+    """Returns the locked config of a preset.
 
     Raises:
-      UserError: if there is no such preset.
+        UserError: there is no such preset.
     """
-    config = base.get_config()
-    config.model.name = "next_frame"
-    config.model.features = (40, 40, 40, 40)
-    config.model.kernel_sizes = (3, 3, 3, 3)
-    config.model.num_normalized_layers = 4
-    config.model.activation = "tanh"
-    config.model.peephole = "none"
-    config.task.num_input_frames = 7
-    config.task.num_output_frames = 16
-    config.task.num_training_frames = 16
-    config.data.name = "moving_squares"
-    config.data.height = 40
-    config.data.width = 40
-    config.data.num_train_sequences = 950
-    config.data.num_validation_sequences = 50
-    config.data.num_test_sequences = 1000
-    config.optimizer.name = "adadelta"
-    config.optimizer.learning_rate = 1.0
-    config.train.batch_size = 10
-    config.train.num_steps = 28_500
-    config.train.eval_every_steps = 950  # 10 epochs.
-    config.train.num_validation_sequences = 50
-    config.eval.num_sequences = 1000
-    base.apply_preset(config, PRESETS, preset, accelerator="keras", cpu="quick")
-    return config
+    return make_config(
+        model=NextFrameConfig(
+            features=(40, 40, 40, 40),
+            kernel_sizes=(3, 3, 3, 3),
+            num_normalized_layers=4,
+            activation="tanh",
+            peephole="none",
+        ),
+        task=ForecastConfig(num_input_frames=7, num_output_frames=16),
+        training=NextFrameTrainingConfig(num_training_frames=16),
+        data=MovingSquaresConfig(
+            height=40,
+            width=40,
+            num_train_sequences=950,
+            num_validation_sequences=50,
+            num_test_sequences=1000,
+        ),
+        optimizer=AdadeltaConfig(learning_rate=1.0),
+        train=TrainConfig(
+            batch_size=10,
+            num_steps=28_500,
+            eval_every_steps=950,  # 10 epochs.
+            num_validation_sequences=50,
+        ),
+        eval=EvalConfig(num_sequences=1000),
+        presets=PRESETS,
+        preset=preset,
+    )

@@ -57,7 +57,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import base
+from convlstm_jax.cli.experiment import make_config
+from convlstm_jax.data.synthetic.rain_cells import RainCellsConfig
+from convlstm_jax.evaluation.evaluate import RainEvalConfig
+from convlstm_jax.models.encoder_forecaster import EncoderForecasterConfig
+from convlstm_jax.objectives import NowcastConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import AdamConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -82,37 +88,30 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
 }
 
+# Without a preset the machine decides.
+DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "paper"}
 
-def get_config(preset: str = "") -> ConfigDict:
-    """Returns the locked config of a preset; "" means the one that suits the machine.
+
+def get_config(preset: str = "paper") -> ConfigDict:
+    """Returns the locked config of a preset.
 
     Raises:
-      UserError: if there is no such preset.
+        UserError: there is no such preset.
     """
-    config = base.get_config()
-    config.model.features = (64, 64)
-    config.model.input_kernel_size = 3
-    config.model.recurrent_kernel_size = 3
-    config.model.patch_size = 2
-    config.task.name = "nowcast"
-    config.task.num_input_frames = 5
-    config.task.num_output_frames = 15
-    config.task.loss = "cross_entropy"
-    config.data.name = "rain_cells"
-    config.data.height = 100
-    config.data.width = 100
-    config.data.downsample = 4
-    config.data.clip_stride = 1
-    config.data.crop_stride = 8
-    config.data.least_rain_share = 0.05
-    config.data.symmetries = True
-    config.data.zr_a = 223.0
-    config.data.zr_b = 1.53
-    config.optimizer.name = "adam"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.schedule = "one_cycle"
-    config.optimizer.clip_norm = 1.0
-    config.train.num_steps = 20_000
-    config.eval.num_sequences = 1000
-    base.apply_preset(config, PRESETS, preset, accelerator="paper", cpu="quick")
-    return config
+    return make_config(
+        model=EncoderForecasterConfig(
+            features=(64, 64),
+            input_kernel_size=3,
+            recurrent_kernel_size=3,
+            patch_size=2,
+        ),
+        task=NowcastConfig(
+            num_input_frames=5, num_output_frames=15, loss="cross_entropy"
+        ),
+        data=RainCellsConfig(height=100, width=100, symmetries=True),
+        optimizer=AdamConfig(learning_rate=1e-3, schedule="one_cycle", clip_norm=1.0),
+        train=TrainConfig(num_steps=20_000),
+        eval=RainEvalConfig(num_sequences=1000),
+        presets=PRESETS,
+        preset=preset,
+    )

@@ -40,6 +40,7 @@ class _Rule:
     example: str
     when: Mapping[str, tuple[Any, ...]]
     must: tuple[str, Callable[[Any], bool]] | None
+    may_change: bool
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler
@@ -102,6 +103,7 @@ def field(
     example: str = "",
     when: Mapping[str, tuple[Any, ...]] | None = None,
     must: tuple[str, Callable[[Any], bool]] | None = None,
+    may_change: bool = False,
 ) -> Any:
     """Declares one field of a config class.
 
@@ -119,10 +121,13 @@ def field(
         example: A value, shown after what is allowed.
         when: The values of other fields of the class with which this field exists.
         must: What a value must do, in words that follow "it must ", and the predicate.
+        may_change: Whether a resumed run may have another value: it does not shape the
+            training.
     """
     rule = _Rule(
-        unit, ge, gt, le, lt, odd, min_length, increasing, example, when or {}, must
-    )
+        unit, ge, gt, le, lt, odd, min_length, increasing, example, when or {}, must,
+        may_change,
+    )  # fmt: skip
     info = pydantic.Field(default, description=meaning)
     info.metadata.append(rule)
     return info

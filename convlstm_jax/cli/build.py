@@ -1,204 +1,117 @@
-"""From a config to the objects that do the work: the only place that knows both."""
+"""From an experiment to the objects that do the work."""
 
-from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from convlstm_jax.cli.used_fields import DATA_FIELDS, MODEL_FIELDS, data_set_of
-from convlstm_jax.data.augmentation import augment_frames, augment_rain
-from convlstm_jax.data.composites import READER_FIELDS, CompositeReader
-from convlstm_jax.data.data_sets import make_sources
-from convlstm_jax.data.labelled_clips import class_names
+from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batches
 from convlstm_jax.data.sources import ClipSource, Sources
-from convlstm_jax.models import MODELS
-from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
-from convlstm_jax.models.clip_classifier import ClipClassifier
-from convlstm_jax.rain import RainScale
-from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
-from convlstm_jax.tasks.classification import ClassificationTask, balanced_weights
-from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.tasks.next_frame import NextFrameTask
-from convlstm_jax.tasks.nowcast import NowcastTask
-from convlstm_jax.tasks.recurrent import RecurrentTask
-from convlstm_jax.tasks.sampling import Sampling
-from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.objectives import DataFacts, Objective
+from convlstm_jax.objectives.base import Variables
+from convlstm_jax.training.checkpoint import restore_part
+from convlstm_jax.training.sharding import replicated
 
 
-def build_task(
-    config: ConfigDict, sources: Sources | None = None
-) -> VideoTask | ClassificationTask:
-    """The model of a config and what it is trained to do.
+def build_objective(experiment: Experiment, sources: Sources | None = None) -> Objective:
+    """The objective of an experiment with its network.
 
     Args:
-        config: the experiment.
-        sources: its data, for what training takes from them: the classes' weights.
+        experiment: The experiment.
+        sources: Its data, for what training takes from them: the classes' weights.
     """
-    name = config.model.name
-    fields = {field: config.model[field] for field in MODEL_FIELDS[name]}
-    dtype = jnp.dtype(config.model.dtype)
-    lengths = {
-        "num_input_frames": config.task.num_input_frames,
-        "num_output_frames": config.task.num_output_frames,
-        "loss": config.task.loss,
+    data, evaluation = experiment.data, experiment.eval
+    facts = {
+        name: getattr(data, name)
+        for name in ("classes", "rain_scale", "minutes_per_frame")
+        if hasattr(data, name)
     }
-    if name == "fc_lstm_autoencoder":
-        task, decoders = AUTOENCODER_TASKS[config.task.name]
-        return task(
-            FCLSTMAutoencoder(**fields, decoders=decoders, dtype=dtype), **lengths
-        )
-    if name == "clip_classifier":
-        classes = class_names(config.data.event_labels)
-        fields["num_classes"] = len(classes)
-        counts = None if sources is None else sources.class_counts
-        weights = None
-        if counts is not None and config.task.class_weights == "balanced":
-            weights = balanced_weights(counts)
-        model = ClipClassifier(**fields, dtype=dtype)
-        return ClassificationTask(
-            model, config.task.num_input_frames, classes, weights, counts
-        )
-    if config.task.from_last_frame:
-        fields["first_logit"] = 0.0  # No change.
-    model = MODELS[name](**fields, dtype=dtype)
-    if name == "next_frame":
-        return NextFrameTask(
-            model,
-            **lengths,
-            num_training_frames=config.task.num_training_frames,
-            score_inputs=config.task.score_inputs,
-        )
-    if name == "recurrent_predictor":
-        return RecurrentTask(model, **lengths, sampling=_sampling(config))
-    if config.task.name == "nowcast":
-        return NowcastTask(
-            model,
-            **lengths,
-            scale=rain_scale(config),
-            from_last_frame=config.task.from_last_frame,
-            rain_weights=tuple(
-                zip(
-                    config.task.rain_weight_rates,
-                    config.task.rain_weights,
-                    strict=True,
-                )
-            ),
-            thresholds_mm_per_h=config.eval.rain_thresholds,
-            window_sizes=config.eval.fss_window_sizes,
-        )
-    return ForecastTask(model, **lengths)
-
-
-def rain_scale(config: ConfigDict) -> RainScale:
-    """What the pixels of a config's radar frames mean."""
-    data = config.data
-    return RainScale(data.dbz_min, data.dbz_max, data.zr_a, data.zr_b)
-
-
-def composite_reader(config: ConfigDict) -> CompositeReader:
-    """What reads the radar composites that a config tells of.
-
-    Raises:
-        UserError: what their format needs is not installed.
-    """
-    how_read = {name: config.data[name] for name in READER_FIELDS}
-    return CompositeReader(rain_scale(config), **how_read)
-
-
-def _sampling(config: ConfigDict) -> Sampling:
-    return Sampling(
-        config.task.sampling,
-        end_step=config.task.sampling_end_step,
-        reverse_start_step=config.task.reverse_sampling_start_step,
-        reverse_decay_steps=config.task.reverse_sampling_decay_steps,
+    facts |= {
+        name: getattr(evaluation, name)
+        for name in ("rain_thresholds", "fss_window_sizes")
+        if hasattr(evaluation, name)
+    }
+    if sources is not None and sources.class_counts:
+        facts["class_counts"] = sources.class_counts
+    return experiment.task.build(
+        experiment.model, experiment.training, DataFacts(**facts)
     )
 
 
-def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of a config with its schedule."""
-    fields = config.optimizer.to_dict()
-    fields.pop("ema_decay")  # The training step keeps the average.
-    return make_optimizer(
-        **fields,
-        num_steps=config.train.num_steps,
-        plateau_window_steps=config.train.eval_every_steps,
-    )
-
-
-def build_sources(config: ConfigDict) -> Sources:
-    """The training, validation and test clips of a config.
+def build_sources(experiment: Experiment) -> Sources:
+    """The training, validation and test clips of an experiment.
 
     Raises:
         UserError: the data cannot be had.
     """
-    data_set = data_set_of(config.data.name, config.data.path, config.task.name)
-    fields = {name: config.data[name] for name in DATA_FIELDS[data_set]}
-    if config.task.name == "nowcast":
-        fields["scale"] = rain_scale(config)
-    num_frames = config.task.num_input_frames
-    if config.task.name not in ("reconstruct", "classify"):  # Which want no more.
-        num_frames += config.task.num_output_frames
-    return make_sources(data_set, num_frames=num_frames, seed=config.seed, **fields)
-
-
-def frame_shape(config: ConfigDict) -> tuple[int, int, int]:
-    """(H, W, C) of the config's frames."""
-    return config.data.height, config.data.width, config.data.channels
+    return experiment.data.sources(
+        num_frames=experiment.task.clip_length, seed=experiment.general.seed
+    )
 
 
 def process_train_batches(
-    config: ConfigDict, sources: Sources, start_step: int
+    experiment: Experiment, sources: Sources, start_step: int
 ) -> BatchIterator:
     """This process's part of the training batches, from a step on."""
+    data = experiment.data
     return train_batches(
         sources.train,
-        config.train.batch_size,
-        config.seed,
+        experiment.train.batch_size,
+        experiment.general.seed,
         start_step,
         jax.process_index(),
         jax.process_count(),
-        config.data.num_workers,
-        config.data.prefetch_batches,
-        augment=_augmentation(config),
+        data.num_workers,
+        data.prefetch_batches,
+        augment=data.augment,
     )
-
-
-def _augmentation(config: ConfigDict) -> Callable[..., Any] | None:
-    if config.task.name == "nowcast":
-        return partial(
-            augment_rain, symmetries=config.data.symmetries, zoom=config.data.zoom
-        )
-    strengths = {name: config.data[name] for name in ("flip", "crop", "brightness")}
-    return partial(augment_frames, **strengths) if any(strengths.values()) else None
 
 
 def process_eval_batches(
-    source: ClipSource, batch_size: int, num_sequences: int
-) -> BatchIterator:
-    """This process's part of the batches of an evaluation."""
-    return eval_batches(
+    source: ClipSource, experiment: Experiment, num_sequences: int, mesh: Mesh
+) -> tuple[BatchIterator, int]:
+    """This process's part of the batches of an evaluation, and their number.
+
+    The batch is rounded up to a multiple of the devices; evaluation pads batches
+    anyway, so the metrics do not depend on it.
+    """
+    batch_size = -(-experiment.eval.batch_size // mesh.size) * mesh.size
+    batches = eval_batches(
         source, batch_size, num_sequences, jax.process_index(), jax.process_count()
     )
+    return batches, -(-num_sequences // batch_size)
 
 
-def eval_batch_size(config: ConfigDict, mesh: Mesh) -> int:
-    """The evaluation batch, rounded up to a multiple of the devices.
+def load_variables(
+    objective: Objective, experiment: Experiment, workdir: Path, mesh: Mesh
+) -> tuple[int, Variables]:
+    """The step and the variables of the best checkpoint, without the optimizer's.
 
-    Evaluation pads its batches anyway, so the figures do not depend on it.
+    The parameters are their moving average if the run keeps one.
+
+    Raises:
+        UserError: no intact checkpoint, or one of another model.
     """
-    return -(-config.eval.batch_size // mesh.size) * mesh.size
+    template: dict[str, Any] = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=replicated(mesh)
+        ),
+        initial_shapes(objective, experiment),
+    )
+    params = template.pop("params")
+    name = "ema_params" if experiment.optimizer.ema_decay else "params"
+    step, restored = restore_part(
+        workdir / "checkpoints", {name: params, "model_state": template}
+    )
+    return step, {"params": restored[name], **restored["model_state"]}
 
 
-def data_facts(sources: Sources, num_sequences: int) -> dict[str, Any]:
-    """What an evaluation says of the data it was made on."""
-    facts = {"description": sources.description}
-    if sources.digits_source:
-        facts["digits"] = sources.digits_source
-    return {**facts, "split": "test", "num_sequences": num_sequences}
+def initial_shapes(objective: Objective, experiment: Experiment) -> Variables:
+    """The shapes of an objective's variables, without computing any."""
+    shape = experiment.data.frame_shape
+    shapes: Variables = jax.eval_shape(
+        lambda: objective.init(jax.random.key(0), shape)
+    )
+    return shapes

@@ -1,4 +1,4 @@
-"""Loads an experiment file and sets single fields of its config."""
+"""Loads an experiment file: a Python file with a function `get_config`."""
 
 import importlib.util
 import inspect
@@ -6,19 +6,12 @@ import linecache
 import os
 import re
 import traceback
-from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from convlstm_jax.cli.used_fields import without_effect
-from convlstm_jax.cli.validate import (
-    RULES,
-    find_problems,
-    leaves,
-    raise_problems,
-    refusal,
-)
+from convlstm_jax.cli.process import default_backend
 from convlstm_jax.errors import UserError
 from convlstm_jax.nearest import did_you_mean
 
@@ -34,12 +27,15 @@ def split_preset(text: str) -> tuple[Path, str]:
 def load(text: str) -> ConfigDict:
     """Runs `get_config` of the experiment file `FILE[:PRESET]`.
 
+    Without a preset the machine decides, where the file has a dictionary
+    `DEFAULT_PRESETS` with the keys "cpu" and "accelerator".
+
     Returns:
-      The locked config, not yet validated.
+        The locked config, not yet validated.
 
     Raises:
-      UserError: if the file is missing or no Python file, fails, has no `get_config`,
-        does not know the preset or returns something else than a config.
+        UserError: the file is missing or no Python file, fails, has no `get_config`,
+            does not know the preset or returns something else than a config.
     """
     path, preset = split_preset(text)
     if not os.path.exists(path):
@@ -51,23 +47,45 @@ def load(text: str) -> ConfigDict:
     if path.suffix != ".py" or not os.path.isfile(path):
         raise UserError(f"--config={text} must name a Python file (.py), not '{path}'")
     try:
-        config = _call_get_config(path, preset)
+        module = _load_module(path)
+        note = ""
+        if not preset and hasattr(module, "DEFAULT_PRESETS"):
+            preset, note = _preset_of_this_machine(module.DEFAULT_PRESETS)
+        config = _call_get_config(module, preset)
     except UserError as error:
         raise UserError(f"--config={text}: {error}") from error
     except (Exception, SystemExit) as error:
         raise UserError(
             f"--config={text} cannot be used: {_explain(error, path)}"
         ) from (error)
+    if note:
+        with config.unlocked():
+            config.note = note
     config.lock()
     return config
 
 
-def _call_get_config(path: Path, preset: str) -> ConfigDict:
+def _preset_of_this_machine(presets: dict[str, str]) -> tuple[str, str]:
+    """The preset for the devices found, and the note that says so."""
+    if default_backend() != "cpu":
+        return presets["accelerator"], ""
+    return presets["cpu"], (
+        f"no accelerator was found, so the small preset {presets['cpu']!r} is used; "
+        f"for the paper's model put ':{presets['accelerator']}' after the file in "
+        "--config"
+    )
+
+
+def _load_module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError("the file cannot be loaded as a Python module")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def _call_get_config(module: ModuleType, preset: str) -> ConfigDict:
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
         raise UserError("the file must define a function get_config")
@@ -77,7 +95,7 @@ def _call_get_config(path: Path, preset: str) -> ConfigDict:
     except TypeError as error:
         if preset:
             raise UserError(
-                f"the file has no presets, so ':{preset}' must go"
+                f"the file has no presets, so ':{preset}' must be removed"
             ) from error
         raise UserError("get_config must be callable without a preset") from error
     config = get_config(*arguments)
@@ -90,7 +108,7 @@ def _call_get_config(path: Path, preset: str) -> ConfigDict:
 
 
 def _explain(error: BaseException, path: Path) -> str:
-    """Tells in one line what went wrong in an experiment file, and where."""
+    """Says in one line what went wrong in an experiment file, and where."""
     if isinstance(error, SyntaxError):
         where = Path(error.filename).name if error.filename else path.name
         return f"{where} line {error.lineno}: {error.msg}"
@@ -102,51 +120,11 @@ def _explain(error: BaseException, path: Path) -> str:
     line_number = frames[-1].lineno if frames else None
     where = f"line {line_number}: " if line_number else ""
     unknown = re.search(r'Key \\?"([\w.]+)\\?" ', str(error))
-    if isinstance(error, (AttributeError, KeyError)) and unknown:
+    if isinstance(error, AttributeError | KeyError) and unknown:
         # The source tells the section, which ml_collections' message leaves out.
         source = linecache.getline(str(path), line_number or 0)
         dotted = re.search(r"config\.([\w.]+)\s*=", source)
         name = f"config.{dotted.group(1)}" if dotted else unknown.group(1)
-        hint = did_you_mean(name, (f"config.{known}" for known in RULES))
-        return f"{where}{name} is not a field of the config{hint}"
+        return f"{where}{name} is not a field of the config"
     message = " ".join(str(error).split())
     return f"{where}{type(error).__name__}: {message}".rstrip(": ")
-
-
-def override(
-    config: ConfigDict, overrides: Mapping[str, str], *, unchecked: Iterable[str] = ()
-) -> ConfigDict:
-    """Returns a copy of a config with some fields set from text, and validated.
-
-    Args:
-      config: the config to start from.
-      overrides: dotted path of a field, without `config.`, to its value as text.
-      unchecked: fields that nobody will look at, whatever they hold.
-
-    Raises:
-      UserError: naming all problems of the config and of the overrides at once.
-    """
-    before = leaves(config)
-    config = ConfigDict(config.to_dict())  # ConfigDict(config) would share sections.
-    problems = []
-    wrong = set(unchecked)
-    # Rules, not the types of the present values, decide what a field may hold.
-    with config.ignore_type():
-        for path, text in overrides.items():
-            section, _, name = path.rpartition(".")
-            try:
-                value = RULES[path].parse(text)
-                (config[section] if section else config)[name] = value
-            except ValueError:
-                problems.append(refusal(path, text))
-                wrong.add(path)
-            except (KeyError, TypeError):
-                wrong.add(path)  # A saved config without the field: named below.
-    problems += find_problems(config, skip=wrong)
-    if not problems:
-        after = leaves(config)
-        changed = [path for path in overrides if before[path] != after[path]]
-        problems = without_effect(after, changed)
-    raise_problems(problems, "things in the config are wrong")
-    config.lock()
-    return config

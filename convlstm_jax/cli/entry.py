@@ -1,6 +1,7 @@
 """`main`: from the command line to the mode that does the work."""
 
 import errno
+import importlib
 import io
 import os
 import sys
@@ -8,16 +9,27 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ml_collections import ConfigDict
-
-from convlstm_jax.cli import config_file, flags, process, saved_config, workdir
+from convlstm_jax.cli import config_file, flags, process, workdir
 from convlstm_jax.cli.interruptible import ending_at_once, interruptible
+from convlstm_jax.config import raise_problems
 from convlstm_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from convlstm_jax.cli.experiment import Experiment  # It imports JAX.
+
 _Value = TypeVar("_Value")
-_WHERE_DATA_LIE = ("data.path", "data.digits_dir", "data.test_file")
+# What each mode takes of the command line, beside the experiment.
+_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "describe": (),
+    "evaluate": ("workdir",),
+    "predict": ("workdir", "input", "output", "num_frames"),
+    "import": ("source", "checkpoint", "workdir"),
+    "export": ("workdir", "output", "num_frames"),
+    "prepare": ("output",),
+    "inspect": ("input", "output"),
+}
 # The state of a disk is no bug of the program's, wherever it shows.
 _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO,
@@ -43,13 +55,16 @@ def main(argv: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        command, problems = flags.read(argv[1:])
         if flags.asks_for_help(argv[1:]):
-            print(flags.HELP, end="")
+            _print_help(command)
             return 0
-        return _run(flags.parse(argv[1:]))
+        if problems:
+            raise_problems([*problems, *_field_problems(command)], flags.HEADER)
+        return _run(command)
     except (Exception, KeyboardInterrupt) as error:
         several = process.is_one_of_several()
-        code = _told(error, several=several)
+        code = _exit_code(error, several=several)
         if code is None and not several:
             raise
         if code is None:
@@ -62,8 +77,8 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _told(error: BaseException, *, several: bool) -> int | None:
-    """Tells an error in a sentence; returns the exit code, or None for a bug."""
+def _exit_code(error: BaseException, *, several: bool) -> int | None:
+    """Prints an error as a sentence; returns the exit code, or None for a bug."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     reason = process.why_processes_part(error) if several else ""
@@ -86,10 +101,35 @@ def _told(error: BaseException, *, several: bool) -> int | None:
     return code
 
 
+def _print_help(command: flags.Command) -> None:
+    print(flags.HELP, end="")
+    if command.config is not None:
+        process.set_up()
+        from convlstm_jax.cli.experiment import describe_fields
+
+        print()
+        for line in describe_fields(config_file.load(command.config)):
+            print(line)
+
+
+def _field_problems(command: flags.Command) -> list[str]:
+    """What is wrong with fields, where the flags are wrong already."""
+    if command.config is None or not command.overrides:
+        return []
+    process.set_up()
+    from convlstm_jax.cli.experiment import update
+
+    try:
+        values = config_file.load(command.config).to_dict()
+    except UserError as error:
+        return [str(error)]
+    return update(values, command.overrides, from_text=True)[1]
+
+
 def _run(command: flags.Command) -> int:
     # What is quick to check comes first, and JAX starts last: a typo answers at once.
-    goes_on = command.config is None or command.mode not in ("train", "import")
-    if command.workdir is not None and goes_on:
+    needs_run = command.config is None or command.mode not in ("train", "import")
+    if command.workdir is not None and needs_run:
         needs_weights = command.mode in ("evaluate", "predict", "export")
         workdir.require_run(command.workdir, checkpoints=needs_weights)
     if command.mode == "import" and workdir.holds_run(
@@ -99,69 +139,42 @@ def _run(command: flags.Command) -> int:
             f"--workdir={command.workdir} holds a run: --mode=import needs a new folder"
         )
     process_index, process_count = process.set_up()
-    config = load_config(command)
-    if command.mode != "prepare":
+    loaded = load_experiment(command)
+    if command.mode not in ("prepare", "inspect"):
         process.default_backend()  # Before anything is made.
     with interruptible():
-        _dispatch(command, config, process_index, process_count)
+        _dispatch(command, loaded, process_index, process_count)
     return 0
 
 
 def _dispatch(
-    command: flags.Command, config: ConfigDict, process_index: int, process_count: int
+    command: flags.Command,
+    experiment: "Experiment",
+    process_index: int,
+    process_count: int,
 ) -> None:
     # The modes are imported late, as they import JAX.
-    if command.mode == "describe":
-        from convlstm_jax.cli import describe
-
-        _tell_note(config)
-        describe.run(config, workdir=command.workdir)
-    elif command.mode == "train":
-        _train(command, config, process_index, process_count)
-    elif command.mode == "evaluate":
-        from convlstm_jax.cli import evaluate
-
-        evaluate.run(config, workdir=_given(command.workdir, "workdir"))
-    elif process_count > 1:
+    if command.mode == "train":
+        _train(command, experiment, process_index, process_count)
+        return
+    alone = ("predict", "import", "export", "prepare", "inspect")
+    if process_count > 1 and command.mode in alone:
         raise UserError(
             f"--mode={command.mode} runs in one process, not in {process_count}"
         )
-    elif command.mode == "import":
-        from convlstm_jax.cli import import_weights
-
-        import_weights.run(
-            config,
-            source=_given(command.source, "from"),
-            checkpoint=_given(command.checkpoint, "checkpoint"),
-            workdir=_given(command.workdir, "workdir"),
-        )
-    elif command.mode == "export":
-        from convlstm_jax.cli import export
-
-        export.run(
-            config,
-            workdir=_given(command.workdir, "workdir"),
-            output_path=_given(command.output, "output"),
-            num_frames=command.num_frames,
-        )
-    elif command.mode == "prepare":
-        from convlstm_jax.cli import prepare
-
-        prepare.run(config, output=_given(command.output, "output"))
-    else:
-        from convlstm_jax.cli import predict
-
-        predict.run(
-            config,
-            workdir=_given(command.workdir, "workdir"),
-            input_path=_given(command.input, "input"),
-            output_path=_given(command.output, "output"),
-            num_frames=command.num_frames,
-        )
+    if command.mode == "describe":
+        _print_note(experiment)
+    arguments: dict[str, Any] = {
+        name: getattr(command, name) for name in _ARGUMENTS[command.mode]
+    }
+    module = "import_weights" if command.mode == "import" else command.mode
+    with ending_at_once():
+        mode = importlib.import_module(f"convlstm_jax.cli.{module}")
+    mode.run(experiment, **arguments)
 
 
-def load_config(command: flags.Command) -> ConfigDict:
-    """Returns the validated config a command works with.
+def load_experiment(command: flags.Command) -> "Experiment":
+    """Returns the validated experiment that a command works with.
 
     That is the config saved in the workdir if there is one (a `--config` beside it must
     agree in what shapes the training), otherwise the one of the experiment file, both
@@ -169,63 +182,73 @@ def load_config(command: flags.Command) -> ConfigDict:
     experiment file where they may differ.
 
     Raises:
-      UserError: naming all problems.
+        UserError: naming all problems.
     """
+    from convlstm_jax.cli import saved_config
+    from convlstm_jax.cli.experiment import experiment
+
     given = None if command.config is None else config_file.load(command.config)
     folder = command.workdir
     if folder is None or not workdir.holds_run(folder):
-        return config_file.override(_given(given, "config"), command.overrides)
-    saved = workdir.load_config(folder)
+        reads_data = command.mode != "describe"
+        config = _given(given, "config")
+        return experiment(config, command.overrides, reads_data=reads_data)
+    saved, added = saved_config.load_config(folder)
+    for path in added:
+        _print(f"note: {folder} was trained without config.{path}: its default is used")
     if command.mode == "train":
-        start = saved if given is None else given
-        config = config_file.override(start, command.overrides)
-        _check_resumes(config, folder)
-        return config
+        loaded = experiment(saved if given is None else given, command.overrides)
+        _check_resumes(loaded, folder)
+        return loaded
     if given is not None:
         saved_config.check_resumes(saved, given, folder)
-    # The data that a run learned from may be elsewhere.
-    reads_no_data = command.mode in ("predict", "describe", "export")
-    config = config_file.override(
-        saved,
-        command.overrides,
-        unchecked=_WHERE_DATA_LIE if reads_no_data else (),
-    )
-    saved_config.check_same_model(saved, config, folder)
-    return config
+    # The training data of a run may have moved.
+    reads_data = command.mode not in ("predict", "describe", "export")
+    loaded = experiment(saved, command.overrides, reads_data=reads_data)
+    saved_config.check_same_model(saved, loaded.config, folder)
+    return loaded
 
 
-def _check_resumes(config: ConfigDict, folder: Path) -> None:
+def _check_resumes(experiment: "Experiment", folder: Path) -> None:
     """Where anything was trained: whether training may go on under a config."""
+    from convlstm_jax.cli import saved_config
+
     if workdir.holds_run(folder) and workdir.holds_checkpoints(folder):
-        saved_config.check_resumes(workdir.load_config(folder), config, folder)
+        saved, _ = saved_config.load_config(folder)
+        saved_config.check_resumes(saved, experiment.config, folder)
 
 
 def _train(
-    command: flags.Command, config: ConfigDict, process_index: int, process_count: int
+    command: flags.Command,
+    experiment: "Experiment",
+    process_index: int,
+    process_count: int,
 ) -> None:
-    folder = _train_folder(command, config, process_count)
+    from convlstm_jax.cli import saved_config
+
+    folder = _train_folder(command, experiment, process_count)
     is_first_process = process_index == 0
     if is_first_process:
-        _tell(f"workdir: {folder}")
-        _tell_note(config)
+        _print(f"workdir: {folder}")
+        _print_note(experiment)
     try:
         with workdir.locked(folder) if is_first_process else nullcontext():
             if is_first_process:
                 # Once more, as another run may have been here in between.
-                _check_resumes(config, folder)
-                workdir.save_config(folder, config)
+                _check_resumes(experiment, folder)
+                saved_config.save_config(folder, experiment.config)
             with ending_at_once():
                 from convlstm_jax.cli import train
 
-            train.run(config, workdir=folder)
+            train.run(experiment, workdir=folder)
     finally:
         # Also after an interruption: it is the folder to go on in.
         if is_first_process:
-            _tell(f"workdir: {folder}")
+            _print(f"workdir: {folder}")
 
 
 def _train_folder(
-    command: flags.Command, config: ConfigDict, process_count: int
+    command: flags.Command, experiment: "Experiment", process_count: int
 ) -> Path:
     if command.workdir is not None:
         workdir.make(command.workdir)
@@ -236,7 +259,7 @@ def _train_folder(
             "of them share"
         )
     path, _ = config_file.split_preset(_given(command.config, "config"))
-    return workdir.make_fresh(path.stem, config.preset)
+    return workdir.make_fresh(path.stem, experiment.general.preset)
 
 
 def _given(value: _Value | None, flag: str) -> _Value:
@@ -246,12 +269,12 @@ def _given(value: _Value | None, flag: str) -> _Value:
     return value
 
 
-def _tell_note(config: ConfigDict) -> None:
-    if config.note:
-        _tell(f"note: {config.note}")
+def _print_note(experiment: "Experiment") -> None:
+    if experiment.general.note:
+        _print(f"note: {experiment.general.note}")
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     try:
         print(line, flush=True)
     except BrokenPipeError:

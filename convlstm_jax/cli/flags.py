@@ -16,7 +16,9 @@ from convlstm_jax.cli.validate import RULES, raise_problems, text_problem
 from convlstm_jax.errors import UserError
 from convlstm_jax.nearest import did_you_mean
 
-MODES = ("train", "evaluate", "predict", "describe", "import", "export", "prepare")
+MODES = (
+    "train", "evaluate", "predict", "describe", "inspect", "prepare", "import", "export",
+)  # fmt: skip
 
 # Where imported weights may come from.
 IMPORTS_FROM = ("keras", "openstl", "pytorch")
@@ -25,9 +27,9 @@ IMPORTS_FROM = ("keras", "openstl", "pytorch")
 _MODES_OF_FLAG: dict[str, tuple[str, ...]] = {
     "config": MODES,
     "mode": MODES,
-    "workdir": tuple(mode for mode in MODES if mode != "prepare"),
-    "input": ("predict",),
-    "output": ("predict", "export", "prepare"),
+    "workdir": tuple(mode for mode in MODES if mode not in ("prepare", "inspect")),
+    "input": ("predict", "inspect"),
+    "output": ("predict", "export", "prepare", "inspect"),
     "num_frames": ("predict", "export"),
     "from": ("import",),
     "checkpoint": ("import",),
@@ -40,55 +42,62 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "import": ("from", "checkpoint", "config", "workdir"),
     "export": ("workdir", "output"),
     "prepare": ("config", "output"),
+    "inspect": ("config",),
 }
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
-_NUM_FRAMES = Integer(1, maximum=100_000)
+_MAX_NUM_FRAMES = 100_000
+
+HEADER = "things on the command line are wrong"
 
 HELP = """\
-Predict the next frames of a video with convolutional LSTMs.
+Predict the next frames of a video with convolutional recurrent networks.
 
 usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
                       [--config.SECTION.FIELD=VALUE ...]
 
   python main.py --config=configs/moving_mnist.py
       trains, evaluates and draws into a fresh folder under runs/; without an
-      accelerator a small preset that suits a laptop is taken
+      accelerator a small preset that suits a laptop is used
+  python main.py --config=configs/moving_mnist.py --help
+      lists the fields of a config: values, units, what is allowed
   python main.py --config=configs/moving_mnist.py:5x5-128-64-64 --workdir=runs/paper
-      trains the model of the paper; run the same line again to go on where it stopped
+      trains the model of the paper; run the same line again to resume
   python main.py --config=configs/moving_mnist.py:quick --config.train.num_steps=200
       changes one field of the config
   python main.py --mode=evaluate --workdir=runs/paper --config.eval.num_sequences=100
-      measures a trained model
+      evaluates a trained model
   python main.py --mode=predict --workdir=runs/paper --input=clip.gif --output=next.gif
       predicts the frames that follow a clip
   python main.py --mode=describe --config=configs/moving_mnist.py:fc-lstm-2048-2048
       prints the model layer by layer with its parameters
+  python main.py --mode=inspect --config=configs/bubbles.py --config.data.path=films
+      shows how the films of a folder are read, before any training
+  python main.py --mode=prepare --config=configs/bubbles.py --config.data.path=films
+                 --output=prepared
+      decodes a folder of films, annotated films or radar composites once;
+      --config.data.path=prepared then reads it
   python main.py --mode=import --from=openstl --checkpoint=checkpoint.pth
                  --config=configs/moving_mnist_recurrent.py:small
                  --config.model.forget_offset=0 --workdir=runs/openstl
-      makes a run of the weights that another program trained
+      makes a run from weights that another program trained
   python main.py --mode=export --workdir=runs/paper --output=paper.jax
       writes the trained model as one file, which runs without this program
-  python main.py --mode=prepare --config=configs/bubbles.py --config.data.path=films
-                 --output=prepared
-      decodes a folder once: of videos, of videos with annotations or of radar
-      composites, as the config has it; --config.data.path=prepared then reads it
 
 flags:
   --config=FILE[:PRESET]  the experiment: a Python file with a function get_config.
-                          configs/base.py tells what every field means.
-  --mode=MODE             train (the default), evaluate, predict, describe, import,
-                          export or prepare.
+  --mode=MODE             train (the default), evaluate, predict, describe, inspect,
+                          prepare, import or export.
   --workdir=DIR           where a run keeps its config, checkpoints and results.
                           train: a new folder, or one to resume in; by default a fresh
                           folder under runs/. evaluate, predict, export: a folder
-                          train wrote. import: a new folder.
-  --input=PATH            predict: the frames to go on from.
+                          that train wrote. import: a new folder.
+  --input=PATH            predict: the film, array or folder to continue. inspect: one
+                          file to read.
   --output=PATH           predict: where to write the predicted frames. export: the
                           .jax file to write. prepare: the folder for the decoded
-                          frames; if it was left unfinished, the same command goes on
-                          with it.
+                          frames; the same command resumes an unfinished one. inspect:
+                          the .npy file for the frames of --input, or the contact sheet.
   --num_frames=N          predict, export: how many frames; by default as many as in
                           training.
   --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
@@ -97,13 +106,13 @@ flags:
                           file of PyTorch.
   --config.SECTION.FIELD=VALUE
                           sets one field, for example --config.model.features=64,64.
-  --help                  prints this text.
+  --help                  prints this text, and with --config the fields of the config.
 
 With a --workdir that holds a run, its saved config counts: train, evaluate, predict,
 export and describe work without --config, and a --config that differs from it in what
-shaped the training is refused. Resuming may change only train.num_steps (not with the
-schedules cosine and one_cycle, which are laid out over all steps), early stopping, how
-often is logged, pictures, eval.*, where the data files lie and how they are loaded.
+shapes the training is refused. Resuming may change only train.num_steps (not with the
+schedules cosine and one_cycle, which span all steps), early stopping, how often is
+logged, pictures, eval.*, where the data files lie and how they are loaded.
 
 Exit codes: 0 done, 2 a mistake on the command line, in the config or in the data (one
 sentence on stderr), 1 a bug, 130 interrupted.
@@ -152,13 +161,20 @@ def parse(arguments: Sequence[str]) -> Command:
     """Reads a command line, without loading the config.
 
     Args:
-      arguments: the command line without the program's name.
+        arguments: The command line without the program's name.
 
     Raises:
-      UserError: naming everything that is wrong with the flags at once.
+        UserError: naming everything that is wrong with the flags at once.
     """
+    command, problems = read(arguments)
+    raise_problems(problems, HEADER)
+    return command
+
+
+def read(arguments: Sequence[str]) -> tuple[Command, list[str]]:
+    """As `parse`, but returns what is wrong, a sentence each."""
     if not arguments:
-        raise UserError(NOTHING_TO_DO)
+        return Command(), [NOTHING_TO_DO]
     values, problems = _split(arguments)
     overrides = {
         name.removeprefix(_FIELD_PREFIX): values.pop(name)
@@ -175,11 +191,13 @@ def parse(arguments: Sequence[str]) -> Command:
         )
     num_frames = None
     if "num_frames" in values:
-        num_frames = _positive_integer(values["num_frames"])
-        if num_frames is None:
+        text = values["num_frames"]
+        if re.fullmatch(r"[0-9_]+", text) and 1 <= int(text) <= _MAX_NUM_FRAMES:
+            num_frames = int(text)
+        else:
             problems.append(
-                f"--num_frames={values['num_frames']} is wrong: it must be "
-                f"{_NUM_FRAMES.allowed}"
+                f"--num_frames={text} is wrong: it must be an integer from 1 to "
+                f"{_MAX_NUM_FRAMES}"
             )
     paths = {
         name: Path(values[name]).expanduser()
@@ -207,11 +225,7 @@ def parse(arguments: Sequence[str]) -> Command:
             f"--checkpoint={values['checkpoint']} does not exist: it must be the file "
             "with the weights"
         )
-    if problems:
-        # Told in the same go; else the check of the whole config tells them.
-        problems += filter(None, map(text_problem, overrides, overrides.values()))
-    raise_problems(problems, "things on the command line are wrong")
-    return Command(
+    command = Command(
         mode=mode,
         config=values.get("config"),
         num_frames=num_frames,
@@ -219,6 +233,7 @@ def parse(arguments: Sequence[str]) -> Command:
         overrides=overrides,
         **paths,
     )
+    return command, problems
 
 
 def _is_text(value: str) -> bool:
@@ -230,19 +245,10 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _positive_integer(text: str) -> int | None:
-    try:
-        number = _NUM_FRAMES.parse(text)
-    except ValueError:
-        return None
-    return number if _NUM_FRAMES.accepts(number) else None
-
-
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Splits a command line into flags and their values; also returns what is wrong."""
     values: dict[str, str] = {}
     problems: list[str] = []
-    known = [*_MODES_OF_FLAG, *(f"{_FIELD_PREFIX}{path}" for path in RULES)]
     remaining = list(arguments)
     while remaining:
         argument = remaining.pop(0)
@@ -255,8 +261,10 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         name, equals, value = argument.lstrip("-").partition("=")
         if not equals and remaining and not _is_flag(remaining[0]):
             value = remaining.pop(0)
-        if name not in known:
-            problems.append(_unknown_flag(name, known))
+        if name not in _MODES_OF_FLAG and not name.startswith(_FIELD_PREFIX):
+            hint = did_you_mean(name, _MODES_OF_FLAG).replace("mean ", "mean --")
+            fields = "; fields of the config are set as --config.SECTION.FIELD=VALUE"
+            problems.append(f"unknown flag --{name}{hint or f', see --help{fields}'}")
         elif not value and not _may_be_empty(name, equals):
             problems.append(f"--{name} needs a value, as in --{name}=...")
         else:
@@ -270,20 +278,8 @@ def _is_flag(argument: str) -> bool:
 
 
 def _may_be_empty(name: str, equals: str) -> bool:
-    """Fields may be set to the empty text, or to one their rule refuses by name."""
+    """Fields may be set to the empty text; those that must not be refuse it by name."""
     return bool(equals) and name.startswith(_FIELD_PREFIX)
-
-
-def _unknown_flag(name: str, known: Sequence[str]) -> str:
-    section = name.removeprefix(_FIELD_PREFIX)
-    fields = [path for path in RULES if path.startswith(f"{section}.")]
-    if name.startswith(_FIELD_PREFIX) and fields:
-        return (
-            f"--{name} is a section of the config: set its fields one by one, as in "
-            f"--config.{fields[0]}=..."
-        )
-    hint = did_you_mean(name, known).replace("(did you mean ", "(did you mean --")
-    return f"unknown flag --{name}{hint or ', see --help'}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -6,17 +6,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from convlstm_jax.cli.build import build_optimizer, build_task, frame_shape
+from convlstm_jax.cli.build import build_objective, initial_shapes
+from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.cli.log import logging_to
-from convlstm_jax.cli.workdir import CHECKPOINT_FOLDER, locked, make, save_config
+from convlstm_jax.cli.saved_config import save_config
+from convlstm_jax.cli.workdir import CHECKPOINT_FOLDER, locked, make
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop.keras_weights import import_keras
 from convlstm_jax.interop.openstl_weights import import_openstl
 from convlstm_jax.interop.placement import Imported
 from convlstm_jax.interop.pytorch_network import import_pytorch
-from convlstm_jax.tasks.task import Task, Variables
+from convlstm_jax.objectives import Objective
+from convlstm_jax.objectives.base import Variables
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.early_stopping import EarlyStopping
 from convlstm_jax.training.sharding import data_mesh
@@ -32,34 +34,36 @@ _IMPORTERS: dict[str, tuple[str, Any]] = {
 }
 
 
-def run(config: ConfigDict, *, source: str, checkpoint: Path, workdir: Path) -> None:
+def run(
+    experiment: Experiment, *, source: str, checkpoint: Path, workdir: Path
+) -> None:
     """Fills the model of a config with weights and saves it as step 0 of a run.
 
     Args:
-        config: the experiment; its model must be the one the weights are of.
+        experiment: The experiment; its model must be the one the weights are of.
         source: "keras", "openstl" or "pytorch".
-        checkpoint: the file with the weights.
-        workdir: a new folder for the run; nothing is written if the import fails.
+        checkpoint: The file with the weights.
+        workdir: A new folder for the run; nothing is written if the import fails.
 
     Raises:
         UserError: the weights do not fit the model, or cannot be read; the folder
             cannot be written to.
     """
-    task = build_task(config)
-    imported = read(config, task, source, checkpoint)
+    objective = build_objective(experiment)
+    imported = read(experiment, objective, source, checkpoint)
     make(workdir)
     with locked(workdir), logging_to(workdir):
         _log.info("imported %s (%s):", checkpoint, source)
         for line in imported.report.lines():
             _log.info(line)
-        state = _first_state(config, task, imported.variables)
+        state = _first_state(experiment, objective, imported.variables)
         # As a training that starts here would keep them.
         with Checkpoints(
             workdir / CHECKPOINT_FOLDER, metric_name="loss", higher_is_better=False
         ) as checkpoints:
             checkpoints.save(0, state, {"early_stopping": EarlyStopping().to_json()})
         # Last, as it makes the folder a run.
-        save_config(workdir, config)
+        save_config(workdir, experiment.config)
         _log.info(
             "saved as step 0 of %s; go on with `python main.py --workdir=%s` and "
             "--mode=evaluate, --mode=predict or --mode=train",
@@ -67,35 +71,42 @@ def run(config: ConfigDict, *, source: str, checkpoint: Path, workdir: Path) -> 
         )  # fmt: skip
 
 
-def read(config: ConfigDict, task: Task, source: str, checkpoint: Path) -> Imported:
-    """Reads the weights of a file into the model of a config.
+def read(
+    experiment: Experiment, objective: Objective, source: str, checkpoint: Path
+) -> Imported:
+    """Reads the weights of a file into the model of an experiment.
 
     Raises:
         UserError: see `run`.
     """
     model_name, importer = _IMPORTERS[source]
-    if config.model.name != model_name:
+    if experiment.model.name != model_name:
         bare_cells = (
             ", as the bare cells of other networks are for Python to import: see "
             "convlstm_layers in convlstm_jax/interop/pytorch_cells.py"
         )
         raise UserError(
-            f"config.model.name is {config.model.name!r}: it must be {model_name!r} "
-            f"with --from={source}{bare_cells if source == 'pytorch' else ''}"
+            f"config.model.name is {experiment.model.name!r}: it must be "
+            f"{model_name!r} with --from={source}"
+            f"{bare_cells if source == 'pytorch' else ''}"
         )
-    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), frame_shape(config)))
-    return importer(checkpoint, task.model, shapes)
+    shapes = initial_shapes(objective, experiment)
+    imported: Imported = importer(checkpoint, objective.model, shapes)
+    return imported
 
 
-def _first_state(config: ConfigDict, task: Task, variables: Variables) -> TrainState:
+def _first_state(
+    experiment: Experiment, objective: Objective, variables: Variables
+) -> TrainState:
     """Step 0 of a training from these variables."""
-    optimizer = build_optimizer(config)
+    train = experiment.train
+    optimizer = experiment.optimizer.build(train.num_steps, train.eval_every_steps)
     state = init_state(
-        task,
+        objective,
         optimizer,
-        seed=config.seed,
-        frame_shape=frame_shape(config),
-        with_ema=config.optimizer.ema_decay > 0,
+        seed=experiment.general.seed,
+        frame_shape=experiment.data.frame_shape,
+        with_ema=experiment.optimizer.ema_decay > 0,
         mesh=data_mesh(jax.local_devices()[:1]),
     )
     model_state = jax.tree.map(jnp.asarray, variables)

@@ -1,79 +1,81 @@
-"""`--mode=predict`: the frames that follow a clip of the user's.
+"""`--mode=predict`: the frames that follow a clip, or the class of every clip."""
 
-Of a model that was trained to reconstruct alone: the clip's last frames as it gives
-them back, last one first. Of a classifier: see `cli/classify.py`; of radar composites:
-see `cli/nowcast.py`.
-"""
-
+import json
 import os
 from pathlib import Path
 
 import jax
 import numpy as np
-from jax import Array
-from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from convlstm_jax.cli import classify, nowcast
-from convlstm_jax.cli.build import build_task, frame_shape
-from convlstm_jax.cli.trained_weights import load_variables
-from convlstm_jax.data.clip_files import read_clip
-from convlstm_jax.data.video_frames import open_video
+from convlstm_jax.atomic_file import atomic_file
+from convlstm_jax.cli.build import build_objective, load_variables
+from convlstm_jax.cli.experiment import Experiment
+from convlstm_jax.data.base import InputClip
 from convlstm_jax.errors import UserError
-from convlstm_jax.tasks.nowcast import NowcastTask
-from convlstm_jax.tasks.task import Task, Variables, VideoTask
+from convlstm_jax.objectives.base import Objective, Variables
+from convlstm_jax.objectives.classify import ClassificationObjective
+from convlstm_jax.objectives.forecast import FramesObjective
+from convlstm_jax.objectives.nowcast import NowcastObjective
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
+from convlstm_jax.viz.radar import rain_colours
 
 
 def run(
-    config: ConfigDict,
+    experiment: Experiment,
     *,
     workdir: Path,
-    input_path: Path,
-    output_path: Path,
+    input: Path,
+    output: Path,
     num_frames: int | None,
 ) -> None:
-    """Predicts what follows the last frames of a clip.
+    """Predicts what follows the last frames of a clip, read as training reads them.
+
+    A model that was trained to reconstruct gives the clip's last frames back, last one
+    first. A classifier classifies the film clip by clip.
 
     Args:
-        config: the run's config.
-        workdir: the run's folder; its best checkpoint is used.
-        input_path: a clip, see `data.clip_files.read_clip`. Of a longer clip than the
-            model reads, the last frames count.
-        output_path: `.npy`, `.gif` and `.mp4` hold the predicted frames alone, `.png`
-            a film strip of input and prediction.
-        num_frames: frames to predict, any number (to reconstruct: at most as many as
+        experiment: The run's experiment.
+        workdir: The run's folder; its best checkpoint is used.
+        input: A film, an array, or a folder of pictures or radar composites.
+        output: `.npy`, `.gif` and `.mp4` hold the predicted frames alone, `.png` a film
+            strip of input and prediction; a classifier writes `.json`. Of a model of
+            radar composites `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN
+            where the last composite has no data.
+        num_frames: Frames to predict, any number (to reconstruct: at most as many as
             the model reads); as many as were trained if `None`.
 
     Raises:
-        UserError: the clip cannot be read, is too short or of the wrong size; the
+        UserError: the input cannot be read, is too short or of the wrong size; the
             output cannot be written; more frames are to be reconstructed than are
             read; there is no intact checkpoint.
     """
-    if os.path.realpath(input_path) in (
-        os.path.realpath(output_path),
-        os.path.realpath(output_path.parent),
+    if os.path.realpath(input) in (
+        os.path.realpath(output),
+        os.path.realpath(output.parent),
     ):
         raise UserError(
-            f"--output={output_path} would be written over or among the frames of "
-            f"--input={input_path}: choose another place"
+            f"--output={output} would be written over or among the frames of "
+            f"--input={input}: choose another place"
         )
-    task = build_task(config)
-    check_num_frames(task, num_frames)
-    if not isinstance(task, VideoTask):
-        classify.run(
-            config,
-            task,
-            workdir=workdir,
-            input_path=input_path,
-            output_path=output_path,
-        )
+    objective = build_objective(experiment)
+    objective.check_num_frames(num_frames)
+    what = "a clip" if isinstance(objective, FramesObjective) else "a classification"
+    validate_output_path(output, objective.suffixes, what=what)
+    if isinstance(objective, ClassificationObjective):
+        _classify(experiment, objective, workdir, input, output)
         return
-    validate_output_path(output_path)
-    num_frames = num_frames or task.num_output_frames
+    assert isinstance(objective, FramesObjective)
+    num_frames = num_frames or objective.num_output_frames
+    clip = experiment.data.read_input(str(input), objective.num_input_frames)
+    step, variables = _load(objective, experiment, workdir)
     try:
-        _forecast(config, task, workdir, input_path, output_path, num_frames)
+        if isinstance(objective, NowcastObjective) and clip.mask is not None:
+            _nowcast(experiment, objective, variables, clip, output, num_frames)
+        else:
+            _forecast(objective, variables, clip, output, num_frames)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -81,89 +83,128 @@ def run(
             f"--num_frames is {num_frames}: so many frames of this size do not fit "
             "into the memory here"
         ) from error
+    what = f"predicted from the last {objective.num_input_frames} of {input}"
+    if "model" in objective.reconstructions:
+        what = f"reconstructed, not predicted: the last of {input}, in reverse"
+    after = ""
+    if clip.times is not None:
+        minutes = num_frames * experiment.data.minutes_per_frame
+        after = f", the {minutes:g} minutes after {clip.times[-1]:%Y-%m-%d %H:%M}"
+    print(f"{output}: {num_frames} frames{after}, {what}, with the weights of step {step}")
 
 
-def check_num_frames(task: Task, num_frames: int | None) -> None:
-    """Refuses a number of frames that a model cannot give.
+def _load(
+    objective: Objective, experiment: Experiment, workdir: Path
+) -> tuple[int, Variables]:
+    mesh = data_mesh(jax.local_devices()[:1])
+    return load_variables(objective, experiment, workdir, mesh)
 
-    Raises:
-        UserError: any number of a classifier, or more frames are to be reconstructed
-            than are read.
-    """
-    if num_frames is None:
-        return
-    if not isinstance(task, VideoTask):
-        raise UserError(
-            f"--num_frames is {num_frames}: it must not be given, as this model "
-            "classifies the clip and predicts no frames"
-        )
-    if "model" in task.reconstructions and num_frames > task.num_input_frames:
-        raise UserError(
-            f"--num_frames is {num_frames}: it must be at most "
-            f"{task.num_input_frames}, the frames that this model reads and gives "
-            "back, as it predicts none"
-        )
+
+def _predicted(
+    objective: FramesObjective, variables: Variables, inputs: np.ndarray, length: int
+) -> np.ndarray:
+    """The frames `[T, H, W, C]` that follow `inputs` of the same shape but for T."""
+    forecast = jax.jit(lambda v, x: objective.forecast(v, x, length).frames)
+    prediction: np.ndarray = jax.device_get(forecast(variables, inputs[None]))[0]
+    return prediction
+
+
+def _unit(frames: np.ndarray) -> np.ndarray:
+    """Frames as float32 in [0, 1]."""
+    if frames.dtype == np.uint8:
+        return frames / np.float32(255)
+    return frames.astype(np.float32)
 
 
 def _forecast(
-    config: ConfigDict,
-    task: VideoTask,
-    workdir: Path,
-    input_path: Path,
-    output_path: Path,
+    objective: FramesObjective,
+    variables: Variables,
+    clip: InputClip,
+    output: Path,
     num_frames: int,
 ) -> None:
-    needed = task.num_input_frames
-    if isinstance(task, NowcastTask) and config.data.path:
-        nowcast.run(
-            config,
-            task,
-            workdir=workdir,
-            input_path=input_path,
-            output_path=output_path,
-            num_frames=num_frames,
+    inputs = _unit(clip.frames)
+    prediction = _predicted(objective, variables, inputs, num_frames)
+    if output.suffix.lower() == ".png":
+        reconstructs = "model" in objective.reconstructions
+        film_strip(output, inputs, None, prediction, reconstruction=reconstructs)
+    else:
+        write_clip(output, prediction)
+
+
+def _nowcast(
+    experiment: Experiment,
+    objective: NowcastObjective,
+    variables: Variables,
+    clip: InputClip,
+    output: Path,
+    num_frames: int,
+) -> None:
+    """Forecasts rain over the whole area of the composites."""
+    frames, masks = _unit(clip.frames), clip.mask
+    assert masks is not None
+    height, width = frames.shape[1:3]
+    if not experiment.model.takes_any_size and (height, width) != (
+        experiment.data.height,
+        experiment.data.width,
+    ):
+        raise UserError(
+            "this model has weights for each location of its crops, so it cannot "
+            "forecast the whole area: for --mode=predict on radar composites "
+            "config.model.name must be a convolutional network and "
+            "config.model.peephole 'channel' or 'none'"
         )
+    patch = getattr(experiment.model, "patch_size", 1)
+    padding = ((0, 0), (0, -height % patch), (0, -width % patch), (0, 0))
+    pixels = _predicted(objective, variables, np.pad(frames, padding), num_frames)
+    scale = objective.facts.rain_scale
+    rain = scale.rain_mm_per_h(pixels[:, :height, :width])
+    valid = np.broadcast_to(masks[-1], rain.shape) > 0
+    if output.suffix.lower() == ".npy":
+        write_clip(output, np.where(valid, rain, np.nan))
         return
-    height, width, channels = frame_shape(config)
-    if config.data.path:  # Trained on videos that were resized, as this one is.
-        video = open_video(
-            input_path,
-            height=height,
-            width=width,
-            channels=channels,
-            crop_box=config.data.crop_box,
-            value_range=config.data.value_range,
-            variable=config.data.variable,
-        )
-        # A long video is not read whole.
-        count = min(needed, video.num_frames)
-        clip = video.read(video.num_frames - count, count) / np.float32(255)
+    coloured = rain_colours(rain[..., 0], valid[..., 0]) / np.float32(255)
+    if output.suffix.lower() == ".png":
+        given = rain_colours(scale.rain_mm_per_h(frames[..., 0]), masks[..., 0])
+        film_strip(output, given / 255.0, None, coloured)
     else:
-        clip = read_clip(input_path, channels=channels)
-    if clip.shape[1:3] != (height, width):
-        raise UserError(
-            f"--input={input_path} has frames of {clip.shape[1]}×{clip.shape[2]} "
-            f"pixels (height × width): this model needs {height}×{width}"
-        )
-    if len(clip) < needed:
-        raise UserError(
-            f"--input={input_path} has {len(clip)} frames: this model needs at least "
-            f"{needed}"
-        )
-    mesh = data_mesh(jax.local_devices()[:1])
-    step, variables = load_variables(task, config, workdir, mesh)
-    inputs = clip[-needed:]
-    reconstructs = "model" in task.reconstructions
+        write_clip(output, coloured, frames_per_second=5)
 
-    def predict(variables: Variables, inputs: Array) -> Array:
-        return task.forecast(variables, inputs, num_frames).frames
 
-    prediction = jax.device_get(jax.jit(predict)(variables, inputs[None]))[0]
-    if output_path.suffix.lower() == ".png":
-        film_strip(output_path, inputs, None, prediction, reconstruction=reconstructs)
-    else:
-        write_clip(output_path, prediction)
-    what = f"predicted from the last {needed} of {input_path}"
-    if reconstructs:
-        what = f"reconstructed, not predicted: the last of {input_path}, in reverse"
-    print(f"{output_path}: {num_frames} frames {what}, with the weights of step {step}")
+def _classify(
+    experiment: Experiment,
+    objective: ClassificationObjective,
+    workdir: Path,
+    input: Path,
+    output: Path,
+) -> None:
+    """Writes the class and the probabilities of every clip of a film."""
+    length = objective.num_input_frames
+    film, stride, starts = experiment.data.read_film(str(input), length)
+    step, variables = _load(objective, experiment, workdir)
+    classify = jax.jit(objective.classify)
+    clips = []
+    for start in tqdm(starts, desc="classifying", unit="clip", disable=None):
+        last = start + (length - 1) * stride
+        frames = np.asarray(film[start : last + 1 : stride])
+        probabilities = np.asarray(classify(variables, frames[None])[0])
+        named = zip(objective.classes, map(float, probabilities), strict=True)
+        clips.append(
+            {
+                "first_frame": start,
+                "last_frame": last,
+                "class": objective.classes[int(probabilities.argmax())],
+                "probabilities": dict(named),
+            }
+        )
+    result = {"input": str(input), "step": step, "clips": clips}
+    with atomic_file(output) as partial:
+        partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    counts = ", ".join(
+        f"{sum(clip['class'] == name for clip in clips)} {name}"
+        for name in objective.classes
+    )
+    print(
+        f"{output}: {len(clips)} clips of {input} classified ({counts}), with the "
+        f"weights of step {step}"
+    )

@@ -1,28 +1,23 @@
 """`--mode=train`: trains or resumes, then evaluates and draws."""
 
 import logging
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from convlstm_jax.cli.build import (
-    build_optimizer,
+    build_objective,
     build_sources,
-    build_task,
-    eval_batch_size,
-    frame_shape,
     process_eval_batches,
     process_train_batches,
 )
+from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.cli.log import logging_to
 from convlstm_jax.data.sources import Sources
-from convlstm_jax.data.video_frames import is_blank
 from convlstm_jax.errors import UserError
-from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.training.evaluation import evaluate
-from convlstm_jax.training.loop import FitResult, FitSettings, fit
+from convlstm_jax.evaluation.evaluate import evaluate
+from convlstm_jax.training.loop import FitResult, fit
 from convlstm_jax.training.sharding import check_batch_size, data_mesh
 from convlstm_jax.training.state import init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
@@ -35,25 +30,25 @@ class DivergedError(UserError):
     """The loss or a gradient became infinite or NaN; the last good step is kept."""
 
 
-def run(config: ConfigDict, *, workdir: Path) -> None:
-    """Trains until the config's last step or an interruption.
+def run(experiment: Experiment, *, workdir: Path) -> None:
+    """Trains until the last step or an interruption.
 
     Args:
-        config: the experiment.
-        workdir: folder of the run; where it holds a checkpoint, training resumes.
+        experiment: The experiment.
+        workdir: Folder of the run; where it holds a checkpoint, training resumes.
 
     Raises:
         UserError: the data cannot be had, the devices cannot share the batch, or the
             checkpoint is of another model.
         DivergedError: the loss or a gradient was not finite.
     """
-    mesh = data_mesh()
-    check_batch_size("config.train.batch_size", config.train.batch_size, mesh)
+    batch_size = experiment.train.batch_size
+    check_batch_size("config.train.batch_size", batch_size, data_mesh())
     with logging_to(workdir):
-        sources = build_sources(config)
+        sources = build_sources(experiment)
         _log.info("data: %s", sources.description)
-        _tell_blank_clips(config, sources)
-        result = _fit(config, sources, workdir)
+        _warn_of_blank_clips(experiment, sources)
+        result = _fit(experiment, sources, workdir)
         if result.outcome == "diverged":
             raise DivergedError(
                 f"the loss or its gradient is not finite at step {result.step + 1}: "
@@ -65,81 +60,71 @@ def run(config: ConfigDict, *, workdir: Path) -> None:
             _log.info(
                 "stopped at step %d of %d and saved; the same command with "
                 "--workdir=%s resumes",
-                result.step, config.train.num_steps, workdir,
+                result.step, experiment.train.num_steps, workdir,
             )  # fmt: skip
             return
         _log.info("training %s at step %d", result.outcome, result.step)
         from convlstm_jax.cli.evaluate import evaluate_run
 
-        evaluate_run(config, sources, workdir=workdir)
+        evaluate_run(experiment, sources, workdir=workdir)
 
 
-def _tell_blank_clips(config: ConfigDict, sources: Sources) -> None:
+def _warn_of_blank_clips(experiment: Experiment, sources: Sources) -> None:
     """Warns where data.value_range seems to leave nothing to be seen in any clip."""
-    if not config.data.value_range:
+    value_range = getattr(experiment.data, "value_range", ())
+    if not value_range:
         return
     some = {0, len(sources.train) // 2, len(sources.train) - 1}
-    if all(is_blank(frame) for i in some for frame in sources.train[i]["frames"]):
+    frames = (frame for index in some for frame in sources.train[index]["frames"])
+    if all(frame.min() == frame.max() for frame in frames):
         _log.warning(
             "nothing is to be seen in the first, the middle and the last training "
             "clip: each pixel of a frame has the same value; is config.data.value_range"
             ", %s, that of the arrays?",
-            config.data.value_range,
+            value_range,
         )
 
 
-def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
+def _fit(experiment: Experiment, sources: Sources, workdir: Path) -> FitResult:
     mesh = data_mesh()
-    task = build_task(config, sources)
-    optimizer = build_optimizer(config)
-    ema_decay = config.optimizer.ema_decay
-    eval_step = make_eval_step(task, mesh, with_baselines=False)
-    num_validation = min(config.train.num_validation_sequences, len(sources.validation))
-    num_pictures = min(config.train.num_pictures, len(sources.validation))
+    objective = build_objective(experiment, sources)
+    train = experiment.train
+    optimizer = experiment.optimizer.build(train.num_steps, train.eval_every_steps)
+    seed, ema_decay = experiment.general.seed, experiment.optimizer.ema_decay
+    eval_step = make_eval_step(objective, mesh, with_baselines=False)
+    num_validation = min(train.num_validation_sequences, len(sources.validation))
+    drawn = objective.drawn_clips(sources.validation, train.num_pictures)
 
-    # What evaluates and draws is imported when it is due, as main.py imports the modes:
-    # the first step need not wait for Matplotlib.
-
-    def validate(variables) -> dict[str, float]:
-        from convlstm_jax.cli.evaluate import numbers
-
-        batches = process_eval_batches(
-            sources.validation, eval_batch_size(config, mesh), num_validation
+    def validate(variables: Any) -> dict[str, float]:
+        batches, _ = process_eval_batches(
+            sources.validation, experiment, num_validation, mesh
         )
-        figures = evaluate(eval_step, task.summarize, variables, batches, mesh)["model"]
-        return {k: v for k, v in numbers(figures).items() if v is not None}
+        result = evaluate(eval_step, objective.summarize, variables, batches, mesh)
+        metrics = result.contenders["model"].total
+        return {name: value for name, value in metrics.items() if value is not None}
 
-    def draw(step: int, variables, writers: Writers) -> None:
-        if not num_pictures or not isinstance(task, VideoTask):
-            return
-        from convlstm_jax.cli.video_pictures import draw_validation, example_outputs
-
-        source = sources.validation
-        outputs = example_outputs(task, variables, source, num_pictures, mesh)
-        if jax.process_index() == 0:
-            draw_validation(task, outputs, step, writers, workdir / "pictures")
+    def draw(step: int, variables: Any, writers: Writers) -> None:
+        if drawn:
+            # All processes take part in the forecast; the first one draws.
+            examples = objective.examples(variables, sources.validation, drawn, mesh)
+            if jax.process_index() == 0:
+                folder = workdir / "pictures"
+                objective.draw_validation(examples, step, writers, folder)
 
     return fit(
         init_state(
-            task,
+            objective,
             optimizer,
-            seed=config.seed,
-            frame_shape=frame_shape(config),
+            seed=seed,
+            frame_shape=experiment.data.frame_shape,
             with_ema=ema_decay > 0,
             mesh=mesh,
         ),
-        make_train_step(task, optimizer, mesh, seed=config.seed, ema_decay=ema_decay),
-        partial(process_train_batches, config, sources),
+        make_train_step(objective, optimizer, mesh, seed=seed, ema_decay=ema_decay),
+        lambda start_step: process_train_batches(experiment, sources, start_step),
         validate,
         draw,
-        FitSettings(
-            num_steps=config.train.num_steps,
-            batch_size=config.train.batch_size,
-            eval_every_steps=config.train.eval_every_steps,
-            checkpoint_every_steps=config.train.checkpoint_every_steps,
-            log_every_steps=config.train.log_every_steps,
-            early_stopping_patience=config.train.early_stopping_patience,
-        ),
+        train,
         workdir=workdir,
         mesh=mesh,
     )

@@ -1,18 +1,13 @@
-"""The folder of a run: finding or making it, and the config kept in it."""
+"""The folder of a run: finding, making and locking it."""
 
 import contextlib
 import datetime
 import fcntl
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from ml_collections import ConfigDict
-
-from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
@@ -150,46 +145,3 @@ def locked(
         except OSError:
             pass  # Some network file systems have no locks.
         yield
-
-
-def save_config(workdir: Path, config: ConfigDict) -> None:
-    """Writes the config into the folder, whole or not at all."""
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
-    with atomic_file(workdir / CONFIG_FILE) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def load_config(workdir: Path) -> ConfigDict:
-    """Reads the config that `save_config` wrote; tuples are tuples again.
-
-    Returns:
-      The locked config, not validated (the file may have been edited by hand).
-
-    Raises:
-      UserError: if the file is no JSON object.
-    """
-    path = workdir / CONFIG_FILE
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"the saved config '{path}' cannot be read: {reason}") from (
-            error
-        )
-    if not isinstance(loaded, dict):
-        raise UserError(f"the saved config '{path}' must be a JSON object")
-    try:
-        config = ConfigDict(_with_tuples(loaded))
-    except ValueError as error:  # A name that no field can have, such as "a.b".
-        raise UserError(f"the saved config '{path}' is none: {error}") from error
-    config.lock()
-    return config
-
-
-def _with_tuples(value: Any) -> Any:
-    """JSON has no tuples, and configs hold no lists: every list was a tuple."""
-    if isinstance(value, dict):
-        return {name: _with_tuples(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return tuple(_with_tuples(entry) for entry in value)
-    return value

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from convlstm_jax.metrics.cross_entropy import cross_entropy_from_logits
-from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
-from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
+from convlstm_jax.models.autoencoder import FCLSTMAutoencoderConfig
+from convlstm_jax.objectives import OBJECTIVES, DataFacts
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.training.steps import make_eval_step
 
@@ -20,10 +20,10 @@ fast_jit = functools.partial(
 
 
 def make_task(name, *, conditional=False, **fields):
-    task, decoders = AUTOENCODER_TASKS[name]
-    model = FCLSTMAutoencoder((5, 4), decoders, conditional)
-    fields = {"num_input_frames": INPUTS, "num_output_frames": OUTPUTS, **fields}
-    return task(model, **fields)
+    model = FCLSTMAutoencoderConfig(features=(5, 4), conditional=conditional)
+    lengths = {"num_input_frames": INPUTS, "num_output_frames": OUTPUTS}
+    config = OBJECTIVES[name](**{**lengths, **fields})
+    return config.build(model, None, DataFacts())
 
 
 def parameters(task):

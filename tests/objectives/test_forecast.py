@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
-from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.tasks.losses import LOSSES
-from convlstm_jax.tasks.task import to_unit_interval
+from convlstm_jax.objectives.base import to_unit_interval
+from convlstm_jax.objectives.forecast import ForecastObjective
+from convlstm_jax.objectives.losses import LOSSES
 
 FRAME_SHAPE = (4, 6, 2)
 
@@ -20,7 +20,7 @@ fast_jit = functools.partial(
 def make_task(**fields):
     model = EncoderForecaster((3,), 3, 3, patch_size=2)
     fields = {"num_input_frames": 3, "num_output_frames": 2, **fields}
-    return ForecastTask(model, **fields)
+    return ForecastObjective(model, **fields)
 
 
 def stored_frames(num_frames=5):

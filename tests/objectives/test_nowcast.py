@@ -6,7 +6,8 @@ import pytest
 from convlstm_jax.metrics.accumulate import add_sums, batch_sums
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.rain import RainScale
-from convlstm_jax.tasks.nowcast import NowcastTask
+from convlstm_jax.objectives.base import DataFacts
+from convlstm_jax.objectives.nowcast import NowcastConfig, NowcastObjective
 
 SCALE = RainScale(0.0, 60.0, 223.0, 1.53)
 MODEL = EncoderForecaster(
@@ -14,15 +15,16 @@ MODEL = EncoderForecaster(
 )
 
 
-def make(**fields):
-    defaults = {
-        "num_input_frames": 3,
-        "num_output_frames": 2,
-        "scale": SCALE,
-        "thresholds_mm_per_h": (0.5, 5.0),
-        "window_sizes": (3,),
-    }
-    return NowcastTask(MODEL, **{**defaults, **fields})
+FACTS = DataFacts(
+    rain_scale=SCALE, rain_thresholds=(0.5, 5.0), fss_window_sizes=(3,)
+)
+
+
+def make(loss="b_mse", **fields):
+    config = NowcastConfig(
+        num_input_frames=3, num_output_frames=2, loss=loss, **fields
+    )
+    return NowcastObjective(MODEL, 3, 2, loss, config=config, facts=FACTS)
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +63,18 @@ def test_figures_of_persistence_against_numpy(batch, variables):
     frames, mask = np.asarray(batch["frames"]) / 255, np.asarray(batch["mask"]) > 0
     error = np.where(mask[:, 3:], frames[:, 2:3] - frames[:, 3:], 0) ** 2
     mse = error.sum((2, 3, 4)).mean(0)
-    np.testing.assert_allclose(summary["per_lead_time"]["mse"], mse, rtol=1e-5)
-    assert summary["total"]["mse"] == pytest.approx(mse.mean(), rel=1e-5)
+    np.testing.assert_allclose(summary.per_lead_time["mse"], mse, rtol=1e-5)
+    assert summary.total["mse"] == pytest.approx(mse.mean(), rel=1e-5)
     per_pixel = error.sum() / mask[:, 3:].sum()
-    assert summary["total"]["mse_per_pixel"] == pytest.approx(per_pixel, rel=1e-5)
+    assert summary.total["mse_per_pixel"] == pytest.approx(per_pixel, rel=1e-5)
     true, predicted = (
         SCALE.rain_mm_per_h(pixels)[mask[:, 3:]] >= 0.5
         for pixels in (frames[:, 3:], frames[:, [2, 2]])
     )
     csi = (true & predicted).sum() / (true | predicted).sum()
-    assert summary["total"]["csi_0.5_mm_per_h"] == pytest.approx(csi)
+    assert summary.total["csi_0.5_mm_per_h"] == pytest.approx(csi)
     assert {"fss_5_mm_per_h_3_px", "rainfall_mse", "correlation"} <= set(
-        summary["per_lead_time"]
+        summary.per_lead_time
     )
     with pytest.raises(ValueError, match="number of samples evaluated is 0"):
         task.summarize({**total, "count": 0}, (8, 6, 1))
@@ -89,8 +91,8 @@ def test_an_extrapolation_of_the_batch_is_a_contender(batch, variables):
 
 
 def test_the_weights_of_rain_reach_the_loss(batch, variables):
-    plain = make(loss="b_mse", rain_weights=((1e9, 2.0),))
-    doubled = make(loss="b_mse", rain_weights=((1e-9, 2.0),))
+    plain = make(loss="b_mse", rain_weight_rates=(1e9,), rain_weights=(2.0,))
+    doubled = make(loss="b_mse", rain_weight_rates=(1e-9,), rain_weights=(2.0,))
     mse = make(loss="mse").loss_fn(variables, batch, None, None)[0]
     np.testing.assert_allclose(plain.loss_fn(variables, batch, None, None)[0], mse)
     rainy = {**batch, "frames": jnp.maximum(batch["frames"], 1)}

@@ -3,50 +3,111 @@
 The three tasks of Srivastava et al. 2015 (arXiv:1502.04681, sections 2.2 to 2.4).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import PerExample, Video
-from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
-from convlstm_jax.tasks.losses import Forecast
-from convlstm_jax.tasks.task import (
+from convlstm_jax.config import Config, field
+from convlstm_jax.models import ModelConfig
+from convlstm_jax.models.forecast import Forecast
+from convlstm_jax.objectives.base import (
     Batch,
-    Outputs,
+    DataFacts,
     Variables,
-    VideoTask,
     clip_and_target,
     to_unit_interval,
 )
+from convlstm_jax.objectives.forecast import FramesConfig, FramesObjective, Outputs
+from convlstm_jax.types import PerExample, Video
+
+
+class AutoencoderConfig(FramesConfig):
+    """Fields of the objectives of an autoencoder."""
+
+    network_kind: ClassVar[str] = "decoders"
+    decoders: ClassVar[tuple[str, ...]] = ()
+    """The decoders that the network must have."""
+
+    loss: Literal["cross_entropy", "mse", "mae", "mse_sum"] = field(
+        "cross_entropy",
+        "cross_entropy: nats per frame, summed over its pixels; mse, mae: mean over "
+        "pixels; mse_sum: squared error summed over the pixels of a frame.",
+    )
+
+    def build(
+        self, model: ModelConfig, training: Config | None, facts: DataFacts
+    ) -> "AutoencoderObjective":
+        """See `ObjectiveConfig`."""
+        objective = {
+            "reconstruct": ReconstructObjective,
+            "predict": PredictObjective,
+            "composite": CompositeObjective,
+        }[self.name]
+        return objective(
+            model.build(decoders=self.decoders),
+            self.num_input_frames,
+            self.num_output_frames,
+            self.loss,
+        )
+
+
+class ReconstructConfig(AutoencoderConfig):
+    """Reconstruct: the given frames, last one first."""
+
+    name: Literal["reconstruct"] = "reconstruct"
+    decoders: ClassVar[tuple[str, ...]] = ("reconstruction",)
+
+    @property
+    def clip_length(self) -> int:
+        """Frames that a clip must have: the given ones."""
+        return self.num_input_frames
+
+    def check(self) -> Iterator[str]:
+        """Yields what is wrong between the fields."""
+        if self.num_output_frames > self.num_input_frames:
+            yield (
+                f"num_output_frames is {self.num_output_frames}: it must be at most "
+                f"num_input_frames, which is {self.num_input_frames}, with "
+                "name='reconstruct'"
+            )
+
+
+class PredictConfig(AutoencoderConfig):
+    """Predict: the frames that follow, by one decoder."""
+
+    name: Literal["predict"] = "predict"
+    decoders: ClassVar[tuple[str, ...]] = ("forecast",)
+
+
+class CompositeConfig(AutoencoderConfig):
+    """Composite: the frames that follow and the given ones, by two decoders."""
+
+    name: Literal["composite"] = "composite"
+    decoders: ClassVar[tuple[str, ...]] = ("reconstruction", "forecast")
 
 
 def reversed_frames(video: Video) -> Video:
     """The frames `[B, T, H, W, C]`, last one first.
 
-    Reversing makes learning easier: the frame asked for first is the one read last.
+    Reversing makes learning easier: the first frame asked for is the last one read.
     """
     return video[:, ::-1]
 
 
 @dataclass(frozen=True)
-class AutoencoderTask(VideoTask):
-    """What the three tasks share; losses of several decoders are added up.
-
-    The model has the decoders that the task asks.
-    """
-
-    model: FCLSTMAutoencoder
+class AutoencoderObjective(FramesObjective):
+    """What the three objectives share; the losses of several decoders are added up."""
 
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
         """A clip as inputs and the true output of each decoder."""
         raise NotImplementedError
 
     def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
-        """See `Task`."""
+        """See `Objective`."""
         num_frames = self.num_input_frames + self.num_output_frames
         inputs, targets = self.targets(jnp.zeros((1, num_frames, *frame_shape)))
         return dict(self.model.init(key, inputs, targets))
@@ -54,12 +115,11 @@ class AutoencoderTask(VideoTask):
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
-        """See `Task`: the sum of the decoders' losses.
+        """See `Objective`: the sum of the decoders' losses.
 
         Conditional decoders read the true frames here, and their own outputs in
         `forecast`. Uses neither randomness nor the step.
         """
-        del key, step
         frames, truth = clip_and_target(batch)
         inputs, _ = self.targets(frames)
         _, targets = self.targets(truth)
@@ -78,17 +138,17 @@ class AutoencoderTask(VideoTask):
 
 
 @dataclass(frozen=True)
-class ReconstructTask(AutoencoderTask):
+class ReconstructObjective(AutoencoderObjective):
     """Gives the inputs back in reverse order: there is no forecast.
 
-    Its `forecast` is the reconstruction, at most as long as the inputs, and of them
-    the last `num_output_frames` are scored.
+    `forecast` is the reconstruction, at most as long as the inputs, of which the last
+    `num_output_frames` are scored.
     """
 
     reconstructions: ClassVar[frozenset[str]] = frozenset({"model"})
 
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
-        """See `AutoencoderTask`."""
+        """See `AutoencoderObjective`."""
         inputs, target = self.split(frames)
         return inputs, {"reconstruction": target}
 
@@ -103,7 +163,7 @@ class ReconstructTask(AutoencoderTask):
         """The last `num_frames` inputs as the model reconstructs them, last one first.
 
         Raises:
-          ValueError: there are fewer inputs.
+            ValueError: there are fewer inputs.
         """
         if num_frames > inputs.shape[1]:
             raise ValueError(
@@ -115,38 +175,38 @@ class ReconstructTask(AutoencoderTask):
 
 
 @dataclass(frozen=True)
-class PredictTask(AutoencoderTask):
+class PredictObjective(AutoencoderObjective):
     """Predicts the frames that follow, with one decoder."""
 
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
-        """See `AutoencoderTask`."""
+        """See `AutoencoderObjective`."""
         inputs, target = self.split(frames)
         return inputs, {"forecast": target}
 
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
-        """See `VideoTask`; any number of frames, whatever was trained."""
+        """See `FramesObjective`; any number of frames, whatever was trained."""
         return self._generate(variables, inputs, {"forecast": num_frames})["forecast"]
 
 
 @dataclass(frozen=True)
-class CompositeTask(PredictTask):
+class CompositeObjective(PredictObjective):
     """Predicts the frames that follow and gives all inputs back, from one state.
 
-    The forecast is what counts; the reconstruction, which keeps the encoder from
+    The forecast is what counts. The reconstruction, which keeps the encoder from
     remembering the last frames alone, is scored and drawn beside it.
     """
 
     reconstructions: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
 
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
-        """See `AutoencoderTask`."""
+        """See `AutoencoderObjective`."""
         inputs, target = self.split(frames)
         return inputs, {"reconstruction": reversed_frames(inputs), "forecast": target}
 
     def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
-        """See `VideoTask`: forecast and reconstruction; the inputs are encoded once."""
+        """Forecast and reconstruction; the inputs are encoded once."""
         lengths = {
             "forecast": self.num_output_frames,
             "reconstruction": inputs.shape[1],
@@ -160,11 +220,3 @@ class CompositeTask(PredictTask):
 
 def _forecast(logits: Video) -> Forecast:
     return Forecast(jax.nn.sigmoid(logits), logits)
-
-
-# Name of the task in a config → the task, and the decoders it asks.
-AUTOENCODER_TASKS: dict[str, tuple[Callable[..., VideoTask], tuple[str, ...]]] = {
-    "reconstruct": (ReconstructTask, ("reconstruction",)),
-    "predict": (PredictTask, ("forecast",)),
-    "composite": (CompositeTask, ("reconstruction", "forecast")),
-}

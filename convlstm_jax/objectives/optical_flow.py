@@ -1,8 +1,7 @@
 """Extrapolation by optical flow, with pysteps (and OpenCV) where installed.
 
-The baseline that a learned nowcast has to beat: the motion field of the given frames
-(Lucas and Kanade's method, on dBZ) carries the last one of them on, by a backward
-semi-Lagrangian scheme. pysteps is Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019.
+The baseline that a learned nowcast has to beat: the motion of the given frames (Lucas
+and Kanade's method, on dBZ) advects the last one by a backward semi-Lagrangian scheme. pysteps is Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019.
 """
 
 import contextlib
@@ -13,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from convlstm_jax.data.sources import ClipSource
+from convlstm_jax.objectives.base import ClipSource
 from convlstm_jax.rain import RainScale
 
 
 def missing_packages() -> list[str]:
-    """What has to be installed before `extrapolate` can be called."""
+    """The packages that `extrapolate` needs and that are not installed."""
     packages = {"pysteps": "pysteps", "cv2": "opencv-python-headless"}
     return [
         package
@@ -30,7 +29,7 @@ def missing_packages() -> list[str]:
 def extrapolate(
     inputs: np.ndarray, mask: np.ndarray, num_frames: int, scale: RainScale
 ) -> np.ndarray:
-    """Carries the last frame on along the motion of all of them.
+    """Advects the last frame along the motion of all of them.
 
     Args:
       inputs: the given frames `[T, H, W]`, at least 2, pixels in [0, 1].
@@ -39,9 +38,9 @@ def extrapolate(
       scale: what the pixels mean.
 
     Returns:
-      float32 `[num_frames, H, W]`, pixels in [0, 1]. What flows in over an edge, of
-      which nobody knows, is no rain. Where no motion can be made out (no rain, say)
-      the last frame stays where it is.
+      float32 `[num_frames, H, W]`, pixels in [0, 1]. What flows in over an edge is
+      unknown and counts as no rain. Where no motion is found (no rain, say) the last
+      frame stays where it is.
 
     Raises:
       ImportError: a package is missing, see `missing_packages`.

@@ -1,0 +1,416 @@
+"""An experiment: the sections of a config as validated objects, and as a ConfigDict.
+
+Users hold a locked `ml_collections.ConfigDict`. It is made from config classes, one a
+section; the fields `name` of its sections decide which classes those are.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import pydantic
+from ml_collections import ConfigDict
+
+from convlstm_jax.config import (
+    Config,
+    allowed,
+    applies,
+    field,
+    parse,
+    raise_problems,
+    refusal,
+    unknown_field,
+    validated,
+)
+from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.data_sets import DATA_SETS
+from convlstm_jax.errors import UserError
+from convlstm_jax.evaluation.evaluate import EVALUATIONS, EvalConfig
+from convlstm_jax.models import MODELS, ModelConfig
+from convlstm_jax.nearest import did_you_mean
+from convlstm_jax.objectives import OBJECTIVES, ObjectiveConfig
+from convlstm_jax.training.loop import TrainConfig
+from convlstm_jax.training.optimizer import OPTIMIZERS, OptimizerConfig
+
+Values = dict[str, Any]
+"""A config as nested dictionaries: fields, and sections of fields."""
+
+_UNIONS: dict[str, Mapping[str, type[Config]]] = {
+    "model": MODELS,
+    "task": OBJECTIVES,
+    "data": DATA_SETS,
+    "optimizer": OPTIMIZERS,
+}
+SECTIONS = (*_UNIONS, "train", "eval")
+_HEADER = "things in the config are wrong"
+
+
+class GeneralConfig(Config):
+    """Fields of no section."""
+
+    seed: int = field(
+        0,
+        "Seed of the weights, the data and their order.",
+        ge=0,
+        le=2**32 - 1,  # NumPy and Grain take seeds of 32 bits.
+    )
+    preset: str = field("", "Name of the chosen preset.")
+    note: str = field("", "A line printed before training.", may_change=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The validated sections of a config."""
+
+    general: GeneralConfig
+    model: ModelConfig
+    task: ObjectiveConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    eval: EvalConfig
+    config: ConfigDict
+    """The same as the locked ConfigDict that users see."""
+
+    @property
+    def training(self) -> Config | None:
+        """How the network is trained: the fields of the task that are the network's."""
+        extra = type(self.model).training
+        if extra is None:
+            return None
+        return extra(**{name: getattr(self.task, name) for name in extra.model_fields})
+
+
+def make_config(
+    *,
+    model: ModelConfig,
+    task: ObjectiveConfig,
+    data: DataConfig,
+    optimizer: OptimizerConfig,
+    train: TrainConfig,
+    eval: EvalConfig | None = None,
+    training: Config | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    preset: str = "",
+) -> ConfigDict:
+    """Returns the locked config of an experiment file.
+
+    Args:
+        model: The network.
+        task: What it is trained for.
+        data: The data set.
+        optimizer: The optimizer and its schedule.
+        train: Lengths and intervals of the training.
+        eval: What is evaluated and drawn.
+        training: How the network is trained, where it has such fields: scheduled
+            sampling of the recurrent predictor, for example. They join the task's.
+        presets: Name → values by dotted path such as `model.features`.
+        preset: The preset to apply; "" for none.
+
+    Raises:
+        UserError: there is no such preset, or it sets a field that does not exist.
+    """
+    sections = {"model": model, "task": task, "data": data, "optimizer": optimizer}
+    values: Values = {
+        **GeneralConfig(preset=preset).applicable(),
+        **{name: section.applicable() for name, section in sections.items()},
+        "train": train.applicable(),
+        "eval": {} if eval is None else eval.applicable(),
+    }
+    if training is not None:
+        values["task"] |= training.applicable()
+    problems: list[str] = []
+    if preset:
+        known = presets or {}
+        if preset not in known:
+            raise UserError(
+                f"unknown preset {preset!r}: it must be one of {', '.join(known)}"
+                f"{did_you_mean(preset, known)}"
+            )
+        values, problems = update(values, known[preset], from_text=False)
+        problems = [f"the preset {preset!r}: {problem}" for problem in problems]
+    else:
+        complete(values, section_classes(values))
+    raise_problems(problems, _HEADER)
+    config = ConfigDict(values)
+    config.lock()
+    return config
+
+
+@functools.cache
+def _joined(cls: type[Config], extra: type[Config] | None) -> type[Config]:
+    """A config class with the fields of two."""
+    if extra is None:
+        return cls
+    return pydantic.create_model(
+        cls.__name__, __base__=(cls, extra), __doc__=cls.__doc__
+    )
+
+
+def section_classes(values: Values) -> dict[str, type[Config]]:
+    """The config class of each section, "" for the fields of none.
+
+    Raises:
+        UserError: a section is missing, or the name in one is unknown.
+    """
+    classes: dict[str, type[Config]] = {"": GeneralConfig}
+    problems = []
+    for section, union in _UNIONS.items():
+        fields = values.get(section)
+        name = fields.get("name") if isinstance(fields, Mapping) else None
+        if name in union:
+            classes[section] = union[name]
+        else:
+            problems.append(
+                f"config.{section}.name is {name!r}: it must be one of "
+                f"{', '.join(map(repr, union))}{did_you_mean(str(name), union)}"
+            )
+    raise_problems(problems, _HEADER)
+    model = MODELS[values["model"]["name"]]
+    task = values["task"]["name"]
+    classes["task"] = _joined(classes["task"], model.training)
+    return {**classes, "train": TrainConfig, "eval": EVALUATIONS.get(task, EvalConfig)}
+
+
+def _fields(values: Values, section: str) -> Values:
+    return values.setdefault(section, {}) if section else values
+
+
+def complete(
+    values: Values, classes: Mapping[str, type[Config]], changed: Collection[str] = ()
+) -> list[str]:
+    """Adds the defaults of missing fields and drops those that no longer exist.
+
+    Args:
+        values: The config; changed in place.
+        classes: The classes of its sections.
+        changed: Paths that somebody has set, which stay to be refused.
+
+    Returns:
+        The paths of what was added.
+    """
+    added = []
+    for section, cls in classes.items():
+        fields = _fields(values, section)
+        for name in [name for name in fields if name in cls.model_fields]:
+            if f"{section}.{name}" not in changed and not applies(cls, name, fields):
+                del fields[name]
+        for name, info in cls.model_fields.items():
+            if name not in fields and applies(cls, name, fields):
+                fields[name] = info.default
+                added.append(f"{section}.{name}".lstrip("."))
+    return added
+
+
+def update(
+    values: Values, changes: Mapping[str, Any], *, from_text: bool
+) -> tuple[Values, list[str]]:
+    """Sets fields of a config; fields of other classes come and go with the names.
+
+    Another `name` of a section takes its class; a field that both classes have keeps
+    its value. `data.path` switches a generated data set to the reader of own data.
+
+    Args:
+        values: The config; left as it is.
+        changes: Values by dotted path, without `config.`.
+        from_text: Whether the values are text, as the command line gives them.
+
+    Returns:
+        The new values, and what is wrong with the changes, a sentence each.
+    """
+    former_values, values, problems = values, copy.deepcopy(values), []
+    names = {f"{section}.name" for section in _UNIONS}
+    for path in names & changes.keys():
+        section = path.partition(".")[0]
+        if changes[path] in _UNIONS[section]:
+            _fields(values, section)["name"] = changes[path]
+        else:
+            union = _UNIONS[section]
+            problems.append(
+                f"config.{path} is {changes[path]!r}: it must be one of "
+                f"{', '.join(map(repr, union))}{did_you_mean(changes[path], union)}"
+            )
+    data = DATA_SETS.get(values["data"]["name"])
+    if changes.get("data.path") and data is not None and data.own_data:
+        values["data"]["name"] = data.own_data
+    former, classes = section_classes(former_values), section_classes(values)
+    for section, cls in classes.items():
+        if cls is not former[section]:
+            for name in set(_fields(values, section)) - cls.model_fields.keys():
+                del values[section][name]
+    complete(values, classes)
+    rest = {path: value for path, value in changes.items() if path not in names}
+    for path, value in rest.items():
+        section, _, name = path.rpartition(".")
+        if section not in classes or name in classes:
+            problems.append(_unknown_path(path, classes))
+            continue
+        cls, fields = classes[section], _fields(values, section)
+        prefix = f"config.{section}." if section else "config."
+        if name not in cls.model_fields:
+            problems.append(unknown_field(cls, name, fields, prefix))
+            continue
+        try:
+            fields[name] = parse(cls, name, value) if from_text else value
+        except ValueError:
+            problems.append(refusal(cls, name, value, prefix))
+    complete(values, classes, rest)
+    return values, problems
+
+
+def _unknown_path(path: str, classes: Mapping[str, type[Config]]) -> str:
+    """The sentence about a path that names no section's field."""
+    if path in SECTIONS:
+        field_name = next(iter(classes[path].model_fields))
+        return (
+            f"config.{path} is a section of the config: set its fields one by one, as "
+            f"in --config.{path}.{field_name}=..."
+        )
+    known = [
+        f"config.{section}.{name}" if section else f"config.{name}"
+        for section, cls in classes.items()
+        for name in cls.model_fields
+    ]
+    return (
+        f"config.{path} is not a field of the config"
+        f"{did_you_mean(f'config.{path}', known)}"
+    )
+
+
+def experiment(
+    config: ConfigDict,
+    overrides: Mapping[str, str] | None = None,
+    *,
+    reads_data: bool = True,
+) -> Experiment:
+    """Validates a config with some fields set from text.
+
+    Args:
+        config: What an experiment file or a saved run gives.
+        overrides: Text by dotted path, without `config.`.
+        reads_data: Whether the data will be read; otherwise the files that fields name
+            may be missing.
+
+    Raises:
+        UserError: naming all problems at once.
+    """
+    values: Values = config.to_dict()
+    problems: list[str] = []
+    if overrides:
+        values, problems = update(values, overrides, from_text=True)
+    classes = section_classes(values)
+    sections: dict[str, Any] = {}
+    for section, cls in classes.items():
+        prefix = f"config.{section}." if section else "config."
+        fields = values.get(section, {}) if section else values
+        if not section:
+            fields = {name: v for name, v in values.items() if name not in SECTIONS}
+        if not isinstance(fields, Mapping):
+            problems.append(f"config.{section} is {fields!r}: it must be a section")
+            continue
+        instance, found = validated(cls, fields, prefix)
+        problems += [problem for problem in found if problem not in problems]
+        if instance is not None:
+            sections[section] = instance
+    problems += _problems_between(sections)
+    if reads_data and "data" in sections:
+        problems += [f"config.data.{text}" for text in sections["data"].check_disk()]
+    raise_problems(problems, _HEADER)
+    general = sections.pop("")
+    values = {
+        **general.applicable(),
+        **{name: sections[name].applicable() for name in SECTIONS},
+    }
+    locked = ConfigDict(values)
+    locked.lock()
+    return Experiment(general=general, **sections, config=locked)
+
+
+def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong between sections, as far as they are valid by themselves."""
+    limits = (
+        ("train.batch_size", "data.num_train_sequences"),
+        ("train.num_validation_sequences", "data.num_validation_sequences"),
+        ("eval.num_sequences", "data.num_test_sequences"),
+    )
+    for path, limit_path in limits:
+        (section, name), (other, limit_name) = path.split("."), limit_path.split(".")
+        if section in sections and other in sections:
+            value = getattr(sections[section], name)
+            limit = getattr(sections[other], limit_name)
+            if value > limit:
+                yield (
+                    f"config.{path} is {value}: it must be at most "
+                    f"config.{limit_path}, which is {limit}"
+                )
+    model, task, data, optimizer, train = (
+        sections.get(name) for name in ("model", "task", "data", "optimizer", "train")
+    )
+    if optimizer and train and optimizer.warmup_steps >= train.num_steps:
+        yield (
+            f"config.optimizer.warmup_steps is {optimizer.warmup_steps}: it must be "
+            f"less than config.train.num_steps, which is {train.num_steps}"
+        )
+    if model and data and hasattr(model, "patch_size"):
+        for side in ("height", "width"):
+            size = getattr(data, side)
+            if size % model.patch_size:
+                yield (
+                    f"config.data.{side} is {size}: it must be a multiple of "
+                    f"config.model.patch_size, which is {model.patch_size}"
+                )
+    if task and model:
+        suited = [n for n, cls in OBJECTIVES.items() if cls.network_kind == model.kind]
+        if task.name in suited:
+            yield from task.check_network(model)
+        else:
+            yield (
+                f"config.task.name is {task.name!r}: it must be {_either(suited)} with "
+                f"config.model.name={model.name!r}"
+            )
+    if task and data:
+        suited = [n for n, cls in DATA_SETS.items() if cls.kind == task.data_kind]
+        if data.name not in suited:
+            yield (
+                f"config.data.name is {data.name!r}: it must be {_either(suited)} with "
+                f"config.task.name={task.name!r}"
+            )
+        if data.max_frames is not None and task.clip_length > data.max_frames:
+            yield (
+                f"config.task.num_input_frames is {task.num_input_frames}: together "
+                "with config.task.num_output_frames it must be at most "
+                f"{data.max_frames}, the length of the sequences in the test file"
+            )
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Every value of a nested config by its dotted path, without `config.`."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat |= leaves(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def describe_fields(config: ConfigDict) -> Iterator[str]:
+    """Yields a line a field: its value, unit, what is allowed and what it does."""
+    values = config.to_dict()
+    for section, cls in section_classes(values).items():
+        fields = values[section] if section else values
+        title = f"config.{section}" if section else "config"
+        yield f"{title}: {(cls.__doc__ or '').strip().splitlines()[0]}"
+        for name, info in cls.model_fields.items():
+            if applies(cls, name, fields):
+                rule = cls.rule(name)
+                unit = f" {rule.unit}" if rule.unit else ""
+                yield f"  {name} = {fields.get(name, info.default)}{unit}"
+                yield f"      {info.description or ''} Must {allowed(cls, name)}."

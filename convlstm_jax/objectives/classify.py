@@ -1,0 +1,245 @@
+"""Classifying clips: one class for a whole clip."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
+
+from convlstm_jax.config import Config, field
+from convlstm_jax.errors import UserError
+from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
+from convlstm_jax.metrics.classification import (
+    classification_metrics,
+    majority_logits,
+    summarize_classification,
+)
+from convlstm_jax.models import ModelConfig
+from convlstm_jax.models.clip_classifier import ClipClassifier, Logits
+from convlstm_jax.objectives.base import (
+    Batch,
+    ClipSource,
+    DataFacts,
+    Objective,
+    ObjectiveConfig,
+    Pictures,
+    Results,
+    Variables,
+    to_unit_interval,
+)
+from convlstm_jax.types import PerExample, Video
+from convlstm_jax.viz.classification import classified_clips_strip, confusion_matrix
+
+
+class ClassifyConfig(ObjectiveConfig):
+    """Classify: one class for a whole clip."""
+
+    network_kind: ClassVar[str] = "classes"
+    data_kind: ClassVar[str] = "classes"
+
+    name: Literal["classify"] = "classify"
+    class_weights: Literal["none", "balanced"] = field(
+        "none",
+        "balanced: in training clips of a rare class count more, so that all classes "
+        "count the same together.",
+    )
+
+    def build(
+        self, model: ModelConfig, training: Config | None, facts: DataFacts
+    ) -> "ClassificationObjective":
+        """See `ObjectiveConfig`."""
+        weights = None
+        if facts.class_counts is not None and self.class_weights == "balanced":
+            weights = balanced_weights(facts.class_counts)
+        return ClassificationObjective(
+            model.build(num_classes=len(facts.classes)),
+            self.num_input_frames,
+            facts.classes,
+            weights,
+            facts.class_counts,
+        )
+
+
+def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
+    """The weight of a clip of each class with which all classes count the same.
+
+    The weight of class k is Σ n / (N n_k), for N classes of n_k training clips each, as
+    scikit-learn's `class_weight="balanced"`. Over the training clips the weights
+    average to 1, so the loss keeps its size and the learning rate its meaning.
+
+    Args:
+        class_counts: n_k, training clips of each class.
+
+    Raises:
+        UserError: a class has no training clip.
+    """
+    counts = np.asarray(class_counts, np.float64)
+    if not len(counts) or not counts.min() > 0:
+        raise UserError(
+            f"class_counts is {tuple(class_counts)}: for balanced weights it must have "
+            "a training clip of each class"
+        )
+    return tuple((counts.sum() / (len(counts) * counts)).tolist())
+
+
+class ClassifiedClip(NamedTuple):
+    """A clip of a test set: uint8 `[T, H, W, C]`, its class, and the probabilities."""
+
+    frames: np.ndarray
+    label: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class ClassificationObjective(Objective):
+    """Predicts the class of a clip from all of its frames.
+
+    Attributes:
+        classes: Name of each class, in the order of the labels.
+        class_weights: Weight of a clip of each class in the loss, used as it is;
+            `balanced_weights` averages to 1. All count 1 if not given.
+        class_counts: Training clips of each class, for the baseline "majority"; without
+            them it is left out of evaluations.
+
+    Raises:
+        ValueError: the network's classes, the weights or the counts are not as many as
+            the names.
+    """
+
+    classes: tuple[str, ...]
+    class_weights: tuple[float, ...] | None = None
+    class_counts: tuple[int, ...] | None = None
+
+    model: ClipClassifier
+    suffixes: ClassVar[tuple[str, ...]] = (".json",)
+
+    def __post_init__(self) -> None:
+        """Checks that the numbers of classes agree."""
+        if self.model.num_classes != len(self.classes):
+            raise ValueError(
+                f"num_classes of the model is {self.model.num_classes}: it must be the "
+                f"number of names in classes, {len(self.classes)}"
+            )
+        for name in ("class_weights", "class_counts"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.classes):
+                raise ValueError(
+                    f"{name} is {tuple(values)}: it must have one number for each of "
+                    f"the {len(self.classes)} names in classes"
+                )
+
+    def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
+        """See `Objective`."""
+        inputs = jnp.zeros((1, self.num_input_frames, *frame_shape))
+        return dict(self.model.init(key, inputs))
+
+    def classify(self, variables: Variables, frames: Video) -> Float[Array, "B N"]:
+        """The probability of every class, `[B, N]`, for each clip.
+
+        Args:
+            variables: The network's variables.
+            frames: `[B, T, H, W, C]`, uint8 or in [0, 1].
+        """
+        return jax.nn.softmax(self._logits(variables, frames))
+
+    def loss_fn(
+        self, variables: Variables, batch: Batch, key: Array, step: Array
+    ) -> tuple[PerExample, Variables]:
+        """See `Objective`: −w_y log p_y, nats, for a clip of class y; no randomness."""
+        logits = self._logits(variables, batch["frames"])
+        return self._score(logits, batch["label"]), {}
+
+    def measure(
+        self, variables: Variables, batch: Batch, *, with_baselines: bool
+    ) -> dict[str, dict[str, Array]]:
+        """See `Objective` and `metrics.classification.classification_metrics`."""
+        logits, label = self._logits(variables, batch["frames"]), batch["label"]
+        contenders = {"model": classification_metrics(logits, label)}
+        if not with_baselines:
+            contenders["model"]["loss"] = self._score(logits, label)[:, None]
+        elif self.class_counts is not None:
+            majority = majority_logits(self.class_counts, len(label))
+            contenders["majority"] = classification_metrics(majority, label)
+        return contenders
+
+    def summarize(
+        self, total: MetricSums, frame_shape: tuple[int, int, int]
+    ) -> MetricSummary:
+        """See `Objective`; there are no lead times."""
+        return summarize_classification(total, self.classes)
+
+    def _logits(self, variables: Variables, frames: Array) -> Logits:
+        logits: Logits = self.model.apply(variables, to_unit_interval(frames))  # type: ignore[assignment]
+        return logits
+
+    def _score(self, logits: Logits, label: Array) -> PerExample:
+        nats = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        if self.class_weights is None:
+            return nats
+        return nats * jnp.asarray(self.class_weights, jnp.float32)[label]
+
+    def drawn_clips(self, source: ClipSource, count: int) -> list[int]:
+        """Clips spread evenly over a source, so that no class is missed."""
+        count = min(count, len(source))
+        spread = np.linspace(0, len(source) - 1, count).round().astype(int)
+        return [int(index) for index in spread]
+
+    def examples(
+        self,
+        variables: Variables,
+        source: ClipSource,
+        indices: Sequence[int],
+        mesh: Mesh,
+    ) -> list[ClassifiedClip]:
+        """See `Objective`: `ClassifiedClip`s."""
+        if not indices:
+            return []
+        clips = [source[index] for index in indices]
+        frames = np.stack([clip["frames"] for clip in clips])
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        classify = jax.jit(self.classify, out_shardings=everywhere)
+        probabilities = jax.device_get(classify(variables, jnp.asarray(frames)))
+        labels = [clip["label"] for clip in clips]
+        return list(map(ClassifiedClip, frames, labels, probabilities))
+
+    def draw(
+        self, examples: Sequence[ClassifiedClip], results: Results, folder: Path
+    ) -> Pictures:
+        """Draws the confusion matrix and the clips."""
+        matrix = folder / "confusion_matrix.png"
+        confusion_matrix(matrix, results.confusion, self.classes)
+        pictures = [("Confusion matrix of the test clips", matrix)]
+        if examples:
+            strip = folder / "test_clips.png"
+            parts = (np.stack(part) for part in zip(*examples, strict=True))
+            classified_clips_strip(strip, *parts, self.classes)
+            pictures.append(("Test clips, their true and predicted classes", strip))
+        return pictures
+
+    def describe(self, variables: Variables, inputs: Video) -> dict[str, Array]:
+        """See `Objective`."""
+        return {"output: [B, classes]": self.classify(variables, inputs)}
+
+    def check_num_frames(self, num_frames: int | None) -> None:
+        """See `Objective`: a classifier predicts no frames."""
+        if num_frames is not None:
+            raise UserError(
+                f"--num_frames is {num_frames}: it must not be given, as this network "
+                "classifies the clip and predicts no frames"
+            )
+
+    def exported(self, variables: Variables, num_frames: int | None, clips: Video) -> Any:
+        """See `Objective`: {class: probabilities `[B]`}."""
+        probabilities = self.classify(variables, clips)
+        return {name: probabilities[:, k] for k, name in enumerate(self.classes)}
+
+    def exported_words(self, num_frames: int | None) -> str:
+        """See `Objective`."""
+        return f"probabilities {{{', '.join(map(repr, self.classes))}: [B]}}"

@@ -1,1 +1,0 @@
-"""What is predicted from what, and what training minimises."""
