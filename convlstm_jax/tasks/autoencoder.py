@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
 from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.task import (
@@ -22,6 +21,7 @@ from convlstm_jax.tasks.task import (
     clip_and_target,
     to_unit_interval,
 )
+from convlstm_jax.types import PerExample, Video
 
 
 def reversed_frames(video: Video) -> Video:

@@ -10,7 +10,6 @@ import optax
 from jax import Array
 from jaxtyping import Float
 
-from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
 from convlstm_jax.metrics.classification import (
@@ -20,6 +19,7 @@ from convlstm_jax.metrics.classification import (
 )
 from convlstm_jax.models.clip_classifier import ClipClassifier, Logits
 from convlstm_jax.tasks.task import Batch, Variables, to_unit_interval
+from convlstm_jax.types import PerExample, Video
 
 
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.task import Batch, Variables, VideoTask, split_batch
+from convlstm_jax.types import PerExample, Video
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.metrics.cross_entropy import (
     cross_entropy_from_logits,
     cross_entropy_from_probabilities,
 )
 from convlstm_jax.metrics.pixel import absolute_error, squared_error
+from convlstm_jax.types import PerExample, Video
 
 
 class Forecast(NamedTuple):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm_jax.array_types import Frame, PerExample, Video
 from convlstm_jax.models.next_frame import NextFramePredictor, PredictorState
 from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.task import Batch, Variables, VideoTask, clip_and_target
+from convlstm_jax.types import Frame, PerExample, Video
 
 
 @dataclass(frozen=True)

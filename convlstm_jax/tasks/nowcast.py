@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
 from convlstm_jax.metrics.baselines import copy_last_frame
 from convlstm_jax.metrics.forecast_skill import (
@@ -21,6 +20,7 @@ from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.rain_losses import HKO_WEIGHTS, rain_loss, rain_weight
 from convlstm_jax.tasks.task import Batch, Variables, split_batch, split_clip
+from convlstm_jax.types import PerExample, Video
 
 OPTICAL_FLOW = "optical_flow"
 """Key of a batch under which the host may lay an extrapolation to compare with."""

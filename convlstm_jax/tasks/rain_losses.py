@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.tasks.losses import Forecast
+from convlstm_jax.types import PerExample, Video
 
 # From a rain rate on, mm/h, a pixel counts as much (arXiv:1706.03458, section 5.1).
 HKO_WEIGHTS = ((2.0, 2.0), (5.0, 5.0), (10.0, 10.0), (30.0, 30.0))

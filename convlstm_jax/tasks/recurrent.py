@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.sampling import Sampling, forecast_takes_truth
 from convlstm_jax.tasks.task import Batch, Variables, VideoTask, clip_and_target
+from convlstm_jax.types import PerExample, Video
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.metrics.accumulate import (
     MetricSummary,
     MetricSums,
@@ -16,6 +15,7 @@ from convlstm_jax.metrics.accumulate import (
 )
 from convlstm_jax.metrics.baselines import BASELINES
 from convlstm_jax.tasks.losses import LOSSES, Forecast
+from convlstm_jax.types import PerExample, Video
 
 __all__ = ["Batch", "Forecast", "Outputs", "Task", "Variables", "VideoTask"]
 
