@@ -5,7 +5,7 @@ import itertools
 import math
 from typing import Any
 
-from convlstm_jax.cli.nearest import did_you_mean
+from convlstm_jax.nearest import did_you_mean
 
 
 class Rule:
