@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from convlstm_jax.array_types import Carry, Frame, Hidden, HiddenSequence, Video
 from convlstm_jax.ops.gates import ACTIVATIONS, PEEPHOLES, peephole_shape
 from convlstm_jax.ops.memory import MEMORY
 from convlstm_jax.ops.step import (
@@ -16,6 +15,7 @@ from convlstm_jax.ops.step import (
     convlstm_step,
     state_dtype,
 )
+from convlstm_jax.types import Carry, Frame, Hidden, HiddenSequence, Video
 
 IMPLEMENTATIONS = ("fused", "scan")
 

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import HiddenSequence, Video
 from convlstm_jax.ops.convolution import same_convolution
+from convlstm_jax.types import HiddenSequence, Video
 
 
 class VideoConvolution(nn.Module):

@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from convlstm_jax.array_types import Video
 from convlstm_jax.metrics import ms_ssim as multi_scale_similarity
 from convlstm_jax.metrics import ssim as similarity
 from convlstm_jax.metrics.correlation import correlation_moments, pearson
@@ -24,6 +23,7 @@ from convlstm_jax.metrics.cross_entropy import (
     cross_entropy_from_probabilities,
 )
 from convlstm_jax.metrics.pixel import absolute_error, psnr_db, squared_error
+from convlstm_jax.types import Video
 
 
 class MetricSums(TypedDict):

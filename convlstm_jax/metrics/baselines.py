@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from convlstm_jax.array_types import Video
+from convlstm_jax.types import Video
 
 PredictedVideo = Float[Array, "B T_out H W C"]
 """A clip as long as was asked for, not as long as the inputs."""

@@ -8,8 +8,8 @@ possible value is the target's own entropy, not 0.
 
 import jax.numpy as jnp
 
-from convlstm_jax.array_types import PerFrame, Video
 from convlstm_jax.metrics.frames import matched_frames
+from convlstm_jax.types import PerFrame, Video
 
 _FRAME_AXES = (2, 3, 4)
 

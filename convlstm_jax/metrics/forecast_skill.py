@@ -25,8 +25,8 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from convlstm_jax.array_types import Video
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
+from convlstm_jax.types import Video
 
 TABLE_SCORES = ("csi", "pod", "far", "bias", "hss")
 """What `table_scores` makes of a contingency table, in this order."""

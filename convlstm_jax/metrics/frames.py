@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import Video
+from convlstm_jax.types import Video
 
 
 def matched_frames(

@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import PerFrame, Video
 from convlstm_jax.metrics.frames import matched_frames
 from convlstm_jax.metrics.ssim import (
     GAUSSIAN_SIGMA,
@@ -33,6 +32,7 @@ from convlstm_jax.metrics.ssim import (
     map_mean,
     similarity_factors,
 )
+from convlstm_jax.types import PerFrame, Video
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the scales, finest first, as the paper has them: their sum is 1.0001."""

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from convlstm_jax.array_types import PerFrame, Video
 from convlstm_jax.metrics.frames import matched_frames
+from convlstm_jax.types import PerFrame, Video
 
 LEAST_MEAN_SQUARED_ERROR = 1e-10
 """Floor of the mean squared error inside `psnr_db`: 100 dB."""

@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm_jax.array_types import PerFrame, Video
 from convlstm_jax.metrics.frames import matched_frames
+from convlstm_jax.types import PerFrame, Video
 
 GAUSSIAN_WINDOW_SIZE = 11
 GAUSSIAN_SIGMA = 1.5

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from convlstm_jax.array_types import Video
 from convlstm_jax.layers.fc_lstm import FCLSTM, VectorCarry
 from convlstm_jax.models.encoder_forecaster import require_video
+from convlstm_jax.types import Video
 
 # What a decoder can be asked for: the inputs, last frame first, or what follows them.
 DECODERS = ("reconstruction", "forecast")

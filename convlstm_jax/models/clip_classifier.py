@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from convlstm_jax.array_types import Video
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.models.encoder_forecaster import require_video
 from convlstm_jax.ops.patches import to_patches
+from convlstm_jax.types import Video
 
 Logits = Float[Array, "B N"]
 """One logit for each of N classes."""

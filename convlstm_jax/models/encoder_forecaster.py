@@ -17,10 +17,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import Video
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.fc_lstm import FCLSTM
 from convlstm_jax.ops.patches import from_patches, to_patches
+from convlstm_jax.types import Video
 
 DARK_LOGIT = -3.0
 """A pixel of 0.047, about the mean of two digits on 64x64: where forecasts begin, as a

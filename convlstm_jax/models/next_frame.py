@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from convlstm_jax.array_types import Carry, Frame, HiddenSequence, Video
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.video_convolution import VideoConvolution
 from convlstm_jax.models.encoder_forecaster import require_video
+from convlstm_jax.types import Carry, Frame, HiddenSequence, Video
 
 # Those of Keras's BatchNormalization.
 BATCH_NORM_MOMENTUM = 0.99

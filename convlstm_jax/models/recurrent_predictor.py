@@ -15,7 +15,6 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from convlstm_jax.array_types import Video
 from convlstm_jax.layers.convlstm import ConvLSTMCell, require_choice
 from convlstm_jax.ops.memory import ROLLOUT_MEMORY
 from convlstm_jax.ops.patches import from_patches, to_patches
@@ -26,6 +25,7 @@ from convlstm_jax.ops.rollout import (
     TakesTruth,
     initial_state,
 )
+from convlstm_jax.types import Video
 
 
 class RecurrentPredictor(nn.Module):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from convlstm_jax.array_types import Hidden
+from convlstm_jax.types import Hidden
 
 # The order of the four gates along the last axis of every kernel and bias, declared
 # here and nowhere else: input, forget, candidate, output.

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from convlstm_jax.array_types import Frame
 from convlstm_jax.ops.convolution import (
     kernel_gradient,
     kernel_gradient_in_loop,
@@ -29,6 +28,7 @@ from convlstm_jax.ops.winograd import (
     transform_kernel_adjoint,
     winograd_for,
 )
+from convlstm_jax.types import Frame
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm_jax.array_types import Carry, HiddenSequence, Video
 from convlstm_jax.ops.recurrence import ValidFrames
 from convlstm_jax.ops.rollout import (
     RolloutState,
@@ -32,6 +31,7 @@ from convlstm_jax.ops.rollout import (
 )
 from convlstm_jax.ops.sequence import convlstm_sequence
 from convlstm_jax.ops.step import Weights, carry_of_dtype
+from convlstm_jax.types import Carry, HiddenSequence, Video
 
 
 def checkpointed_sequence(

@@ -1,6 +1,6 @@
 """Frames cut into patches: space to channels and back."""
 
-from convlstm_jax.array_types import Video
+from convlstm_jax.types import Video
 
 
 def to_patches(video: Video, patch_size: int) -> Video:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from convlstm_jax.array_types import Carry, Hidden, HiddenSequence
 from convlstm_jax.ops.gates import (
     Gates,
     frame_peepholes,
@@ -21,6 +20,7 @@ from convlstm_jax.ops.gates import (
     update_state_gradient,
 )
 from convlstm_jax.ops.step import state_dtype
+from convlstm_jax.types import Carry, Hidden, HiddenSequence
 
 ValidFrames = Bool[Array, "B T"]
 

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from convlstm_jax.array_types import Carry, Frame, Hidden, Video
 from convlstm_jax.ops.gates import (
     ACTIVATIONS,
     Gates,
@@ -43,6 +42,7 @@ from convlstm_jax.ops.held_convolution import (
 )
 from convlstm_jax.ops.late import late
 from convlstm_jax.ops.step import carry_of_dtype, state_dtype
+from convlstm_jax.types import Carry, Frame, Hidden, Video
 
 TakesTruth = Bool[Array, "B S"]
 

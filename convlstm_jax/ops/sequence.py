@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from convlstm_jax.array_types import Carry, HiddenSequence, Video
 from convlstm_jax.ops.convolution import (
     kernel_gradient,
     kernel_gradient_in_loop,
@@ -46,6 +45,7 @@ from convlstm_jax.ops.step import (
 )
 from convlstm_jax.ops.tiled_sequence import tiled_backward, tiled_forward
 from convlstm_jax.ops.winograd import winograd_for
+from convlstm_jax.types import Carry, HiddenSequence, Video
 
 
 def convlstm_sequence(

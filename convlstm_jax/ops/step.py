@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from convlstm_jax.array_types import Carry, Frame, Hidden
 from convlstm_jax.ops.convolution import same_convolution
 from convlstm_jax.ops.gates import frame_peepholes, split_gates, update_state
+from convlstm_jax.types import Carry, Frame, Hidden
 
 
 class Weights(NamedTuple):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.array_types import Carry, Hidden, HiddenSequence, Video
 from convlstm_jax.ops.gates import split_gates
 from convlstm_jax.ops.late import late
 from convlstm_jax.ops.recurrence import (
@@ -33,6 +32,7 @@ from convlstm_jax.ops.winograd import (
     transform_kernel,
     transform_kernel_adjoint,
 )
+from convlstm_jax.types import Carry, Hidden, HiddenSequence, Video
 
 
 class _Gathered(NamedTuple):

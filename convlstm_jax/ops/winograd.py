@@ -30,8 +30,8 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
-from convlstm_jax.array_types import Frame
 from convlstm_jax.ops.cook_toom import Matrices, cook_toom
+from convlstm_jax.types import Frame
 
 TileKernels = Float[Array, "N N C D"]
 
