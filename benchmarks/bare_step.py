@@ -13,7 +13,7 @@ import sys
 import time
 
 from convlstm_jax.cli import flags, process
-from convlstm_jax.cli.entry import load_config
+from convlstm_jax.cli.entry import load_experiment
 
 
 def main(arguments: list[str]) -> None:
@@ -21,42 +21,36 @@ def main(arguments: list[str]) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Whatever a library prints is no answer.
     process.set_up()
-    config = load_config(flags.parse(arguments))
+    experiment = load_experiment(flags.parse(arguments))
 
     # JAX starts when the process is set up, as in main.py.
     import jax
 
     from convlstm_jax.cli import build
     from convlstm_jax.training.sharding import data_mesh, put_batch
-    from convlstm_jax.training.state import init_state
     from convlstm_jax.training.steps import make_train_step
 
     mesh = data_mesh()
-    sources = build.build_sources(config)
-    task = build.build_task(config, sources)
-    optimizer = build.build_optimizer(config)
-    ema_decay = config.optimizer.ema_decay
+    sources = build.build_sources(experiment)
+    objective = build.build_objective(experiment, sources)
+    optimizer, state = build.build_training(experiment, objective, mesh)
     train_step = make_train_step(
-        task, optimizer, mesh, seed=config.seed, ema_decay=ema_decay
-    )
-    state = init_state(
-        task,
+        objective,
         optimizer,
-        seed=config.seed,
-        frame_shape=build.frame_shape(config),
-        with_ema=ema_decay > 0,
-        mesh=mesh,
+        mesh,
+        seed=experiment.general.seed,
+        ema_decay=experiment.optimizer.ema_decay,
     )
-    batches = build.process_train_batches(config, sources, 0)
+    batches = build.process_train_batches(experiment, sources, 0)
     batch = put_batch(next(batches), mesh)
     batches.close()
     state, _ = jax.block_until_ready(train_step(state, batch))
     facts = {
         "device": jax.devices()[0].device_kind,
         "data": sources.description,
-        "batch_size": config.train.batch_size,
-        "log_every_steps": config.train.log_every_steps,
-        "checkpoint_every_steps": config.train.checkpoint_every_steps,
+        "batch_size": experiment.train.batch_size,
+        "log_every_steps": experiment.train.log_every_steps,
+        "checkpoint_every_steps": experiment.train.checkpoint_every_steps,
     }
     print(json.dumps(facts), file=answers, flush=True)
     for line in sys.stdin:

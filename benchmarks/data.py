@@ -25,8 +25,8 @@ import grain
 import numpy as np
 
 from benchmarks.machine import processor_name
-from convlstm_jax.data.data_sets import make_sources
 from convlstm_jax.data.pipeline import train_batches
+from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
 
 TARGET = 3000
 WORKLOAD = "moving_mnist 2 digits 64x64, 20 frames"
@@ -82,13 +82,8 @@ def main() -> None:
         f"NumPy {np.__version__}, Grain {grain.__version__}"
     )
     print(machine)
-    sources = make_sources(
-        "moving_mnist",
-        num_frames=20,
-        seed=0,
-        digits=options.digits,
-        digits_dir=options.digits_dir,
-    )
+    data = MovingMNISTConfig(digits=options.digits, digits_dir=options.digits_dir)
+    sources = data.sources(num_frames=20, seed=0)
     print(sources.description)
 
     position = 0

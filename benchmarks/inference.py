@@ -13,7 +13,6 @@ programs made for fewer, and other clips must not compile it again.
 """
 
 import argparse
-import importlib
 import importlib.metadata
 import json
 import os
@@ -30,13 +29,15 @@ import jax
 import numpy as np
 
 from benchmarks.machine import machine_line
-from convlstm_jax.cli.build import build_task, frame_shape
+from convlstm_jax.cli import config_file
+from convlstm_jax.cli.build import build_objective
+from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.cli.process import choose_xla_flags
-from convlstm_jax.tasks.task import VideoTask
+from convlstm_jax.objectives.forecast import FramesObjective
 
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SYSTEMS = sorted(
-    path.stem for path in _CONFIGS.glob("*.py") if path.stem not in ("__init__", "base")
+    path.stem for path in _CONFIGS.glob("*.py") if path.stem != "__init__"
 )
 # Of pixels, between programs of different length: in float32, and where
 # convolutions are of TensorFloat-32 or less.
@@ -81,30 +82,33 @@ def measure(system: str, batch_size: int, seconds: float) -> dict[str, Any]:
       RuntimeError: a shorter forecast differs, or compiled anew.
     """
     name, _, preset = system.partition(":")
-    config = importlib.import_module(f"configs.{name}").get_config(preset)
-    task: Any = build_task(config)
-    shape = frame_shape(config)
+    config = config_file.load(f"{_CONFIGS / name}.py{':' if preset else ''}{preset}")
+    loaded = experiment(config, reads_data=False)
+    objective: Any = build_objective(loaded)
+    shape = loaded.data.frame_shape
     # As in training, random draws are not worth optimising.
     options = {"xla_backend_optimization_level": 0}
     init = jax.jit(
-        lambda key: task.init(key, shape),
+        lambda key: objective.init(key, shape),
         compiler_options=options if jax.default_backend() == "cpu" else None,
     )
     variables = jax.block_until_ready(init(jax.random.key(0)))
     generator = np.random.default_rng(0)
-    size = (batch_size, task.num_input_frames, *shape)
+    size = (batch_size, objective.num_input_frames, *shape)
     inputs, others = (
         jax.device_put(generator.uniform(size=size).astype(np.float32))
         for _ in range(2)
     )
 
-    forecasts = isinstance(task, VideoTask)
-    length = task.num_output_frames if forecasts else task.num_input_frames
+    forecasts = isinstance(objective, FramesObjective)
+    length = (
+        objective.num_output_frames if forecasts else objective.num_input_frames
+    )
 
     def forecast(num_frames: int) -> Callable[..., Any]:
         if not forecasts:
-            return jax.jit(task.classify)
-        return jax.jit(lambda v, x: task.forecast(v, x, num_frames).frames)
+            return jax.jit(objective.classify)
+        return jax.jit(lambda v, x: objective.forecast(v, x, num_frames).frames)
 
     before = _compilations
     program = forecast(length)
@@ -116,7 +120,7 @@ def measure(system: str, batch_size: int, seconds: float) -> dict[str, Any]:
     compilations = _compilations - before
     if compilations != 1:
         raise RuntimeError(f"{system}: compiled {compilations} times, not once")
-    if forecasts and "model" not in task.reconstructions:
+    if forecasts and "model" not in objective.reconstructions:
         for shorter in {1, length // 2} - {0, length}:
             fewer = np.asarray(forecast(shorter)(variables, inputs))
             difference = float(np.abs(fewer - outputs[:, :shorter]).max())
@@ -126,7 +130,7 @@ def measure(system: str, batch_size: int, seconds: float) -> dict[str, Any]:
                     f"{difference:.2g} from the first of {length}"
                 )
     return {
-        "workload": f"{name}:{config.preset}",
+        "workload": f"{name}:{loaded.general.preset}",
         "contender": "convlstm_jax",
         "batch_size": batch_size,
         "frames_per_second": round(batch_size * length / best, 1),

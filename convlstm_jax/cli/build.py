@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from convlstm_jax.cli.experiment import Experiment
@@ -13,6 +14,7 @@ from convlstm_jax.objectives import DataFacts, Objective
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.training.checkpoint import restore_part
 from convlstm_jax.training.sharding import replicated
+from convlstm_jax.training.state import TrainState, init_state
 
 
 def build_objective(experiment: Experiment, sources: Sources | None = None) -> Objective:
@@ -82,6 +84,23 @@ def process_eval_batches(
         source, batch_size, num_sequences, jax.process_index(), jax.process_count()
     )
     return batches, -(-num_sequences // batch_size)
+
+
+def build_training(
+    experiment: Experiment, objective: Objective, mesh: Mesh
+) -> tuple[optax.GradientTransformationExtraArgs, TrainState]:
+    """The optimizer, and the state of step 0 on every device."""
+    train, optimizer_config = experiment.train, experiment.optimizer
+    optimizer = optimizer_config.build(train.num_steps, train.eval_every_steps)
+    state = init_state(
+        objective,
+        optimizer,
+        seed=experiment.general.seed,
+        frame_shape=experiment.data.frame_shape,
+        with_ema=optimizer_config.ema_decay > 0,
+        mesh=mesh,
+    )
+    return optimizer, state
 
 
 def load_variables(

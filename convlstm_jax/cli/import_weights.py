@@ -7,7 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from convlstm_jax.cli.build import build_objective, initial_shapes
+from convlstm_jax.cli.build import (
+    build_objective,
+    build_training,
+    initial_shapes,
+)
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.cli.log import logging_to
 from convlstm_jax.cli.saved_config import save_config
@@ -22,7 +26,7 @@ from convlstm_jax.objectives.base import Variables
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.early_stopping import EarlyStopping
 from convlstm_jax.training.sharding import data_mesh
-from convlstm_jax.training.state import TrainState, init_state
+from convlstm_jax.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 
@@ -99,16 +103,8 @@ def _first_state(
     experiment: Experiment, objective: Objective, variables: Variables
 ) -> TrainState:
     """Step 0 of a training from these variables."""
-    train = experiment.train
-    optimizer = experiment.optimizer.build(train.num_steps, train.eval_every_steps)
-    state = init_state(
-        objective,
-        optimizer,
-        seed=experiment.general.seed,
-        frame_shape=experiment.data.frame_shape,
-        with_ema=experiment.optimizer.ema_decay > 0,
-        mesh=data_mesh(jax.local_devices()[:1]),
-    )
+    mesh = data_mesh(jax.local_devices()[:1])
+    optimizer, state = build_training(experiment, objective, mesh)
     model_state = jax.tree.map(jnp.asarray, variables)
     params = model_state.pop("params")
     return state.replace(  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ import jax
 from convlstm_jax.cli.build import (
     build_objective,
     build_sources,
+    build_training,
     process_eval_batches,
     process_train_batches,
 )
@@ -19,7 +20,6 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.evaluate import evaluate
 from convlstm_jax.training.loop import FitResult, fit
 from convlstm_jax.training.sharding import check_batch_size, data_mesh
-from convlstm_jax.training.state import init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
 from convlstm_jax.training.writers import Writers
 
@@ -89,7 +89,7 @@ def _fit(experiment: Experiment, sources: Sources, workdir: Path) -> FitResult:
     mesh = data_mesh()
     objective = build_objective(experiment, sources)
     train = experiment.train
-    optimizer = experiment.optimizer.build(train.num_steps, train.eval_every_steps)
+    optimizer, state = build_training(experiment, objective, mesh)
     seed, ema_decay = experiment.general.seed, experiment.optimizer.ema_decay
     eval_step = make_eval_step(objective, mesh, with_baselines=False)
     num_validation = min(train.num_validation_sequences, len(sources.validation))
@@ -112,14 +112,7 @@ def _fit(experiment: Experiment, sources: Sources, workdir: Path) -> FitResult:
                 objective.draw_validation(examples, step, writers, folder)
 
     return fit(
-        init_state(
-            objective,
-            optimizer,
-            seed=seed,
-            frame_shape=experiment.data.frame_shape,
-            with_ema=ema_decay > 0,
-            mesh=mesh,
-        ),
+        state,
         make_train_step(objective, optimizer, mesh, seed=seed, ema_decay=ema_decay),
         lambda start_step: process_train_batches(experiment, sources, start_step),
         validate,
