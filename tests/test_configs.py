@@ -1,16 +1,18 @@
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from configs import base, moving_mnist
+from configs import moving_mnist
 from convlstm_jax.cli import config_file
-from convlstm_jax.cli.validate import RULES, leaves, validate
+from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "configs"
 EXPERIMENTS = sorted(
-    path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "base")
+    path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__"
 )
 
 
@@ -20,38 +22,13 @@ def all_presets():
             yield name, preset
 
 
-def test_the_base_config_is_locked_and_valid():
-    config = base.get_config()
-    assert config.is_locked
-    assert config.model.is_locked
-    validate(config)
-
-
-def test_every_field_of_the_base_config_has_a_rule_and_every_rule_a_field():
-    assert set(leaves(base.get_config())) == set(RULES)
-
-
-def test_every_field_of_the_base_config_is_explained_by_a_comment():
-    lines = (FOLDER / "base.py").read_text().splitlines()
-    for number, line in enumerate(lines):
-        code = line.strip()
-        if "get_config" in code or " = " not in code or "ConfigDict()" in code:
-            continue
-        if code.startswith(("config.", "model.", "task.", "data.", "optimizer.")) or (
-            code.startswith(("train.", "evaluation."))
-        ):
-            if "preset" in code or "note" in code:
-                continue
-            assert lines[number - 1].strip().startswith("#"), code
-
-
 @pytest.mark.parametrize(("name", "preset"), list(all_presets()))
 def test_every_preset_builds_is_locked_and_valid(name, preset):
     config = importlib.import_module(f"configs.{name}").get_config(preset)
     assert config.preset == preset
     assert config.is_locked
     assert config.note == ""
-    validate(config)
+    experiment(config)
     with pytest.raises(AttributeError):
         config.model.fetures = (1,)
 
@@ -92,24 +69,7 @@ def test_the_fc_lstm_of_table_1_sees_all_pixels():
     config = moving_mnist.get_config("fc-lstm-2048-2048")
     assert config.model.name == "fc_lstm"
     assert config.model.features == (2048, 2048)
-    assert config.model.patch_size == 1
-
-
-@pytest.mark.parametrize(
-    ("backend", "preset"), [("cpu", "quick"), ("gpu", "5x5-128-64-64")]
-)
-def test_without_a_preset_the_machine_decides(monkeypatch, backend, preset):
-    monkeypatch.setattr("jax.default_backend", lambda: backend)
-    config = moving_mnist.get_config()
-    assert config.preset == preset
-    assert config.is_locked
-    validate(config)
-    if backend == "cpu":
-        assert "no accelerator was found" in config.note
-        assert ":5x5-128-64-64" in config.note
-        assert "\n" not in config.note
-    else:
-        assert config.note == ""
+    assert "patch_size" not in config.model
 
 
 def test_an_unknown_preset_names_the_known_ones_and_the_nearest():
@@ -119,16 +79,21 @@ def test_an_unknown_preset_names_the_known_ones_and_the_nearest():
         moving_mnist.get_config("5x5-265")
 
 
-def test_a_preset_with_an_unknown_field_is_refused():
-    with pytest.raises(UserError, match=r"'a' sets 'model\.nme'.*mean model\.name\?"):
-        base.apply_preset(
-            base.get_config(), {"a": {"model.nme": 1}}, "a", accelerator="a", cpu="a"
-        )
+def test_a_preset_with_an_unknown_field_is_refused(monkeypatch):
+    monkeypatch.setitem(moving_mnist.PRESETS, "a", {"model.nme": 1})
+    with pytest.raises(UserError, match=r"preset 'a': config\.model\.nme is not a fie"):
+        moving_mnist.get_config("a")
 
 
 def test_the_files_load_the_way_the_command_line_loads_them():
     config = config_file.load(f"{FOLDER / 'moving_mnist.py'}:5x5-256")
     assert config.to_dict() == moving_mnist.get_config("5x5-256").to_dict()
-    assert config_file.load(str(FOLDER / "base.py")).to_dict() == (
-        base.get_config().to_dict()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_importing_a_config_starts_no_device(name):
+    code = (
+        f"from configs import {name}; {name}.get_config(); "
+        "from jax._src import xla_bridge; assert not xla_bridge._backends"
     )
+    subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, check=True)

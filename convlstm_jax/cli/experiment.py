@@ -29,6 +29,7 @@ from convlstm_jax.data.data_sets import DATA_SETS
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.evaluate import EVALUATIONS, EvalConfig
 from convlstm_jax.models import MODELS, ModelConfig
+from convlstm_jax.models.network import NetworkTrainingConfig
 from convlstm_jax.nearest import did_you_mean
 from convlstm_jax.objectives import OBJECTIVES, ObjectiveConfig
 from convlstm_jax.training.loop import TrainConfig
@@ -75,12 +76,19 @@ class Experiment:
     """The same as the locked ConfigDict that users see."""
 
     @property
-    def training(self) -> Config | None:
+    def training(self) -> NetworkTrainingConfig | None:
         """How the network is trained: the fields of the task that are the network's."""
-        extra = type(self.model).training
-        if extra is None:
-            return None
-        return extra(**{name: getattr(self.task, name) for name in extra.model_fields})
+        return network_training(self.model, self.task)
+
+
+def network_training(
+    model: ModelConfig, task: ObjectiveConfig
+) -> NetworkTrainingConfig | None:
+    """The fields of the task that say how the network is trained; None without any."""
+    cls = type(model).training_config
+    if cls is None:
+        return None
+    return cls(**{name: getattr(task, name) for name in cls.model_fields})
 
 
 def make_config(
@@ -91,7 +99,7 @@ def make_config(
     optimizer: OptimizerConfig,
     train: TrainConfig,
     eval: EvalConfig | None = None,
-    training: Config | None = None,
+    training: NetworkTrainingConfig | None = None,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
     preset: str = "",
 ) -> ConfigDict:
@@ -170,7 +178,7 @@ def section_classes(values: Values) -> dict[str, type[Config]]:
     raise_problems(problems, _HEADER)
     model = MODELS[values["model"]["name"]]
     task = values["task"]["name"]
-    classes["task"] = _joined(classes["task"], model.training)
+    classes["task"] = _joined(classes["task"], model.training_config)
     return {**classes, "train": TrainConfig, "eval": EVALUATIONS.get(task, EvalConfig)}
 
 
@@ -365,6 +373,11 @@ def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
         suited = [n for n, cls in OBJECTIVES.items() if cls.network_kind == model.kind]
         if task.name in suited:
             yield from task.check_network(model)
+            training = network_training(model, task)
+            if training is not None:
+                lengths = task.num_input_frames, task.num_output_frames
+                for problem in training.length_problems(*lengths):
+                    yield f"config.task.{problem}"
         else:
             yield (
                 f"config.task.name is {task.name!r}: it must be {_either(suited)} with "

@@ -13,7 +13,7 @@ from jax import Array
 
 from convlstm_jax.config import Config, field
 from convlstm_jax.models import ModelConfig
-from convlstm_jax.models.forecast import Forecast
+from convlstm_jax.models.network import Forecast
 from convlstm_jax.objectives.base import (
     Batch,
     DataFacts,

@@ -22,7 +22,11 @@ from convlstm_jax.metrics.accumulate import (
 )
 from convlstm_jax.metrics.baselines import BASELINES
 from convlstm_jax.models import ModelConfig
-from convlstm_jax.models.forecast import Forecast
+from convlstm_jax.models.network import (
+    Forecast,
+    ForecastingNetwork,
+    TrainingPrediction,
+)
 from convlstm_jax.objectives.base import (
     Batch,
     ClipSource,
@@ -356,21 +360,18 @@ class ForecastObjective(FramesObjective):
             frames a recurrent predictor reads, for example.
     """
 
+    model: ForecastingNetwork
     training: Config | None = None
 
     def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
         """See `Objective`."""
-        return self.model.init_forecaster(  # type: ignore[attr-defined, no-any-return]
-            key, frame_shape, self.num_input_frames, self.num_output_frames
-        )
+        return self.model.init_forecaster(key, frame_shape)
 
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
         """See `FramesObjective`; any number of frames, whatever was trained."""
-        return self.model.forecast(  # type: ignore[attr-defined, no-any-return]
-            variables, inputs, num_frames
-        )
+        return self.model.forecast(variables, inputs, num_frames)
 
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
@@ -385,14 +386,14 @@ class ForecastObjective(FramesObjective):
 
     def predict_for_training(
         self, variables: Variables, clip: Video, key: Array, step: Array
-    ) -> tuple[Forecast, int, Variables]:
-        """The frames the network predicts in training, the first one's index, state."""
-        return self.model.predict_for_training(  # type: ignore[attr-defined, no-any-return]
+    ) -> TrainingPrediction:
+        """What the network predicts of a clip in training."""
+        length = self.num_input_frames + self.num_output_frames
+        return self.model.predict_for_training(
             variables,
-            clip,
+            clip[:, :length],
             self.num_input_frames,
-            self.num_output_frames,
-            key,
-            step,
-            self.training,
+            key=key,
+            step=step,
+            training=self.training,
         )

@@ -15,7 +15,7 @@ from convlstm_jax.metrics.cross_entropy import (
     cross_entropy_from_probabilities,
 )
 from convlstm_jax.metrics.pixel import absolute_error, squared_error
-from convlstm_jax.models.forecast import Forecast
+from convlstm_jax.models.network import Forecast
 from convlstm_jax.types import PerExample, Video
 
 _SMALLEST_PROBABILITY = 1e-6

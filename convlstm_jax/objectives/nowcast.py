@@ -19,7 +19,7 @@ from convlstm_jax.metrics.forecast_skill import skill_sums, summarize_rain
 from convlstm_jax.metrics.pixel import absolute_error, squared_error
 from convlstm_jax.metrics.registry import score_name
 from convlstm_jax.models import ModelConfig
-from convlstm_jax.models.forecast import Forecast
+from convlstm_jax.models.network import Forecast
 from convlstm_jax.objectives.base import (
     Batch,
     ClipSource,

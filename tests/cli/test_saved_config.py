@@ -1,21 +1,42 @@
+import json
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
-from configs import base
+from configs import bubbles, moving_mnist
+from convlstm_jax.cli.experiment import leaves, update
 from convlstm_jax.cli.saved_config import (
-    FREE_WHEN_RESUMING,
     check_resumes,
     check_same_model,
+    load_config,
+    save_config,
 )
-from convlstm_jax.cli.validate import leaves
 from convlstm_jax.errors import UserError
+
+FREE_WHEN_RESUMING = {
+    "note",
+    "data.digits_dir",
+    "data.tfds_dir",
+    "data.test_file",
+    "data.num_test_sequences",
+    "data.num_workers",
+    "data.prefetch_batches",
+    "train.num_steps",
+    "train.log_every_steps",
+    "train.early_stopping_patience",
+    "train.num_pictures",
+    "eval.num_sequences",
+    "eval.batch_size",
+    "eval.num_pictures",
+    "eval.num_vmaf_sequences",
+}
 
 WORKDIR = Path("runs/a")
 
 
 def changed(path, value):
-    config = base.get_config()
+    config = moving_mnist.get_config()
     config.update_from_flattened_dict({path: value})
     return config
 
@@ -28,9 +49,9 @@ def another(value):
     return value + type(value)(1) if isinstance(value, (int, float)) else value + "x"
 
 
-@pytest.mark.parametrize("path", leaves(base.get_config()))
+@pytest.mark.parametrize("path", leaves(moving_mnist.get_config()))
 def test_resuming_may_change_the_free_fields_alone(path):
-    saved = base.get_config()
+    saved = moving_mnist.get_config()
     before = leaves(saved)[path]
     config = changed(path, another(before))
     if path in FREE_WHEN_RESUMING:
@@ -46,7 +67,46 @@ def test_resuming_may_change_the_free_fields_alone(path):
 
 
 def test_every_free_field_exists():
-    assert set(leaves(base.get_config())) >= FREE_WHEN_RESUMING
+    assert set(leaves(moving_mnist.get_config())) >= FREE_WHEN_RESUMING
+
+
+def test_a_saved_config_is_read_as_it_was(tmp_path):
+    config = moving_mnist.get_config()
+    save_config(tmp_path, config)
+    loaded, added = load_config(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert loaded.is_locked and added == []
+    assert json.loads((tmp_path / "config.json").read_text())["version"] == 1
+
+
+def test_a_field_that_a_later_version_added_takes_its_default_and_is_named(tmp_path):
+    save_config(tmp_path, moving_mnist.get_config())
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    del content["optimizer"]["clip_norm"], content["note"]
+    path.write_text(json.dumps(content))
+    loaded, added = load_config(tmp_path)
+    assert loaded.to_dict() == moving_mnist.get_config().to_dict()
+    assert set(added) == {"optimizer.clip_norm", "note"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "must be a JSON object"),
+        ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ('{"seed": 0}', "has the version None: it must be 1"),
+        ('{"version": 2}', "has the version 2: it must be 1"),
+        ('{"version": 1, "model": 3}', "config.model.name is None: it must be one"),
+        ('{"version": 1, "a.b": 0}', "must be the config of a run"),
+    ],
+)
+def test_a_spoilt_file_is_named(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(tmp_path)
+    assert str(tmp_path / "config.json") in str(caught.value)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
@@ -56,25 +116,30 @@ def test_the_number_of_steps_shapes_some_schedules(schedule):
     config.train.num_steps = 7
     message = (
         r"config\.train\.num_steps is 100000 there and 7 here; the schedule "
-        rf"'{schedule}' is laid out over all steps"
+        rf"'{schedule}' spans all steps"
     )
     with pytest.raises(UserError, match=message):
         check_resumes(saved, config, WORKDIR)
 
 
 def test_data_may_lie_elsewhere_but_be_no_others():
-    saved, config = changed("data.path", "films"), changed("data.path", "prepared")
-    check_resumes(saved, config, WORKDIR)
-    with pytest.raises(UserError, match=r"config\.data\.path is 'films' there and ''"):
-        check_resumes(saved, base.get_config(), WORKDIR)
+    def films(path):
+        values, _ = update(
+            bubbles.get_config().to_dict(), {"data.path": path}, from_text=True
+        )
+        return ConfigDict(values)
+
+    check_resumes(films("films"), films("prepared"), WORKDIR)
+    with pytest.raises(UserError, match=r"config\.data\.path is 'films' there and None"):
+        check_resumes(films("films"), bubbles.get_config(), WORKDIR)
 
 
 def test_all_differing_fields_are_listed():
-    config = base.get_config()
+    config = moving_mnist.get_config()
     config.model.features = (8,)
     config.seed = 4
     with pytest.raises(UserError) as caught:
-        check_resumes(base.get_config(), config, WORKDIR)
+        check_resumes(moving_mnist.get_config(), config, WORKDIR)
     assert "config.seed is 0 there and 4 here" in str(caught.value)
     assert "config.model.features is (128, 64, 64) there and (8,) here" in str(
         caught.value
@@ -82,7 +147,7 @@ def test_all_differing_fields_are_listed():
 
 
 def test_the_model_of_trained_weights_stays():
-    saved = base.get_config()
+    saved = moving_mnist.get_config()
     with pytest.raises(UserError, match=r"cannot be changed: config\.model\.peephole"):
         check_same_model(saved, changed("model.peephole", "none"), WORKDIR)
     with pytest.raises(UserError, match=r"config\.task\.name is 'forecast' there"):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.models.forecast import Forecast
+from convlstm_jax.models.network import Forecast
 from convlstm_jax.objectives.losses import LOSSES, RAIN_LOSSES, rain_loss, rain_weight
 
 SHAPE = (3, 2, 4, 5, 2)  # B, T, H, W, C
