@@ -32,7 +32,7 @@ from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.recurrent import RecurrentTask
 from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.optimizer import OPTIMIZERS
 
 
 def build_task(
@@ -126,10 +126,10 @@ def _sampling(config: ConfigDict) -> Sampling:
 
 def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a config with its schedule."""
-    fields = config.optimizer.to_dict()
-    fields.pop("ema_decay")  # The training step keeps the average.
-    return make_optimizer(
-        **fields,
+    optimizer = OPTIMIZERS[config.optimizer.name]
+    values = config.optimizer.to_dict()
+    fields = {name: values[name] for name in values if name in optimizer.model_fields}
+    return optimizer(**fields).build(
         num_steps=config.train.num_steps,
         plateau_window_steps=config.train.eval_every_steps,
     )

@@ -22,7 +22,7 @@ from convlstm_jax.data.video_frames import is_blank
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.training.evaluation import evaluate
-from convlstm_jax.training.loop import FitResult, FitSettings, fit
+from convlstm_jax.training.loop import FitResult, TrainConfig, fit
 from convlstm_jax.training.sharding import check_batch_size, data_mesh
 from convlstm_jax.training.state import init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
@@ -132,14 +132,7 @@ def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
         partial(process_train_batches, config, sources),
         validate,
         draw,
-        FitSettings(
-            num_steps=config.train.num_steps,
-            batch_size=config.train.batch_size,
-            eval_every_steps=config.train.eval_every_steps,
-            checkpoint_every_steps=config.train.checkpoint_every_steps,
-            log_every_steps=config.train.log_every_steps,
-            early_stopping_patience=config.train.early_stopping_patience,
-        ),
+        TrainConfig(**config.train.to_dict()),
         workdir=workdir,
         mesh=mesh,
     )
