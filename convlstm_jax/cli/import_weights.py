@@ -62,10 +62,8 @@ def run(
             _log.info(line)
         state = _first_state(experiment, objective, imported.variables)
         # As a training that starts here would keep them.
-        with Checkpoints(
-            workdir / CHECKPOINT_FOLDER, metric_name="loss", higher_is_better=False
-        ) as checkpoints:
-            checkpoints.save(0, state, {"early_stopping": EarlyStopping().to_json()})
+        with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
+            checkpoints.save(0, state, EarlyStopping())
         # Last, as it makes the folder a run.
         save_config(workdir, experiment.config)
         _log.info(

@@ -1,16 +1,17 @@
 """Checkpoints that notice damage: saved in the background, verified when restored.
 
 Built on Orbax. One folder per step holds the item `state`, the leaves of the training
-state as plain arrays under their paths, and the item `record`, JSON with the loop's
-own progress, the metric that ranks the checkpoints, and the checksums of
-`convlstm_jax.training.checksums`. A step's folder gets its final name only when it is
+state as plain arrays under their paths, and the item `record`, see
+`training.checkpoint_record`. A step's folder gets its final name only when it is
 complete, so a run that is killed while saving leaves nothing that looks finished.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -19,62 +20,77 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from convlstm_jax.training import checkpoint_reading as reading
-from convlstm_jax.training import checksums
 from convlstm_jax.training.checkpoint_reading import CheckpointError, PyTree
-from convlstm_jax.training.orbax_arrays import state_handler
-from convlstm_jax.training.ranking import Ranking
+from convlstm_jax.training.checkpoint_record import (
+    Record,
+    describe_with_checksums,
+    named_leaves,
+)
+from convlstm_jax.training.early_stopping import EarlyStopping
+from convlstm_jax.training.orbax_storage import (
+    one_line,
+    plain_path,
+    silence_orbax,
+    state_handler,
+)
 
 __all__ = ["CheckpointError", "Checkpoints", "restore_part"]
 
+_KEEP_LATEST = 2
 
-class Checkpoints:
-    """The checkpoints of one training run: the latest few and the best few.
 
-    A context manager; leaving it waits for the save under way. In a run of several
-    processes each of them makes the same calls on the same shared folder.
+@dataclasses.dataclass
+class _Best(checkpoint_managers.PreservationPolicy):
+    """Preserves the checkpoint of the lowest validation loss.
+
+    Orbax's `BestN` reads the metrics from files without checksums, and fails when a
+    folder is opened in which one of them is damaged.
     """
 
-    def __init__(
-        self,
-        directory: str | pathlib.Path,
-        *,
-        metric_name: str,
-        higher_is_better: bool,
-        keep_latest: int = 2,
-        keep_best: int = 1,
-    ):
-        """Opens the folder, creating it if need be.
+    losses: Mapping[int, float]
 
-        Args:
-          directory: the folder of all steps.
-          metric_name: the key in `metrics` that ranks the checkpoints.
-          higher_is_better: whether a larger value of it is better.
-          keep_latest: how many of the latest checkpoints stay, at least 1.
-          keep_best: how many of the best checkpoints stay besides.
+    def should_preserve(
+        self,
+        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: checkpoint_managers.PreservationContext,
+    ) -> list[bool]:
+        """Tells Orbax, for each checkpoint, whether it must stay."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        ranked = [s for s in reading.best_first(self.losses) if s in steps]
+        return [step in ranked[:1] for step in steps]
+
+
+class Checkpoints:
+    """The checkpoints of one training run: the latest two and the best one.
+
+    The best is that of the lowest validation loss. A context manager; leaving it waits
+    for the save under way. In a run of several processes each of them makes the same
+    calls on the same shared folder.
+    """
+
+    def __init__(self, directory: str | pathlib.Path):
+        """Opens the folder of all steps, creating it if need be.
 
         Raises:
-          CheckpointError: if the folder cannot be created or read.
-          ValueError: if `keep_latest` is less than 1.
+            CheckpointError: the folder cannot be created or read.
         """
-        if keep_latest < 1:
-            raise ValueError(f"keep_latest is {keep_latest}, but must be at least 1.")
-        reading.silence_orbax()
+        silence_orbax()
         self.directory = pathlib.Path(directory).absolute()
-        self._ranking = Ranking(
-            metric_name, higher_is_better=higher_is_better, keep_best=keep_best
-        )
-        self._keep_latest = keep_latest
+        self._losses: dict[int, float] = {}
         self._last_saved_step: int | None = None
+        self._cleanup = contextlib.ExitStack()
         try:
             self._manager = self._open_manager()
         except OSError as error:
             raise CheckpointError(
                 f"The checkpoint folder {self.directory} cannot be opened: "
-                f"{reading.one_line(error)}."
+                f"{one_line(error)}."
             ) from error
 
     def __enter__(self) -> Checkpoints:
@@ -99,8 +115,8 @@ class Checkpoints:
         self,
         step: int,
         state: PyTree,
-        progress: Mapping[str, Any],
-        metrics: Mapping[str, float] | None = None,
+        early_stopping: EarlyStopping,
+        validation_loss: float | None = None,
     ) -> None:
         """Saves a checkpoint in the background; does nothing if `step` is saved.
 
@@ -108,33 +124,33 @@ class Checkpoints:
         training step at once.
 
         Args:
-          step: the number of training steps done.
-          state: any pytree of arrays and scalars; `None` leaves are allowed.
-          progress: what else the loop needs to resume, as JSON can hold it.
-          metrics: the results of the evaluation at this step, if there was one. A
-            checkpoint without the ranking metric, or where it is NaN, is never the
-            best.
+            step: training steps done.
+            state: any pytree of arrays and scalars; `None` leaves are allowed.
+            early_stopping: what else the loop needs to resume.
+            validation_loss: the loss of the evaluation at this step, if there was one.
+                A checkpoint without it, or where it is NaN, is never the best.
 
         Raises:
-          CheckpointError: if this save, or the one before it, failed; earlier
-            checkpoints are intact then.
-          ValueError: if `metrics` lacks the ranking metric.
-          TypeError: if JSON cannot hold `progress`.
+            CheckpointError: this save, or the one before it, failed; earlier
+                checkpoints are intact then.
         """
         self.wait()
         if step in self._manager.all_steps():
             return
         arrays = _host_arrays(state)
-        self._ranking.note(step, metrics)
-        record = {
-            "progress": dict(progress),
-            "metric": self._ranking.as_json(step),
-            "leaves": checksums.describe_with_checksums(arrays),
-        }
+        self._losses.pop(step, None)
+        if validation_loss is not None and not math.isnan(validation_loss):
+            self._losses[step] = float(validation_loss)
+        record = Record(
+            step=step,
+            validation_loss=self._losses.get(step),
+            early_stopping=early_stopping,
+            leaves=describe_with_checksums(arrays),
+        )
         stored = {name: array for name, array in arrays.items() if array.size}
         items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(reading.nested(stored)),
-            record=ocp.args.JsonSave(checksums.seal(record)),
+            state=ocp.args.PyTreeSave(unflatten_dict(stored, sep="/")),
+            record=ocp.args.JsonSave(record.seal()),
         )
         self._last_saved_step = step
         try:
@@ -147,7 +163,7 @@ class Checkpoints:
         """Waits until the save under way is complete on disk.
 
         Raises:
-          CheckpointError: if that save failed; earlier checkpoints are intact then.
+            CheckpointError: that save failed; earlier checkpoints are intact then.
         """
         try:
             self._manager.wait_until_finished()
@@ -158,48 +174,37 @@ class Checkpoints:
         """Waits as `wait` does and releases the threads of this object.
 
         Raises:
-          CheckpointError: if the save under way failed.
+            CheckpointError: the save under way failed.
         """
-        try:
-            self.wait()
-        finally:
-            self._manager.close()
+        with self._cleanup:
+            try:
+                self.wait()
+            finally:
+                self._manager.close()
 
     def all_steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
-    def latest_step(self) -> int | None:
-        """Returns the last step that has a checkpoint, or None."""
-        return max(self.all_steps(), default=None)
-
-    def best_step(self) -> int | None:
-        """Returns the step of the best checkpoint, the earliest among equals.
-
-        None if no checkpoint has the ranking metric.
-        """
-        ranked = self._ranking.ranked(self.all_steps())
-        return ranked[0] if ranked else None
-
     def restore_latest(
         self, template_state: PyTree
-    ) -> tuple[int, PyTree, dict[str, Any]] | None:
+    ) -> tuple[int, PyTree, EarlyStopping] | None:
         """Restores the latest checkpoint that is intact.
 
         A damaged checkpoint is reported as a warning and the one before it is tried.
-        Once an intact one is found, the damaged ones after it are set aside, renamed
-        to `<step>.damaged`, since training will come past those steps again.
+        Once an intact one is found, the damaged ones after it are renamed to
+        `<step>.damaged`, since training will come past those steps again.
 
         Args:
-          template_state: a state of the model: its leaves are arrays, scalars or
-            `jax.ShapeDtypeStruct`; where they carry a sharding, the restored arrays
-            get it, whatever the number of devices that saved them.
+            template_state: a state of the model: its leaves are arrays, scalars or
+                `jax.ShapeDtypeStruct`; where they carry a sharding, the restored arrays
+                get it, whatever the number of devices that saved them.
 
         Returns:
-          (step, state, progress), or None if the folder holds no checkpoint.
+            (step, state, early stopping), or None if the folder holds no checkpoint.
 
         Raises:
-          CheckpointError: if the checkpoint is of another model, or none is intact.
+            CheckpointError: the checkpoint is of another model, or none is intact.
         """
         self.wait()
         found = reading.first_intact(
@@ -211,38 +216,36 @@ class Checkpoints:
             return None
         step, (state, record), damaged_steps = found
         self._set_aside(damaged_steps)
-        return step, state, record["progress"]
+        return step, state, record.early_stopping
 
     def _open_manager(self) -> ocp.CheckpointManager:
         self.directory.mkdir(parents=True, exist_ok=True)
-        for step in reading.steps_on_disk(self.directory):
-            # A damaged record is no obstacle here: it is reported when restored.
-            with contextlib.suppress(reading.DamagedCheckpointError):
-                record = reading.read_record(self.directory, step)
-                self._ranking.note_record(step, record["metric"])
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [checkpoint_managers.LatestN(self._keep_latest), self._ranking]
-        )
+        self._losses.clear()
+        self._losses |= reading.losses_on_disk(self.directory)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policy,
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(_KEEP_LATEST), _Best(self._losses)]
+            ),
             # What an interrupted save left behind is of no use to anyone.
             cleanup_tmp_directories=True,
             save_root_metadata=False,
+            # Metadata of damaged checkpoints would keep the folder from being opened.
+            lightweight_initialize=True,
         )
         handlers = {"state": state_handler(), "record": ocp.JsonCheckpointHandler()}
-        return ocp.CheckpointManager(
-            self.directory, options=options, item_handlers=handlers
-        )
+        path = self._cleanup.enter_context(plain_path(self.directory))
+        return ocp.CheckpointManager(path, options=options, item_handlers=handlers)
 
     def _set_aside(self, damaged_steps: Sequence[int]) -> None:
         if not damaged_steps:
             return
+        self._manager.close()
         if jax.process_index() == 0:
             for step in damaged_steps:
                 path = self.directory / str(step)
                 path.rename(_free_path(self.directory / f"{step}.damaged"))
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
-        self._manager.reload()
+        self._manager = self._open_manager()
 
     def _failed(self, error: Exception) -> CheckpointError:
         """Starts afresh after a failed save and returns the error to raise."""
@@ -255,8 +258,7 @@ class Checkpoints:
                 self._manager = self._open_manager()
         return CheckpointError(
             f"The checkpoint of step {self._last_saved_step} could not be saved in "
-            f"{self.directory} (the earlier ones are intact): "
-            f"{reading.one_line(error)}."
+            f"{self.directory} (the earlier ones are intact): {one_line(error)}."
         )
 
 
@@ -268,20 +270,20 @@ def restore_part(
     A damaged checkpoint is reported as a warning and the next one is tried.
 
     Args:
-      directory: the folder of all steps.
-      template: the part, spelt out as in `{"params": ..., "model_state": ...}`; see
-        `Checkpoints.restore_latest`. All of it comes from one step.
-      which: "best", by the metric that the run ranked them by, or "latest".
+        directory: the folder of all steps.
+        template: the part, such as `{"params": ..., "model_state": ...}`; see
+            `Checkpoints.restore_latest`. All of it comes from one step.
+        which: "best", by validation loss, or "latest".
 
     Returns:
-      (step, part).
+        (step, part).
 
     Raises:
-      CheckpointError: if there is no checkpoint, none is intact, or it is of another
-        model.
-      ValueError: if `which` is neither "best" nor "latest".
+        CheckpointError: there is no checkpoint, none is intact, or it is of another
+            model.
+        ValueError: `which` is neither "best" nor "latest".
     """
-    reading.silence_orbax()
+    silence_orbax()
     directory = pathlib.Path(directory).absolute()
     steps = reading.restoring_order(directory, which)
     found = reading.first_intact(
@@ -314,9 +316,8 @@ def _host_arrays(state: PyTree) -> dict[str, np.ndarray]:
             return multihost_utils.process_allgather(leaf, tiled=True)
         return leaf
 
-    leaves = checksums.named_leaves(state)
     # One call, so that all transfers from the device run at the same time.
     on_host = jax.device_get(
-        {name: within_reach(leaf) for name, leaf in leaves.items()}
+        {name: within_reach(leaf) for name, leaf in named_leaves(state).items()}
     )
     return {name: np.asarray(leaf) for name, leaf in on_host.items()}

@@ -1,7 +1,8 @@
-"""Reads checkpoints, verifying every leaf, and never writes into their folder."""
+"""Reads checkpoints, verifies every leaf, and never writes into their folder."""
 
 from __future__ import annotations
 
+import json
 import logging
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,20 +11,26 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import unflatten_dict
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.training import checksums
-from convlstm_jax.training.orbax_arrays import state_handler
-from convlstm_jax.training.ranking import best_first
+from convlstm_jax.training.checkpoint_record import (
+    LeafRecord,
+    Record,
+    checksum,
+    describe,
+    first_difference,
+    named_leaves,
+)
+from convlstm_jax.training.orbax_storage import one_line, plain_path, state_handler
 
 PyTree = Any
-Record = dict[str, Any]
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be saved, found or restored, told in one sentence."""
+    """A checkpoint that cannot be saved, found or restored."""
 
 
 class DamagedCheckpointError(Exception):
@@ -33,27 +40,34 @@ class DamagedCheckpointError(Exception):
 def steps_on_disk(directory: pathlib.Path) -> list[int]:
     """Returns the steps with a finished checkpoint, ascending.
 
-    A save under way, or one that was killed, bears a longer name and is not counted.
+    A save under way, or one that was killed, has a longer name and is not counted.
     """
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in directory.iterdir() if _is_step(path))
 
 
+def _is_step(path: pathlib.Path) -> bool:
+    name = path.name
+    return (
+        name.isascii() and name.isdigit() and name == str(int(name)) and path.is_dir()
+    )
+
+
 def read_record(directory: pathlib.Path, step: int) -> Record:
-    """Returns the record of a checkpoint: `progress`, `metric` and `leaves`.
+    """Returns the record of a checkpoint.
 
     Raises:
-      DamagedCheckpointError: if it is missing, cut short or altered.
+        DamagedCheckpointError: it is missing, cut short, altered or of another step.
     """
+    path = directory / str(step) / "record" / "metadata"
     try:
-        handler = ocp.JsonCheckpointHandler()
-        sealed = handler.restore(
-            directory / str(step) / "record", args=ocp.args.JsonRestore()
-        )
-        return checksums.unseal(sealed)
-    except (OSError, ValueError) as error:
+        record = Record.unseal(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedCheckpointError(one_line(error)) from error
+    if record.step != step:
+        raise DamagedCheckpointError(f"it is that of step {record.step}")
+    return record
 
 
 def restore_state(
@@ -62,24 +76,24 @@ def restore_state(
     """Restores the state of one checkpoint, or a part of it, and verifies it.
 
     Args:
-      directory: the folder of all steps.
-      step: which of them.
-      template: the tree to restore into; see `Checkpoints.restore_latest`.
-      partly: whether the checkpoint may hold more than the template. What the
-        template leaves out is not read.
+        directory: the folder of all steps.
+        step: which of them.
+        template: the tree to restore into; see `Checkpoints.restore_latest`.
+        partly: whether the checkpoint may hold more than the template. Other leaves
+            are not read.
 
     Returns:
-      (the restored tree, the record of the checkpoint).
+        (the restored tree, the record of the checkpoint).
 
     Raises:
-      CheckpointError: if the checkpoint is of another model.
-      DamagedCheckpointError: if its files are missing, cut short or altered.
+        CheckpointError: the checkpoint is of another model.
+        DamagedCheckpointError: files are missing, cut short or altered.
     """
     record = read_record(directory, step)
-    template_leaves = checksums.named_leaves(template)
-    difference = checksums.first_difference(
-        record["leaves"],
-        {name: checksums.describe(leaf) for name, leaf in template_leaves.items()},
+    wanted = named_leaves(template)
+    difference = first_difference(
+        record.leaves,
+        {name: describe(leaf) for name, leaf in wanted.items()},
         allow_more_saved=partly,
     )
     if difference is not None:
@@ -87,11 +101,10 @@ def restore_state(
             f"The checkpoint of step {step} in {directory} is of another model: "
             f"{difference}."
         )
-    saved = {name: record["leaves"][name] for name in template_leaves}
-    arrays = _read_arrays(directory / str(step) / "state", saved)
-    leaves = [
-        _placed_like(template_leaves[name], arrays[name]) for name in template_leaves
-    ]
+    saved = {name: record.leaves[name] for name in wanted}
+    with plain_path(directory) as plain_directory:
+        arrays = _read_arrays(plain_directory / str(step) / "state", saved)
+    leaves = [_placed_like(leaf, arrays[name]) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves), record
 
 
@@ -103,10 +116,10 @@ def first_intact(
     """Restores the first of `steps` that is intact, with a warning for each before it.
 
     Returns:
-      (its step, what `restore` returned, the damaged steps), or None without steps.
+        (its step, what `restore` returned, the damaged steps), or None without steps.
 
     Raises:
-      CheckpointError: if every one of them is damaged.
+        CheckpointError: every one of them is damaged.
     """
     damaged: list[int] = []
     for step in steps:
@@ -128,72 +141,41 @@ def first_intact(
     )
 
 
-def nested(named: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested dictionaries for leaves under paths such as `params/kernel`."""
-    tree: dict[str, Any] = {}
-    for name, leaf in named.items():
-        *parents, last = name.split("/")
-        branch = tree
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
-        branch[last] = leaf
-    return tree
+def best_first(losses: Mapping[int, float]) -> list[int]:
+    """Returns the steps in `losses` from best to worst, the earliest among equals."""
+    return sorted(losses, key=lambda step: (losses[step], step))
 
 
-def one_line(error: BaseException) -> str:
-    """Returns the first line of an error's message, shortened, without full stop."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    # The storage layer appends codes and whole specifications in brackets, and puts
-    # what the operating system said ("No space left on device") last before them.
-    text = lines[0].split(" [")[0].rstrip(".")
-    return text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"
-
-
-def silence_orbax() -> None:
-    """Keeps the messages of Orbax, dozens a save, out of the log of a run.
-
-    Its errors as well: whatever fails is raised to the caller besides.
-    """
-    # Orbax logs through absl; what others log there is not touched.
-    logging.getLogger("absl").addFilter(_is_not_from_orbax)
+def losses_on_disk(directory: pathlib.Path) -> dict[int, float]:
+    """Returns the validation loss of each step with an intact record that has one."""
+    losses = {}
+    for step in steps_on_disk(directory):
+        try:
+            loss = read_record(directory, step).validation_loss
+        except DamagedCheckpointError:
+            continue  # Reported where it is restored.
+        if loss is not None:
+            losses[step] = loss
+    return losses
 
 
 def restoring_order(directory: pathlib.Path, which: str) -> Sequence[int]:
     """Returns the steps to try one after another for `which` of the checkpoints.
 
-    For "best": those with the metric of the latest checkpoint that has one, from best
-    to worst, and after them the others, from latest to earliest.
+    For "best": those with a validation loss, from best to worst, and after them the
+    others, from latest to earliest.
 
     Raises:
-      ValueError: if `which` is neither "best" nor "latest".
+        ValueError: `which` is neither "best" nor "latest".
     """
     if which not in ("best", "latest"):
-        raise ValueError(f'which is {which!r}, but must be "best" or "latest".')
-    steps = steps_on_disk(directory)[::-1]
-    if which == "latest":
-        return steps
-    metrics: dict[int, Any] = {}
-    for step in steps:
-        try:
-            metric = read_record(directory, step)["metric"]
-        except DamagedCheckpointError:
-            continue  # Tried after the others, and reported then.
-        if metric is not None:
-            metrics[step] = metric
-    if not metrics:
-        return steps
-    kind = metrics[max(metrics)]
-    values = {
-        step: metric["value"]
-        for step, metric in metrics.items()
-        if metric["name"] == kind["name"]
-    }
-    best = best_first(values, higher_is_better=kind["higher_is_better"])
-    return best + [step for step in steps if step not in values]
+        raise ValueError(f'which is {which!r}: it must be "best" or "latest"')
+    best = best_first(losses_on_disk(directory)) if which == "best" else []
+    return best + [s for s in steps_on_disk(directory)[::-1] if s not in best]
 
 
 def warn_of_damaged_records(directory: pathlib.Path, steps: Iterable[int]) -> None:
-    """Warns of each of `steps` of which nobody can tell whether it was the best."""
+    """Warns of each of `steps` of which it cannot be known whether it was the best."""
     for step in steps:
         try:
             read_record(directory, step)
@@ -207,27 +189,18 @@ def warn_of_damaged_records(directory: pathlib.Path, steps: Iterable[int]) -> No
             )
 
 
-def _is_not_from_orbax(entry: logging.LogRecord) -> bool:
-    return "orbax" not in pathlib.PurePath(entry.pathname).parts
-
-
-def _is_step(path: pathlib.Path) -> bool:
-    return path.name.isascii() and path.name.isdigit() and path.is_dir()
-
-
 def _read_arrays(
-    item_directory: pathlib.Path, saved: Mapping[str, checksums.LeafRecord]
+    item_directory: pathlib.Path, saved: Mapping[str, LeafRecord]
 ) -> dict[str, np.ndarray]:
     """Reads the arrays of the given names and compares them with their checksums."""
     # Orbax cannot store arrays without elements; their record says it all.
-    stored = [name for name, leaf in saved.items() if 0 not in leaf["shape"]]
-    wanted = nested({name: 0 for name in stored})
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     arrays = {
-        name: np.zeros(leaf["shape"], leaf["dtype"])
+        name: np.zeros(leaf.shape, leaf.dtype)
         for name, leaf in saved.items()
-        if 0 in leaf["shape"]
+        if 0 in leaf.shape
     }
+    wanted = unflatten_dict({name: 0 for name in saved if name not in arrays}, sep="/")
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     try:
         with ocp.Checkpointer(state_handler()) as checkpointer:
             restored = checkpointer.restore(
@@ -236,17 +209,17 @@ def _read_arrays(
                     wanted, restore_args=as_numpy, partial_restore=True
                 ),
             )
+        arrays |= named_leaves(restored)
     except MemoryError:
         raise
     except Exception as error:
         # Orbax and its storage report missing and shortened files by exceptions of
-        # at least five types; the record has already vouched for the tree itself.
+        # many types; the record has already vouched for the tree itself.
         raise DamagedCheckpointError(one_line(error)) from error
-    arrays.update(checksums.named_leaves(restored))
     for name, leaf in saved.items():
-        if name not in arrays:
+        if not isinstance(arrays.get(name), np.ndarray):
             raise DamagedCheckpointError(f"{name} is missing")
-        if checksums.checksum(name, arrays[name]) != leaf["crc32"]:
+        if checksum(name, arrays[name]) != leaf.crc32:
             raise DamagedCheckpointError(f"{name} does not match its checksum")
     return arrays
 

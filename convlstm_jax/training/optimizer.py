@@ -1,92 +1,157 @@
-"""Optimizers and learning-rate schedules by name, all of them optax's."""
+"""Optimizers and learning-rate schedules, all of them optax's."""
+
+from typing import Literal
 
 import optax
 
+from convlstm_jax.config import Config, field
 from convlstm_jax.training.muon import muon
 
-OPTIMIZERS = ("adam", "adamw", "rmsprop", "adadelta", "muon")
-SCHEDULES = ("constant", "cosine", "one_cycle", "reduce_on_plateau")
+_PLATEAU = {"schedule": ("reduce_on_plateau",)}
 
 
-def make_schedule(
-    schedule: str, learning_rate: float, num_steps: int, warmup_steps: int = 0
-) -> optax.Schedule:
-    """The learning rate by step.
+class OptimizerConfig(Config):
+    """What all optimizers share: learning rate, schedule, clipping and averaging."""
 
-    Args:
-      schedule: "constant" and "reduce_on_plateau" (whose reductions come after) stay
-        at `learning_rate`; "cosine" falls to zero at `num_steps`; "one_cycle" is Smith
-        and Topin's (arXiv:1708.07120): up during the first 30 % of the steps, then down
-        to almost zero.
-      learning_rate: its highest value.
-      num_steps: steps of the whole run.
-      warmup_steps: steps of linear rise from zero before; not used by "one_cycle",
-        which has its own.
-    """
-    if schedule == "one_cycle":
-        return optax.cosine_onecycle_schedule(num_steps, learning_rate)
-    if schedule == "cosine":
-        main = optax.cosine_decay_schedule(
-            learning_rate, max(1, num_steps - warmup_steps)
-        )
-    else:
-        main = optax.constant_schedule(learning_rate)
-    if not warmup_steps:
-        return main
-    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.join_schedules([warmup, main], [warmup_steps])
+    name: str = ""
+    learning_rate: float = field(1e-3, "Highest learning rate of the schedule.", gt=0)
+    schedule: Literal["constant", "cosine", "one_cycle", "reduce_on_plateau"] = field(
+        "constant",
+        "Learning rate by step: constant; cosine, which falls to 0 at the last step; "
+        "one_cycle (arXiv:1708.07120), which rises for 30 % of the steps and falls to "
+        "almost 0; or reduce_on_plateau, by a factor where the training loss stalls.",
+    )
+    warmup_steps: int = field(
+        0,
+        "Steps of linear rise from 0 before the schedule.",
+        ge=0,
+        when={"schedule": ("constant", "cosine", "reduce_on_plateau")},
+    )
+    clip_norm: float = field(
+        0.0, "Largest global norm of the gradient; 0: no clipping.", ge=0
+    )
+    ema_decay: float = field(
+        0.0,
+        "Decay of the moving average of the weights that is evaluated; 0: none.",
+        ge=0,
+        lt=1,
+    )
+    plateau_factor: float = field(
+        0.5, "Factor on the learning rate at a plateau.", gt=0, lt=1, when=_PLATEAU
+    )
+    plateau_patience: int = field(
+        5,
+        "Spans of train.eval_every_steps steps without a lower mean training loss "
+        "before the learning rate is reduced.",
+        ge=1,
+        when=_PLATEAU,
+    )
 
+    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """The optimizer itself, at a learning rate by step."""
+        raise NotImplementedError
 
-def make_optimizer(
-    *,
-    name: str,
-    learning_rate: float,
-    schedule: str,
-    num_steps: int,
-    warmup_steps: int = 0,
-    weight_decay: float = 0.0,
-    rmsprop_decay: float = 0.9,
-    clip_norm: float = 0.0,
-    plateau_factor: float = 0.5,
-    plateau_patience: int = 5,
-    plateau_window_steps: int = 1000,
-) -> optax.GradientTransformationExtraArgs:
-    """The whole chain from gradients to updates.
+    def learning_rates(self, num_steps: int) -> optax.Schedule:
+        """The learning rate by step, before any reduction at a plateau.
 
-    Args:
-      name: one of `OPTIMIZERS`.
-      learning_rate: highest learning rate.
-      schedule: one of `SCHEDULES`.
-      num_steps: steps of the whole run.
-      warmup_steps: see `make_schedule`.
-      weight_decay: of "adamw", decoupled from the gradient.
-      rmsprop_decay: decay of RMSProp's mean of squares; 0.9 in arXiv:1506.04214.
-      clip_norm: gradients of a larger global norm are scaled down to it; 0 is off.
-      plateau_factor: "reduce_on_plateau" multiplies the learning rate by it.
-      plateau_patience: after so many windows without a lower training loss.
-      plateau_window_steps: steps over which the training loss is averaged.
+        Args:
+            num_steps: steps of the whole run.
+        """
+        rate, warmup_steps = self.learning_rate, self.warmup_steps
+        if self.schedule == "one_cycle":
+            return optax.cosine_onecycle_schedule(num_steps, rate)
+        main = optax.constant_schedule(rate)
+        if self.schedule == "cosine":
+            main = optax.cosine_decay_schedule(rate, max(1, num_steps - warmup_steps))
+        if not warmup_steps:
+            return main
+        warmup = optax.linear_schedule(0.0, rate, warmup_steps)
+        return optax.join_schedules([warmup, main], [warmup_steps])
 
-    Returns:
-      A transformation whose `update` takes the training loss as `value`.
-    """
-    rate = make_schedule(schedule, learning_rate, num_steps, warmup_steps)
-    optimizer = {
-        "adam": lambda: optax.adam(rate),
-        "adamw": lambda: optax.adamw(rate, weight_decay=weight_decay),
-        "rmsprop": lambda: optax.rmsprop(rate, decay=rmsprop_decay),
-        "adadelta": lambda: optax.adadelta(rate, rho=0.95),
-        "muon": lambda: muon(rate),
-    }[name]()
-    chain = []
-    if clip_norm:
-        chain.append(optax.clip_by_global_norm(clip_norm))
-    chain.append(optimizer)
-    if schedule == "reduce_on_plateau":
-        chain.append(
-            optax.contrib.reduce_on_plateau(
-                factor=plateau_factor,
-                patience=plateau_patience,
-                accumulation_size=plateau_window_steps,
+    def build(
+        self, num_steps: int, plateau_window_steps: int
+    ) -> optax.GradientTransformationExtraArgs:
+        """The whole chain from gradients to updates.
+
+        Args:
+            num_steps: steps of the whole run.
+            plateau_window_steps: steps over which the training loss is averaged for
+                "reduce_on_plateau".
+
+        Returns:
+            A transformation whose `update` takes the training loss as `value`.
+        """
+        chain = []
+        if self.clip_norm:
+            chain.append(optax.clip_by_global_norm(self.clip_norm))
+        chain.append(self.optimizer(self.learning_rates(num_steps)))
+        if self.schedule == "reduce_on_plateau":
+            chain.append(
+                optax.contrib.reduce_on_plateau(
+                    factor=self.plateau_factor,
+                    patience=self.plateau_patience,
+                    accumulation_size=plateau_window_steps,
+                )
             )
-        )
-    return optax.with_extra_args_support(optax.chain(*chain))
+        return optax.with_extra_args_support(optax.chain(*chain))
+
+
+class AdamConfig(OptimizerConfig):
+    """Adam, arXiv:1412.6980."""
+
+    name: Literal["adam"] = "adam"
+
+    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `OptimizerConfig`."""
+        return optax.adam(rate)
+
+
+class AdamWConfig(OptimizerConfig):
+    """AdamW, Adam with decoupled weight decay, arXiv:1711.05101."""
+
+    name: Literal["adamw"] = "adamw"
+    weight_decay: float = field(0.0, "Decoupled weight decay.", ge=0)
+
+    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `OptimizerConfig`."""
+        return optax.adamw(rate, weight_decay=self.weight_decay)
+
+
+class RMSPropConfig(OptimizerConfig):
+    """RMSProp, as in arXiv:1506.04214."""
+
+    name: Literal["rmsprop"] = "rmsprop"
+    rmsprop_decay: float = field(0.9, "Decay of the mean squared gradient.", ge=0, lt=1)
+
+    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `OptimizerConfig`."""
+        return optax.rmsprop(rate, decay=self.rmsprop_decay)
+
+
+class AdadeltaConfig(OptimizerConfig):
+    """Adadelta, arXiv:1212.5701."""
+
+    name: Literal["adadelta"] = "adadelta"
+
+    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `OptimizerConfig`."""
+        return optax.adadelta(rate, rho=0.95)
+
+
+class MuonConfig(OptimizerConfig):
+    """Muon for the kernels of recurrent layers, Adam for all other weights."""
+
+    name: Literal["muon"] = "muon"
+
+    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+        """See `OptimizerConfig`."""
+        return muon(rate)
+
+
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
+    "adam": AdamConfig,
+    "adamw": AdamWConfig,
+    "rmsprop": RMSPropConfig,
+    "adadelta": AdadeltaConfig,
+    "muon": MuonConfig,
+}

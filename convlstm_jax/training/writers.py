@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import pathlib
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import tensorboardX
 from tensorboardX.proto import summary_pb2
@@ -18,193 +17,116 @@ from convlstm_jax.errors import UserError
 CSV_HEADER = ("step", "split", "metric", "value")
 
 
-class MetricsCsv:
-    """A table of `step,split,metric,value`, one line for each number.
+class Writers:
+    """All logs of one run: `metrics.csv` and `tensorboard/` in its work folder.
 
-    Lines are appended and flushed at once, so a killed run loses at most the line
-    that it was writing. Values keep their full precision.
+    The CSV file is a table of `step,split,metric,value`, one line for each number.
+    Lines are appended and flushed at once, so a killed run loses at most the line that
+    it was writing. Values keep their full precision.
     """
 
-    def __init__(self, path: str | pathlib.Path):
-        """Opens the file, which continues if it exists.
+    def __init__(self, workdir: str | Path, *, start_step: int, active: bool = True):
+        """Opens the logs, which continue where they exist.
 
         Args:
-          path: the file; its folder is created if need be.
+            workdir: the folder of the run, created if need be.
+            start_step: the step that training goes on from; what the logs hold of later
+                steps is dropped from the table and hidden by TensorBoard, since it will
+                be written again.
+            active: whether to write at all. Of several processes one does.
 
         Raises:
-          UserError: if a file of another kind is there.
+            UserError: `metrics.csv` is a file of another kind.
         """
-        self.path = pathlib.Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        text = self.path.read_text("utf-8") if self.path.exists() else ""
-        # A line without its end was cut short when the run was killed.
-        complete = text[: text.rfind("\n") + 1]
-        header = ",".join(CSV_HEADER) + "\n"
-        if not complete and header.startswith(text):
-            complete = header
-        if not complete.startswith(header):
-            raise UserError(
-                f"The file {self.path} must begin with the line {header.strip()!r}, "
-                f"but begins with {text[:80].splitlines()[0]!r}."
-            )
-        if complete != text:
-            self._replace(complete)
-        self._open()
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Appends one line for each of `values`.
-
-        Args:
-          step: the number of training steps done.
-          split: what was measured, such as "train", "validation" or "test".
-          values: the metrics by name.
-        """
-        rows = [(step, split, name, repr(float(v))) for name, v in values.items()]
-        self._file.write(_csv_text(rows))
-        self._file.flush()
-
-    def truncate_after(self, step: int) -> None:
-        """Drops the lines of later steps, which a resumed run will write again."""
-        with self.path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        kept = [row for row in rows if not _is_later(row, step)]
-        if len(kept) == len(rows):
+        self._active = active
+        if not active:
             return
-        self._file.close()
-        self._replace(_csv_text([header, *kept]))
-        self._open()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-    def _open(self) -> None:
-        self._file = self.path.open("a", encoding="utf-8", newline="")
-
-    def _replace(self, text: str) -> None:
-        with atomic_file(self.path) as partial:
-            partial.write_text(text, encoding="utf-8", newline="")
-
-
-class TensorBoard:
-    """Scalars and animated pictures for TensorBoard."""
-
-    def __init__(self, logdir: str | pathlib.Path, purge_step: int | None = None):
-        """Starts a new event file.
-
-        Args:
-          logdir: the folder of the event files.
-          purge_step: on resume, the first step that will be written again;
-            TensorBoard then hides what earlier files hold from this step on.
-        """
-        self._writer = tensorboardX.SummaryWriter(
-            str(logdir),
-            purge_step=purge_step,
+        workdir = Path(workdir)
+        path = workdir / "metrics.csv"
+        text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+        kept = _up_to(start_step, text, path)
+        if kept != text:
+            with atomic_file(path) as partial:
+                partial.write_text(kept, encoding="utf-8", newline="")
+        self._csv = path.open("a", encoding="utf-8", newline="")
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"),
+            purge_step=start_step + 1,
             flush_secs=10,
             # The name holds whole seconds only: a quick restart would overwrite it.
             filename_suffix=f".{time.time_ns()}",
         )
 
+    def __enter__(self) -> Writers:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Closes the logs."""
+        self.close()
+
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Adds each of `values` under the tag `split/name`."""
+        """Writes metrics by name, measured on `split` after `step` training steps.
+
+        TensorBoard has each of them under the tag `split/name`.
+        """
+        if not self._active:
+            return
+        rows = [(step, split, name, repr(float(v))) for name, v in values.items()]
+        self._csv.write(_csv_text(rows))
+        self._csv.flush()
         for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", float(value), step)
+            self._tensorboard.add_scalar(f"{split}/{name}", float(value), step)
 
     def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        """Adds an encoded GIF, which TensorBoard shows animated.
+        """Adds an encoded GIF to TensorBoard, which shows it animated.
 
         Raises:
-          ValueError: if `gif` is not a GIF.
+            ValueError: `gif` is not a GIF.
         """
         if gif[:6] not in (b"GIF87a", b"GIF89a") or len(gif) < 10:
             raise ValueError(
-                f"The picture {tag} must be an encoded GIF, "
-                f"but its bytes begin with {gif[:6]!r}."
+                f"the picture {tag} begins with {gif[:6]!r}: it must be an encoded GIF"
             )
+        if not self._active:
+            return
         image = summary_pb2.Summary.Image(
             width=int.from_bytes(gif[6:8], "little"),
             height=int.from_bytes(gif[8:10], "little"),
             colorspace=3,  # RGB
             encoded_image_string=gif,
         )
-        summary = summary_pb2.Summary(
-            value=[summary_pb2.Summary.Value(tag=tag, image=image)]
+        value = summary_pb2.Summary.Value(tag=tag, image=image)
+        self._tensorboard.file_writer.add_summary(
+            summary_pb2.Summary(value=[value]), step
         )
-        self._writer.file_writer.add_summary(summary, step)
-
-    def close(self) -> None:
-        """Writes what is pending and closes the file."""
-        self._writer.close()
-
-
-class Writers:
-    """All logs of one run: `metrics.csv` and `tensorboard/` in its work folder."""
-
-    def __init__(
-        self,
-        workdir: str | pathlib.Path,
-        *,
-        resumed_step: int | None = None,
-        active: bool = True,
-    ):
-        """Opens the logs, which continue where they exist.
-
-        Args:
-          workdir: the folder of the run, created if need be.
-          resumed_step: the step that training goes on from; what the logs hold of
-            later steps is dropped, since it will be written again. None drops nothing.
-          active: whether to write at all. In a run of several processes one of them
-            does, and the others write nowhere.
-
-        Raises:
-          UserError: if `metrics.csv` is a file of another kind.
-        """
-        self._csv: MetricsCsv | None = None
-        self._tensorboard: TensorBoard | None = None
-        if not active:
-            return
-        workdir = pathlib.Path(workdir)
-        self._csv = MetricsCsv(workdir / "metrics.csv")
-        if resumed_step is not None:
-            self._csv.truncate_after(resumed_step)
-        purge_step = None if resumed_step is None else resumed_step + 1
-        self._tensorboard = TensorBoard(workdir / "tensorboard", purge_step)
-
-    def __enter__(self) -> Writers:
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Closes the logs."""
-        self.close()
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes metrics by name, measured on `split` after `step` training steps."""
-        if self._csv is not None:
-            self._csv.write(step, split, values)
-        if self._tensorboard is not None:
-            self._tensorboard.write(step, split, values)
-
-    def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        """Adds an animated picture to TensorBoard; see `TensorBoard.write_gif`."""
-        if self._tensorboard is not None:
-            self._tensorboard.write_gif(step, tag, gif)
 
     def close(self) -> None:
         """Closes the logs; a second call does nothing."""
-        if self._csv is not None:
+        if self._active:
             self._csv.close()
-        if self._tensorboard is not None:
             self._tensorboard.close()
-        self._csv = self._tensorboard = None
+        self._active = False
 
 
-def _csv_text(rows: list) -> str:
+def _up_to(step: int, text: str, path: Path) -> str:
+    """The header and the complete lines of a table up to a step."""
+    header = _csv_text([CSV_HEADER])
+    # A line without its end was cut short when the run was killed.
+    complete = text[: text.rfind("\n") + 1]
+    if not complete and header.startswith(text):
+        return header
+    if not complete.startswith(header):
+        raise UserError(
+            f"'{path}' begins with {text[:80].splitlines()[0]!r}: it must be a table "
+            f"that begins with {header.strip()!r}"
+        )
+    rows = list(csv.reader(io.StringIO(complete, newline="")))
+    kept = [row for row in rows if not _is_later(row, step)]
+    return complete if len(kept) == len(rows) else _csv_text(kept)
+
+
+def _csv_text(rows: Sequence[Sequence[object]]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue()

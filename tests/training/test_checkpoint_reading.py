@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from convlstm_jax.training import checkpoint_reading as reading
 from convlstm_jax.training.checkpoint import CheckpointError, Checkpoints, restore_part
+from convlstm_jax.training.early_stopping import EarlyStopping
 
 
 def restore_params(directory, template, which="best", item="params"):
@@ -22,18 +24,18 @@ def make_state(seed):
     }
 
 
-def open_checkpoints(directory):
-    return Checkpoints(directory, metric_name="loss", higher_is_better=False)
+def progress_of(step):
+    return EarlyStopping(best_value=1.0, best_step=step)
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder with the steps 1 (best), 2 and 3; step s holds `make_state(s)`."""
     directory = tmp_path_factory.mktemp("checkpoints")
-    with open_checkpoints(directory) as checkpoints:
+    with Checkpoints(directory) as checkpoints:
         for step in (1, 2, 3):
-            loss = {"loss": float(step)}
-            checkpoints.save(step, make_state(step), {"step": step}, loss)
+            progress = progress_of(step)
+            checkpoints.save(step, make_state(step), progress, float(step))
     return directory
 
 
@@ -83,12 +85,12 @@ def test_damage_of_any_file_never_restores_wrong_numbers(directory, damage, capl
         content = path.read_bytes()
         damage(path)
         caplog.clear()
-        with open_checkpoints(directory) as checkpoints:
+        with Checkpoints(directory) as checkpoints:
             step, state, progress = checkpoints.restore_latest(template)
             assert_same(state, make_state(step))
-            assert progress == {"step": step}
+            assert progress == progress_of(step)
             # The best one is judged by sealed records alone.
-            assert checkpoints.best_step() == 1
+            assert reading.restoring_order(directory, "best")[0] == 1
         if step == 3:
             assert caplog.messages == []
         else:
@@ -108,15 +110,84 @@ def test_damage_of_any_file_never_restores_wrong_numbers(directory, damage, capl
     assert str(largest) in names
 
 
+OTHER_JSON = [
+    [], {}, 7, -1.5, "text", None, True,
+    {"commit_timestamp_nsecs": "x", "item_handlers": [1], "custom_metadata": 3},
+    {"commit_timestamp_nsecs": 10**40, "tree_metadata": [2], "crc32": {}, "content": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", OTHER_JSON)
+def test_other_json_anywhere_never_restores_wrong_numbers(directory, value, caplog):
+    for path in files_of(directory / "3"):
+        content = path.read_bytes()
+        path.write_text(json.dumps(value))
+        check_restored(directory, {2, 3})
+        step, params = restore_params(directory, make_state(0)["params"], "latest")
+        assert_same(params, make_state(step)["params"])
+        if (directory / "3.damaged").exists():
+            (directory / "3.damaged").rename(directory / "3")
+        path.write_bytes(content)
+
+
+def check_restored(directory, steps):
+    with Checkpoints(directory) as checkpoints:
+        step, state, progress = checkpoints.restore_latest(make_state(0))
+    assert step in steps
+    assert_same(state, make_state(step))
+    assert progress == progress_of(step)
+
+
+@pytest.mark.parametrize("item", [".", "record", "state"])
+def test_exchanged_folders_are_not_taken_for_each_other(directory, item, caplog):
+    first, other = directory / "3" / item, directory / "2" / item
+    first.rename(directory / "between")
+    other.rename(first)
+    (directory / "between").rename(other)
+    assert restore_params(directory, make_state(0)["params"], "latest")[0] == 1
+    caplog.clear()
+    check_restored(directory, {1})
+    assert [message.partition(" in ")[0] for message in caplog.messages] == [
+        "The checkpoint of step 3",
+        "The checkpoint of step 2",
+    ]
+    if item != "state":
+        assert "(it is that of step 2)" in caplog.text
+
+
+def test_a_link_or_copy_under_another_number_is_damaged(directory, caplog):
+    (directory / "4").symlink_to(directory / "1", target_is_directory=True)
+    shutil.copytree(directory / "2", directory / "5")
+    shutil.copytree(directory / "3", directory / "03")  # This is none of ours.
+    assert restore_params(directory, make_state(0)["params"])[0] == 1
+    check_restored(directory, {3})
+    assert "step 4 in" in caplog.text and "step 5 in" in caplog.text
+    assert (directory / "4.damaged").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*b", "a?", "a\\b", "[!x] ü %20#"])
+def test_paths_with_characters_of_patterns(tmp_path, name):
+    directory = tmp_path / name / "checkpoints"
+    with Checkpoints(directory) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), progress_of(step), 1.0)
+    check_restored(directory, {2})
+    step, params = restore_params(directory, make_state(0)["params"])
+    assert_same(params, make_state(step)["params"])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    flip_bits(largest_file(directory / "2"))
+    check_restored(directory, {1})
+
+
 def test_flipped_numbers_are_named(directory, caplog):
     # As if the storage had returned other numbers without noticing.
     state = make_state(3)
     state["params"]["kernel"] = state["params"]["kernel"].at[7, 9].add(1e-6)
-    with open_checkpoints(directory.parent / "other") as checkpoints:
-        checkpoints.save(3, state, {})
+    with Checkpoints(directory.parent / "other") as checkpoints:
+        checkpoints.save(3, state, EarlyStopping())
     shutil.rmtree(directory / "3" / "state")
     shutil.copytree(directory.parent / "other" / "3" / "state", directory / "3/state")
-    with open_checkpoints(directory) as checkpoints:
+    with Checkpoints(directory) as checkpoints:
         step, _, _ = checkpoints.restore_latest(make_state(0))
     assert step == 2
     assert "(params/kernel does not match its checksum)" in caplog.text
@@ -125,19 +196,20 @@ def test_flipped_numbers_are_named(directory, caplog):
 def test_training_passes_a_damaged_step_again(directory, caplog):
     flip_bits(largest_file(directory / "3"))
     kept = largest_file(directory / "3").read_bytes()
-    with open_checkpoints(directory) as checkpoints:
+    with Checkpoints(directory) as checkpoints:
         assert checkpoints.restore_latest(make_state(0))[0] == 2
         assert checkpoints.all_steps() == [1, 2]
-        checkpoints.save(3, make_state(4), {"step": 3}, {"loss": 0.5})
+        checkpoints.save(3, make_state(4), EarlyStopping(), 0.5)
         step, state, _ = checkpoints.restore_latest(make_state(0))
         assert step == 3
         assert_same(state, make_state(4))
-        assert checkpoints.best_step() == 3
+        checkpoints.wait()
+        assert reading.restoring_order(directory, "best")[0] == 3
     assert len(caplog.messages) == 1
     assert largest_file(directory / "3.damaged").read_bytes() == kept
 
     flip_bits(largest_file(directory / "3"))
-    with open_checkpoints(directory) as checkpoints:
+    with Checkpoints(directory) as checkpoints:
         assert checkpoints.restore_latest(make_state(0))[0] == 2
     assert (directory / "3.damaged").exists()
     assert (directory / "3.damaged2").exists()
@@ -148,7 +220,7 @@ def test_none_intact(directory, caplog):
         shorten(largest_file(directory / str(step)))
     message = rf"No checkpoint in {directory} is intact: those of the steps"
     with (
-        open_checkpoints(directory) as checkpoints,
+        Checkpoints(directory) as checkpoints,
         pytest.raises(CheckpointError, match=message + " 3, 2, 1 are damaged"),
     ):
         checkpoints.restore_latest(make_state(0))
@@ -194,7 +266,7 @@ def test_unfinished_and_foreign_names_are_no_steps(directory):
 def test_a_lost_commit_file_does_not_hide_a_step(directory):
     for step in (1, 2, 3):
         (directory / str(step) / "commit_success.txt").unlink(missing_ok=True)
-    with open_checkpoints(directory) as checkpoints:
+    with Checkpoints(directory) as checkpoints:
         assert checkpoints.restore_latest(make_state(0))[0] == 3
 
 

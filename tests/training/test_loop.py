@@ -3,6 +3,7 @@
 import csv
 import functools
 import os
+import shutil
 import signal
 import weakref
 
@@ -14,8 +15,8 @@ import pytest
 from convlstm_jax.models import EncoderForecaster
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.loop import FitSettings, fit
-from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.loop import TrainConfig, fit
+from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, replicated
 from convlstm_jax.training.state import init_state
 from convlstm_jax.training.steps import make_train_step
@@ -28,11 +29,9 @@ TASK = ForecastTask(
     num_input_frames=2,
     num_output_frames=2,
 )
-OPTIMIZER = make_optimizer(
-    name="adam", learning_rate=1e-2, schedule="constant", num_steps=8
-)
+OPTIMIZER = AdamConfig(learning_rate=1e-2).build(8, 8)
 STEP = make_train_step(TASK, OPTIMIZER, MESH, seed=0, ema_decay=0.9)
-SETTINGS = FitSettings(
+SETTINGS = TrainConfig(
     num_steps=8,
     batch_size=2,
     eval_every_steps=3,
@@ -87,7 +86,7 @@ def run(workdir, *, on_step=lambda step: None, step=STEP, losses=None, **changes
         lambda start: Batches(start, on_step),
         validate,
         lambda step, params, writers: drawn.append(step),
-        FitSettings(**{**vars(SETTINGS), **changes}),
+        SETTINGS.model_copy(update=changes),
         workdir=workdir,
         mesh=MESH,
     )
@@ -95,11 +94,9 @@ def run(workdir, *, on_step=lambda step: None, step=STEP, losses=None, **changes
 
 
 def saved(workdir):
-    with Checkpoints(
-        workdir / "checkpoints", metric_name="loss", higher_is_better=False
-    ) as checkpoints:
-        step, state, progress = checkpoints.restore_latest(new_state())
-        return step, jax.device_get(state), progress, checkpoints.all_steps()
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        step, state, early_stopping = checkpoints.restore_latest(new_state())
+        return step, jax.device_get(state), early_stopping, checkpoints.all_steps()
 
 
 def rows(workdir):
@@ -165,7 +162,8 @@ def test_a_run_that_is_stopped_in_its_last_step_has_not_finished(tmp_path):
     assert run(tmp_path)[0].outcome == "finished"
 
 
-def test_a_crashed_run_resumes_bitwise(uninterrupted, tmp_path):
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_crashed_run_resumes_bitwise(uninterrupted, tmp_path, emptied):
     class Crash(Exception):
         pass
 
@@ -176,6 +174,8 @@ def test_a_crashed_run_resumes_bitwise(uninterrupted, tmp_path):
     with pytest.raises(Crash):
         run(tmp_path, on_step=crash)
     assert saved(tmp_path)[0] == 4
+    if emptied:  # It starts again, as after a crash before the first checkpoint.
+        shutil.rmtree(tmp_path / "checkpoints")
     run(tmp_path)
     assert_bitwise_equal(saved(tmp_path)[1], saved(uninterrupted[0])[1])
     # The rows after the last checkpoint were written once more, not twice.
@@ -194,8 +194,8 @@ def test_early_stopping_is_remembered_and_the_best_checkpoint_kept(tmp_path):
     changes = {"eval_every_steps": 1, "early_stopping_patience": 3}
     result, _ = run(tmp_path, losses=[5.0, 4.0, 4.5, 4.25, 4.0], **changes)
     assert (result.outcome, result.step) == ("stopped early", 5)
-    _, _, progress, steps = saved(tmp_path)
-    assert progress["early_stopping"]["best_step"] == 2
+    _, _, early_stopping, steps = saved(tmp_path)
+    assert early_stopping.best_step == 2
     assert steps == [2, 4, 5]
     again, _ = run(tmp_path, losses=[1.0], **changes)
     assert (again.outcome, again.step) == ("stopped early", 5)

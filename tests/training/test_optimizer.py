@@ -4,12 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from convlstm_jax.training.optimizer import (
-    OPTIMIZERS,
-    SCHEDULES,
-    make_optimizer,
-    make_schedule,
-)
+from convlstm_jax.training.optimizer import OPTIMIZERS, OptimizerConfig
 
 RATE = 0.02
 PARAMS = {"kernel": jnp.array([[1.5, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, -1])}
@@ -19,15 +14,9 @@ GRADIENTS = {
 }
 
 
-def make(**fields):
-    fields = {
-        "name": "adam",
-        "learning_rate": RATE,
-        "schedule": "constant",
-        "num_steps": 10,
-        **fields,
-    }
-    return make_optimizer(**fields)
+def make(name="adam", num_steps=10, plateau_window_steps=1000, **fields):
+    config = OPTIMIZERS[name](learning_rate=RATE, **fields)
+    return config.build(num_steps, plateau_window_steps)
 
 
 def updates_of(optimizer, gradients=(GRADIENTS,), values=(1.0,)):
@@ -48,7 +37,9 @@ def norms_of(optimizer, values):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", ["constant", "cosine", "one_cycle", "reduce_on_plateau"]
+)
 def test_every_optimizer_works_with_every_schedule(name, schedule):
     """Against the gradient, finite, in the parameters' own shapes and dtype."""
     optimizer = make(name=name, schedule=schedule, clip_norm=1.0)
@@ -71,7 +62,8 @@ def test_every_optimizer_works_with_every_schedule(name, schedule):
     ],
 )
 def test_first_update_by_hand(name, first_update):
-    (updates,) = updates_of(make(name=name, rmsprop_decay=0.75))
+    fields = {"rmsprop_decay": 0.75} if name == "rmsprop" else {}
+    (updates,) = updates_of(make(name, **fields))
     for update, gradient in zip(
         jax.tree.leaves(updates), jax.tree.leaves(GRADIENTS), strict=True
     ):
@@ -129,7 +121,10 @@ def test_clip_norm_scales_only_larger_gradients():
     ],
 )
 def test_schedules_by_hand(schedule, warmup_steps, expected):
-    rate = make_schedule(schedule, RATE, 100, warmup_steps)
+    config = OptimizerConfig(
+        learning_rate=RATE, schedule=schedule, warmup_steps=warmup_steps
+    )
+    rate = config.learning_rates(100)
     for step, fraction in expected.items():
         assert rate(step) == pytest.approx(RATE * fraction, abs=1e-4 * RATE), step
 

@@ -72,17 +72,15 @@ if processes > 1:
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.loop import FitSettings, fit
-from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.loop import TrainConfig, fit
+from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch
 from convlstm_jax.training.state import init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
 
 assert jax.process_count() == processes and jax.device_count() == 4
 task = ForecastTask(EncoderForecaster((2,), 3, 3, patch_size=2), 2, 2)
-optimizer = make_optimizer(
-    name="adam", learning_rate=1e-3, schedule="constant", num_steps=50
-)
+optimizer = AdamConfig(learning_rate=1e-3).build(50, 50)
 mesh = data_mesh()
 state = init_state(
     task, optimizer, seed=0, frame_shape=(4, 6, 1), with_ema=False, mesh=mesh
@@ -137,16 +135,14 @@ result = fit(
     Batches,
     lambda variables: {"loss": 1.0},
     lambda *arguments: None,
-    FitSettings(
+    TrainConfig(
         num_steps=50, batch_size=8, eval_every_steps=50, checkpoint_every_steps=50,
         log_every_steps=50,
     ),
     workdir=workdir,
     mesh=mesh,
 )
-with Checkpoints(
-    workdir / "checkpoints", metric_name="loss", higher_is_better=False
-) as checkpoints:
+with Checkpoints(workdir / "checkpoints") as checkpoints:
     saved, *_ = checkpoints.restore_latest(state)
 with open(output, "w") as file:
     json.dump([result.outcome, result.step, saved], file)

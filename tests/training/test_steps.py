@@ -12,16 +12,14 @@ import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState, init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
 
 FRAME_SHAPE = (8, 6, 1)
 TASK = ForecastTask(EncoderForecaster((3, 2), 3, 3, patch_size=2), 3, 2)
-OPTIMIZER = make_optimizer(
-    name="adam", learning_rate=0.01, schedule="constant", num_steps=100
-)
+OPTIMIZER = AdamConfig(learning_rate=0.01).build(100, 100)
 EMA_DECAY = 0.8
 
 # Compiling is what these tests take their time for; of the numbers nothing is lost,
