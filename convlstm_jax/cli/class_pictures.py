@@ -1,8 +1,7 @@
 """The pictures of a task that tells classes: confusion matrix and classified clips."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from convlstm_jax.data.sources import ClipSource
+from convlstm_jax.evaluation.result import EvaluationResult
 from convlstm_jax.tasks.classification import ClassificationTask
 from convlstm_jax.tasks.task import Variables
 from convlstm_jax.training.sharding import replicated
-from convlstm_jax.viz.classified_clips import classified_clips_strip
-from convlstm_jax.viz.confusion_matrix import confusion_matrix
+from convlstm_jax.viz.classification import classified_clips_strip, confusion_matrix
 
 
 class ClassifiedClips(NamedTuple):
@@ -31,6 +30,11 @@ class ClassifiedClips(NamedTuple):
     probabilities: np.ndarray
 
 
+def spread(num_clips: int, count: int) -> list[int]:
+    """The indices of some clips, spread evenly over a source."""
+    return np.linspace(0, num_clips - 1, count).round().astype(int).tolist()
+
+
 def classified_clips(
     task: ClassificationTask,
     variables: Variables,
@@ -44,8 +48,7 @@ def classified_clips(
     """
     if not count:
         return None
-    indices = np.linspace(0, len(source) - 1, count).round().astype(int)
-    clips = [source[int(index)] for index in indices]
+    clips = [source[index] for index in spread(len(source), count)]
     frames = np.stack([clip["frames"] for clip in clips])
     labels = np.stack([clip["label"] for clip in clips])
     classify = jax.jit(task.classify, out_shardings=replicated(mesh))
@@ -56,12 +59,12 @@ def classified_clips(
 def draw_classification(
     task: ClassificationTask,
     clips: ClassifiedClips | None,
-    results: Mapping[str, Any],
+    result: EvaluationResult,
     folder: Path,
 ) -> list[tuple[str, Path]]:
     """Draws matrix and clips; (caption, file) in the report's order."""
     matrix = folder / "confusion_matrix.png"
-    confusion_matrix(matrix, results["model"]["confusion"], task.classes)
+    confusion_matrix(matrix, result.model.confusion, task.classes)
     pictures = [("Confusion matrix of the test clips", matrix)]
     if clips is not None:
         strip = folder / "test_clips.png"

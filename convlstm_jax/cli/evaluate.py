@@ -1,17 +1,13 @@
 """`--mode=evaluate`: the test set's figures beside the baselines, and pictures."""
 
-import csv
-import json
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import (
     build_sources,
     build_task,
@@ -19,7 +15,11 @@ from convlstm_jax.cli.build import (
     eval_batch_size,
     process_eval_batches,
 )
-from convlstm_jax.cli.class_pictures import classified_clips, draw_classification
+from convlstm_jax.cli.class_pictures import (
+    classified_clips,
+    draw_classification,
+    spread,
+)
 from convlstm_jax.cli.clip_forecasts import forecast_clips
 from convlstm_jax.cli.log import logging_to
 from convlstm_jax.cli.played_clips import forecast_player, nowcast_player
@@ -30,19 +30,18 @@ from convlstm_jax.cli.radar_pictures import (
 )
 from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.cli.video_pictures import draw_evaluation, example_outputs
-from convlstm_jax.cli.vmaf_scores import add_vmaf
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
-from convlstm_jax.metrics.conventions import CONVENTIONS
+from convlstm_jax.evaluation.evaluate import evaluate
+from convlstm_jax.evaluation.report import write_report
+from convlstm_jax.evaluation.result import clip_namer
+from convlstm_jax.evaluation.vmaf import add_vmaf
 from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.training.evaluation import evaluate
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.training.steps import make_eval_step
 from convlstm_jax.viz.curves import learning_curves
-from convlstm_jax.viz.metric_names import format_value, in_order
-from convlstm_jax.viz.report import write_report
-from convlstm_jax.viz.report_player import PlayerClip
+from convlstm_jax.viz.player import PlayerClip
 
 _log = logging.getLogger(__name__)
 
@@ -89,113 +88,63 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
         disable=None,
         dynamic_ncols=True,
     )
-    results = evaluate(
-        eval_step, task.summarize, variables, progress, mesh, sources.conditions
-    )
-    results["step"] = step
-    results["data"] = data_facts(sources, num_sequences)
-    results["conventions"] = CONVENTIONS
+    name_clip = clip_namer(test, sources.test_films, sources.conditions)
+    result = evaluate(
+        eval_step, task.summarize, variables, progress, mesh, sources.conditions,
+        name_clip,
+    )  # fmt: skip
+    result.step = step
+    result.data = data_facts(sources, num_sequences)
     folder = workdir / "pictures"
-    count = min(config.eval.num_pictures, len(sources.test))
-    worst = [clip["index"] for clip in results.get("worst_clips", [])]
+    count = min(config.eval.num_pictures, len(test))
+    worst = [clip.name.index for clip in result.worst_clips]
+    drawn: list[int] = list(range(count))
+    if not isinstance(task, VideoTask):
+        drawn = spread(len(test), count)
+    result.drawn_clips = [name_clip(index) for index in drawn]
     clips: list[PlayerClip] = []
     # Drawn from the same clips on every process, so that all take part in the forecast.
     if isinstance(task, NowcastTask):
-        chosen = [*range(count), *worst]
-        chosen_clips = [test[index] for index in chosen]
-        nowcasts = example_nowcasts(task, variables, chosen_clips, len(chosen), mesh)
+        chosen_clips = [test[index] for index in [*drawn, *worst]]
+        nowcasts = example_nowcasts(
+            task, variables, chosen_clips, len(chosen_clips), mesh
+        )
         minutes = config.data.time_step_minutes * config.data.frame_stride
-        clips = nowcast_player(nowcasts, chosen, count, results, minutes)
-        drawn = nowcasts[:count]
-        draw = partial(draw_nowcasts, task, drawn, results, folder, minutes)
+        clips = nowcast_player(nowcasts, result, minutes)
+        draw = partial(draw_nowcasts, task, nowcasts[:count], result, folder, minutes)
     elif isinstance(task, VideoTask):
         outputs = example_outputs(task, variables, sources.test, count, mesh)
         forecasts = forecast_clips(task, variables, sources.test, worst, mesh)
-        clips = forecast_player(task, outputs, forecasts, results)
+        clips = forecast_player(task, outputs, forecasts, result)
         add_vmaf(
-            results, task, variables, sources, mesh, num_sequences=num_sequences,
+            result,
+            lambda indices: forecast_clips(
+                task, variables, sources.test, indices, mesh
+            ),
+            frame_size=(sources.height, sources.width),
+            conditions=sources.conditions,
+            num_sequences=num_sequences,
             num_vmaf_sequences=config.eval.num_vmaf_sequences,
-        )  # fmt: skip
-        draw = partial(draw_evaluation, task, outputs, results, folder)
+        )
+        draw = partial(draw_evaluation, task, outputs, result, folder)
     else:
         classified = classified_clips(task, variables, sources.test, count, mesh)
-        draw = partial(draw_classification, task, classified, results, folder)
+        draw = partial(draw_classification, task, classified, result, folder)
     if jax.process_index() != 0:
         return
-    _write_results(workdir, results)
-    for line in table(results):
+    result.write(workdir)
+    for line in result.table():
         _log.info(line)
-    pictures = [*draw(), *_draw_learning_curves(workdir)]
-    title = f"{workdir.name}: evaluation at step {step}"
-    shown = {k: v for k, v in results.items() if k != "conventions"}
-    shown["data"] = {k: v for k, v in results["data"].items() if k != "description"}
     write_report(
         workdir / "report.html",
-        title=title,
+        title=f"{workdir.name}: evaluation at step {step}",
         config=config.to_dict(),
         data_description=sources.description,
-        results=shown,
-        pictures=pictures,
+        result=result,
+        pictures=[*draw(), *_draw_learning_curves(workdir)],
         clips=clips,
     )
     _log.info("report: %s", workdir / "report.html")
-
-
-def table(results: dict[str, Any]) -> list[str]:
-    """The figures as lines of text, one a metric, the contenders side by side."""
-    contenders = list(results["per_lead_time"])
-    lines = [f"{'':34}" + "".join(f"{name:>16}" for name in contenders)]
-    # This one is cross_entropy_nats under its longer name.
-    metrics = numbers(results["model"]).keys() - {"cross_entropy_nats_per_frame"}
-    for metric in in_order(metrics):
-        values = (format_value(results[name].get(metric)) for name in contenders)
-        lines.append(f"{metric:34}" + "".join(f"{value:>16}" for value in values))
-    for condition, of_condition in results.get("per_condition", {}).items():
-        values = (format_value(of_condition[name].get("mse")) for name in contenders)
-        line = f"mse, {condition} ({of_condition['count']} clips)"
-        lines.append(f"{line:34}" + "".join(f"{value:>16}" for value in values))
-    for name, of_class in results["model"].get("per_class", {}).items():
-        figures = ", ".join(
-            f"{key} {format_value(value)}" for key, value in of_class.items()
-        )
-        lines.append(f"class {name}: {figures}")
-    return lines
-
-
-def numbers(values: dict[str, Any]) -> dict[str, float | None]:
-    """The entries that are single numbers (None: there is no such number)."""
-    return {
-        name: value
-        for name, value in values.items()
-        if value is None or isinstance(value, (int, float))
-    }
-
-
-def _write_results(workdir: Path, results: dict[str, Any]) -> None:
-    with atomic_file(workdir / "evaluation.json") as partial:
-        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    with (
-        atomic_file(workdir / "evaluation.csv") as partial,
-        partial.open(
-            "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["contender", "metric", "lead_time", "condition", "value"])
-        for contender, metrics in results["per_lead_time"].items():
-            for metric, value in numbers(results[contender]).items():
-                writer.writerow([contender, metric, "all", "all", _cell(value)])
-            for metric, values in metrics.items():
-                for lead_time, value in enumerate(values, start=1):
-                    writer.writerow([contender, metric, lead_time, "all", _cell(value)])
-            for condition, of_condition in results.get("per_condition", {}).items():
-                for metric, value in numbers(of_condition[contender]).items():
-                    writer.writerow([contender, metric, "all", condition, _cell(value)])
-
-
-def _cell(value: float | None) -> str:
-    """A figure in all its digits; nothing where there is none."""
-    return "" if value is None else repr(value)
 
 
 def _draw_learning_curves(workdir: Path) -> list[tuple[str, Path]]:

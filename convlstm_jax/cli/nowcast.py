@@ -15,7 +15,7 @@ from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import write_clip
 from convlstm_jax.viz.film_strip import film_strip
-from convlstm_jax.viz.radar_pictures import rain_colours
+from convlstm_jax.viz.radar import rain_colours
 
 
 def forecasts_any_size(config: ConfigDict) -> bool:

@@ -1,9 +1,7 @@
 """What a nowcast's evaluation has besides: optical flow, and pictures of rain."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +10,14 @@ from jax.sharding import Mesh
 
 from convlstm_jax.data.optical_flow import WithOpticalFlow, missing_packages
 from convlstm_jax.data.sources import ClipSource
+from convlstm_jax.evaluation.result import EvaluationResult
 from convlstm_jax.metrics.baselines import copy_last_frame
-from convlstm_jax.metrics.forecast_skill import score_name
+from convlstm_jax.metrics.registry import score_name
 from convlstm_jax.tasks.nowcast import OPTICAL_FLOW, NowcastTask
 from convlstm_jax.tasks.task import Batch, Variables, split_batch
 from convlstm_jax.training.sharding import replicated
 from convlstm_jax.viz.curves import metric_curves
-from convlstm_jax.viz.radar_pictures import radar_strip
+from convlstm_jax.viz.radar import radar_strip
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def example_nowcasts(
 def draw_nowcasts(
     task: NowcastTask,
     clips: list[dict[str, np.ndarray]],
-    results: Mapping[str, Any],
+    result: EvaluationResult,
     folder: Path,
     minutes_per_frame: float,
 ) -> list[tuple[str, Path]]:
@@ -105,7 +104,9 @@ def draw_nowcasts(
             num_inputs=task.num_input_frames,
             minutes_per_frame=minutes_per_frame,
         )
-        pictures.append((f"Test sequence {index}: observed above forecast", picture))
+        pictures.append(
+            (f"{result.drawn_clips[index]}: observed above forecast", picture)
+        )
     curves = folder / "lead_time.png"
     drawn = {"mse", "rainfall_mse", "correlation"}
     for rate in task.thresholds_mm_per_h[:_DRAWN_RATES]:
@@ -114,8 +115,8 @@ def draw_nowcasts(
     metric_curves(
         curves,
         {
-            name: {key: values for key, values in metrics.items() if key in drawn}
-            for name, metrics in results["per_lead_time"].items()
+            name: {k: v for k, v in contender.per_lead_time.items() if k in drawn}
+            for name, contender in result.contenders.items()
         },
         minutes_per_frame=minutes_per_frame,
     )

@@ -20,8 +20,8 @@ from convlstm_jax.cli.log import logging_to
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.data.video_frames import is_blank
 from convlstm_jax.errors import UserError
+from convlstm_jax.evaluation.evaluate import evaluate
 from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.training.evaluation import evaluate
 from convlstm_jax.training.loop import FitResult, FitSettings, fit
 from convlstm_jax.training.sharding import check_batch_size, data_mesh
 from convlstm_jax.training.state import init_state
@@ -101,13 +101,11 @@ def _fit(config: ConfigDict, sources: Sources, workdir: Path) -> FitResult:
     # the first step need not wait for Matplotlib.
 
     def validate(variables) -> dict[str, float]:
-        from convlstm_jax.cli.evaluate import numbers
-
         batches = process_eval_batches(
             sources.validation, eval_batch_size(config, mesh), num_validation
         )
-        figures = evaluate(eval_step, task.summarize, variables, batches, mesh)["model"]
-        return {k: v for k, v in numbers(figures).items() if v is not None}
+        result = evaluate(eval_step, task.summarize, variables, batches, mesh)
+        return {k: v for k, v in result.model.total.items() if v is not None}
 
     def draw(step: int, variables, writers: Writers) -> None:
         if not num_pictures or not isinstance(task, VideoTask):

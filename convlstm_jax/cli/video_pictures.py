@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from convlstm_jax.cli.clip_forecasts import Clip, forecast_clips
 from convlstm_jax.data.sources import ClipSource
+from convlstm_jax.evaluation.result import EvaluationResult
 from convlstm_jax.tasks.task import Variables, VideoTask
 from convlstm_jax.training.writers import Writers
-from convlstm_jax.viz.comparison_gif import comparison_gif, comparison_grid_gif
 from convlstm_jax.viz.curves import metric_curves
 from convlstm_jax.viz.film_strip import film_strip
-from convlstm_jax.viz.gif import gif_bytes
+from convlstm_jax.viz.gif import comparison_gif, comparison_grid_gif, gif_bytes
 from convlstm_jax.viz.space_time_correlation import draw_space_time_correlation
 
 # Frames in a row of a film strip: all of them, in the roll-outs of every experiment.
@@ -71,7 +70,7 @@ def draw_validation(
 def draw_evaluation(
     task: VideoTask,
     outputs: Mapping[str, _Clips],
-    results: Mapping[str, Any],
+    result: EvaluationResult,
     folder: Path,
 ) -> list[tuple[str, Path]]:
     """Draws the test clips and the curves; (caption, file) in the report's order."""
@@ -82,7 +81,8 @@ def draw_evaluation(
         return folder / name
 
     metric_curves(
-        add("Metrics by lead time", "lead_time.png"), results["per_lead_time"]
+        add("Metrics by lead time", "lead_time.png"),
+        {name: c.per_lead_time for name, c in result.contenders.items()},
     )
     if outputs and outputs["model"][1].shape[1] > 1:
         _, truth, prediction = outputs["model"]
@@ -105,7 +105,7 @@ def draw_evaluation(
         for index in range(len(clips[0])):
             clip = [part[index] for part in clips]
             name = f"{prefix}_{index:02d}"
-            caption = f"Test sequence {index}"
+            caption = str(result.drawn_clips[index])
             if reconstruction:
                 caption += ": its inputs in reverse order, and their reconstruction"
             film_strip(

@@ -1,5 +1,6 @@
 """Where clips come from: what a source is, and the moving digits and squares."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,6 +55,8 @@ class Sources:
         a clip's "condition" is the index; empty where clips have none.
       classes: names of the classes, to which a clip's "label" is the index; empty where
         clips have none.
+      test_films: name of the film that each test clip is cut from; empty where clips
+        are cut from no film.
     """
 
     train: ClipSource
@@ -67,6 +70,7 @@ class Sources:
     conditions: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
+    test_films: Sequence[str] = ()
 
 
 def moving_mnist_sources(

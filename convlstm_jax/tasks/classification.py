@@ -127,11 +127,11 @@ class ClassificationTask:
         "loss" beside where it was measured.
         """
         del frame_shape
-        figures = summarize_classification(total, self.classes)
+        summary = summarize_classification(total, self.classes)
         if "loss" in total["sums"]:
             loss = np.asarray(total["sums"]["loss"], np.float64)
-            figures["loss"] = float(loss.mean() / np.asarray(total["count"]))
-        return {"total": figures, "per_lead_time": {}}
+            summary.total["loss"] = float(loss.mean() / np.asarray(total["count"]))
+        return summary
 
     def _logits(self, variables: Variables, frames: Array) -> Logits:
         logits: Logits = self.model.apply(variables, to_unit_interval(frames))  # type: ignore[assignment]

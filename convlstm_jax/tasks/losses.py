@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 from convlstm_jax.array_types import PerExample, Video
-from convlstm_jax.metrics.cross_entropy import (
+from convlstm_jax.metrics.pixel import (
+    absolute_error,
     cross_entropy_from_logits,
     cross_entropy_from_probabilities,
+    squared_error,
 )
-from convlstm_jax.metrics.pixel import absolute_error, squared_error
 
 
 class Forecast(NamedTuple):

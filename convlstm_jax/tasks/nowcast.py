@@ -1,5 +1,6 @@
 """Nowcasting: the next radar frames, scored as rain, where there is data."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -8,14 +9,14 @@ import numpy as np
 from jax import Array
 
 from convlstm_jax.array_types import PerExample, Video
-from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
+from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, num_samples
 from convlstm_jax.metrics.baselines import copy_last_frame
 from convlstm_jax.metrics.forecast_skill import (
-    none_if_nan,
     skill_sums,
     summarize_skill,
 )
 from convlstm_jax.metrics.pixel import absolute_error, squared_error
+from convlstm_jax.metrics.registry import none_if_nan
 from convlstm_jax.rain import RainScale
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.tasks.losses import Forecast
@@ -110,11 +111,7 @@ class NowcastTask(ForecastTask):
         sums = {
             name: np.asarray(value, np.float64) for name, value in total["sums"].items()
         }
-        count = float(np.asarray(total["count"]))
-        if not count > 0:
-            raise ValueError(
-                f"the number of samples evaluated is {count:g}; it must be above 0"
-            )
+        count = num_samples(total)
         skill = summarize_skill(
             total,
             thresholds_mm_per_h=self.thresholds_mm_per_h,
@@ -129,10 +126,11 @@ class NowcastTask(ForecastTask):
         for name in ("mse", "mae"):
             per_pixel = sums[name].sum() / pixels if pixels else np.nan
             figures[f"{name}_per_pixel"] = none_if_nan(per_pixel)
-        return {
-            "total": {**figures, **skill["total"]},
-            "per_lead_time": {**per_lead_time, **skill["per_lead_time"]},
-        }
+        return dataclasses.replace(
+            skill,
+            total={**figures, **skill.total},
+            per_lead_time={**per_lead_time, **skill.per_lead_time},
+        )
 
     def _mask(self, batch: Batch) -> Video:
         """The mask of the frames to predict, `[B, T, H, W, C]` of 0 and 1."""

@@ -11,10 +11,10 @@ from convlstm_jax.array_types import PerExample, Video
 from convlstm_jax.metrics.accumulate import (
     MetricSummary,
     MetricSums,
-    frame_metrics,
     summarize,
 )
 from convlstm_jax.metrics.baselines import BASELINES
+from convlstm_jax.metrics.registry import frame_metrics
 from convlstm_jax.tasks.losses import LOSSES, Forecast
 
 __all__ = ["Batch", "Forecast", "Outputs", "Task", "Variables", "VideoTask"]

@@ -119,7 +119,7 @@ def test_validation_tells_the_training_loss():
     weights = (0.5, 2.0, 1.25)
     found = summarized(make_task(class_weights=weights, class_counts=COUNTS), False)
     assert set(found) == {"model"}
-    total = found["model"]["total"]
+    total = found["model"].total
     counted = batch(6)["weight"] > 0
     weighted, _ = losses(make_task(class_weights=weights), batch(6))
     plain, _ = losses(make_task(), batch(6))
@@ -137,16 +137,16 @@ def test_an_evaluation_has_the_majority_beside_the_model():
     label, predicted = batch(6)["label"][counted], probabilities.argmax(axis=1)[counted]
     confusion = np.zeros((3, 3), int)
     np.add.at(confusion, (label, predicted), 1)
-    model, majority = (found[name]["total"] for name in ("model", "majority"))
-    assert model["confusion"] == confusion.tolist()
-    assert "loss" not in model
-    assert majority["confusion"] == [[3, 0, 0], [1, 0, 0], [1, 0, 0]]
+    majority = found["majority"].total
+    assert found["model"].confusion == confusion.tolist()
+    assert "loss" not in found["model"].total
+    assert found["majority"].confusion == [[3, 0, 0], [1, 0, 0], [1, 0, 0]]
     assert majority["accuracy"] == pytest.approx(3 / 5)
     assert majority["cross_entropy_nats_per_clip"] == pytest.approx(
         -(3 * math.log(6 / 9) + math.log(2 / 9) + math.log(1 / 9)) / 5, rel=1e-6
     )
-    assert list(model["per_class"]) == list(CLASSES)
-    assert found["model"]["per_lead_time"] == {}
+    assert list(found["model"].per_class) == list(CLASSES)
+    assert found["model"].per_lead_time == {}
 
 
 def test_a_few_steps_learn_which_way_a_square_moves():

@@ -61,18 +61,18 @@ def test_figures_of_persistence_against_numpy(batch, variables):
     frames, mask = np.asarray(batch["frames"]) / 255, np.asarray(batch["mask"]) > 0
     error = np.where(mask[:, 3:], frames[:, 2:3] - frames[:, 3:], 0) ** 2
     mse = error.sum((2, 3, 4)).mean(0)
-    np.testing.assert_allclose(summary["per_lead_time"]["mse"], mse, rtol=1e-5)
-    assert summary["total"]["mse"] == pytest.approx(mse.mean(), rel=1e-5)
+    np.testing.assert_allclose(summary.per_lead_time["mse"], mse, rtol=1e-5)
+    assert summary.total["mse"] == pytest.approx(mse.mean(), rel=1e-5)
     per_pixel = error.sum() / mask[:, 3:].sum()
-    assert summary["total"]["mse_per_pixel"] == pytest.approx(per_pixel, rel=1e-5)
+    assert summary.total["mse_per_pixel"] == pytest.approx(per_pixel, rel=1e-5)
     true, predicted = (
         SCALE.rain_mm_per_h(pixels)[mask[:, 3:]] >= 0.5
         for pixels in (frames[:, 3:], frames[:, [2, 2]])
     )
     csi = (true & predicted).sum() / (true | predicted).sum()
-    assert summary["total"]["csi_0.5_mm_per_h"] == pytest.approx(csi)
+    assert summary.total["csi_0.5_mm_per_h"] == pytest.approx(csi)
     assert {"fss_5_mm_per_h_3_px", "rainfall_mse", "correlation"} <= set(
-        summary["per_lead_time"]
+        summary.per_lead_time
     )
     with pytest.raises(ValueError, match="number of samples evaluated is 0"):
         task.summarize({**total, "count": 0}, (8, 6, 1))
