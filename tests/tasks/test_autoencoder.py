@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.metrics.cross_entropy import cross_entropy_from_logits
+from convlstm_jax.metrics.pixel import cross_entropy_from_logits
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
 from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
 from convlstm_jax.training.sharding import data_mesh
