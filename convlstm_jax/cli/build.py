@@ -6,20 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.used_fields import DATA_FIELDS, MODEL_FIELDS, data_set_of
-from convlstm_jax.data.augmentation import augment_clip
+from convlstm_jax.data.augmentation import augment_frames, augment_rain
 from convlstm_jax.data.composites import READER_FIELDS, CompositeReader
 from convlstm_jax.data.data_sets import make_sources
 from convlstm_jax.data.labelled_clips import class_names
 from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batches
 from convlstm_jax.data.sources import ClipSource, Sources
-from convlstm_jax.data.symmetries import turned_and_mirrored
-from convlstm_jax.data.zoom import zoomed
 from convlstm_jax.models import MODELS
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
 from convlstm_jax.models.clip_classifier import ClipClassifier
@@ -175,23 +172,11 @@ def process_train_batches(
 
 def _augmentation(config: ConfigDict) -> Callable[..., Any] | None:
     if config.task.name == "nowcast":
-        return partial(_seen_otherwise, config.data.symmetries, config.data.zoom)
+        return partial(
+            augment_rain, symmetries=config.data.symmetries, zoom=config.data.zoom
+        )
     strengths = {name: config.data[name] for name in ("flip", "crop", "brightness")}
-    return partial(_augmented, strengths) if any(strengths.values()) else None
-
-
-def _seen_otherwise(
-    symmetries: bool, zoom: float, clip: dict[str, Any], rng: np.random.Generator
-) -> dict[str, Any]:
-    if symmetries:
-        clip = turned_and_mirrored(clip, rng)
-    return zoomed(clip, rng, largest=zoom) if zoom > 1 else clip
-
-
-def _augmented(
-    strengths: dict[str, Any], clip: dict[str, Any], rng: np.random.Generator
-) -> dict[str, Any]:
-    return {**clip, "frames": augment_clip(clip["frames"], rng, **strengths)}
+    return partial(augment_frames, **strengths) if any(strengths.values()) else None
 
 
 def process_eval_batches(

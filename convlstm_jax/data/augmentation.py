@@ -1,62 +1,58 @@
-"""Random changes to training clips that leave what happens in them as it is."""
+"""Random changes to training clips that leave what happens in them as it is.
+
+Each takes its draws from a generator: the same state gives the same clip, bit for bit.
+None writes to the arrays it is given.
+"""
 
 import numpy as np
 
+Clip = dict[str, np.ndarray]
 
-def augment_clip(
-    frames: np.ndarray,
+
+def augment_frames(
+    clip: Clip,
     rng: np.random.Generator,
     *,
     flip: bool,
     crop: float,
     brightness: float,
-) -> np.ndarray:
-    """Mirrors, crops and relights a clip, in the same way in all of its frames.
+) -> Clip:
+    """Flips, crops and relights a clip, in the same way in all of its frames.
 
     Six numbers are drawn whatever the strengths are, so that those of one change do
     not depend on whether another is asked for.
 
     Args:
-      frames: uint8 [T, H, W, C].
-      rng: where the draws come from; the same state gives the same clip, bit for bit.
-      flip: whether the clip is mirrored, left for right, with probability 1/2.
-      crop: greatest share of height and width that is cut off, 0 <= crop < 1. The
-        share is drawn uniformly from [0, crop], the same for both, then the place of
-        the window that is left; it is resized to H × W by linear interpolation. 0
-        leaves frames whole.
-      brightness: greatest change of light, 0 <= brightness < 1: contrast, about the
-        clip's mean, is multiplied by 1 + c and then 255 d added to every value, with c
-        and d uniform in [−brightness, brightness]. 0 leaves the light as it is.
-
-    Returns:
-      uint8 [T, H, W, C]; the frames given are not written to.
-
-    Raises:
-      ValueError: the frames or a strength are not as above.
+        clip: "frames", uint8 `[T, H, W, C]`; the rest stays as it is.
+        rng: where the draws come from.
+        flip: flip left to right with probability 1/2.
+        crop: greatest share of height and width that is cut off, 0 <= crop < 1. The
+            share is uniform in [0, crop], the same for both; the window that is left
+            lies anywhere, and is resized to H × W by linear interpolation.
+        brightness: greatest change of light, 0 <= brightness < 1: contrast, about the
+            clip's mean, is multiplied by 1 + c and then 255 d added to every value,
+            with c and d uniform in [−brightness, brightness].
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4:
-        raise ValueError(
-            f"frames are {frames.dtype} {list(frames.shape)}, but must be uint8 "
-            "[T, H, W, C]."
-        )
-    if not 0 <= crop < 1:
-        raise ValueError(f"crop is {crop}, but must be in [0, 1).")
-    if not 0 <= brightness < 1:
-        raise ValueError(f"brightness is {brightness}, but must be in [0, 1).")
+    frames = clip["frames"]
     mirrored, size, top, left, contrast, light = rng.random(6)
     if flip and mirrored < 0.5:
         frames = frames[:, :, ::-1]
     if crop > 0:
-        frames = _window(frames, 1 - crop * size, top, left)
+        frames = _enlarge_window(frames, 1 - crop * size, top, left)
     if brightness > 0:
         factor = 1 + brightness * (2 * contrast - 1)
         shift = 255 * brightness * (2 * light - 1)
-        frames = _relight(frames, factor, shift)
-    return np.ascontiguousarray(frames)
+        # All that a byte can become, looked up: a tenth of the time of the arithmetic.
+        mean = frames.mean(dtype=np.float64)
+        table = mean + factor * (np.arange(256) - mean) + shift
+        frames = np.clip(np.rint(table), 0, 255).astype(np.uint8)[frames]
+    return {**clip, "frames": np.ascontiguousarray(frames)}
 
 
-def _window(frames: np.ndarray, part: float, top: float, left: float) -> np.ndarray:
-    """Enlarges a window of the frames to their size; all in parts of what is free."""
+def _enlarge_window(
+    frames: np.ndarray, part: float, top: float, left: float
+) -> np.ndarray:
+    """Enlarges a window of the frames to their size; `top`, `left`: parts of free."""
     height, width = frames.shape[1:3]
     row, next_row, row_weight = _interpolation(height, part, top)
     column, next_column, column_weight = _interpolation(width, part, left)
@@ -87,8 +83,90 @@ def _interpolation(length: int, part: float, place: float) -> tuple[np.ndarray, 
     return before, after, (position - before).astype(np.float32)
 
 
-def _relight(frames: np.ndarray, factor: float, shift: float) -> np.ndarray:
-    # All that a byte can become, looked up: a tenth of the time of the arithmetic.
-    mean = frames.mean(dtype=np.float64)
-    table = mean + factor * (np.arange(256) - mean) + shift
-    return np.clip(np.rint(table), 0, 255).astype(np.uint8)[frames]
+def augment_rain(
+    clip: Clip, rng: np.random.Generator, *, symmetries: bool, zoom: float
+) -> Clip:
+    """Turns, mirrors and resizes a radar clip: rain from any side, of any size."""
+    if symmetries:
+        clip = apply_symmetry(clip, rng)
+    return apply_zoom(clip, rng, max_factor=zoom) if zoom > 1 else clip
+
+
+def apply_symmetry(clip: Clip, rng: np.random.Generator) -> Clip:
+    """A clip in one of the symmetries of its frame, all of them equally probable.
+
+    These are 8 where height and width are equal, else 4.
+
+    Args:
+        clip: what is `[T, H, W, C]` in it, frames and masks, is changed alike; the rest
+            stays as it is.
+        rng: where the draw comes from.
+    """
+    draw = int(rng.integers(8))
+
+    def changed(video: np.ndarray) -> np.ndarray:
+        if draw & 1:
+            video = video[:, ::-1]
+        if draw & 2:
+            video = video[:, :, ::-1]
+        if draw & 4 and video.shape[1] == video.shape[2]:
+            video = video.swapaxes(1, 2)
+        return np.ascontiguousarray(video)
+
+    return {
+        name: changed(values) if values.ndim == 4 else values
+        for name, values in clip.items()
+    }
+
+
+def apply_zoom(clip: Clip, rng: np.random.Generator, *, max_factor: float) -> Clip:
+    """A clip at another scale: what moves in it is larger and faster, or the reverse.
+
+    The factor is drawn from [1 / max_factor, max_factor], its logarithm uniformly, then
+    the place of the window that is enlarged; a clip that shrinks comes to lie anywhere
+    in the frame, with no data around it. Values are linear between pixels, and means
+    over what they cover where the clip shrinks; they are data where all of that is.
+
+    Args:
+        clip: "frames" and "mask", uint8 `[T, H, W, 1]`; the rest stays as it is.
+        rng: where the draws come from.
+        max_factor: greatest factor, 1 or more.
+    """
+    factor = float(max_factor ** rng.uniform(-1, 1))
+    height, width = clip["frames"].shape[1:3]
+    rows, columns = (
+        _zoom_weights(size, factor, float(rng.uniform())) for size in (height, width)
+    )
+
+    def resized(video: np.ndarray) -> np.ndarray:
+        return rows @ video[..., 0].astype(np.float32) @ columns.T
+
+    known = resized(clip["mask"]) > 0.999
+    frames = np.rint(resized(clip["frames"] * clip["mask"])) * known
+    return {
+        **clip,
+        "frames": frames.astype(np.uint8)[..., np.newaxis],
+        "mask": known.astype(np.uint8)[..., np.newaxis],
+    }
+
+
+def _zoom_weights(size: int, factor: float, place: float) -> np.ndarray:
+    """What each of the old pixels gives to each new one, `[new, old]`.
+
+    Args:
+        size: pixels of the axis.
+        factor: how much larger things become.
+        place: where the window begins, in parts of what is free.
+    """
+    begin = place * size * (1 - 1 / factor)
+    centre = begin + (np.arange(size) + 0.5) / factor - 0.5
+    reach = max(1.0, 1 / factor)
+    away = np.abs(centre[:, np.newaxis] - np.arange(-1, size + 1))
+    weights = np.maximum(0, 1 - away / reach)
+    weights /= np.maximum(weights.sum(1, keepdims=True), 1e-6)
+    inside = (centre > -0.5 - 1e-6) & (centre < size - 0.5 + 1e-6)
+    weights[~inside] = 0
+    # Up to half a pixel beyond the centre of the outermost ones their value holds.
+    weights[:, 1] += weights[:, 0]
+    weights[:, -2] += weights[:, -1]
+    return weights[:, 1:-1].astype(np.float32)

@@ -20,6 +20,14 @@ class ClipSource(Protocol):
     can be pickled, since worker processes receive a copy of it.
     """
 
+    @property
+    def clip_names(self) -> Sequence[str] | None:
+        """A name for each clip: its film or event, and where in it; None: no names.
+
+        A path is relative to the data folder: `slow/run1.mp4, frames 20-39`.
+        """
+        ...
+
     def __len__(self) -> int:
         """Returns the number of clips."""
         ...
@@ -28,10 +36,11 @@ class ClipSource(Protocol):
         """Returns clip `index` of `len(self)`.
 
         Returns:
-          {"frames": uint8 [T, H, W, C]}; every clip of a source has the same keys,
-          shapes and types. A source may add "label" and "condition", int32 indices into
-          the names in `Sources`; where its frames are noisy, "targets" holds them
-          without noise, and "frames" may be float32.
+            {"frames": uint8 or float32 `[T, H, W, C]`}; every clip of a source has the
+            same keys, shapes and types. A source may add "label" and "condition",
+            int32 indices into the names in `Sources`; "mask", uint8 `[T, H, W, 1]`, 1
+            where there is data; and, where its frames are noisy, "targets", the same
+            frames without noise.
         """
         ...
 
@@ -41,22 +50,22 @@ class Sources:
     """The three splits of a data set.
 
     Attributes:
-      train: clips to learn from.
-      validation: clips to choose by; the same ones whatever the seed.
-      test: clips to report on; the same ones whatever the seed.
-      description: a sentence or two that tell where the data come from, with any
-        stand-in for the data asked for.
-      height: frame height H, pixels.
-      width: frame width W, pixels.
-      channels: C.
-      digits_source: for moving digits, which digits: "idx", "tfds" or "sklearn"; ""
-        for other data sets.
-      conditions: names of what clips were taken under (a flow rate, a folder), to which
-        a clip's "condition" is the index; empty where clips have none.
-      classes: names of the classes, to which a clip's "label" is the index; empty where
-        clips have none.
-      test_films: name of the film that each test clip is cut from; empty where clips
-        are cut from no film.
+        train: training clips.
+        validation: validation clips, the same ones whatever the seed.
+        test: test clips, the same ones whatever the seed.
+        description: a sentence or two that tell where the data come from, with any
+            stand-in for the data asked for.
+        height: frame height H, pixels.
+        width: frame width W, pixels.
+        channels: C.
+        digits_source: for moving digits, which digits: "idx", "tfds" or "sklearn"; ""
+            for other data sets.
+        conditions: names of the conditions clips were taken under (a flow rate, a
+            folder), to which a clip's "condition" is the index; empty where clips have
+            none.
+        classes: names of the classes, to which a clip's "label" is the index; empty
+            where clips have none.
+        class_counts: training clips of each class.
     """
 
     train: ClipSource
@@ -70,7 +79,6 @@ class Sources:
     conditions: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     class_counts: tuple[int, ...] = ()
-    test_films: Sequence[str] = ()
 
 
 def moving_mnist_sources(

@@ -20,13 +20,13 @@ class _Clips(Protocol):
 
 
 def clip_namer(
-    clips: _Clips, films: Sequence[str], conditions: Sequence[str]
+    clips: _Clips, films: Sequence[str] | None, conditions: Sequence[str]
 ) -> Callable[[int], ClipName]:
     """A function that names the clip at an index of a test set.
 
     Args:
         clips: The test set; of a clip "condition" is an index into `conditions`.
-        films: The film of each clip; empty where clips are cut from no film.
+        films: The film of each clip, and where in it; None where there are no films.
         conditions: Names of the conditions; empty where there are none.
     """
 

@@ -36,7 +36,7 @@ class ClipName:
 
     Attributes:
         index: Its place in the test set.
-        film: The film that it is cut from, "" where there is none.
+        film: The film that it is cut from, and where in it; "" where there is none.
         condition: The condition that the film was taken under, "" where there is none.
     """
 

@@ -1,0 +1,176 @@
+"""What all data sets have in common: their fields, and what they offer."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from convlstm_jax.config import Config, field
+from convlstm_jax.data.augmentation import augment_frames, augment_rain
+from convlstm_jax.data.sources import Sources
+from convlstm_jax.errors import UserError
+from convlstm_jax.rain import RainScale
+
+Augmentation = Callable[
+    [dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]
+]
+"""Makes another training clip of a clip; deterministic given the generator's state."""
+
+
+@dataclass(frozen=True, eq=False)
+class InputClip:
+    """Frames to predict from, read from a file or folder that a user names.
+
+    Attributes:
+        frames: uint8 or float32 `[T, H, W, C]`, as a clip of a `ClipSource`.
+        mask: uint8 `[T, H, W, 1]`, 1 where there is data; None: everywhere.
+        times: when each frame was taken; None: not known.
+        label: name of what was read, for messages.
+    """
+
+    frames: np.ndarray
+    mask: np.ndarray | None = None
+    times: tuple[datetime, ...] | None = None
+    label: str = ""
+
+
+class DataConfig(Config):
+    """Fields that all data sets have."""
+
+    own_data: ClassVar[str] = ""
+    """Name of the data set that setting `data.path` switches to."""
+
+    name: str
+    height: int = field(64, "Height of a frame.", unit="pixels", ge=1)
+    width: int = field(64, "Width of a frame.", unit="pixels", ge=1)
+    num_train_sequences: int = field(10_000_000, "Most training clips.", ge=1)
+    num_validation_sequences: int = field(1000, "Most validation clips.", ge=1)
+    num_test_sequences: int = field(10_000, "Most test clips.", ge=1)
+    num_workers: int = field(
+        0, "Processes that prepare batches; 0: a thread of the training process.", ge=0
+    )
+    prefetch_batches: int = field(2, "Batches prepared ahead of time.", ge=0)
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of a frame; C is the field `channels` where there is one."""
+        return self.height, self.width, getattr(self, "channels", 1)
+
+    @property
+    def max_frames(self) -> int | None:
+        """Most frames a clip can have, input and output together; None: no limit."""
+        return None
+
+    @property
+    def augment(self) -> Augmentation | None:
+        """What changes training clips at random; None where nothing does."""
+        return None
+
+    def sources(self, *, num_frames: int, seed: int) -> Sources:
+        """Opens the training, validation and test clips.
+
+        Args:
+            num_frames: frames per clip, input and output together.
+            seed: seed of whatever is random in the training split,
+                0 <= seed < 2**32.
+
+        Raises:
+            UserError: the data cannot be had.
+        """
+        raise NotImplementedError
+
+    def check_disk(self) -> Iterator[str]:
+        """Yields problems with the files and folders that fields name."""
+        yield from ()
+
+    def read_input(self, path: str, num_frames: int) -> InputClip:
+        """Reads the last frames of a file or folder, exactly as training reads them.
+
+        Args:
+            path: the file or folder.
+            num_frames: frames to read.
+
+        Raises:
+            UserError: they cannot be read, or are too few.
+        """
+        raise UserError(f"data.name is {self.name!r}: it reads no files")
+
+
+class LabelledDataConfig(DataConfig):
+    """Fields of data sets whose clips belong to classes."""
+
+    flip: bool = field(False, "Flip every other training clip left to right.")
+    crop: float = field(
+        0.0, "Largest share of height and width cut off training clips.", ge=0, lt=1
+    )
+    brightness: float = field(
+        0.0, "Largest change of a training clip's brightness, as a share.", ge=0, lt=1
+    )
+
+    @property
+    def augment(self) -> Augmentation | None:
+        """Flips, crops and relights; None where nothing does."""
+        strengths = {
+            "flip": self.flip,
+            "crop": self.crop,
+            "brightness": self.brightness,
+        }
+        return partial(augment_frames, **strengths) if any(strengths.values()) else None
+
+
+class RainDataConfig(DataConfig):
+    """Fields of data sets whose pixels are radar reflectivities."""
+
+    dbz_min: float = field(
+        0.0, "Reflectivity of pixel 0; anything weaker counts as no rain.", unit="dBZ"
+    )
+    dbz_max: float = field(60.0, "Reflectivity of pixel 1.", unit="dBZ")
+    zr_a: float = field(
+        223.0,
+        "a of Z = a R^b, which turns reflectivity into mm/h: 200 after Marshall and "
+        "Palmer, 223 in Finland.",
+        gt=0,
+    )
+    zr_b: float = field(
+        1.53, "b of Z = a R^b: 1.6 after Marshall and Palmer, 1.53 in Finland.", gt=0
+    )
+    symmetries: bool = field(
+        False,
+        "Turn and mirror training clips at random, in all 8 ways (4 where height and "
+        "width differ).",
+    )
+    zoom: float = field(
+        1.0,
+        "Greatest factor by which training clips are enlarged or shrunk at random, so "
+        "that what moves in them becomes faster or slower; 1: they are not.",
+        ge=1,
+        le=4,
+    )
+
+    @property
+    def rain_scale(self) -> RainScale:
+        """What the pixels mean."""
+        return RainScale(self.dbz_min, self.dbz_max, self.zr_a, self.zr_b)
+
+    @property
+    def minutes_per_frame(self) -> float:
+        """Minutes from one frame of a clip to the next."""
+        return 5.0
+
+    @property
+    def augment(self) -> Augmentation | None:
+        """Turns, mirrors and resizes; None where nothing does."""
+        if not self.symmetries and self.zoom == 1:
+            return None
+        return partial(augment_rain, symmetries=self.symmetries, zoom=self.zoom)
+
+    def check(self) -> Iterator[str]:
+        """Yields what is wrong between the fields."""
+        if self.dbz_min >= self.dbz_max:
+            yield (
+                f"dbz_min is {self.dbz_min:g}: it must be below dbz_max, which is "
+                f"{self.dbz_max:g}"
+            )

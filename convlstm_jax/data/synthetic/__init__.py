@@ -1,0 +1,1 @@
+"""Clips that the program generates itself, one module for each data set."""

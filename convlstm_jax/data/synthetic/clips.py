@@ -1,0 +1,133 @@
+"""What all sources of generated clips have in common."""
+
+from collections.abc import Callable
+from typing import ClassVar, TypedDict
+
+import numpy as np
+
+from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.sources import ClipSource
+from convlstm_jax.errors import UserError
+
+# Training seeds are below 2**32, so neither stream can be the training stream.
+VALIDATION_SEED = 2**63
+TEST_SEED = 2**63 + 1
+
+# SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
+# generators"). It is written out here because NumPy does not promise its random
+# streams from one version to the next, and the sequences must never change.
+_MASK = (1 << 64) - 1
+_GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+
+
+def _mix(bits: int) -> int:
+    """Scrambles 64 bits, one to one (the output function of SplitMix64)."""
+    bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & _MASK
+    return bits ^ (bits >> 31)
+
+
+def uniform_draws(seed: int, index: int, count: int) -> list[float]:
+    """Draws `count` numbers, uniform in [0, 1), that depend on (seed, index) alone.
+
+    Args:
+        seed: names the stream, 0 <= seed < 2**64.
+        index: names the sequence within the stream, 0 <= index < 2**64.
+        count: how many numbers; the first ones do not depend on it.
+
+    Returns:
+        `count` floats, each a multiple of 2**-53.
+    """
+    state = _mix((_mix((seed + _GOLDEN_GAMMA) & _MASK) + index) & _MASK)
+    draws = []
+    for _ in range(count):
+        state = (state + _GOLDEN_GAMMA) & _MASK
+        draws.append((_mix(state) >> 11) * 2.0**-53)
+    return draws
+
+
+class SyntheticClips:
+    """A random-access source whose clips are generated when they are read.
+
+    A clip depends on the geometry and (seed, index) alone, so any one can be generated
+    again, in any order and in any process; a longer one begins as the shorter one.
+
+    Args:
+        num_sequences: length of the source.
+        num_frames: frames per sequence, T.
+        height: frame height H, pixels.
+        width: frame width W, pixels.
+        seed: names the stream of sequences, 0 <= seed < 2**64.
+    """
+
+    clip_names: ClassVar[None] = None
+
+    def __init__(
+        self, num_sequences: int, num_frames: int, height: int, width: int, seed: int
+    ) -> None:
+        self._num_sequences = int(num_sequences)
+        self._num_frames = int(num_frames)
+        self._height = int(height)
+        self._width = int(width)
+        self._seed = int(seed)
+
+    def __len__(self) -> int:
+        """Returns the number of sequences."""
+        return self._num_sequences
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Generates sequence `index` of `len(self)`, see `ClipSource`.
+
+        Raises:
+            IndexError: the index is out of range.
+        """
+        index = int(index)
+        if not 0 <= index < self._num_sequences:
+            raise IndexError(
+                f"Sequence {index} is out of range: the source holds "
+                f"{self._num_sequences} sequences."
+            )
+        return self._generate(index)
+
+    def _generate(self, index: int) -> dict[str, np.ndarray]:
+        raise NotImplementedError
+
+
+class Splits(TypedDict):
+    """What of `Sources` the number of clips and the seed decide."""
+
+    train: ClipSource
+    validation: ClipSource
+    test: ClipSource
+    height: int
+    width: int
+    channels: int
+
+
+def generated_splits(
+    config: DataConfig, seed: int, generate: Callable[[int, int], ClipSource]
+) -> Splits:
+    """The three splits of a data set that is generated.
+
+    Validation and test clips depend on neither the seed nor their own number: the first
+    ones of a longer split are those of a shorter one.
+
+    Args:
+        config: gives the number of clips and the shape of a frame.
+        seed: names the stream of training clips, 0 <= seed < 2**32.
+        generate: makes a source of a number of clips and a seed.
+
+    Raises:
+        UserError: the seed is out of its range.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is {seed}: it must be in 0 .. 2**32 - 1")
+    height, width, channels = config.frame_shape
+    return Splits(
+        train=generate(config.num_train_sequences, seed),
+        validation=generate(config.num_validation_sequences, VALIDATION_SEED),
+        test=generate(config.num_test_sequences, TEST_SEED),
+        height=height,
+        width=width,
+        channels=channels,
+    )
