@@ -6,8 +6,9 @@ batch averages never appear, so neither batch size nor a short last batch, padde
 full size with rows of weight 0, changes a figure.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +16,14 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from convlstm_jax.metrics import ms_ssim as multi_scale_similarity
-from convlstm_jax.metrics import ssim as similarity
-from convlstm_jax.metrics.correlation import correlation_moments, pearson
-from convlstm_jax.metrics.cross_entropy import (
-    cross_entropy_from_logits,
-    cross_entropy_from_probabilities,
-)
-from convlstm_jax.metrics.pixel import absolute_error, psnr_db, squared_error
-from convlstm_jax.types import Video
+from convlstm_jax.metrics.registry import METRICS, none_if_nan
+
+Numbers = dict[str, float | None]
+"""Metric key → value; None where it is not defined."""
 
 
 class MetricSums(TypedDict):
-    """Sums over samples: `sums[name]` is `[T]`, one a lead time; `count` a scalar.
+    """Sums over samples: `sums[key]` is `[T]`, one a lead time; `count` a scalar.
 
     Other shapes than `[T]` are summed alike, such as confusion matrices `[K, K]`; sums
     by condition have one more axis in front of both.
@@ -37,53 +33,25 @@ class MetricSums(TypedDict):
     count: ArrayLike
 
 
-class MetricSummary(TypedDict):
-    """Averages: `total[name]` over frames too, `per_lead_time[name]` a list of T."""
+@dataclasses.dataclass
+class MetricSummary:
+    """The metrics of one contender over a test set.
 
-    total: dict[str, Any]
-    per_lead_time: dict[str, list[float | None]]
-
-
-def frame_metrics(
-    prediction: Video, target: Video, logits: Video | None = None
-) -> dict[str, Array]:
-    """Every pixel metric of every frame.
-
-    Args:
-        prediction: Predicted frames `[B, T, H, W, C]` in [0, 1].
-        target: True frames `[B, T, H, W, C]` in [0, 1].
-        logits: Logits of the prediction (`prediction = sigmoid(logits)`), from which
-            the cross-entropy is exact; without them it comes from the prediction
-            clipped to [1e-6, 1 − 1e-6].
-
-    Returns:
-        `[B, T]` under "mse", "mae" (both summed over the frame), "ssim",
-        "ssim_openstl", "ms_ssim", "psnr_db" and "cross_entropy_nats", and `[B, T, 8]`
-        under "correlation_moments". Frames too small for an SSIM window (11×11 and 7×7
-        pixels; MS-SSIM: twice the first) have no such figure: its name is left out.
-
-    Raises:
-        ValueError: The clips cannot be compared (see `matched_frames`).
+    Attributes:
+        total: Over all samples and lead times.
+        per_lead_time: Key → T values; empty where there are no lead times.
+        mean_over_lead_times: For scores from pooled counts, their mean over lead times.
+        per_class: For a classifier, class name → precision, recall, F1 and support.
+        confusion: For a classifier, clips by true class (rows) and predicted class.
     """
-    metrics = {
-        "mse": squared_error(prediction, target),
-        "mae": absolute_error(prediction, target),
-        "psnr_db": psnr_db(prediction, target),
-        "cross_entropy_nats": (
-            cross_entropy_from_probabilities(prediction, target)
-            if logits is None
-            else cross_entropy_from_logits(logits, target)
-        ),
-        "correlation_moments": correlation_moments(prediction, target),
-    }
-    smaller_side = min(target.shape[2:4])
-    if smaller_side >= similarity.GAUSSIAN_WINDOW_SIZE:
-        metrics["ssim"] = similarity.ssim(prediction, target)
-    if smaller_side >= similarity.UNIFORM_WINDOW_SIZE:
-        metrics["ssim_openstl"] = similarity.ssim_openstl(prediction, target)
-    if smaller_side >= multi_scale_similarity.SMALLEST_SIDE:
-        metrics["ms_ssim"] = multi_scale_similarity.ms_ssim(prediction, target)
-    return metrics
+
+    total: Numbers
+    per_lead_time: dict[str, list[float | None]] = dataclasses.field(
+        default_factory=dict
+    )
+    mean_over_lead_times: Numbers = dataclasses.field(default_factory=dict)
+    per_class: dict[str, Numbers] = dataclasses.field(default_factory=dict)
+    confusion: list[list[int]] = dataclasses.field(default_factory=list)
 
 
 def batch_sums(metrics: Mapping[str, Array], weight: Array) -> MetricSums:
@@ -101,7 +69,7 @@ def batch_sums(metrics: Mapping[str, Array], weight: Array) -> MetricSums:
         ValueError: A metric is not `[B, …]` or weight is not `[B]`.
     """
     if weight.ndim != 1:
-        raise ValueError(f"weight has shape {weight.shape}; it must be [B]")
+        raise ValueError(f"weight has shape {weight.shape}: it must be [B]")
     for name, values in metrics.items():
         if values.ndim < 2 or values.shape[0] != weight.shape[0]:
             raise ValueError(
@@ -181,60 +149,56 @@ def add_sums(total: MetricSums | None, batch: MetricSums) -> MetricSums:
 
 
 def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
-    """Divides the sums, once, into the figures of an evaluation.
+    """Divides the sums, once, into the metrics of an evaluation.
 
     Args:
         total: Sums over all batches, from `add_sums`.
         values_per_frame: H·W·C, for the averages per pixel.
 
     Returns:
-        `{"total": {name: float}, "per_lead_time": {name: [float] * T}}`. The total
-        averages over samples and lead times. Beside the names of the sums it holds,
-        where their base is there, "mse_per_pixel" and "mae_per_pixel" (the frame's
-        sum over values_per_frame), "cross_entropy_nats_per_frame" and
-        "cross_entropy_nats_per_sequence" (summed over lead times). Each is
-        described in `conventions.CONVENTIONS`.
+        Averages over samples, in total over lead times too; beside the keys of the sums
+        those that the registry derives from them, such as "mse_per_pixel".
 
     Raises:
         ValueError: No sample counted, or values_per_frame is below 1.
     """
-    count = float(np.asarray(total["count"]))
-    if not count > 0:
-        raise ValueError(
-            f"the number of samples evaluated is {count:g}; it must be above 0"
-        )
+    count = num_samples(total)
     if values_per_frame < 1:
         raise ValueError(
-            f"values_per_frame is {values_per_frame}; it must be at least 1 "
+            f"values_per_frame is {values_per_frame}: it must be at least 1 "
             "(height × width × channels)"
         )
     sums = {
         name: np.asarray(value, np.float64) for name, value in total["sums"].items()
     }
-    moments = sums.pop("correlation_moments", None)
+    pooled = {m.sums: sums.pop(m.sums) for m in METRICS.values() if m.sums in sums}
     means = {name: value / count for name, value in sums.items()}
-    figures: dict[str, float | None] = {
-        name: float(value.mean()) for name, value in means.items()
-    }
-    for name in ("mse", "mae"):
-        if name in means:
-            figures[f"{name}_per_pixel"] = float(means[name].mean()) / values_per_frame
-    if "cross_entropy_nats" in means:
-        nats = means["cross_entropy_nats"]
-        figures["cross_entropy_nats_per_frame"] = float(nats.mean())
-        figures["cross_entropy_nats_per_sequence"] = float(nats.sum())
+    numbers: Numbers = {name: float(value.mean()) for name, value in means.items()}
     per_lead_time: dict[str, list[float | None]] = {
         name: value.tolist() for name, value in means.items()
     }
-    if moments is not None:
-        pooled = pearson(moments.sum(0), count * len(moments))
-        figures["correlation"] = _none_if_nan(pooled)
-        per_lead_time["correlation"] = [
-            _none_if_nan(value) for value in pearson(moments, count)
-        ]
-    return {"total": figures, "per_lead_time": per_lead_time}
+    for metric in METRICS.values():
+        if metric.derive is not None and metric.repeats in means:
+            derived = metric.derive(means[metric.repeats], values_per_frame)
+            numbers[metric.key] = derived
+        if metric.pool is not None and metric.sums in pooled:
+            moments = pooled[metric.sums]
+            of_all = metric.pool(moments.sum(0), count * len(moments))
+            numbers[metric.key] = none_if_nan(of_all)
+            values = metric.pool(moments, count)
+            per_lead_time[metric.key] = [none_if_nan(value) for value in values]
+    return MetricSummary(numbers, per_lead_time)
 
 
-def _none_if_nan(value: Any) -> float | None:
-    """A number; None, which JSON has, in place of NaN, which it has not."""
-    return None if np.isnan(value) else float(value)
+def num_samples(total: MetricSums) -> float:
+    """The number of samples that were summed.
+
+    Raises:
+        ValueError: There is none.
+    """
+    count = float(np.asarray(total["count"]))
+    if not count > 0:
+        raise ValueError(
+            f"the number of samples evaluated is {count:g}: it must be above 0"
+        )
+    return count

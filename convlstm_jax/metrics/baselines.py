@@ -11,9 +11,24 @@ from convlstm_jax.types import Video
 PredictedVideo = Float[Array, "B T_out H W C"]
 """A clip as long as was asked for, not as long as the inputs."""
 
+OUTPUTS = ("model", "reconstruction")
+"""Contenders that a model gives out; all others are baselines."""
+
+_LABELS = {
+    "reconstruction": "reconstruction of the inputs",
+    "copy_last": "copy last frame",
+    "zeros": "all zeros",
+    "majority": "most frequent class",
+}
+
+
+def contender_label(key: str) -> str:
+    """What plots and tables call the model or a baseline."""
+    return _LABELS.get(key, key.replace("_", " "))
+
 
 def copy_last_frame(inputs: Video, num_frames: int) -> PredictedVideo:
-    """Predicts that nothing moves: the last given frame, again and again.
+    """Predicts that nothing moves: repeats the last given frame.
 
     Args:
         inputs: Given frames `[B, T, H, W, C]`, T at least 1.
@@ -23,27 +38,14 @@ def copy_last_frame(inputs: Video, num_frames: int) -> PredictedVideo:
         `[B, num_frames, H, W, C]` in the dtype of the inputs.
 
     Raises:
-        ValueError: The inputs are not `[B, T, H, W, C]` with a frame to copy, or
-            num_frames is below 1.
+        ValueError: An argument is not as above.
     """
     _check(inputs, num_frames)
     return jnp.repeat(inputs[:, -1:], num_frames, axis=1)
 
 
 def zeros(inputs: Video, num_frames: int) -> PredictedVideo:
-    """Predicts black frames, which already beats copying on Moving MNIST's MSE.
-
-    Args:
-        inputs: Given frames `[B, T, H, W, C]`, T at least 1.
-        num_frames: Frames to predict, at least 1.
-
-    Returns:
-        `[B, num_frames, H, W, C]` of zeros in the dtype of the inputs.
-
-    Raises:
-        ValueError: The inputs are not `[B, T, H, W, C]` with at least one frame, or
-            num_frames is below 1.
-    """
+    """Predicts black frames, which already beats copying on Moving MNIST's MSE."""
     _check(inputs, num_frames)
     return jnp.zeros_like(
         inputs, shape=(inputs.shape[0], num_frames, *inputs.shape[2:])
@@ -60,8 +62,8 @@ BASELINES: dict[str, Callable[[Video, int], PredictedVideo]] = {
 def _check(inputs: Video, num_frames: int) -> None:
     if inputs.ndim != 5 or inputs.shape[1] < 1:
         raise ValueError(
-            f"inputs have shape {inputs.shape}; "
-            "a baseline needs [B, T, H, W, C] with T at least 1"
+            f"inputs has shape {inputs.shape}: it must be [B, T, H, W, C] with T at "
+            "least 1"
         )
     if num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}; it must be at least 1")
+        raise ValueError(f"num_frames is {num_frames}: it must be at least 1")

@@ -1,7 +1,6 @@
-"""How well clips are classified: a confusion matrix, and the figures read off it."""
+"""How well clips are classified: a confusion matrix, and the metrics it gives."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +9,79 @@ import optax
 from jax import Array
 from jaxtyping import Float, Int
 
-from convlstm_jax.metrics.accumulate import MetricSums
+from convlstm_jax.metrics.accumulate import (
+    MetricSummary,
+    MetricSums,
+    num_samples,
+)
+from convlstm_jax.metrics.registry import Metric, register
+
+register(
+    Metric(
+        "accuracy",
+        "Accuracy",
+        "Share of clips whose most probable class is the true one.",
+        direction="higher",
+        order=90,
+    ),
+    Metric(
+        "balanced_accuracy",
+        "Balanced accuracy",
+        "Recall averaged over the classes that have clips, each class counting the "
+        "same.",
+        direction="higher",
+        order=91,
+    ),
+    Metric(
+        "cross_entropy_nats_per_clip",
+        "Cross-entropy",
+        "Cross-entropy of the class in nats, -log of the probability given to the true "
+        "one, averaged over clips, without class weights; null where it is not finite.",
+        unit="nats per clip",
+        order=92,
+    ),
+    Metric(
+        "precision",
+        "precision",
+        "Of the clips predicted to be of a class, the share that are; null where there "
+        "are none.",
+        direction="higher",
+        order=93,
+    ),
+    Metric(
+        "recall",
+        "recall",
+        "Of the clips of a class, the share predicted to be; null where there are "
+        "none.",
+        direction="higher",
+        order=94,
+    ),
+    Metric(
+        "f1",
+        "f1",
+        "Harmonic mean of precision and recall, as 2 TP / (2 TP + FP + FN); null where "
+        "a class neither has clips nor was predicted.",
+        direction="higher",
+        order=95,
+    ),
+    Metric("support", "support", "Clips of a class.", direction="neither", order=96),
+    Metric(
+        "confusion",
+        "Confusion matrix",
+        "Clips by true class (rows) and predicted class (columns).",
+        direction="neither",
+        order=97,
+    ),
+)
 
 
 def classification_metrics(
     logits: Float[Array, "B N"], label: Int[Array, " B"]
 ) -> dict[str, Array]:
-    """What is known of every clip once it is classified, to be summed over clips.
+    """The values of every clip, to be summed over clips.
 
-    A clip is taken to be of the class with the greatest logit, the first one of equals.
-    Of a model that gives NaN only the cross-entropy tells.
+    The predicted class is that of the largest logit, the first one of equals. Where a
+    model gives NaN, only the cross-entropy shows it.
 
     Args:
         logits: `[B, N]`, one for each of N classes.
@@ -35,7 +97,7 @@ def classification_metrics(
     """
     if logits.ndim != 2 or label.shape != logits.shape[:1]:
         raise ValueError(
-            f"logits have shape {logits.shape} and label has {label.shape}; they must "
+            f"logits has shape {logits.shape} and label has {label.shape}: they must "
             "be [B, N] and [B]"
         )
     logits = logits.astype(jnp.float32)
@@ -49,10 +111,10 @@ def classification_metrics(
 
 
 def majority_logits(class_counts: Sequence[int], num_clips: int) -> Float[Array, "B N"]:
-    """What a baseline says that never looks at a clip.
+    """The baseline that never looks at a clip.
 
-    It gives every clip the same probabilities, each class's share of the training
-    split, and so always names the class that is most frequent there.
+    Every clip gets the same probabilities, each class's share of the training split,
+    so that the predicted class is always the one that is most frequent there.
 
     Args:
         class_counts: Training clips of each class, `[N]`.
@@ -67,7 +129,7 @@ def majority_logits(class_counts: Sequence[int], num_clips: int) -> Float[Array,
     counts = np.asarray(class_counts, np.float64)
     if not counts.sum() > 0:
         raise ValueError(
-            f"class_counts is {tuple(class_counts)}; one at least must be above 0"
+            f"class_counts is {tuple(class_counts)}: one at least must be above 0"
         )
     with np.errstate(divide="ignore"):
         log_shares = np.log(counts / counts.sum())
@@ -78,12 +140,11 @@ def majority_logits(class_counts: Sequence[int], num_clips: int) -> Float[Array,
 
 def summarize_classification(
     total: MetricSums, classes: Sequence[str]
-) -> dict[str, Any]:
-    """The figures of an evaluation, on the host and in float64.
+) -> MetricSummary:
+    """The metrics of an evaluation, on the host and in float64.
 
-    Nothing is made up where there is nothing to tell: the precision of a class that was
-    never predicted, the recall of one without a clip and the F1 of one with neither
-    are None, which JSON knows as null; so is a cross-entropy that is not finite.
+    The precision of a class that was never predicted, the recall of one without a clip
+    and the F1 of one with neither are None; so is a cross-entropy that is not finite.
     Balanced accuracy, the mean recall, is over the classes that have clips.
 
     Args:
@@ -91,41 +152,33 @@ def summarize_classification(
             `accumulate.add_sums`.
         classes: Name of each class, N of them, in the order of the labels.
 
-    Returns:
-        "accuracy", "balanced_accuracy" and "cross_entropy_nats_per_clip", numbers;
-        "per_class", name → "precision", "recall", "f1" and "support" (clips of that
-        class); "confusion", N lists of N counts, true classes in rows. The figures are
-        described in `conventions.CONVENTIONS`.
-
     Raises:
         ValueError: No clip counted, there is another number of classes, or a label was
             none of them.
     """
-    count = float(np.asarray(total["count"]))
-    if not count > 0:
-        raise ValueError(
-            f"the number of clips evaluated is {count:g}; it must be above 0"
-        )
+    count = num_samples(total)
     confusion = np.asarray(total["sums"]["confusion"], np.float64)
     if confusion.shape != (len(classes), len(classes)):
         raise ValueError(
-            f"classes is {tuple(classes)}; the confusion matrix has shape "
+            f"classes is {tuple(classes)}: the confusion matrix has shape "
             f"{confusion.shape} and must have a row and a column for each of them"
         )
     if not np.isclose(confusion.sum(), count):
         raise ValueError(
-            f"the confusion matrix holds {confusion.sum():g} of {count:g} clips; "
+            f"the confusion matrix holds {confusion.sum():g} of {count:g} clips: "
             f"labels must be from 0 to {len(classes) - 1}"
         )
     hits = np.diag(confusion)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     present = support > 0
     nats = float(np.asarray(total["sums"]["cross_entropy_nats"]).item())
-    return {
-        "accuracy": float(hits.sum() / count),
-        "balanced_accuracy": float(np.mean(hits[present] / support[present])),
-        "cross_entropy_nats_per_clip": nats / count if np.isfinite(nats) else None,
-        "per_class": {
+    return MetricSummary(
+        {
+            "accuracy": float(hits.sum() / count),
+            "balanced_accuracy": float(np.mean(hits[present] / support[present])),
+            "cross_entropy_nats_per_clip": nats / count if np.isfinite(nats) else None,
+        },
+        per_class={
             name: {
                 "precision": _ratio(hits[index], predicted[index]),
                 "recall": _ratio(hits[index], support[index]),
@@ -134,8 +187,8 @@ def summarize_classification(
             }
             for index, name in enumerate(classes)
         },
-        "confusion": [[round(cell) for cell in row] for row in confusion],
-    }
+        confusion=[[round(cell) for cell in row] for row in confusion],
+    )
 
 
 def _ratio(part: float, whole: float) -> float | None:

@@ -25,11 +25,87 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
 from convlstm_jax.types import Video
+from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
+from convlstm_jax.metrics.registry import Metric, none_if_nan, register, score_name
 
-TABLE_SCORES = ("csi", "pod", "far", "bias", "hss")
-"""What `table_scores` makes of a contingency table, in this order."""
+register(
+    Metric(
+        "rainfall_mse",
+        "Rainfall-MSE",
+        "Squared error of the rain rate in (mm/h)², averaged over the pixels with data "
+        "of all frames and samples. Where there is no data nothing counts, here and in "
+        "mse and mae of radar frames, which are summed over the pixels with data; "
+        "per pixel they are averages over those.",
+        unit="(mm/h)²",
+        order=70,
+    ),
+    Metric(
+        "correlation_uncentred",
+        "Correlation, uncentred",
+        "Sum of P*T over the square root of sum P² times sum T², P and T the predicted "
+        "and the true rain rate, as in Shi et al. 2015; null where a sum is 0.",
+        direction="higher",
+        order=72,
+    ),
+    Metric(
+        "csi",
+        "CSI",
+        "Critical success index, hits / (hits + misses + false alarms), of rain of at "
+        "least the rate in the metric's name. This and the scores below come from the "
+        "contingency table summed over all samples and lead times (per lead time: over "
+        "all samples), and are null where a denominator is 0.",
+        direction="higher",
+        order=80,
+    ),
+    Metric(
+        "pod",
+        "POD",
+        "Probability of detection, hits / (hits + misses).",
+        direction="higher",
+        order=81,
+    ),
+    Metric(
+        "far",
+        "FAR",
+        "False-alarm ratio, false alarms / (hits + false alarms).",
+        unit="false-alarm ratio",
+        order=82,
+    ),
+    Metric(
+        "bias",
+        "Bias",
+        "Frequency bias, (hits + false alarms) / (hits + misses).",
+        unit="forecast / observed",
+        direction="neither",
+        order=83,
+    ),
+    Metric(
+        "hss",
+        "HSS",
+        "Heidke skill score, the share of right pixels beyond what chance gives, of "
+        "the share that is possible.",
+        direction="higher",
+        order=84,
+    ),
+    Metric(
+        "fss",
+        "FSS",
+        "Fractions skill score of Roberts and Lean 2008 over square windows of the "
+        "side in the metric's name, pixels: 1 - sum (p - o)² / (sum p² + sum o²), "
+        "summed over pixels with data; pixels outside the frame and without data count "
+        "as dry in the windows.",
+        direction="higher",
+        order=85,
+    ),
+    Metric(
+        "mean_over_lead_times",
+        "Mean over lead times",
+        "The other way to pool: each score averaged over the lead times at which it is "
+        "not null.",
+        order=86,
+    ),
+)
 
 _FRAME = (2, 3, 4)
 
@@ -65,7 +141,9 @@ def skill_sums(
     """
     for size in window_sizes:
         if size < 1 or size % 2 == 0:
-            raise ValueError(f"a window size is {size}; it must be odd and at least 1")
+            raise ValueError(
+                f"window_sizes has {size}: each must be odd and at least 1"
+            )
     valid = mask > 0
     prediction = jnp.where(valid, prediction_mm_per_h, 0.0)
     target = jnp.where(valid, target_mm_per_h, 0.0)
@@ -89,19 +167,20 @@ def skill_sums(
     p, t = prediction, target
     sums = [x.sum(_FRAME) for x in (p, t, p * p, t * t, p * t, (p - t) ** 2)]
     pixels = valid.sum(_FRAME).astype(jnp.float32)
-    figures = {
+    values = {
         "table": jnp.stack(tables, axis=2).astype(jnp.float32),
         "moments": jnp.stack([pixels, *sums], axis=-1),
     }
     if fractions:
-        figures["fractions"] = jnp.stack(fractions, axis=2)
-    return figures
+        values["fractions"] = jnp.stack(fractions, axis=2)
+    return values
 
 
 def _shares(events: Video, size: int) -> Video:
     """The mean over a window about each pixel; beyond the edge there is nothing."""
     window = (1, 1, size, size, 1)
-    return lax.reduce_window(events, 0.0, lax.add, window, (1,) * 5, "SAME") / size**2
+    sums: Array = lax.reduce_window(events, 0.0, lax.add, window, (1,) * 5, "SAME")
+    return sums / size**2
 
 
 def table_scores(table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -111,7 +190,7 @@ def table_scores(table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         table: `[..., 4]`: hits, misses, false alarms, correct negatives.
 
     Returns:
-        `TABLE_SCORES`, each `[...]`.
+        "csi", "pod", "far", "bias" and "hss", each `[...]`.
     """
     hits, misses, alarms, negatives = np.moveaxis(np.asarray(table, np.float64), -1, 0)
     total = hits + misses + alarms + negatives
@@ -174,48 +253,35 @@ def summarize_skill(
         The scores pooled over lead times, and per lead time: "csi_0.5_mm_per_h" and so
         on, "fss_0.5_mm_per_h_5_px", and those of `moment_scores`. Pooled means: of the
         sums over all lead times. The other convention, the mean over the lead times
-        that have a value, is in the total under "mean_over_lead_times". None stands
-        for a score that has no value.
+        that have a value, is `mean_over_lead_times`. None stands for a score without
+        a value.
     """
     sums = {
         name: np.asarray(value, np.float64) for name, value in total["sums"].items()
     }
 
     def scores(of: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-        figures: dict[str, Any] = moment_scores(of["moments"])
+        found: dict[str, Any] = moment_scores(of["moments"])
         # `[..., N]` → the threshold in front, then `[...]`.
         for name, values in table_scores(of["table"]).items():
             for index, threshold in enumerate(thresholds_mm_per_h):
-                figures[score_name(name, threshold)] = values[..., index]
+                found[score_name(name, threshold)] = values[..., index]
         for column, size in enumerate(window_sizes):
             values = fractions_skill(of["fractions"][..., column, :])
             for index, threshold in enumerate(thresholds_mm_per_h):
-                figures[score_name("fss", threshold, size)] = values[..., index]
-        return figures
+                found[score_name("fss", threshold, size)] = values[..., index]
+        return found
 
     per_lead_time = {
         name: [none_if_nan(value) for value in values]
         for name, values in scores(sums).items()
     }
     pooled = scores({name: value.sum(axis=0) for name, value in sums.items()})
-    figures: dict[str, Any] = {
-        name: none_if_nan(value) for name, value in pooled.items()
-    }
-    figures["mean_over_lead_times"] = {
-        name: _mean(values) for name, values in per_lead_time.items()
-    }
-    return {"total": figures, "per_lead_time": per_lead_time}
-
-
-def score_name(score: str, threshold_mm_per_h: float, window_size: int = 0) -> str:
-    """What a score at a threshold is called: `csi_0.5_mm_per_h`."""
-    name = f"{score}_{threshold_mm_per_h:g}_mm_per_h"
-    return f"{name}_{window_size}_px" if window_size else name
-
-
-def none_if_nan(value: Any) -> float | None:
-    """A number; None, which JSON has, in place of NaN, which it has not."""
-    return None if np.isnan(value) else float(value)
+    return MetricSummary(
+        {name: none_if_nan(value) for name, value in pooled.items()},
+        per_lead_time,
+        {name: _mean(values) for name, values in per_lead_time.items()},
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -228,4 +294,6 @@ def _ratio(above: Any, below: Any) -> NDArray[np.float64]:
     above, below = np.broadcast_arrays(
         np.asarray(above, np.float64), np.asarray(below, np.float64)
     )
-    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below != 0)
+    found = np.full(below.shape, np.nan)
+    np.divide(above, below, out=found, where=below != 0)
+    return found

@@ -1,4 +1,4 @@
-r"""Structural similarity of frames, in the two conventions that the field reports.
+r"""Structural similarity of frames: SSIM in two conventions, and MS-SSIM.
 
 Wang, Bovik, Sheikh, Simoncelli: Image quality assessment, from error visibility to
 structural similarity. IEEE Transactions on Image Processing 13(4), 2004, eq. 13:
@@ -14,13 +14,28 @@ Numerics. With d = x − y, the two factors are computed in the equal form
     1 − μd² / (μx² + μy² + C1)    and    1 − σd² / (σx² + σy² + C2)
 
 which is exactly 1 for identical frames and needs no covariance. The variances are not
-`E[x²] − E[x]²`: in float32 that loses every digit next to C2 in a bright, flat
-region. Each of the two one-dimensional passes subtracts the pixel at the
-window's centre first, which makes a flat region's variance exactly 0. In float32 the
-greatest difference from scikit-image in float64 was 4e-7 over random clips, digits on
-black, flat bright frames with weak noise, constant frames and smooth fields (the plain
-form: 2e-5); in float64 it is below 1e-13. 640 frames of 64×64 take about 0.2 s on two
-CPU cores, and about one second to compile.
+`E[x²] − E[x]²`, which in float32 loses every digit next to C2 in a bright, flat
+region: each of the two one-dimensional passes subtracts the pixel at the window's
+centre first. In float32 the largest difference from scikit-image in float64 was 4e-7
+over random clips, digits on black, flat bright frames with weak noise, constant frames
+and smooth fields (the plain form: 2e-5); in float64 it is below 1e-13.
+
+MS-SSIM is that of Wang, Simoncelli, Bovik: Multi-scale structural similarity for image
+quality assessment. Asilomar Conference on Signals, Systems and Computers, 2003, eq. 7:
+
+    MS-SSIM = l_M^α_M ∏ (c_j s_j)^β_j,  j = 1 … M
+
+l is the luminance factor of SSIM and c s its contrast and structure factor, each
+averaged over the windows inside the frame; scale j + 1 is scale j averaged over squares
+of 2×2 pixels; α_M = β_M, and the weights β_j of M = 5 scales are the paper's. As every
+implementation does, the last scale takes the mean of the product of both factors, and
+channels are averaged at the end.
+
+The paper leaves three things open. The window must fit into each scale, which at five
+scales asks for frames of 176 pixels: smaller frames have as many scales as it fits into
+(two from 22 pixels, three from 44, four from 88), with weights scaled to the same sum.
+A mean of c s below 0, which has no root, counts as 0. A last row or column that has no
+partner is left out of the next scale.
 """
 
 import functools
@@ -30,17 +45,31 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm_jax.metrics.frames import matched_frames
 from convlstm_jax.types import PerFrame, Video
+from convlstm_jax.metrics.registry import Metric, frame_metric, matched_frames
 
 GAUSSIAN_WINDOW_SIZE = 11
 GAUSSIAN_SIGMA = 1.5
 UNIFORM_WINDOW_SIZE = 7
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Exponents of the scales of MS-SSIM, finest first; their sum is 1.0001."""
 
 _K1 = 0.01
 _K2 = 0.03
 
 
+@frame_metric(
+    Metric(
+        "ssim",
+        "SSIM",
+        "SSIM of Wang et al. 2004: Gaussian window 11×11 with sigma 1.5, data range 1, "
+        "population covariance, K1 0.01, K2 0.03, averaged over the pixels whose "
+        "window lies inside the frame, channels, frames and samples.",
+        direction="higher",
+        order=20,
+        min_side=GAUSSIAN_WINDOW_SIZE,
+    )
+)
 def ssim(prediction: Video, target: Video) -> PerFrame:
     """SSIM of each frame as Wang et al. 2004 define it.
 
@@ -56,8 +85,7 @@ def ssim(prediction: Video, target: Video) -> PerFrame:
         `[B, T]`, at most 1; identical frames give exactly 1.
 
     Raises:
-        ValueError: A frame is smaller than the window, or the two clips cannot be
-            compared (see `matched_frames`).
+        ValueError: A frame is smaller than the window.
     """
     return _mean_similarity(
         prediction,
@@ -68,6 +96,18 @@ def ssim(prediction: Video, target: Video) -> PerFrame:
     )
 
 
+@frame_metric(
+    Metric(
+        "ssim_openstl",
+        "SSIM, OpenSTL",
+        "SSIM as in OpenSTL's tables: uniform window 7×7, data range 2, sample "
+        "covariance, K1 0.01, K2 0.03, averaged over the pixels whose window lies "
+        "inside the frame, channels, frames and samples.",
+        direction="higher",
+        order=21,
+        min_side=UNIFORM_WINDOW_SIZE,
+    )
+)
 def ssim_openstl(prediction: Video, target: Video) -> PerFrame:
     """SSIM of each frame as the tables of OpenSTL hold it.
 
@@ -88,8 +128,7 @@ def ssim_openstl(prediction: Video, target: Video) -> PerFrame:
         `[B, T]`, at most 1; identical frames give exactly 1.
 
     Raises:
-        ValueError: A frame is smaller than the window, or the two clips cannot be
-            compared (see `matched_frames`).
+        ValueError: A frame is smaller than the window.
     """
     pixels = UNIFORM_WINDOW_SIZE**2
     return _mean_similarity(
@@ -114,10 +153,13 @@ def _mean_similarity(
     height, width = prediction.shape[2:4]
     if min(height, width) < len(weights):
         raise ValueError(
-            f"frames of {height}×{width} pixels (height×width) are smaller than the "
-            f"SSIM window; height and width must be at least {len(weights)}"
+            f"frames are of {height}×{width} pixels (height×width): for this SSIM "
+            f"height and width must be at least {len(weights)}"
         )
-    return _similarity(prediction, target, weights, data_range, covariance_factor)
+    found: PerFrame = _similarity(
+        prediction, target, weights, data_range, covariance_factor
+    )
+    return found
 
 
 # Compiled on its own, so that a call outside of `jax.jit` is one program, not hundreds.
@@ -209,3 +251,81 @@ def gaussian_weights(size: int, sigma: float) -> tuple[float, ...]:
     samples = [math.exp(-0.5 * ((i - middle) / sigma) ** 2) for i in range(size)]
     total = math.fsum(samples)
     return tuple(sample / total for sample in samples)
+
+
+def scale_weights(smaller_side: int) -> tuple[float, ...]:
+    """The weights of the scales of frames whose smaller side has so many pixels.
+
+    Raises:
+        ValueError: Fewer than two scales fit; with one it would be SSIM.
+    """
+    if smaller_side < 2 * GAUSSIAN_WINDOW_SIZE:
+        raise ValueError(
+            f"the smaller side of the frames has {smaller_side} pixels: for MS-SSIM it "
+            f"must have at least {2 * GAUSSIAN_WINDOW_SIZE}"
+        )
+    weights = [
+        weight
+        for scale, weight in enumerate(SCALE_WEIGHTS)
+        if smaller_side >> scale >= GAUSSIAN_WINDOW_SIZE
+    ]
+    factor = sum(SCALE_WEIGHTS) / sum(weights)
+    return tuple(weight * factor for weight in weights)
+
+
+@frame_metric(
+    Metric(
+        "ms_ssim",
+        "MS-SSIM",
+        "MS-SSIM of Wang, Simoncelli and Bovik 2003: the window of ssim at each scale, "
+        "scales halved by means of 2×2 pixels, exponents 0.0448, 0.2856, 0.3001, "
+        "0.2363, 0.1333; frames of less than 176 pixels have as many of the scales as "
+        "the window fits into (two from 22, three from 44, four from 88 pixels), their "
+        "exponents raised to the same sum: comparable among frames of one number of "
+        "scales alone. A mean below 0 counts as 0; averaged over channels, frames and "
+        "samples.",
+        direction="higher",
+        order=22,
+        min_side=2 * GAUSSIAN_WINDOW_SIZE,
+    )
+)
+def ms_ssim(prediction: Video, target: Video) -> PerFrame:
+    """MS-SSIM of each frame, the window of `ssim` at every scale.
+
+    Args:
+        prediction: Predicted frames `[B, T, H, W, C]` in [0, 1], H and W at least 22.
+        target: True frames of the same shape.
+
+    Returns:
+        `[B, T]`, from 0 to 1; identical frames give exactly 1.
+
+    Raises:
+        ValueError: A frame is too small for two scales.
+    """
+    prediction, target = matched_frames(prediction, target)
+    weights = scale_weights(min(prediction.shape[2:4]))
+    found: PerFrame = _ms_ssim(prediction, target, weights)
+    return found
+
+
+# Compiled on its own, as SSIM is.
+@functools.partial(jax.jit, static_argnames="weights")
+def _ms_ssim(prediction: Array, target: Array, weights: tuple[float, ...]) -> PerFrame:
+    x, y = (jnp.moveaxis(clip, -1, -3) for clip in (prediction, target))
+    window = gaussian_weights(GAUSSIAN_WINDOW_SIZE, GAUSSIAN_SIGMA)
+    product: Array = jnp.ones(())
+    for scale, weight in enumerate(weights):
+        if scale:
+            x, y = _halved(x), _halved(y)
+        luminance, structure = similarity_factors(x, y, window, 1.0, 1.0)
+        last = scale == len(weights) - 1
+        mean = map_mean(luminance * structure if last else structure)
+        product = product * jnp.maximum(mean, 0.0) ** weight
+    return product.mean(-1)
+
+
+def _halved(images: Array) -> Array:
+    """Means of squares of 2×2 pixels, `[..., H, W]` → `[..., H // 2, W // 2]`."""
+    *rest, height, width = images.shape
+    even = images[..., : height // 2 * 2, : width // 2 * 2]
+    return even.reshape(*rest, height // 2, 2, width // 2, 2).mean((-3, -1))

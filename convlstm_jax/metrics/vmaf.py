@@ -1,8 +1,8 @@
-"""VMAF: how good a film looks to viewers, by Netflix's libvmaf.
+"""VMAF: the perceived quality of a film, by Netflix's libvmaf.
 
 Li, Aaron, Katsavounidis, Moorthy, Manohara: Toward a practical perceptual video quality
-metric. Netflix Technology Blog, 2016. The library is run by the ffmpeg that the package
-imageio-ffmpeg brings along; nothing else of the project needs either.
+metric. Netflix Technology Blog, 2016. The library is run by the ffmpeg of the optional
+package imageio-ffmpeg.
 
 One convention throughout: libvmaf's default model (vmaf_v0.6.1, 0 to 100), frames in
 their own size, luma alone, of full range: pixel 0 is luma 0 and pixel 1 is luma 255.
@@ -17,20 +17,39 @@ import json
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.metrics.registry import Metric, register
 
-SMALLEST_SIDE = 24
+MIN_SIDE = 24
 """Pixels below which libvmaf may crash, as its filters reach beyond the frame."""
 
 INSTALL_HINT = "pip install imageio-ffmpeg"
-"""What gives a machine the program that measures it."""
+"""The command that installs an ffmpeg with libvmaf."""
 
-# BT.601: what of each colour the eye takes for brightness.
+# BT.601.
 _LUMA = np.array([0.299, 0.587, 0.114])
+
+
+register(
+    Metric(
+        "vmaf",
+        "VMAF",
+        "VMAF of libvmaf's default model (vmaf_v0.6.1), 0 to 100, of a clip's "
+        "predicted frames alone, so that its first frame has no motion (where equal, "
+        "97.4); luma of full range, 0 to 255 (of colour that of BT.601), frames in "
+        "their own size; averaged over frames and those samples that "
+        "data.num_vmaf_sequences counts, evenly spread over the test sequences.",
+        unit="0 to 100",
+        direction="higher",
+        order=40,
+        min_side=MIN_SIDE,
+    )
+)
 
 
 @functools.cache
@@ -49,32 +68,35 @@ def find_ffmpeg() -> str | None:
     return path if "libvmaf" in filters.stdout else None
 
 
-def vmaf(ffmpeg: str, prediction: NDArray, target: NDArray) -> NDArray[np.float64]:
+def vmaf(
+    ffmpeg: str, prediction: NDArray[Any], target: NDArray[Any]
+) -> NDArray[np.float64]:
     """VMAF of each frame of a clip.
 
     Args:
-      ffmpeg: from `find_ffmpeg`.
-      prediction: Predicted frames `[T, H, W, C]` in [0, 1], H and W at least 24. Of
-        three channels the luma of BT.601 is measured, of others their mean; NaN as 0.
-      target: True frames of the same shape.
+        ffmpeg: Path from `find_ffmpeg`.
+        prediction: Predicted frames `[T, H, W, C]` in [0, 1], H and W at least 24. Of
+            three channels the luma of BT.601 is measured, of others their mean; NaN
+            as 0.
+        target: True frames of the same shape.
 
     Returns:
-      `[T]`, from 0 to 100.
+        `[T]`, from 0 to 100.
 
     Raises:
-      ValueError: The shapes differ or frames are too small.
-      UserError: ffmpeg failed.
+        ValueError: The shapes differ or frames are too small.
+        UserError: ffmpeg failed.
     """
     if prediction.shape != target.shape or prediction.ndim != 4:
         raise ValueError(
-            f"prediction has shape {prediction.shape} and target {target.shape}; VMAF "
-            "needs two clips of one shape [T, H, W, C]"
+            f"prediction has shape {prediction.shape} and target {target.shape}: they "
+            "must have one shape [T, H, W, C]"
         )
     height, width = target.shape[1:3]
-    if min(height, width) < SMALLEST_SIDE:
+    if min(height, width) < MIN_SIDE:
         raise ValueError(
-            f"frames are of {height}×{width} pixels (height×width); VMAF needs at "
-            f"least {SMALLEST_SIDE} of both"
+            f"frames are of {height}×{width} pixels (height×width): for VMAF both must "
+            f"be at least {MIN_SIDE}"
         )
     with tempfile.TemporaryDirectory(prefix="vmaf_") as folder:
         command = [ffmpeg, "-hide_banner", "-nostdin", "-v", "error"]
@@ -92,13 +114,13 @@ def vmaf(ffmpeg: str, prediction: NDArray, target: NDArray) -> NDArray[np.float6
             said = done.stderr.strip().splitlines() or ["nothing"]
             raise UserError(
                 f"'{ffmpeg}' failed to measure VMAF (exit code {done.returncode}, "
-                f"saying: {said[-1]}); an ffmpeg with a working libvmaf is needed."
+                f"saying: {said[-1]}): it must be an ffmpeg with a working libvmaf"
             )
         frames = json.loads((Path(folder) / "log").read_text())["frames"]
     return np.array([frame["metrics"]["vmaf"] for frame in frames])
 
 
-def _planes(clip: NDArray) -> bytes:
+def _planes(clip: NDArray[Any]) -> bytes:
     """A clip as raw frames of 8-bit luma and two quarter-size planes without colour."""
     values = np.asarray(clip, np.float64)
     values = values @ _LUMA if values.shape[-1] == 3 else values.mean(-1)

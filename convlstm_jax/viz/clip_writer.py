@@ -10,7 +10,7 @@ from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.film_strip import clip_strip
 from convlstm_jax.viz.gif import check_speed, gif_bytes
-from convlstm_jax.viz.pixels import check_scale, enlarge, to_pixels
+from convlstm_jax.viz.pixels import enlarge, to_pixels
 
 OUTPUT_SUFFIXES = (".npy", ".gif", ".mp4", ".png")
 
@@ -21,32 +21,31 @@ def validate_output_path(
     """Checks that a file can be written here, before any work begins.
 
     Args:
-      path: The file to write later. Nothing is written or made now.
-      suffixes: What its name may end in; by default the formats of `write_clip`.
-      what: What the file is to hold, for the message.
+        path: The file to write later. Nothing is written or created now.
+        suffixes: Allowed suffixes; by default the formats of `write_clip`.
+        what: What the file is to hold, for the message.
 
     Returns:
-      The path as a `Path`.
+        The path as a `Path`.
 
     Raises:
-      UserError: The suffix is none of these, or the path is a folder or leads through
-        a file.
+        UserError: The suffix is none of these, or the path is a folder or leads
+            through a file.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
         allowed = f"one of {', '.join(suffixes)}" if suffixes[1:] else suffixes[0]
         raise UserError(
-            f"'{path}' has the suffix '{path.suffix}', but {what} is written to "
-            f"{allowed}."
+            f"'{path}' has the suffix '{path.suffix}': for {what} it must be {allowed}"
         )
     if path.is_dir():
-        raise UserError(f"'{path}' is a folder, but must be the name of a file.")
+        raise UserError(f"'{path}' is a folder: it must be the name of a file")
     for parent in path.parents:
         if parent.exists():
             if not parent.is_dir():
                 raise UserError(
-                    f"'{path}' cannot be written because '{parent}' is a file, but "
-                    "must be a folder."
+                    f"'{path}' cannot be written because '{parent}' is a file: it "
+                    "must be a folder"
                 )
             break
     return path
@@ -58,7 +57,7 @@ def write_clip(
     frames_per_second: float = 10,
     scale: int = 1,
 ) -> None:
-    """Writes a clip whole or not at all; missing folders are made.
+    """Writes a clip whole or not at all; missing folders are created.
 
     By suffix:
 
@@ -76,24 +75,22 @@ def write_clip(
     frames with neither one nor three channels the first is drawn.
 
     Args:
-      path: File to write, with one of these suffixes.
-      frames: [T, H, W, C] or [T, H, W], floats in [0, 1].
-      frames_per_second: Playing speed, 0.1 to 1000.
-      scale: Whole factor by which every pixel is repeated along H and W.
+        path: File to write, with one of these suffixes.
+        frames: `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1].
+        frames_per_second: Playing speed, 0.1 to 1000.
+        scale: Integer factor by which every pixel is repeated along H and W.
 
     Raises:
-      UserError: Suffix, shape, speed or scale is not as above, or the file system
-        refuses the file.
+        UserError: Suffix, shape, speed or scale is not as above, or the file system
+            refuses the file.
     """
     path = validate_output_path(path)
     frames = np.asarray(frames)
-    pixels = to_pixels(frames)
     check_speed(frames_per_second)
-    check_scale(scale)
+    pixels = enlarge(to_pixels(frames), scale)
     suffix = path.suffix.lower()
     if suffix == ".png":
-        longer = max(pixels.shape[1:3])
-        clip_strip(path, frames, frame_size=max(112, longer * scale))
+        clip_strip(path, frames, frame_size=max(112, *pixels.shape[1:3]))
     elif suffix == ".npy":
         with atomic_file(path) as partial, partial.open("wb") as file:
             np.save(file, frames.astype(np.float32), allow_pickle=False)
@@ -102,7 +99,7 @@ def write_clip(
         with atomic_file(path) as partial:
             partial.write_bytes(content)
     else:
-        _write_mp4(path, enlarge(pixels, scale), frames_per_second)
+        _write_mp4(path, pixels, frames_per_second)
 
 
 def _write_mp4(path: Path, pixels: np.ndarray, frames_per_second: float) -> None:
@@ -127,6 +124,6 @@ def _write_mp4(path: Path, pixels: np.ndarray, frames_per_second: float) -> None
     except av.FFmpegError as error:
         raise UserError(
             f"'{path}' cannot be encoded as H.264 at {pixels.shape[2]}x"
-            f"{pixels.shape[1]} pixels ({error.strerror}); choose another suffix: "
-            f"{', '.join(OUTPUT_SUFFIXES)}."
+            f"{pixels.shape[1]} pixels ({error.strerror}): the suffix must be another "
+            f"of {', '.join(OUTPUT_SUFFIXES)}"
         ) from error

@@ -12,21 +12,20 @@ from matplotlib.ticker import MaxNLocator
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.metric_names import (
-    in_order,
-    metric_name,
-    series_name,
-    without_repeats,
+from convlstm_jax.metrics.baselines import contender_label
+from convlstm_jax.metrics.registry import find_metric, in_order, without_repeats
+from convlstm_jax.viz.pixels import (
+    FAINT_TEXT,
+    GRID,
+    INPUT_COLOUR,
+    PREDICTION_COLOUR,
+    TEXT,
 )
 
-_TEXT = "#1f2430"
-_FAINT = "#7a8190"
-_GRID = "#e6e9ef"
 # The model is drawn in blue; baselines follow in calmer colours.
-_MODEL_COLOUR = "#2f6fed"
 _BASELINE_COLOURS = ("#e0862c", "#8a93a3", "#0f9d6e", "#b34fc4", "#c2453f")
 _BASELINE_STYLES = ("--", ":", "-.")
-_SPLIT_COLOURS = {"train": "#8a93a3", "validation": "#2f6fed", "test": "#0f9d6e"}
+_SPLIT_COLOURS = {"train": INPUT_COLOUR, "validation": PREDICTION_COLOUR}
 # Above this ratio of largest to smallest value an axis becomes logarithmic.
 _LOG_RATIO = 30.0
 _CSV_HEADER = ["step", "split", "metric", "value"]
@@ -34,7 +33,7 @@ _CSV_HEADER = ["step", "split", "metric", "value"]
 
 def metric_curves(
     out_png: str | Path,
-    per_lead_time: Mapping[str, Mapping[str, Sequence[float]]],
+    per_lead_time: Mapping[str, Mapping[str, Sequence[float | None]]],
     *,
     title: str = "",
     minutes_per_frame: float | None = None,
@@ -47,35 +46,35 @@ def metric_curves(
     axis is logarithmic where positive values span more than a factor of 30.
 
     Args:
-      out_png: The picture to write.
-      per_lead_time: series ("model", "copy_last", ...) → metric → values [T_out], the
-        first for lead time 1. A series may lack a metric.
-      title: A line above the panels, if not empty.
-      minutes_per_frame: Time from one frame to the next; the lead time is in frames
-        where none is given.
+        out_png: The picture to write.
+        per_lead_time: Contender ("model", "copy_last", ...) → metric → values
+            `[T_out]`, the first for lead time 1. A contender may lack a metric.
+        title: A line above the panels, if not empty.
+        minutes_per_frame: Time from one frame to the next; the lead time is in frames
+            where none is given.
 
     Raises:
-      UserError: There is no metric at all, or the file cannot be written.
+        UserError: There is no metric at all, or the file cannot be written.
     """
     metrics = in_order(
         without_repeats({key for values in per_lead_time.values() for key in values})
     )
     if not metrics:
-        raise UserError("per_lead_time is empty, but must hold at least one metric.")
+        raise UserError("per_lead_time is empty: it must hold at least one metric")
     figure, panels = _panels(len(metrics), title)
-    styles = _series_styles(list(per_lead_time))
+    styles = _contender_styles(list(per_lead_time))
     handles: dict[str, Any] = {}
     for axes, metric in zip(panels, metrics, strict=True):
-        name = metric_name(metric)
+        name = find_metric(metric)
         drawn = []
-        for series, values_by_metric in per_lead_time.items():
+        for contender, values_by_metric in per_lead_time.items():
             if metric not in values_by_metric:
                 continue
             values = _finite(values_by_metric[metric])
             drawn.append(values)
             lead_times = np.arange(1, len(values) + 1) * (minutes_per_frame or 1)
-            (line,) = axes.plot(lead_times, values, **styles[series])
-            handles.setdefault(series_name(series), line)
+            (line,) = axes.plot(lead_times, values, **styles[contender])
+            handles.setdefault(contender_label(contender), line)
         _finish_panel(axes, f"{name.label} {name.arrow}", name.unit, drawn)
         unit = "minutes" if minutes_per_frame else "frames"
         axes.set_xlabel(f"lead time ({unit})")
@@ -93,19 +92,19 @@ def learning_curves(csv_path: str | Path, out_png: str | Path) -> None:
     faintly under their running mean.
 
     Args:
-      csv_path: The file of metrics.
-      out_png: The picture to write.
+        csv_path: The file of metrics.
+        out_png: The picture to write.
 
     Raises:
-      UserError: The CSV file is missing, has another header, no values or a line that
-        is not as above, or the picture cannot be written.
+        UserError: The CSV file is missing, has another header, no values or a line
+            that is not as above, or the picture cannot be written.
     """
     table = read_metrics(csv_path)
     metrics = in_order(without_repeats({metric for metric, _ in table}))
     figure, panels = _panels(len(metrics), "")
     handles: dict[str, Any] = {}
     for axes, metric in zip(panels, metrics, strict=True):
-        name = metric_name(metric)
+        name = find_metric(metric)
         drawn = []
         for (key, split), course in table.items():
             if key != metric:
@@ -125,21 +124,21 @@ def read_metrics(csv_path: str | Path) -> dict[tuple[str, str], dict[int, float]
     """Reads a file of metrics: (metric, split) → step → value.
 
     Raises:
-      UserError: As for `learning_curves`.
+        UserError: As for `learning_curves`.
     """
     try:
         # A killed run may leave half a character at the end.
         text = Path(csv_path).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(
-            f"'{csv_path}' cannot be read ({error.strerror}), but must be a file of "
-            f"metrics with the header {','.join(_CSV_HEADER)}."
+            f"'{csv_path}' cannot be read ({error.strerror}): it must be a file of "
+            f"metrics with the header {','.join(_CSV_HEADER)}"
         ) from error
     rows = list(csv.reader(text.splitlines()))
     if not rows or rows[0] != _CSV_HEADER:
         raise UserError(
-            f"'{csv_path}' has the header '{','.join(rows[0]) if rows else ''}', but "
-            f"must have '{','.join(_CSV_HEADER)}'."
+            f"'{csv_path}' has the header '{','.join(rows[0]) if rows else ''}': it "
+            f"must be '{','.join(_CSV_HEADER)}'"
         )
     if not text.endswith("\n"):
         rows = rows[:-1] or rows
@@ -152,11 +151,11 @@ def read_metrics(csv_path: str | Path) -> dict[tuple[str, str], dict[int, float]
             table.setdefault((metric, split), {})[int(step)] = float(value)
         except ValueError as error:
             raise UserError(
-                f"'{csv_path}' has '{','.join(row)}' in line {number}, but must have "
-                "a step, a split, a metric and a number there."
+                f"'{csv_path}' has '{','.join(row)}' in line {number}: it must be a "
+                "step, a split, a metric and a number"
             ) from error
     if not table:
-        raise UserError(f"'{csv_path}' holds no value, but needs at least one line.")
+        raise UserError(f"'{csv_path}' holds no value: it must have at least one line")
     return table
 
 
@@ -179,13 +178,13 @@ def _draw_course(axes: Any, steps: np.ndarray, values: np.ndarray, split: str) -
     return line
 
 
-def _finite(values: Sequence[float]) -> np.ndarray:
+def _finite(values: Sequence[float | None]) -> np.ndarray:
     """Values as floats, with a gap (NaN) for all that is None, NaN or infinite."""
     array = np.array([math.nan if v is None else float(v) for v in values])
     return np.where(np.isfinite(array), array, np.nan)
 
 
-def _series_styles(keys: list[str]) -> dict[str, dict[str, Any]]:
+def _contender_styles(keys: list[str]) -> dict[str, dict[str, Any]]:
     """The model as a solid blue line on top, the others broken."""
     styles: dict[str, dict[str, Any]] = {}
     others = [key for key in keys if key != "model"]
@@ -198,7 +197,7 @@ def _series_styles(keys: list[str]) -> dict[str, dict[str, Any]]:
             "markersize": 2.5,
         }
     styles["model"] = {
-        "color": _MODEL_COLOUR,
+        "color": PREDICTION_COLOUR,
         "linewidth": 2.2,
         "marker": "o",
         "markersize": 4,
@@ -215,7 +214,7 @@ def _panels(count: int, title: str) -> tuple[Figure, list[Any]]:
     figure = Figure(figsize=(3.7 * columns, 2.9 * rows + 0.6), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     if title:
-        figure.suptitle(title, color=_TEXT, fontsize=13, fontweight="bold")
+        figure.suptitle(title, color=TEXT, fontsize=13, fontweight="bold")
     grid = np.asarray(figure.subplots(rows, columns, squeeze=False)).ravel()
     for axes in grid[count:]:
         axes.set_visible(False)
@@ -230,7 +229,7 @@ def _finish_panel(axes: Any, title: str, unit: str, drawn: list[np.ndarray]) -> 
             0.5,
             0.5,
             "no finite value",
-            color=_FAINT,
+            color=FAINT_TEXT,
             ha="center",
             va="center",
             transform=axes.transAxes,
@@ -239,16 +238,16 @@ def _finish_panel(axes: Any, title: str, unit: str, drawn: list[np.ndarray]) -> 
     elif values.min() > 0 and values.max() > max(1, _LOG_RATIO * values.min()):
         axes.set_yscale("log")
     axes.set_title(
-        title.strip(), color=_TEXT, fontsize=11, fontweight="bold", loc="left"
+        title.strip(), color=TEXT, fontsize=11, fontweight="bold", loc="left"
     )
-    axes.set_ylabel(unit, color=_FAINT, fontsize=9)
-    axes.xaxis.label.set(color=_FAINT, fontsize=9)
-    axes.tick_params(colors=_FAINT, labelsize=8, length=0, which="both")
-    axes.grid(True, color=_GRID, linewidth=0.8)
+    axes.set_ylabel(unit, color=FAINT_TEXT, fontsize=9)
+    axes.xaxis.label.set(color=FAINT_TEXT, fontsize=9)
+    axes.tick_params(colors=FAINT_TEXT, labelsize=8, length=0, which="both")
+    axes.grid(True, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_GRID)
+        spine.set_color(GRID)
 
 
 def _save(figure: Figure, handles: dict[str, Any], out_png: str | Path) -> None:
@@ -259,7 +258,7 @@ def _save(figure: Figure, handles: dict[str, Any], out_png: str | Path) -> None:
         ncols=min(5, len(handles)),
         frameon=False,
         fontsize=9,
-        labelcolor=_TEXT,
+        labelcolor=TEXT,
     )
     with atomic_file(out_png) as partial:
         figure.savefig(partial, dpi=120, format="png")

@@ -1,41 +1,102 @@
-"""Film strips: the frames of a clip side by side in one PNG picture."""
+"""Film strips: rows of frames side by side in one PNG picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.canvas import (
+from convlstm_jax.viz.pixels import (
     FAINT_TEXT,
     INPUT_COLOUR,
     PREDICTION_COLOUR,
     TEXT,
     TRUTH_COLOUR,
     Canvas,
+    fit,
     font,
     outcome_name,
     outcome_times,
     time_label,
+    to_pixels,
 )
-from convlstm_jax.viz.pixels import fit, to_pixels
 
-_GAP = 6
-_MARGIN = 16
-_NAME_WIDTH = 96
-_TIME_HEIGHT = 22
+GAP = 6
+MARGIN = 16
+TIME_HEIGHT = 22
+_MIN_NAME_WIDTH = 96
+_LINE_HEIGHT = 18
+
+NAME_STYLE = {"colour": TEXT, "bold": True}
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One row: its name, its pixels [T, H, W, C], the time of every frame or none."""
+class Row:
+    """One row of a strip.
 
-    name: str
+    Attributes:
+        lines: Texts beside the frames, each with the style `Canvas.text` takes.
+        colour: Colour of the bar in front of them.
+        frames: uint8 `[H, W, C]` each; None leaves a gap.
+        times: What stands above each frame, or nothing at all.
+        border: Style of the frames' borders, see `Canvas.frame`.
+    """
+
+    lines: Sequence[tuple[str, Mapping[str, Any]]]
     colour: str
-    pixels: np.ndarray
-    times: Sequence[str]
+    frames: Sequence[np.ndarray | None]
+    times: Sequence[str] = ()
+    border: Mapping[str, Any] | None = None
+
+
+def draw_strip(
+    rows: Sequence[Row],
+    *,
+    title: str = "",
+    row_gap: int = GAP,
+    extra_width: int = 0,
+    min_height: int = 0,
+) -> Canvas:
+    """Draws rows of frames of one size, and leaves room at the right if asked to."""
+    first = next(frame for frame in rows[0].frames if frame is not None)
+    height, width = first.shape[:2]
+    columns = max(len(row.frames) for row in rows)
+    row_height = max(height, *(len(row.lines) * _LINE_HEIGHT for row in rows))
+    texts = [text for row in rows for text, _ in row.lines]
+    left = MARGIN
+    if texts:
+        longest = max(font(13, bold=True).getlength(text) for text in texts)
+        left += max(_MIN_NAME_WIDTH, round(longest) + 20)
+    top = MARGIN + (28 if title else 0)
+    time_rows = sum(bool(row.times) for row in rows)
+    bottom = (
+        top + time_rows * TIME_HEIGHT + len(rows) * (row_height + row_gap) - row_gap
+    )
+    right = left + columns * (width + GAP) - GAP + extra_width
+    canvas = Canvas(right + MARGIN, max(bottom, min_height) + MARGIN)
+    if title:
+        canvas.text((MARGIN, MARGIN), title, size=16, anchor="lt", bold=True)
+    for row in rows:
+        places = [left + column * (width + GAP) for column in range(len(row.frames))]
+        if row.times:
+            for place, time in zip(places, row.times, strict=True):
+                middle = place + width / 2
+                canvas.text((middle, top + 10), time, size=12, colour=FAINT_TEXT)
+            top += TIME_HEIGHT
+        if row.lines:
+            canvas.bar((MARGIN, top, 4, row_height), row.colour)
+        middle = top + row_height / 2 - (len(row.lines) - 1) * _LINE_HEIGHT / 2
+        for number, (text, style) in enumerate(row.lines):
+            position = (MARGIN + 12, middle + number * _LINE_HEIGHT)
+            canvas.text(position, text, anchor="lm", **style)
+        for place, frame in zip(places, row.frames, strict=True):
+            if frame is not None:
+                above = (row_height - height) // 2
+                canvas.frame(frame, place, top + above, **(row.border or {}))
+        top += row_height + row_gap
+    return canvas
 
 
 def film_strip(
@@ -57,39 +118,37 @@ def film_strip(
     column tells which.
 
     Args:
-      path: The PNG file to write.
-      inputs: Frames given, [T_in, H, W, C] or [T_in, H, W], floats in [0, 1].
-      truth: Frames that followed, [T_out, H, W, C], or None where nobody knows them.
-      prediction: Frames predicted, [T_out, H, W, C].
-      max_columns: Frames drawn in a row at most, at least 2.
-      frame_size: Wanted length of the longer side of a frame, pixels; small frames are
-        enlarged by a whole factor without blur.
-      title: A line above the strip, if not empty.
-      reconstruction: Whether truth and prediction are the inputs, last one first: the
-        prediction is then called "reconstruction", and time runs back from t.
+        path: The PNG file to write.
+        inputs: Frames given, `[T_in, H, W, C]` or `[T_in, H, W]`, floats in [0, 1].
+        truth: Frames that followed, `[T_out, H, W, C]`, or None where they are unknown.
+        prediction: Frames predicted, `[T_out, H, W, C]`.
+        max_columns: Most frames in a row, at least 2.
+        frame_size: Wanted length of the longer side of a frame, pixels; small frames
+            are enlarged by an integer factor without blur.
+        title: A line above the strip, if not empty.
+        reconstruction: Whether truth and prediction are the inputs, last one first: the
+            prediction is then called "reconstruction", and time runs back from t.
 
     Raises:
-      UserError: Shapes do not fit each other or the file cannot be written.
+        UserError: Shapes do not fit each other or the file cannot be written.
     """
-    clips = check_forecast(inputs, truth, prediction)
-    if max_columns < 2:
-        raise UserError(f"max_columns is {max_columns}, but must be at least 2.")
+    given, known, predicted = check_forecast(inputs, truth, prediction)
+    later = outcome_times(len(predicted), reconstruction)
     rows = []
-    later = outcome_times(len(clips[2]), reconstruction)
-    outcome = outcome_name(reconstruction)
-    for name, colour, clip_times, clip in (
-        ("input", INPUT_COLOUR, range(1 - len(clips[0]), 1), clips[0]),
-        ("truth", TRUTH_COLOUR, later, clips[1]),
-        (outcome, PREDICTION_COLOUR, later, clips[2]),
+    for name, colour, times, clip in (
+        ("input", INPUT_COLOUR, range(1 - len(given), 1), given),
+        ("truth", TRUTH_COLOUR, later, known),
+        (outcome_name(reconstruction), PREDICTION_COLOUR, later, predicted),
     ):
         if clip is None:
             continue
         chosen = selection(len(clip), max_columns)
-        times = [time_label(clip_times[int(index)]) for index in chosen]
-        if name == outcome and truth is not None:
-            times = []  # the truth right above has them
-        rows.append(_Row(name, colour, fit(clip[chosen], frame_size), times))
-    _write_rows(path, rows, title)
+        labels = [time_label(times[int(index)]) for index in chosen]
+        if clip is predicted and known is not None:
+            labels = []  # the truth right above has them
+        frames = list(fit(clip[chosen], frame_size))
+        rows.append(Row([(name, NAME_STYLE)], colour, frames, labels))
+    draw_strip(rows, title=title).save(path)
 
 
 def clip_strip(
@@ -98,29 +157,31 @@ def clip_strip(
     """Draws all frames of one clip, numbered from 1, in as many rows as they need.
 
     Args:
-      path: The PNG file to write.
-      frames: [T, H, W, C] or [T, H, W], floats in [0, 1].
-      columns: Frames in a row.
-      frame_size: Wanted length of the longer side of a frame, pixels.
+        path: The PNG file to write.
+        frames: `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1].
+        columns: Frames in a row.
+        frame_size: Wanted length of the longer side of a frame, pixels.
 
     Raises:
-      UserError: The shape is another one or the file cannot be written.
+        UserError: The shape is another one or the file cannot be written.
     """
-    pixels = fit(to_pixels(frames), frame_size)
-    rows = [
-        _Row(
-            "",
-            INPUT_COLOUR,
-            pixels[start : start + columns],
-            [str(start + 1 + k) for k in range(min(columns, len(pixels) - start))],
-        )
-        for start in range(0, len(pixels), columns)
-    ]
-    _write_rows(path, rows, "")
+    pixels = list(fit(to_pixels(frames), frame_size))
+    rows = []
+    for start in range(0, len(pixels), columns):
+        part = pixels[start : start + columns]
+        numbers = [str(start + 1 + k) for k in range(len(part))]
+        rows.append(Row([], INPUT_COLOUR, part, numbers))
+    draw_strip(rows).save(path)
 
 
 def selection(num_frames: int, max_frames: int) -> np.ndarray:
-    """Indices of at most `max_frames` frames, evenly spread, first and last in."""
+    """Indices of at most `max_frames` frames, evenly spread, first and last included.
+
+    Raises:
+        UserError: max_frames is below 2.
+    """
+    if max_frames < 2:
+        raise UserError(f"max_columns is {max_frames}: it must be at least 2")
     return np.rint(np.linspace(0, num_frames - 1, min(num_frames, max_frames))).astype(
         int
     )
@@ -132,62 +193,27 @@ def check_forecast(
     """Converts the parts of one forecast to pixels and checks that they fit.
 
     Args:
-      inputs: [T_in, H, W, C] or [T_in, H, W], floats in [0, 1].
-      truth: [T_out, H, W, C] or None.
-      prediction: [T_out, H, W, C].
+        inputs: `[T_in, H, W, C]` or `[T_in, H, W]`, floats in [0, 1].
+        truth: `[T_out, H, W, C]` or None.
+        prediction: `[T_out, H, W, C]`.
 
     Returns:
-      The three as uint8 pixels, all of one size and number of channels.
+        The three as uint8 pixels, all of one size and number of channels.
 
     Raises:
-      UserError: Frames differ in size or channels, or truth and prediction in length.
+        UserError: Frames differ in size or channels, or truth and prediction in length.
     """
-    parts = [to_pixels(inputs), to_pixels(prediction)]
+    given, predicted = to_pixels(inputs), to_pixels(prediction)
     known = None if truth is None else to_pixels(truth)
-    for name, part in (("prediction", parts[1]), ("truth", known)):
-        if part is not None and part.shape[1:] != parts[0].shape[1:]:
+    for name, part in (("prediction", predicted), ("truth", known)):
+        if part is not None and part.shape[1:] != given.shape[1:]:
             raise UserError(
-                f"{name} has frames of shape {part.shape[1:]}, but must have the "
-                f"shape {parts[0].shape[1:]} of the inputs."
+                f"{name} has frames of shape {part.shape[1:]}: they must have that of "
+                f"the inputs, {given.shape[1:]}"
             )
-    if known is not None and len(known) != len(parts[1]):
+    if known is not None and len(known) != len(predicted):
         raise UserError(
-            f"prediction has {len(parts[1])} frames, but must have as many as truth, "
-            f"{len(known)}."
+            f"prediction has {len(predicted)} frames: it must have as many as truth, "
+            f"{len(known)}"
         )
-    return parts[0], known, parts[1]
-
-
-def _write_rows(path: str | Path, rows: Sequence[_Row], title: str) -> None:
-    height, width = rows[0].pixels.shape[1:3]
-    columns = max(len(row.pixels) for row in rows)
-    left = _MARGIN
-    if any(row.name for row in rows):
-        longest = max(font(13, bold=True).getlength(row.name) for row in rows)
-        left += max(_NAME_WIDTH, round(longest) + 20)
-    top = _MARGIN + (28 if title else 0)
-    total_height = (
-        top
-        + sum(height + _GAP + (_TIME_HEIGHT if row.times else 0) for row in rows)
-        - _GAP
-        + _MARGIN
-    )
-    total_width = left + columns * (width + _GAP) - _GAP + _MARGIN
-    canvas = Canvas(total_width, total_height)
-    if title:
-        canvas.text((_MARGIN, _MARGIN), title, size=16, anchor="lt", bold=True)
-    for row in rows:
-        if row.times:
-            for column, time in enumerate(row.times):
-                middle = left + column * (width + _GAP) + width / 2
-                canvas.text((middle, top + 10), time, size=12, colour=FAINT_TEXT)
-            top += _TIME_HEIGHT
-        if row.name:
-            canvas.bar((_MARGIN, top, 4, height), row.colour)
-            position = (_MARGIN + 12, top + height / 2)
-            canvas.text(position, row.name, anchor="lm", colour=TEXT, bold=True)
-        for column, frame in enumerate(row.pixels):
-            canvas.frame(frame, left + column * (width + _GAP), top)
-        top += height + _GAP
-    with atomic_file(path) as partial:
-        canvas.image.save(partial, "PNG", optimize=True)
+    return given, known, predicted

@@ -1,22 +1,45 @@
-"""GIF animations in which every frame counts.
+"""GIF animations in which every frame counts: clips, and forecasts beside the truth.
 
-Pillow merges a frame that equals the one before into a longer pause, so that a clip in
-which nothing moves loses frames when it is read back. Here every frame is compressed by
-Pillow on its own and the pieces are put into one file, by the GIF89a specification.
+Pillow's `save` merges a frame that equals the one before into a longer pause, so that a
+clip in which nothing moves would lose frames when it is read back. Here Pillow encodes
+every frame on its own.
 """
 
-import io
-import struct
+import itertools
+import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import GifImagePlugin, Image
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.pixels import enlarge, to_image, to_pixels
+from convlstm_jax.viz.film_strip import check_forecast
+from convlstm_jax.viz.pixels import (
+    FAINT_TEXT,
+    GRID,
+    INPUT_COLOUR,
+    PREDICTION_COLOUR,
+    TRUTH_COLOUR,
+    Canvas,
+    enlarge,
+    fit,
+    outcome_name,
+    outcome_times,
+    time_label,
+    to_image,
+    to_pixels,
+)
 
-_TRAILER = b";"
-_LOOP_FOREVER = b"!\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
+_BORDER = 3
+_GAP = 14
+_PAIR_GAP = 2
+_MARGIN = 16
+_TOP = 38
+_FOOTER = 40
+# The last frame stays a while, so that the eye finds the end of the loop.
+_LAST_PAUSE = 100
 
 
 def gif_bytes(
@@ -31,87 +54,49 @@ def gif_bytes(
     below 0.02 s, which browsers would slow down to 0.1 s.
 
     Args:
-      frames: [T, H, W, C] or [T, H, W], floats in [0, 1]; values outside are clipped.
-      frames_per_second: Playing speed, 0.1 to 1000.
-      scale: Whole factor by which every pixel is repeated along H and W.
-
-    Returns:
-      The content of the GIF file.
+        frames: `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]; values outside are
+            clipped.
+        frames_per_second: Playing speed, 0.1 to 1000.
+        scale: Integer factor by which every pixel is repeated along H and W.
 
     Raises:
-      UserError: The shape, the speed or the scale is not as above.
+        UserError: The shape, the speed or the scale is not as above.
     """
     check_speed(frames_per_second)
-    pixels = to_pixels(frames)
-    images = [to_image(frame) for frame in enlarge(pixels, scale)]
-    ends = [round(100 * (t + 1) / frames_per_second) for t in range(len(images))]
-    pauses = [max(2, end - start) for start, end in zip([0, *ends], ends, strict=False)]
-    return encode_gif(images, pauses)
-
-
-def encode_gif(images: Sequence[Image.Image], pauses: Sequence[int]) -> bytes:
-    """Encodes images (mode L or RGB, one size) as a GIF that loops forever.
-
-    Args:
-      images: At least one image.
-      pauses: How long each is shown, hundredths of a second, 0..65535.
-
-    Returns:
-      The content of the GIF file.
-    """
-    width, height = images[0].size
-    file = io.BytesIO()
-    shared: bytes | None = None
-    for image, pause in zip(images, pauses, strict=True):
-        table, data = _compress(image)
-        depth = (len(table) // 3).bit_length() - 2  # the table has 2^(depth + 1) rows
-        if shared is None:
-            shared = table
-            file.write(b"GIF89a" + struct.pack("<HH", width, height))
-            file.write(bytes([0x80 | 0x70 | depth, 0, 0]) + table + _LOOP_FOREVER)
-        # Disposal 1: the frame stays until the next covers it, which it does wholly.
-        file.write(b"!\xf9\x04\x04" + struct.pack("<H", pause) + b"\0\0")
-        own = table != shared
-        file.write(b"," + struct.pack("<HHHH", 0, 0, width, height))
-        file.write(bytes([0x80 | depth]) + table if own else b"\0")
-        file.write(data)
-    return file.getvalue() + _TRAILER
+    images = [to_image(frame) for frame in enlarge(to_pixels(frames), scale)]
+    ends = [round(100 * t / frames_per_second) for t in range(len(images) + 1)]
+    pauses = [max(2, end - start) for start, end in itertools.pairwise(ends)]
+    return _encode(images, pauses)
 
 
 def check_speed(frames_per_second: float) -> None:
     """Raises a `UserError` unless the speed is between 0.1 and 1000."""
     if not 0.1 <= frames_per_second <= 1000:
         raise UserError(
-            f"frames_per_second is {frames_per_second}, but must be between 0.1 and "
-            "1000."
+            f"frames_per_second is {frames_per_second}: it must be from 0.1 to 1000"
         )
 
 
-def _compress(image: Image.Image) -> tuple[bytes, bytes]:
-    """Returns the colour table and the compressed pixels of an image."""
-    buffer = io.BytesIO()
-    # Without `optimize` every grey image has the same table, stored once. Interlaced
-    # rows would need a flag of their own in the image descriptor.
-    _indexed(image).save(buffer, "GIF", optimize=False, interlace=False)
-    content = buffer.getvalue()
-    position = 13 + 3 * 2 ** ((content[10] & 7) + 1)
-    table = content[13:position]
-    while content[position] == ord("!"):  # extensions: skip their sub-blocks
-        position += 2
-        while content[position]:
-            position += content[position] + 1
-        position += 1
-    start = position + 10  # behind the image descriptor
-    if content[position + 9] & 0x80:
-        size = 3 * 2 ** ((content[position + 9] & 7) + 1)
-        table, start = content[start : start + size], start + size
-    return table, content[start : content.rindex(_TRAILER)]
+def _encode(images: Sequence[Image.Image], pauses: Sequence[int]) -> bytes:
+    """Encodes images (L or RGB, one size), each with its pause in 1/100 s."""
+    parts: list[bytes] = []
+    shared: list[int] | None = None
+    for image, pause in zip(images, pauses, strict=True):
+        indexed = _indexed(image)
+        if shared is None:
+            shared = indexed.getpalette()
+            parts += GifImagePlugin.getheader(indexed.copy(), info={"loop": 0})[0]
+        own = indexed.getpalette() != shared
+        parts += GifImagePlugin.getdata(
+            indexed, duration=10 * pause, disposal=1, include_color_table=own
+        )
+    return b"".join(parts) + b";"
 
 
 def _indexed(image: Image.Image) -> Image.Image:
-    """A colour image with a palette: exact up to 256 colours, else the nearest."""
+    """An image with a palette: exact up to 256 colours, else the nearest."""
     if image.mode != "RGB":
-        return image
+        return image.convert("P")
     if image.getcolors(256) is None:
         return image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     # One number a pixel sorts far faster than rows of three.
@@ -122,3 +107,171 @@ def _indexed(image: Image.Image) -> Image.Image:
     indexed = Image.fromarray(index.reshape(codes.shape).astype(np.uint8)).convert("P")
     indexed.putpalette(palette.astype(np.uint8).tobytes())
     return indexed
+
+
+def comparison_gif(
+    path: str | Path,
+    inputs: np.ndarray,
+    truth: np.ndarray | None,
+    prediction: np.ndarray,
+    *,
+    frames_per_second: float = 5,
+    frame_size: int = 256,
+    reconstruction: bool = False,
+) -> None:
+    """Plays input → truth and input → prediction side by side.
+
+    Borders and the bar below are grey while the input plays; then the truth gets a
+    green and the prediction a blue border, and the time counts on from t+1. The last
+    frame stays for a second; the GIF loops forever and has T_in + T_out frames.
+
+    Args:
+        path: The GIF file to write.
+        inputs: Frames given, `[T_in, H, W, C]` or `[T_in, H, W]`, floats in [0, 1].
+        truth: Frames that followed, `[T_out, H, W, C]`, or None: no panel for it then.
+        prediction: Frames predicted, `[T_out, H, W, C]`.
+        frames_per_second: Playing speed.
+        frame_size: Wanted length of the longer side of a panel, pixels; small frames
+            are enlarged by an integer factor without blur.
+        reconstruction: Whether truth and prediction are the inputs, last one first: the
+            prediction is then called "reconstruction", and time runs back from t.
+
+    Raises:
+        UserError: Shapes do not fit each other or the file cannot be written.
+    """
+    comparison_grid_gif(
+        path,
+        np.asarray(inputs)[None],
+        None if truth is None else np.asarray(truth)[None],
+        np.asarray(prediction)[None],
+        frames_per_second=frames_per_second,
+        frame_size=frame_size,
+        reconstruction=reconstruction,
+    )
+
+
+def comparison_grid_gif(
+    path: str | Path,
+    inputs: np.ndarray,
+    truth: np.ndarray | None,
+    prediction: np.ndarray,
+    *,
+    columns: int | None = None,
+    frames_per_second: float = 5,
+    frame_size: int = 128,
+    reconstruction: bool = False,
+) -> None:
+    """Plays several forecasts in one grid, every sample a pair truth | prediction.
+
+    Args:
+        path: The GIF file to write.
+        inputs: `[N, T_in, H, W, C]`, floats in [0, 1], N at least 1.
+        truth: `[N, T_out, H, W, C]`, or None: no panels for it then.
+        prediction: `[N, T_out, H, W, C]`.
+        columns: Samples in a row; None makes the picture about square.
+        frames_per_second: Playing speed.
+        frame_size: Wanted length of the longer side of a panel, pixels.
+        reconstruction: See `comparison_gif`.
+
+    Raises:
+        UserError: Shapes do not fit each other or the file cannot be written.
+    """
+    check_speed(frames_per_second)
+    counts = [None if x is None else len(x) for x in (inputs, truth, prediction)]
+    if not counts[0] or set(counts) - {None} != {counts[0]}:
+        raise UserError(
+            "inputs, truth and prediction hold {}, {} and {} samples: they must hold "
+            "the same number, at least 1".format(
+                *("no" if n is None else n for n in counts)
+            )
+        )
+    if columns is None:
+        columns = math.ceil(math.sqrt(counts[0] / (1 if truth is None else 2)))
+    if columns < 1:
+        raise UserError(f"columns is {columns}: it must be at least 1")
+    # Per sample the panels, each a whole clip input → outcome.
+    samples = []
+    for n in range(counts[0]):
+        given, known, predicted = check_forecast(
+            inputs[n], None if truth is None else truth[n], prediction[n]
+        )
+        outcomes = [part for part in (known, predicted) if part is not None]
+        samples.append(
+            [fit(np.concatenate([given, part]), frame_size) for part in outcomes]
+        )
+    times = [
+        *range(1 - len(inputs[0]), 1),
+        *outcome_times(len(prediction[0]), reconstruction),
+    ]
+    grid = _Grid(samples, min(columns, counts[0]), len(inputs[0]), reconstruction)
+    images = [grid.draw(frame, time_label(time)) for frame, time in enumerate(times)]
+    pause = max(2, round(100 / frames_per_second))
+    pauses = [pause] * (len(images) - 1) + [max(pause, _LAST_PAUSE)]
+    with atomic_file(path) as partial:
+        partial.write_bytes(_encode(images, pauses))
+
+
+class _Grid:
+    """The layout of an animation: samples in a grid, each of one or two panels."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sequence[np.ndarray]],
+        columns: int,
+        num_inputs: int,
+        reconstruction: bool,
+    ):
+        self.samples, self.columns, self.num_inputs = samples, columns, num_inputs
+        outcome = (outcome_name(reconstruction), PREDICTION_COLOUR)
+        self.names = [("truth", TRUTH_COLOUR), outcome][-len(samples[0]) :]
+        self.num_frames, height, width = samples[0][0].shape[:3]
+        self.panel_height = height + 2 * _BORDER
+        self.panel_width = width + 2 * _BORDER
+        self.panel_step = self.panel_width + (_GAP if len(samples) == 1 else _PAIR_GAP)
+        self.sample_step = (
+            (len(self.names) - 1) * self.panel_step + self.panel_width + _GAP
+        )
+        rows = -(-len(samples) // columns)
+        self.right = _MARGIN + columns * self.sample_step - _GAP
+        self.bottom = _TOP + rows * (self.panel_height + _GAP) - _GAP
+
+    def draw(self, frame: int, time: str) -> Image.Image:
+        """One frame of the animation."""
+        forecasting = frame >= self.num_inputs
+        canvas = Canvas(self.right + _MARGIN, self.bottom + _FOOTER)
+        for index, clips in enumerate(self.samples):
+            row, column = divmod(index, self.columns)
+            top = _TOP + row * (self.panel_height + _GAP)
+            left = _MARGIN + column * self.sample_step
+            for clip, (name, outcome_colour) in zip(clips, self.names, strict=True):
+                colour = outcome_colour if forecasting else INPUT_COLOUR
+                place = left + _BORDER, top + _BORDER
+                canvas.frame(clip[frame], *place, colour, _BORDER)
+                if row == 0:
+                    canvas.text(
+                        (left + self.panel_width / 2, _MARGIN + 4),
+                        name if forecasting else "input",
+                        colour=colour if forecasting else FAINT_TEXT,
+                        bold=True,
+                    )
+                left += self.panel_step
+        self._draw_progress(canvas, frame, time)
+        return canvas.image
+
+    def _draw_progress(self, canvas: Canvas, frame: int, time: str) -> None:
+        """The bar and the time under the panels."""
+        top, length = self.bottom + _FOOTER // 2 - 2, self.right - _MARGIN - 44
+        split = round(length * self.num_inputs / self.num_frames)
+        here = round(length * (frame + 1) / self.num_frames)
+        canvas.bar((_MARGIN, top, length, 4), GRID)
+        canvas.bar((_MARGIN, top, min(here, split), 4), INPUT_COLOUR)
+        canvas.bar((_MARGIN + split, top, here - split, 4), PREDICTION_COLOUR)
+        forecasting = frame >= self.num_inputs
+        canvas.text(
+            (self.right, top + 2),
+            time,
+            size=12,
+            anchor="rm",
+            colour=PREDICTION_COLOUR if forecasting else FAINT_TEXT,
+            bold=forecasting,
+        )

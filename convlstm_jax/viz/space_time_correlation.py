@@ -18,36 +18,36 @@ from numpy.typing import NDArray
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
+from convlstm_jax.viz.pixels import FAINT_TEXT, TEXT
 
 _HEIGHT, _WIDTH = 2, 3
-_TEXT, _FAINT = "#1f2430", "#7a8190"
 _CONTOURS = (0.2, 0.4, 0.6, 0.8)
 # Of more rows (or columns) than this an even selection is drawn from, to save time.
-_MOST_LINES = 64
+_MAX_LINES = 64
 
 
 def space_time_correlation(clips: NDArray, axis: int) -> NDArray[np.float64]:
     """R(ξ, τ) of some clips together, along one axis of the frame.
 
     Args:
-      clips: `[N, T, H, W, C]`; u is a value of it, ⟨u⟩ the mean over all, and ⟨u'u'⟩
-        that over all pairs of one channel in one row or column of one clip.
-      axis: 2 for displacements along the height (downwards), 3 along the width (to the
-        right).
+        clips: `[N, T, H, W, C]`; u is a value of it, ⟨u⟩ the mean over all, and ⟨u'u'⟩
+            that over all pairs of one channel in one row or column of one clip.
+        axis: 2 for displacements along the height (downwards), 3 along the width (to
+            the right).
 
     Returns:
-      `[T // 2 + 1, 2 * (S // 2) + 1]` for the S pixels along the axis: row τ, column
-      ξ + S // 2, for ξ from -(S // 2) to S // 2. R(0, 0) is 1; all is NaN where the
-      clips are the same everywhere.
+        `[T // 2 + 1, 2 * (S // 2) + 1]` for the S pixels along the axis: row τ, column
+        ξ + S // 2, for ξ from -(S // 2) to S // 2. R(0, 0) is 1; all is NaN where the
+        clips are constant.
 
     Raises:
-      UserError: clips is no `[N, T, H, W, C]`.
+        UserError: clips is no `[N, T, H, W, C]`.
     """
     clips = np.asarray(clips)
     if clips.ndim != 5 or 0 in clips.shape:
         raise UserError(
-            f"clips has the shape {clips.shape}, but must be [N, T, H, W, C] with no "
-            "empty axis."
+            f"clips has shape {clips.shape}: it must be [N, T, H, W, C] with no empty "
+            "axis"
         )
     values = np.moveaxis(clips, (1, axis), (0, -1)).astype(np.float64)
     values = values.reshape(*values.shape[:1], -1, values.shape[-1])  # [T, lines, S]
@@ -80,20 +80,18 @@ def draw_space_time_correlation(
     at each lag, as long as it is above 0.2: its slope is a velocity.
 
     Args:
-      path: The PNG file to write.
-      films: Name ("truth", "prediction") → `[N, T, H, W, C]`, of one shape, with T at
-        least 2.
-      title: A line above the panels, if not empty.
+        path: The PNG file to write.
+        films: Name ("truth", "prediction") → `[N, T, H, W, C]`, of one shape, with T
+            at least 2.
+        title: A line above the panels, if not empty.
 
     Raises:
-      UserError: A film has another shape or one frame alone, or the file cannot be
-        written.
+        UserError: A film has another shape or one frame alone, or the file cannot be
+            written.
     """
     for name, film in films.items():
         if np.ndim(film) == 5 and np.shape(film)[1] < 2:
-            raise UserError(
-                f"the film {name!r} has one frame, but must have 2 or more."
-            )
+            raise UserError(f"the film {name!r} has one frame: it must have 2 or more")
     figure = Figure(figsize=(3.6 * len(films) + 0.9, 5.8), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(2, len(films), squeeze=False, sharex="row", sharey="row")
@@ -101,19 +99,19 @@ def draw_space_time_correlation(
     for row, (axis, direction) in zip(panels, rows, strict=True):
         for axes, (name, film) in zip(row, films.items(), strict=True):
             across = _HEIGHT if axis == _WIDTH else _WIDTH
-            step = -(-film.shape[across] // _MOST_LINES)
+            step = -(-film.shape[across] // _MAX_LINES)
             lines = [slice(None)] * across + [slice(None, None, step)]
             correlation = space_time_correlation(film[tuple(lines)], axis)
             image = _draw_panel(axes, correlation)
-            axes.set_title(name, color=_TEXT, fontsize=11, fontweight="bold")
+            axes.set_title(name, color=TEXT, fontsize=11, fontweight="bold")
             axes.set_xlabel(f"displacement {direction} (pixels)")
         row[0].set_ylabel("time lag (frames)")
     bar = figure.colorbar(image, ax=panels, shrink=0.7, aspect=30)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=_FAINT, labelsize=8, length=0)
-    bar.set_label("correlation", color=_FAINT, fontsize=9)
+    bar.ax.tick_params(colors=FAINT_TEXT, labelsize=8, length=0)
+    bar.set_label("correlation", color=FAINT_TEXT, fontsize=9)
     if title:
-        figure.suptitle(title, color=_TEXT, fontsize=12, fontweight="bold")
+        figure.suptitle(title, color=TEXT, fontsize=12, fontweight="bold")
     with atomic_file(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
 
@@ -126,19 +124,19 @@ def _draw_panel(axes, correlation: NDArray):
         displacements, times, correlation, cmap="RdBu_r", vmin=-1, vmax=1
     )
     if np.isnan(correlation).all():
-        axes.text(0.5, 0.5, "the same everywhere", color=_FAINT, ha="center",
+        axes.text(0.5, 0.5, "the same everywhere", color=FAINT_TEXT, ha="center",
                   va="center", transform=axes.transAxes)  # fmt: skip
     else:
-        axes.contour(displacements, times, correlation, _CONTOURS, colors=_TEXT,
+        axes.contour(displacements, times, correlation, _CONTOURS, colors=TEXT,
                      linewidths=0.7, alpha=0.6)  # fmt: skip
         peaks = correlation.argmax(axis=1)
         kept = np.cumprod(correlation.max(axis=1) > _CONTOURS[0]).astype(bool)
         axes.plot(displacements[peaks[kept]], times[kept], color="#ffffff",
                   linewidth=1.5, marker="o", markersize=3)  # fmt: skip
-    axes.xaxis.label.set(color=_FAINT, fontsize=9)
-    axes.yaxis.label.set(color=_FAINT, fontsize=9)
+    axes.xaxis.label.set(color=FAINT_TEXT, fontsize=9)
+    axes.yaxis.label.set(color=FAINT_TEXT, fontsize=9)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    axes.tick_params(colors=_FAINT, labelsize=8, length=0)
+    axes.tick_params(colors=FAINT_TEXT, labelsize=8, length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return image

@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 
 from convlstm_jax.metrics.accumulate import (
+    MetricSummary,
     add_sums,
     batch_sums,
-    frame_metrics,
     summarize,
 )
-from convlstm_jax.metrics.conventions import CONVENTIONS, HIGHER_IS_BETTER
 from convlstm_jax.metrics.correlation import correlation_moments
-from convlstm_jax.metrics.cross_entropy import (
+from convlstm_jax.metrics.pixel import (
+    absolute_error,
     cross_entropy_from_logits,
     cross_entropy_from_probabilities,
+    psnr_db,
+    squared_error,
 )
-from convlstm_jax.metrics.ms_ssim import ms_ssim
-from convlstm_jax.metrics.pixel import absolute_error, psnr_db, squared_error
-from convlstm_jax.metrics.ssim import ssim, ssim_openstl
+from convlstm_jax.metrics.registry import conventions, frame_metrics
+from convlstm_jax.metrics.ssim import ms_ssim, ssim, ssim_openstl
 
 SHAPE = (5, 2, 22, 23, 1)
 
@@ -96,19 +97,19 @@ def test_batches_and_padding_do_not_change_a_figure():
     assert total["count"] == 5.0
     one = summarize(whole, values_per_frame=22 * 23)
     other = summarize(total, values_per_frame=22 * 23)
-    assert set(one["total"]) <= set(CONVENTIONS)
-    for name, figure in one["total"].items():
-        assert other["total"][name] == pytest.approx(figure, rel=1e-6, abs=2e-6), name
-    for name, figures in one["per_lead_time"].items():
+    assert set(one.total) <= set(conventions())
+    for name, figure in one.total.items():
+        assert other.total[name] == pytest.approx(figure, rel=1e-6, abs=2e-6), name
+    for name, figures in one.per_lead_time.items():
         expected = pytest.approx(figures, rel=1e-6, abs=2e-6)
-        assert other["per_lead_time"][name] == expected, name
+        assert other.per_lead_time[name] == expected, name
 
     error = np.float64(prediction) - np.float64(target)
     nats = np.float64(cross_entropy_from_logits(logits, target))
-    assert one["total"]["mse"] == pytest.approx((error**2).sum() / 10, rel=1e-6)
-    assert one["total"]["mse_per_pixel"] == pytest.approx((error**2).mean(), rel=1e-6)
-    assert one["total"]["mae_per_pixel"] == pytest.approx(abs(error).mean(), rel=1e-6)
-    sequence = one["total"]["cross_entropy_nats_per_sequence"]
+    assert one.total["mse"] == pytest.approx((error**2).sum() / 10, rel=1e-6)
+    assert one.total["mse_per_pixel"] == pytest.approx((error**2).mean(), rel=1e-6)
+    assert one.total["mae_per_pixel"] == pytest.approx(abs(error).mean(), rel=1e-6)
+    sequence = one.total["cross_entropy_nats_per_sequence"]
     assert sequence == pytest.approx(nats.sum(axis=1).mean(), rel=1e-6)
 
 
@@ -120,16 +121,16 @@ def test_hand_computed_summary():
     sums = batch_sums(metrics, jnp.asarray([1.0, 1.0, 0.0]))
     np.testing.assert_array_equal(sums["sums"]["mse"], [4.0, 7.0])
     assert sums["count"] == 2.0
-    assert summarize(add_sums(None, sums), values_per_frame=4) == {
-        "total": {
+    assert summarize(add_sums(None, sums), values_per_frame=4) == MetricSummary(
+        total={
             "mse": 2.75,
             "mse_per_pixel": 0.6875,
             "cross_entropy_nats": 30.0,
             "cross_entropy_nats_per_frame": 30.0,
             "cross_entropy_nats_per_sequence": 60.0,
         },
-        "per_lead_time": {"mse": [2.0, 3.5], "cross_entropy_nats": [20.0, 40.0]},
-    }
+        per_lead_time={"mse": [2.0, 3.5], "cross_entropy_nats": [20.0, 40.0]},
+    )
 
 
 def test_host_sums_are_float64_and_leave_their_arguments():
@@ -167,19 +168,3 @@ def test_what_cannot_be_summarized():
     total = add_sums(None, batch_sums({"mse": jnp.ones((2, 3))}, jnp.ones(2)))
     with pytest.raises(ValueError, match="values_per_frame is 0"):
         summarize(total, values_per_frame=0)
-
-
-def test_every_metric_has_a_convention_and_a_direction():
-    assert set(CONVENTIONS) >= set(HIGHER_IS_BETTER)
-    for name, sentence in CONVENTIONS.items():
-        assert sentence.endswith("."), name
-    assert {name for name, higher in HIGHER_IS_BETTER.items() if higher} == {
-        "ssim",
-        "ssim_openstl",
-        "ms_ssim",
-        "vmaf",
-        "correlation",
-        "psnr_db",
-        "accuracy",
-        "balanced_accuracy",
-    }

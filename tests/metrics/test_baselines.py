@@ -32,9 +32,9 @@ def test_every_baseline_by_name(name):
 @pytest.mark.parametrize("baseline", BASELINES.values())
 def test_bad_arguments(baseline):
     inputs = jnp.asarray(random_inputs())
-    with pytest.raises(ValueError, match="num_frames is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="num_frames is 0: it must be at least 1"):
         baseline(inputs, 0)
-    with pytest.raises(ValueError, match=r"inputs have shape \(3, 4, 5, 2\)"):
+    with pytest.raises(ValueError, match=r"inputs has shape \(3, 4, 5, 2\)"):
         baseline(inputs[0], 1)
     with pytest.raises(ValueError, match="with T at least 1"):
         baseline(inputs[:, :0], 1)

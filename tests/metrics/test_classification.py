@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import warnings
@@ -9,7 +10,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.dummy import DummyClassifier
 
-from convlstm_jax.metrics.accumulate import add_sums, batch_sums
+from convlstm_jax.metrics.accumulate import MetricSummary, add_sums, batch_sums
 from convlstm_jax.metrics.classification import (
     classification_metrics,
     majority_logits,
@@ -61,41 +62,40 @@ def test_agreement_with_scikit_learn(truths, predictions):
     found = summarize_classification(total_of(logits, label), CLASSES)
     predicted, names = logits.argmax(axis=1), range(len(CLASSES))
 
-    assert found["confusion"] == sklearn_metrics.confusion_matrix(
+    assert found.confusion == sklearn_metrics.confusion_matrix(
         label, predicted, labels=names
     ).tolist()  # fmt: skip
-    assert found["accuracy"] == pytest.approx(
+    assert found.total["accuracy"] == pytest.approx(
         sklearn_metrics.accuracy_score(label, predicted), rel=1e-12
     )
     with warnings.catch_warnings():
         # It tells that predictions are of classes that no clip is of.
         warnings.simplefilter("ignore", UserWarning)
         balanced = sklearn_metrics.balanced_accuracy_score(label, predicted)
-    assert found["balanced_accuracy"] == pytest.approx(balanced, rel=1e-12)
+    assert found.total["balanced_accuracy"] == pytest.approx(balanced, rel=1e-12)
     probabilities = np.exp(np.float64(logits))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    assert found["cross_entropy_nats_per_clip"] == pytest.approx(
+    assert found.total["cross_entropy_nats_per_clip"] == pytest.approx(
         sklearn_metrics.log_loss(label, probabilities, labels=names), rel=1e-5
     )
     figures = sklearn_metrics.precision_recall_fscore_support(
         label, predicted, labels=names, zero_division=np.nan
     )
     for name, *expected in zip(CLASSES, *figures, strict=True):
-        assert list(found["per_class"][name]) == [
+        assert list(found.per_class[name]) == [
             "precision",
             "recall",
             "f1",
             "support",
         ]
-        for value, known in zip(
-            found["per_class"][name].values(), expected, strict=True
-        ):
+        for value, known in zip(found.per_class[name].values(), expected, strict=True):
             if np.isnan(known):
                 assert value is None
             else:
                 assert value == pytest.approx(known, rel=1e-12)
     # No NaN and no infinity, which JSON does not have.
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    fields = dataclasses.asdict(found)
+    assert json.loads(json.dumps(fields, allow_nan=False)) == fields
 
 
 def test_hand_computed_figures():
@@ -110,18 +110,17 @@ def test_hand_computed_figures():
     )
     assert total["count"] == 5
     found = summarize_classification(total, names)
-    nats = found.pop("cross_entropy_nats_per_clip")
+    nats = found.total.pop("cross_entropy_nats_per_clip")
     assert nats == pytest.approx((3 * math.log(2) + 2 * math.log(4)) / 5, rel=1e-6)
-    assert found == {
-        "accuracy": 0.6,
-        "balanced_accuracy": 0.5,
-        "per_class": {
+    assert found == MetricSummary(
+        {"accuracy": 0.6, "balanced_accuracy": 0.5},
+        per_class={
             "a": {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2},
             "b": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 2},
             "c": {"precision": None, "recall": 0.0, "f1": 0.0, "support": 1},
         },
-        "confusion": [[1, 1, 0], [0, 2, 0], [0, 1, 0]],
-    }
+        confusion=[[1, 1, 0], [0, 2, 0], [0, 1, 0]],
+    )
 
 
 def test_figures_of_every_clip():
@@ -143,10 +142,10 @@ def test_the_majority_is_scikit_learns_prior():
     found = summarize_classification(total_of(logits, label), CLASSES)
     clips = np.zeros((len(label), 1))
     assert (logits.argmax(axis=1) == dummy.predict(clips)).all()
-    assert found["accuracy"] == pytest.approx((label == 1).mean())
-    assert found["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert found.total["accuracy"] == pytest.approx((label == 1).mean())
+    assert found.total["balanced_accuracy"] == pytest.approx(1 / 3)
     probabilities = dummy.predict_proba(clips)
-    assert found["cross_entropy_nats_per_clip"] == pytest.approx(
+    assert found.total["cross_entropy_nats_per_clip"] == pytest.approx(
         sklearn_metrics.log_loss(label, probabilities, labels=range(3)), rel=1e-6
     )
 
@@ -155,27 +154,27 @@ def test_a_cross_entropy_that_is_not_finite_is_none():
     label = np.array([0, 1, 1], np.int32)
     for logits in (majority_logits((4, 0), 3), np.full((3, 2), np.nan, np.float32)):
         found = summarize_classification(total_of(np.asarray(logits), label), "ab")
-        assert found["cross_entropy_nats_per_clip"] is None
-        assert found["accuracy"] == pytest.approx(1 / 3)
+        assert found.total["cross_entropy_nats_per_clip"] is None
+        assert found.total["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_what_cannot_be_measured():
     with pytest.raises(ValueError, match=r"shape \(2, 3\) and label has \(3,\)"):
         classification_metrics(jnp.ones((2, 3)), jnp.zeros(3, int))
-    with pytest.raises(ValueError, match=r"class_counts is \(0, 0\); one at least"):
+    with pytest.raises(ValueError, match=r"class_counts is \(0, 0\): one at least"):
         majority_logits((0, 0), 1)
 
 
 def test_what_cannot_be_summarized():
     logits, label = random_clips([0, 1], [0, 1], num_clips=3)
     total = total_of(logits, label)
-    with pytest.raises(ValueError, match=r"\('a', 'b'\); .* has shape \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"\('a', 'b'\): .* has shape \(4, 4\)"):
         summarize_classification(total, ("a", "b"))
     empty = add_sums(None, step(logits[:2], label[:2], np.zeros(2)))
-    with pytest.raises(ValueError, match="number of clips evaluated is 0"):
+    with pytest.raises(ValueError, match="number of samples evaluated is 0"):
         summarize_classification(empty, CLASSES)
     label[1] = 4
     with pytest.raises(
-        ValueError, match=r"holds 2 of 3 clips; labels must be .* 0 to 3"
+        ValueError, match=r"holds 2 of 3 clips: labels must be .* 0 to 3"
     ):
         summarize_classification(total_of(logits, label), CLASSES)

@@ -37,12 +37,10 @@ def test_is_the_correlation_of_all_pixels_together():
         np.corrcoef(*(clip[:, t].ravel() for clip in chosen))[0, 1] for t in range(3)
     ]
     assert expected[0] > 0.9 > expected[1] > 0.5 > expected[2]
-    np.testing.assert_allclose(
-        found["per_lead_time"]["correlation"], expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(found.per_lead_time["correlation"], expected, rtol=1e-5)
     pooled = np.corrcoef(*(clip.ravel() for clip in chosen))[0, 1]
-    assert found["total"]["correlation"] == pytest.approx(pooled, rel=1e-5)
-    assert set(found["total"]) == {"correlation"}
+    assert found.total["correlation"] == pytest.approx(pooled, rel=1e-5)
+    assert set(found.total) == {"correlation"}
 
 
 @pytest.mark.parametrize(("level", "error"), [(0.02, 1e-5), (0.95, 3e-3)])
@@ -66,8 +64,8 @@ def test_a_constant_has_no_correlation(value):
     }
     sums = add_sums(None, batch_sums(figures, jnp.ones(6)))
     found = summarize(sums, values_per_frame=40)
-    assert found["total"]["correlation"] is None
-    assert found["per_lead_time"]["correlation"] == [None] * 3
+    assert found.total["correlation"] is None
+    assert found.per_lead_time["correlation"] == [None] * 3
 
 
 def test_equal_and_opposite():

@@ -1,6 +1,7 @@
 """Forecast skill: tables counted by hand, NumPy oracles, pysteps where installed."""
 
 import contextlib
+import dataclasses
 import io
 import json
 
@@ -12,7 +13,6 @@ from convlstm_jax.metrics.accumulate import add_sums, batch_sums
 from convlstm_jax.metrics.forecast_skill import (
     fractions_skill,
     moment_scores,
-    score_name,
     skill_sums,
     summarize_skill,
     table_scores,
@@ -115,7 +115,7 @@ def test_fss_worked_out_by_hand():
 @pytest.mark.parametrize("size", [0, 2])
 def test_an_even_window_is_refused(size):
     clip = video([[1.0]])
-    with pytest.raises(ValueError, match=f"window size is {size}; it must be odd"):
+    with pytest.raises(ValueError, match=f"window_sizes has {size}: each must be odd"):
         skill_sums(clip, clip, clip, thresholds_mm_per_h=(1,), window_sizes=(size,))
 
 
@@ -139,21 +139,17 @@ def test_pooled_scores_come_from_summed_tables_and_the_mean_stands_beside():
     ]
     pooled = csi(prediction, target, mask, 0.5)
     name = "csi_0.5_mm_per_h"
-    assert summary["per_lead_time"][name] == pytest.approx(by_lead_time)
-    assert summary["total"][name] == pytest.approx(pooled)
-    means = summary["total"]["mean_over_lead_times"]
+    assert summary.per_lead_time[name] == pytest.approx(by_lead_time)
+    assert summary.total[name] == pytest.approx(pooled)
+    means = summary.mean_over_lead_times
     assert means[name] == pytest.approx(np.mean(by_lead_time))
     assert abs(means[name] - pooled) > 0.01
-    first, second = summary["per_lead_time"]["csi_10_mm_per_h"]
+    first, second = summary.per_lead_time["csi_10_mm_per_h"]
     assert second is None
     assert means["csi_10_mm_per_h"] == first
-    assert summary["per_lead_time"]["fss_10_mm_per_h_3_px"][1] is None
-    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-
-
-def test_names_of_scores():
-    assert score_name("csi", 0.5) == "csi_0.5_mm_per_h"
-    assert score_name("fss", 10.0, 5) == "fss_10_mm_per_h_5_px"
+    assert summary.per_lead_time["fss_10_mm_per_h_3_px"][1] is None
+    fields = dataclasses.asdict(summary)
+    assert json.loads(json.dumps(fields, allow_nan=False)) == fields
 
 
 def test_agrees_with_the_verification_functions_of_pysteps():

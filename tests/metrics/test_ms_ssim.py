@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from convlstm_jax.metrics import ms_ssim as module
-from convlstm_jax.metrics.ms_ssim import SCALE_WEIGHTS, scale_weights
+from convlstm_jax.metrics import ssim as module
+from convlstm_jax.metrics.ssim import SCALE_WEIGHTS, scale_weights
 
 # Compiling is what these tests take their time for.
 ms_ssim = jax.jit(
@@ -102,7 +102,7 @@ def test_identical_frames_give_exactly_one_and_inverted_ones_nothing():
 
 def test_frames_with_room_for_one_scale_alone():
     clip = jnp.ones((1, 1, 40, 21, 1))
-    with pytest.raises(ValueError, match="has 21 pixels; MS-SSIM needs at least 22"):
+    with pytest.raises(ValueError, match=r"has 21 pixels: .* at least 22"):
         ms_ssim(clip, clip)
 
 

@@ -2,9 +2,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import expit, log_expit
 
-from convlstm_jax.metrics.frames import matched_frames
-from convlstm_jax.metrics.pixel import absolute_error, psnr_db, squared_error
+from convlstm_jax.metrics.pixel import (
+    absolute_error,
+    cross_entropy_from_logits,
+    cross_entropy_from_probabilities,
+    psnr_db,
+    squared_error,
+)
+
+SHAPE = (2, 3, 5, 4, 2)
 
 
 def random_clips(shape=(2, 3, 5, 7, 2), seed=0):
@@ -57,9 +65,70 @@ def test_clips_that_cannot_be_compared():
     clip = jnp.ones((1, 2, 3, 4, 1))
     with pytest.raises(ValueError, match=r"prediction has shape \(1, 1, 3, 4, 1\)"):
         squared_error(clip[:, :1], clip)
-    with pytest.raises(ValueError, match="prediction and target have 4 dimensions"):
+    with pytest.raises(ValueError, match=r"target \(2, 3, 4, 1\): they must"):
         squared_error(clip[0], clip[0])
     with pytest.raises(ValueError, match="target has dtype uint8"):
         squared_error(clip, jnp.asarray(clip, jnp.uint8))
     with pytest.raises(ValueError, match=r"logits has shape \(1, 1, 3, 4, 1\)"):
-        matched_frames(clip[:, :1], clip, name="logits")
+        cross_entropy_from_logits(clip[:, :1], clip)
+
+
+def random_logits_and_targets():
+    generator = np.random.default_rng(3)
+    return generator.normal(scale=4, size=SHAPE), generator.random(SHAPE)
+
+
+def test_logits_agree_with_numpy():
+    logits, target = random_logits_and_targets()
+    expected = -(target * log_expit(logits) + (1 - target) * log_expit(-logits))
+    expected = expected.sum(axis=(2, 3, 4))
+    found = jax.jit(cross_entropy_from_logits)(jnp.float32(logits), jnp.float32(target))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
+    with jax.enable_x64(True):
+        found = cross_entropy_from_logits(jnp.asarray(logits), jnp.asarray(target))
+        np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_probabilities_agree_with_logits():
+    logits, target = random_logits_and_targets()
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(
+            cross_entropy_from_probabilities(
+                jnp.asarray(expit(logits)), jnp.asarray(target), epsilon=1e-12
+            ),
+            cross_entropy_from_logits(jnp.asarray(logits), jnp.asarray(target)),
+            rtol=1e-9,
+        )
+
+
+def test_hand_computed_cross_entropy():
+    # Frames of one pixel: sure and right, sure and wrong, undecided, grey target.
+    logits = jnp.asarray([200.0, 200.0, 0.0, 0.0]).reshape(1, 4, 1, 1, 1)
+    target = jnp.asarray([1.0, 0.0, 1.0, 0.5]).reshape(1, 4, 1, 1, 1)
+    np.testing.assert_allclose(
+        cross_entropy_from_logits(logits, target),
+        [[0.0, 200.0, np.log(2), np.log(2)]],
+        rtol=1e-6,
+    )
+    probabilities = jnp.asarray([1.0, 1.0, 0.5, 0.5]).reshape(1, 4, 1, 1, 1)
+    np.testing.assert_allclose(
+        cross_entropy_from_probabilities(probabilities, target, epsilon=1e-3),
+        [[1.0005e-3, -np.log(1e-3), np.log(2), np.log(2)]],
+        rtol=1e-4,
+    )
+
+
+def test_gradient_of_extreme_logits_is_finite():
+    logits = jnp.asarray([-1e4, 1e4]).reshape(1, 1, 1, 2, 1)
+    gradient = jax.grad(
+        lambda values: cross_entropy_from_logits(values, jnp.ones_like(values)).sum()
+    )(logits)
+    np.testing.assert_allclose(gradient.ravel(), [-1.0, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-9, 0.5])
+def test_epsilon_out_of_range(epsilon):
+    clip = jnp.full((1, 1, 2, 2, 1), 0.5)
+    with pytest.raises(ValueError, match=f"epsilon is {epsilon}: for float32"):
+        cross_entropy_from_probabilities(clip, clip, epsilon=epsilon)

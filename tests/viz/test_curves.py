@@ -8,12 +8,6 @@ from PIL import Image
 
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.curves import learning_curves, metric_curves, read_metrics
-from convlstm_jax.viz.metric_names import (
-    format_value,
-    in_order,
-    metric_name,
-    without_repeats,
-)
 
 
 def coloured_pixels(path, colour):
@@ -50,17 +44,6 @@ def test_values_that_are_not_finite_leave_gaps(tmp_path):
     )
     assert coloured_pixels(path, MODEL) > 20
     metric_curves(path, {"model": {"mse": [3.0]}})
-
-
-def test_repeated_metrics_are_left_out():
-    keys = {"mse", "mse_per_pixel", "mae_per_pixel", "cross_entropy_nats", "own"}
-    keys |= {"cross_entropy_nats_per_sequence"}
-    assert in_order(without_repeats(keys)) == [
-        "mse",
-        "cross_entropy_nats",
-        "mae_per_pixel",
-        "own",
-    ]
 
 
 def test_no_metric_is_refused(tmp_path):
@@ -102,23 +85,3 @@ def test_bad_files_of_metrics(tmp_path):
     path.write_text(HEADER + "1,train,loss,3\n2,train,loss\n3,train,loss,1\n")
     with pytest.raises(UserError, match="'2,train,loss' in line 3"):
         read_metrics(path)
-
-
-def test_names_and_values():
-    assert metric_name("mse").axis_label == "MSE (summed over a frame)"
-    assert metric_name("ssim").arrow == "↑"
-    assert metric_name("own_metric").axis_label == "own metric"
-    assert metric_name("own_metric").arrow == ""
-    values = [None, math.nan, math.inf, -math.inf, 12345.6, 1234.5, 64.314, 0.9288, 0]
-    assert [format_value(value) for value in values] == [
-        "–",
-        "not a number",
-        "∞",
-        "−∞",
-        "12,346",
-        "1,234.5",
-        "64.31",
-        "0.9288",
-        "0.0000",
-    ]
-    assert format_value(-0.00012) == "−1.20e−04"

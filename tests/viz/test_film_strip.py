@@ -59,7 +59,7 @@ def test_without_truth(tmp_path):
 def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
     texts = []
     monkeypatch.setattr(
-        "convlstm_jax.viz.canvas.Canvas.text",
+        "convlstm_jax.viz.pixels.Canvas.text",
         lambda self, position, text, **style: texts.append(text),
     )
     clips = levels(3, 50), levels(3, 100), levels(3, 200)

@@ -1,4 +1,4 @@
-"""GIFs: exact pixels, every frame kept, the right times."""
+"""GIFs: exact pixels, every frame kept, the right times; forecasts beside the truth."""
 
 import io
 
@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.gif import gif_bytes
+from convlstm_jax.viz.gif import comparison_gif, comparison_grid_gif, gif_bytes
+from convlstm_jax.viz.pixels import time_label
+
+GREY, GREEN, BLUE = [138, 147, 163], [15, 157, 110], [47, 111, 237]
+LEFT, TOP, BORDER, GAP = 16, 38, 3, 14
 
 
 def decode(content):
@@ -89,3 +93,106 @@ def test_errors():
         gif_bytes(clip[0])
     with pytest.raises(UserError, match=r"shape \(0, 4, 4\)"):
         gif_bytes(clip[:0])
+
+
+def level(num_frames, value, height=16, width=16):
+    return np.full((num_frames, height, width, 1), value / 255)
+
+
+def frames_of(path):
+    frames, pauses, _ = decode(path.read_bytes())
+    return frames, pauses
+
+
+def test_panels_change_from_input_to_forecast(tmp_path):
+    path = tmp_path / "forecast.gif"
+    comparison_gif(path, level(3, 60), level(2, 120), level(2, 200), frame_size=64)
+    frames, pauses = frames_of(path)
+    assert pauses == [200, 200, 200, 200, 1000]
+    right = LEFT + 64 + 2 * BORDER + GAP
+    for index, frame in enumerate(frames):
+        borders = (GREY, GREY) if index < 3 else (GREEN, BLUE)
+        values = (60, 60) if index < 3 else (120, 200)
+        for left, border, value in zip((LEFT, right), borders, values, strict=True):
+            assert frame[TOP + 1, left + 1].tolist() == border
+            inside = frame[TOP + 3 : TOP + 67, left + 3 : left + 67]
+            assert (inside == value).all()
+    # The word above the panel changes with the phase, and so does the time below.
+    assert (frames[2][20 - 8 : 28] != frames[3][20 - 8 : 28]).any()
+    assert (frames[3][-40:] != frames[4][-40:]).any()
+
+
+def test_without_truth_there_is_one_panel(tmp_path):
+    comparison_gif(tmp_path / "two.gif", level(1, 9), level(1, 9), level(1, 9))
+    comparison_gif(tmp_path / "one.gif", level(1, 9), None, level(1, 9))
+    two, _ = frames_of(tmp_path / "two.gif")
+    one, _ = frames_of(tmp_path / "one.gif")
+    assert two[0].shape[1] - one[0].shape[1] == 256 + 2 * BORDER + GAP
+    assert one[1][TOP + 1, LEFT + 1].tolist() == BLUE
+
+
+def test_a_still_clip_keeps_all_frames(tmp_path):
+    comparison_gif(tmp_path / "still.gif", level(4, 0), level(3, 0), level(3, 0))
+    assert len(frames_of(tmp_path / "still.gif")[0]) == 7
+
+
+def test_grid(tmp_path):
+    inputs = np.stack([level(2, 40 + n) for n in range(3)])
+    truth = np.stack([level(2, 100 + n) for n in range(3)])
+    prediction = np.stack([level(2, 200 + n) for n in range(3)])
+    path = tmp_path / "grid.gif"
+    comparison_grid_gif(path, inputs, truth, prediction, columns=2, frame_size=32)
+    frames, _ = frames_of(path)
+    assert len(frames) == 4
+    panel, pair = 32 + 2 * BORDER, 2 * (32 + 2 * BORDER) + 2
+    for sample in range(3):
+        row, column = divmod(sample, 2)
+        top = TOP + row * (panel + GAP) + 10
+        left = LEFT + column * (pair + GAP) + 10
+        assert frames[0][top, left, 0] == 40 + sample
+        assert frames[3][top, left, 0] == 100 + sample
+        assert frames[3][top, left + panel + 2, 0] == 200 + sample
+
+
+@pytest.mark.parametrize("with_truth", [True, False])
+def test_grid_of_any_number_in_colour(tmp_path, with_truth):
+    clip = np.random.default_rng(0).random((5, 2, 6, 9, 3))
+    path = tmp_path / "grid.gif"
+    comparison_grid_gif(path, clip, clip if with_truth else None, clip, frame_size=18)
+    assert len(frames_of(path)[0]) == 4
+
+
+def test_time_labels():
+    labels = [time_label(frame) for frame in (-9, 0, 1, 10)]
+    assert labels == ["t\N{MINUS SIGN}9", "t", "t+1", "t+10"]
+
+
+def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        "convlstm_jax.viz.pixels.Canvas.text",
+        lambda self, position, text, **style: texts.append(text),
+    )
+    clips = level(2, 60), level(2, 120), level(2, 200)
+    comparison_gif(tmp_path / "one.gif", *clips, reconstruction=True)
+    earlier = "t\N{MINUS SIGN}1"
+    names = ["truth", "reconstruction"]
+    given = ["input", "input"]
+    assert texts == [*given, earlier, *given, "t", *names, "t", *names, earlier]
+
+
+def test_forecasts_that_do_not_fit(tmp_path):
+    path, clip = tmp_path / "bad.gif", level(2, 7)
+    with pytest.raises(UserError, match="prediction has 1 frames"):
+        comparison_gif(path, clip, clip, clip[:1])
+    with pytest.raises(UserError, match="frames_per_second is 0"):
+        comparison_gif(path, clip, clip, clip, frames_per_second=0)
+    with pytest.raises(UserError, match="hold 2, 1 and 2 samples"):
+        comparison_grid_gif(
+            path, np.stack([clip] * 2), clip[None], np.stack([clip] * 2)
+        )
+    with pytest.raises(UserError, match="hold 0, no and 0 samples"):
+        comparison_grid_gif(path, clip[:0], None, clip[:0])
+    with pytest.raises(UserError, match="columns is 0"):
+        comparison_grid_gif(path, clip[None], None, clip[None], columns=0)
+    assert not path.exists()

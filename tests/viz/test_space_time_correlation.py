@@ -63,7 +63,7 @@ def test_the_picture(tmp_path):
 
 
 def test_what_cannot_be_drawn(tmp_path):
-    with pytest.raises(UserError, match=r"clips has the shape \(4, 3, 3, 1\)"):
+    with pytest.raises(UserError, match=r"clips has shape \(4, 3, 3, 1\)"):
         space_time_correlation(np.ones((4, 3, 3, 1)), 2)
     with pytest.raises(UserError, match="'truth' has one frame"):
         films = {"truth": np.ones((1, 1, 3, 3, 1))}

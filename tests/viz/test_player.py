@@ -1,7 +1,16 @@
-import numpy as np
+import math
 
-from convlstm_jax.viz.radar_pictures import rain_colours
-from convlstm_jax.viz.radar_player import nowcast_clip
+import numpy as np
+import pytest
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.viz.player import (
+    ClipName,
+    error_pixels,
+    forecast_clip,
+    nowcast_clip,
+)
+from convlstm_jax.viz.radar import rain_colours
 
 
 def test_a_nowcast_as_films():
@@ -32,3 +41,25 @@ def test_a_nowcast_as_films():
     too_much = error[..., 0] > error[..., 2]
     np.testing.assert_array_equal(too_much[known], difference[known] > 0)
     assert (error[mask[2:] == 0] == 0).all()
+
+
+def test_colours_of_errors():
+    error = np.array([0.0, 1.0, -1.0, 0.5, math.nan]).reshape(5, 1, 1, 1)
+    black, bright, dark, half, unknown = error_pixels(error)[:, 0, 0].astype(int)
+    assert black.tolist() == unknown.tolist() == [0, 0, 0]
+    assert bright[0] > bright[2] and dark[2] > dark[0]
+    np.testing.assert_allclose(half, bright / 2, atol=0.5)
+
+
+def test_truth_and_prediction_of_the_player_must_fit():
+    frames = np.zeros((3, 4, 4, 1))
+    with pytest.raises(UserError, match=r"\(2, 4, 4, 1\).*of truth, \(3, 4, 4, 1\)"):
+        forecast_clip("x", frames, frames, frames[:2])
+
+
+def test_names_of_clips():
+    named = ClipName(3, "a.avi", "0.4 m/s")
+    assert str(named) == "Test sequence 3 (a.avi, 0.4 m/s)"
+    assert named.to_json() == {"index": 3, "film": "a.avi", "condition": "0.4 m/s"}
+    assert str(ClipName(3)) == "Test sequence 3"
+    assert ClipName(3).to_json() == {"index": 3}

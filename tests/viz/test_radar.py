@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.radar_pictures import radar_strip, rain_colours
+from convlstm_jax.viz.radar import radar_strip, rain_colours
 
 
 def test_colours_begin_at_their_rates_and_no_data_is_grey():
@@ -71,5 +71,5 @@ def test_lead_times_are_evenly_spaced_up_to_the_last_frame(tmp_path):
 
 
 def test_a_forecast_of_another_length_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"'model' has the shape \(5, 16, 12\)"):
+    with pytest.raises(UserError, match=r"'model' has shape \(5, 16, 12\)"):
         draw(tmp_path / "a.png", lambda x: {"model": x[4:]})

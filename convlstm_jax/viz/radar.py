@@ -1,15 +1,26 @@
 """Pictures of radar forecasts: observed above forecast, coloured by rain rate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.canvas import FAINT_TEXT, PREDICTION_COLOUR, TEXT, Canvas
-from convlstm_jax.viz.metric_names import series_name
-from convlstm_jax.viz.pixels import enlarge
+from convlstm_jax.metrics.baselines import contender_label
+from convlstm_jax.viz.film_strip import (
+    MARGIN,
+    NAME_STYLE,
+    TIME_HEIGHT,
+    Row,
+    draw_strip,
+)
+from convlstm_jax.viz.pixels import (
+    FAINT_TEXT,
+    PREDICTION_COLOUR,
+    TEXT,
+    Canvas,
+    enlarge,
+)
 
 # From a rate on, mm/h, rain has a colour: light blue over green and yellow to violet.
 _COLOURS = (
@@ -26,11 +37,8 @@ _COLOURS = (
 _DRY = (250, 250, 250)
 _NO_DATA = (205, 205, 205)
 
-_MARGIN = 16
-_GAP = 6
-_NAME_WIDTH = 110
-_TIME_HEIGHT = 24
-_LEGEND_WIDTH = 84
+_LEGEND_WIDTH = 100
+_LEGEND_STEP = 18
 
 
 def rain_colours(rain_mm_per_h: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -83,45 +91,29 @@ def radar_strip(
     for name, frames in forecasts_mm_per_h.items():
         if frames.shape != shape:
             raise UserError(
-                f"The forecast {name!r} has the shape {frames.shape}, but must have "
-                f"{shape} to stand below what was observed."
+                f"the forecast {name!r} has shape {frames.shape}: it must be {shape}, "
+                "as what was observed"
             )
     every = -(-num_outputs // (max_columns - 1))
-    chosen = range((num_outputs - 1) % every, num_outputs, every)
-    known = rain_colours(observed_mm_per_h, mask)
-    rows: list[tuple[str, str, Sequence[np.ndarray | None]]] = [
-        ("observed", TEXT, [known[num_inputs + t] for t in (-1, *chosen)])
-    ]
-    for name, frames in forecasts_mm_per_h.items():
-        coloured = rain_colours(frames, mask[num_inputs:])
-        colour = PREDICTION_COLOUR if name == "model" else FAINT_TEXT
-        title = "forecast" if name == "model" else series_name(name)
-        rows.append((title, colour, [None, *(coloured[t] for t in chosen)]))
+    chosen = np.arange((num_outputs - 1) % every, num_outputs, every)
     scale = max(1, round(frame_size / max(shape[1:])))
-    height, width = scale * shape[1], scale * shape[2]
-    left, top = _MARGIN + _NAME_WIDTH, _MARGIN + _TIME_HEIGHT
-    legend = left + (len(chosen) + 1) * (width + _GAP) + _MARGIN
-    bottom = top + len(rows) * (height + _GAP) - _GAP
-    bottom = max(bottom, top + 18 * (len(_COLOURS) + 2))
-    canvas = Canvas(legend + _LEGEND_WIDTH, bottom + _MARGIN)
-    minutes = [0.0, *(minutes_per_frame * (t + 1) for t in chosen)]
-    for column, lead_time in enumerate(minutes):
-        middle = left + column * (width + _GAP) + width / 2
-        text = f"+{lead_time:g} min" if column else "0 min"
-        canvas.text((middle, top - 12), text, size=12, colour=FAINT_TEXT)
-    for number, (title, colour, pictures) in enumerate(rows):
-        y = top + number * (height + _GAP)
-        canvas.bar((_MARGIN, y, 4, height), colour)
-        canvas.text(
-            (_MARGIN + 12, y + height / 2), title, anchor="lm", colour=TEXT, bold=True
-        )
-        for column, picture in enumerate(pictures):
-            if picture is not None:
-                enlarged = enlarge(picture[None], scale)[0]
-                canvas.frame(enlarged, left + column * (width + _GAP), y)
-    _draw_legend(canvas, legend, top)
-    with atomic_file(path) as partial:
-        canvas.image.save(partial, "PNG", optimize=True)
+    known = enlarge(rain_colours(observed_mm_per_h, mask), scale)[num_inputs - 1 :]
+    minutes = [f"+{minutes_per_frame * (t + 1):g} min" for t in chosen]
+    columns = [known[0], *known[1 + chosen]]
+    rows = [Row([("observed", NAME_STYLE)], TEXT, columns, ["0 min", *minutes])]
+    for name, frames in forecasts_mm_per_h.items():
+        pixels = enlarge(rain_colours(frames, mask[num_inputs:])[chosen], scale)
+        colour = PREDICTION_COLOUR if name == "model" else FAINT_TEXT
+        label = "forecast" if name == "model" else contender_label(name)
+        rows.append(Row([(label, NAME_STYLE)], colour, [None, *pixels]))
+    top = MARGIN + TIME_HEIGHT
+    canvas = draw_strip(
+        rows,
+        extra_width=_LEGEND_WIDTH,
+        min_height=top + _LEGEND_STEP * (len(_COLOURS) + 2),
+    )
+    _draw_legend(canvas, canvas.image.width - _LEGEND_WIDTH, top)
+    canvas.save(path)
 
 
 def _draw_legend(canvas: Canvas, left: int, top: int) -> None:
@@ -130,7 +122,7 @@ def _draw_legend(canvas: Canvas, left: int, top: int) -> None:
     entries = [(f"{rate:g}", colour) for rate, colour in reversed(_COLOURS)]
     entries += [("dry", _DRY), ("no data", _NO_DATA)]
     for number, (text, colour) in enumerate(entries):
-        y = top + 18 * number
+        y = top + _LEGEND_STEP * number
         canvas.bar((left - 1, y - 1, 20, 18), "#c9ced8")
         canvas.bar((left, y, 18, 16), "#" + "".join(f"{part:02x}" for part in colour))
         canvas.text((left + 26, y + 8), text, size=12, anchor="lm")

@@ -10,8 +10,9 @@ import shutil
 import numpy as np
 import pytest
 
-from convlstm_jax.viz.report import write_report
-from convlstm_jax.viz.report_player import forecast_clip
+from convlstm_jax.evaluation.report import write_report
+from convlstm_jax.evaluation.result import Contender, EvaluationResult
+from convlstm_jax.viz.player import forecast_clip
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -80,7 +81,9 @@ def write(folder):
         title="A report",
         config={"seed": 3},
         data_description="random films",
-        results={"model": {"mse": 1.5}, "zeros": {"mse": 2.5}},
+        result=EvaluationResult(
+            {"model": Contender({"mse": 1.5}), "zeros": Contender({"mse": 2.5})}
+        ),
         clips=clips,
     )
     return path
@@ -248,7 +251,7 @@ def test_nothing_goes_wrong_and_nothing_is_asked_for(tmp_path):
         urls = {
             request["request"]["url"].split(",")[0]
             for request in requests
-            if not request["documentURL"].startswith("chrome:")
+            if not request["documentURL"].startswith("chrome")
         }
         assert urls == {path.as_uri(), "data:image/png;base64"}
 

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convlstm_jax.evaluation.evaluate import evaluate
+from convlstm_jax.evaluation.result import clip_namer
 from convlstm_jax.metrics.accumulate import batch_sums, summarize, sums_by_condition
-from convlstm_jax.training.evaluation import evaluate
 from convlstm_jax.training.sharding import batch_sharded, data_mesh, replicated
+from convlstm_jax.viz.player import ClipName
 
 CLIPS, STEPS, FRAME_SHAPE = 10, 3, (2, 4, 2)
 CONDITIONS = ("slow", "never", "fast")
@@ -74,31 +76,32 @@ def test_figures_do_not_depend_on_batches_or_devices(devices, batch_size):
         mesh,
         CONDITIONS,
     )
-    assert set(results) == {"model", "zeros", "per_lead_time", "per_condition"}
-    assert set(results["per_lead_time"]) == {"model", "zeros"}
+    assert list(results.contenders) == ["model", "zeros"]
+    assert results.condition_counts == {"slow": 3, "fast": 7}
     for name, offset in (("model", 0.25), ("zeros", 0.0)):
         error = clips().astype(np.float64) - offset
         squares = np.square(error).sum((2, 3, 4)).mean(0)
         nats = np.abs(error).sum((2, 3, 4)).mean(0)
-        found = results["per_lead_time"][name]
-        assert set(found) == {"mse", "cross_entropy_nats"}
-        np.testing.assert_allclose(found["mse"], squares, rtol=1e-5)
-        np.testing.assert_allclose(found["cross_entropy_nats"], nats, rtol=1e-5)
-        total = results[name]
-        assert total["mse"] == pytest.approx(squares.mean(), rel=1e-5)
-        assert total["mse_per_pixel"] == pytest.approx(
+        found = results.contenders[name]
+        assert set(found.per_lead_time) == {"mse", "cross_entropy_nats"}
+        np.testing.assert_allclose(found.per_lead_time["mse"], squares, rtol=1e-5)
+        np.testing.assert_allclose(
+            found.per_lead_time["cross_entropy_nats"], nats, rtol=1e-5
+        )
+        assert found.total["mse"] == pytest.approx(squares.mean(), rel=1e-5)
+        assert found.total["mse_per_pixel"] == pytest.approx(
             np.square(error).mean(), rel=1e-5
         )
-        assert total["cross_entropy_nats_per_sequence"] == pytest.approx(
+        assert found.total["cross_entropy_nats_per_sequence"] == pytest.approx(
             nats.sum(), rel=1e-5
         )
-        assert set(results["per_condition"]) == {"slow", "fast"}
+        assert list(found.per_condition) == ["slow", "fast"]
         for index, condition in ((0, "slow"), (2, "fast")):
-            of_condition = results["per_condition"][condition]
             chosen = index == CONDITION
-            assert of_condition["count"] == chosen.sum()
+            assert results.condition_counts[condition] == chosen.sum()
             expected = np.square(error[chosen]).sum((2, 3, 4)).mean()
-            assert of_condition[name]["mse"] == pytest.approx(expected, rel=1e-5)
+            mse = found.per_condition[condition].total["mse"]
+            assert mse == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_worst_clips_are_named():
@@ -111,13 +114,20 @@ def test_the_worst_clips_are_named():
         return {"model": sums, "clip_mse": jnp.asarray(rows[params.pop()])}
 
     mesh, some = data_mesh(jax.devices()[:1]), next(batches(CLIPS))
-    results = evaluate(eval_step, summarize_frames, [2, 1, 0], [some] * 3, mesh)
-    assert [clip["index"] for clip in results["worst_clips"]] == [4, 1, 6, 3]
-    assert [clip["mse"] for clip in results["worst_clips"]] == [None, 9.0, 8.0, 7.0]
+    films = [f"{index}.avi" for index in range(9)]
+    sources = [{"condition": np.int32(index % 2)} for index in range(9)]
+    found = evaluate(
+        eval_step, summarize_frames, [2, 1, 0], [some] * 3, mesh,
+        name_clip=clip_namer(sources, films, ("slow", "fast")),
+    )  # fmt: skip
+    assert [clip.name.index for clip in found.worst_clips] == [4, 1, 6, 3]
+    assert [clip.mse for clip in found.worst_clips] == [None, 9.0, 8.0, 7.0]
+    assert str(found.worst_clips[1].name) == "Test sequence 1 (1.avi, fast)"
+    assert clip_namer(sources, (), ())(3) == ClipName(3)
 
 
 def test_no_batch_is_an_error():
-    with pytest.raises(ValueError, match="there are no batches to evaluate on"):
+    with pytest.raises(ValueError, match="batches is empty"):
         evaluate(lambda params, batch: {}, summarize_frames, None, [], data_mesh())
 
 

@@ -7,16 +7,18 @@ import jax
 import numpy as np
 import pytest
 
-from convlstm_jax.cli import vmaf_scores
 from convlstm_jax.cli.clip_forecasts import forecast_clips
 from convlstm_jax.cli.played_clips import forecast_player
-from convlstm_jax.cli.vmaf_scores import add_vmaf
-from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
+from convlstm_jax.evaluation import vmaf as module
+from convlstm_jax.evaluation.result import Contender, EvaluationResult, WorstClip
+from convlstm_jax.evaluation.vmaf import add_vmaf
+from convlstm_jax.metrics.accumulate import MetricSummary
 from convlstm_jax.metrics.vmaf import find_ffmpeg, vmaf
 from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.training.sharding import data_mesh
+from convlstm_jax.viz.player import ClipName
 
 FFMPEG = find_ffmpeg()
 CLIPS, SIZE = 7, (24, 32, 1)
@@ -45,26 +47,26 @@ def make_clips(size=SIZE):
     ]
 
 
-def add(results, clips, count, num_sequences=CLIPS):
-    sources = Sources(
-        clips, clips, clips, "", *clips[0]["frames"].shape[1:],
-        conditions=("slow", "fast", "other"),
-    )  # fmt: skip
+def add(result, clips, count, num_sequences=CLIPS):
     mesh = data_mesh(jax.devices()[:1])
     add_vmaf(
-        results, TASK, VARIABLES, sources, mesh,
-        num_sequences=num_sequences, num_vmaf_sequences=count,
-    )  # fmt: skip
+        result,
+        lambda indices: forecast_clips(TASK, VARIABLES, clips, indices, mesh),
+        frame_size=clips[0]["frames"].shape[1:3],
+        conditions=("slow", "fast", "other"),
+        num_sequences=num_sequences,
+        num_vmaf_sequences=count,
+    )
 
 
-def make_results(conditions=("slow", "fast", "other")):
-    names = ("model", "copy_last", "zeros")
-    return {
-        **{name: {"mse": 1.0} for name in names},
-        "per_lead_time": {name: {} for name in names},
-        "per_condition": {key: {name: {} for name in names} for key in conditions},
-        "data": {},
-    }
+def make_result(conditions=("slow", "fast", "other")):
+    def contender():
+        per_condition = {name: MetricSummary({}) for name in conditions}
+        return Contender({"mse": 1.0}, per_condition=per_condition)
+
+    return EvaluationResult(
+        {name: contender() for name in ("model", "copy_last", "zeros")}
+    )
 
 
 def test_clips_are_forecast_where_they_lie():
@@ -89,11 +91,18 @@ def test_the_player_shows_the_drawn_and_the_worst_clips():
     drawn = forecast_clips(TASK, VARIABLES, clips, [0, 1], mesh)
     parts = zip(*(forecast.outputs["model"] for forecast in drawn), strict=True)
     outputs = {"model": tuple(np.stack(part) for part in parts)}
-    worst = [{"index": 4, "mse": 9.5}, {"index": 1, "mse": None}]
-    results = {"model": {"mse": 2.5}, "worst_clips": worst}
+    named = ClipName(1, "a.avi")
+    result = EvaluationResult(
+        {"model": Contender({"mse": 2.5})},
+        worst_clips=[
+            WorstClip(ClipName(4), 9.5),
+            WorstClip(named, None),
+        ],
+        drawn_clips=[ClipName(0), named],
+    )
     forecasts = forecast_clips(TASK, VARIABLES, clips, [4, 1], mesh)
-    player = forecast_player(TASK, outputs, forecasts, results)
-    assert [clip.name[14:] for clip in player] == ["0", "1", "4", "1"]
+    player = forecast_player(TASK, outputs, forecasts, result)
+    assert [clip.name[14:] for clip in player] == ["0", "1 (a.avi)", "4", "1 (a.avi)"]
     assert [clip.group for clip in player] == ["First test sequences"] * 2 + [
         "Worst by MSE"
     ] * 2
@@ -106,11 +115,11 @@ def test_the_player_shows_the_drawn_and_the_worst_clips():
 
 @pytest.mark.skipif(FFMPEG is None, reason="imageio-ffmpeg is not installed")
 def test_vmaf_of_model_and_baselines_in_total_by_lead_time_and_by_condition():
-    clips, results = make_clips(), make_results(("slow", "other"))
-    add(results, clips, 4)
+    clips, result = make_clips(), make_result(("slow", "other"))
+    add(result, clips, 4)
     # Evenly spread over the seven: of these the conditions are 0, 2, 1, 0.
     chosen = [0, 2, 4, 6]
-    assert results["data"] == {"num_vmaf_sequences": 4}
+    assert result.data == {"num_vmaf_sequences": 4}
     frames = np.stack([clips[index]["frames"] for index in chosen]) / np.float32(255)
     last = frames[:, 1:2].repeat(3, axis=1)
     factors = np.float32([0.9, 0.81, 0.729])[:, None, None, None]
@@ -124,53 +133,56 @@ def test_vmaf_of_model_and_baselines_in_total_by_lead_time_and_by_condition():
         )
         # A value between two of the 256 levels may be rounded either way.
         close = {"rel": 0.02, "abs": 0.05}
-        assert results[name]["vmaf"] == pytest.approx(expected.mean(), **close)
-        by_lead_time = results["per_lead_time"][name]["vmaf"]
+        found = result.contenders[name]
+        assert found.total["vmaf"] == pytest.approx(expected.mean(), **close)
+        by_lead_time = found.per_lead_time["vmaf"]
         assert by_lead_time == pytest.approx(expected.mean(0), **close)
-        of_slow = results["per_condition"]["slow"][name]["vmaf"]
+        per_condition = found.per_condition
+        of_slow = per_condition["slow"].total["vmaf"]
         assert of_slow == pytest.approx(expected[[0, 3]].mean(), **close)
-        of_other = results["per_condition"]["other"][name]["vmaf"]
+        of_other = per_condition["other"].total["vmaf"]
         assert of_other == pytest.approx(expected[1].mean(), **close)
 
 
 @pytest.mark.skipif(FFMPEG is None, reason="imageio-ffmpeg is not installed")
 def test_a_condition_without_a_measured_clip_has_none():
-    results = make_results()
-    add(results, make_clips(), 1)
-    assert results["per_condition"]["slow"]["model"]["vmaf"] is not None
-    assert results["per_condition"]["fast"]["model"]["vmaf"] is None
+    result = make_result()
+    add(result, make_clips(), 1)
+    per_condition = result.model.per_condition
+    assert per_condition["slow"].total["vmaf"] is not None
+    assert per_condition["fast"].total["vmaf"] is None
 
 
 def test_without_ffmpeg_the_log_says_how_to_get_it(monkeypatch, caplog):
-    monkeypatch.setattr(vmaf_scores, "find_ffmpeg", lambda: None)
-    results = make_results()
+    monkeypatch.setattr(module, "find_ffmpeg", lambda: None)
+    result = make_result()
     with caplog.at_level(logging.INFO):
-        add(results, make_clips(), 4)
+        add(result, make_clips(), 4)
     (record,) = caplog.records
     assert "pip install imageio-ffmpeg" in record.getMessage()
-    assert results == make_results()
+    assert result == make_result()
 
 
 def test_small_frames_and_no_wish_give_none(caplog):
-    results = make_results()
+    result = make_result()
     with caplog.at_level(logging.INFO):
-        add(results, make_clips(), 0)
+        add(result, make_clips(), 0)
         assert not caplog.records
-        add(results, make_clips((23, 32, 1)), 4)
+        add(result, make_clips((23, 32, 1)), 4)
     (record,) = caplog.records
     assert "23×32 pixels, and it needs at least 24" in record.getMessage()
-    assert results == make_results()
+    assert result == make_result()
 
 
 def test_an_ffmpeg_that_fails_leaves_the_evaluation(monkeypatch, caplog):
     def fail(*arguments):
         raise UserError("ffmpeg said no.")
 
-    monkeypatch.setattr(vmaf_scores, "find_ffmpeg", lambda: "ffmpeg")
-    monkeypatch.setattr(vmaf_scores, "vmaf", fail)
-    results = make_results()
-    add(results, make_clips(), 6)
+    monkeypatch.setattr(module, "find_ffmpeg", lambda: "ffmpeg")
+    monkeypatch.setattr(module, "vmaf", fail)
+    result = make_result()
+    add(result, make_clips(), 6)
     assert [record.getMessage() for record in caplog.records] == [
         "no VMAF: ffmpeg said no."
     ]
-    assert results == make_results()
+    assert result == make_result()

@@ -1,0 +1,1 @@
+"""The metrics of a test set: measured, written as JSON and CSV, and reported."""

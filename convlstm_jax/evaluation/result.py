@@ -1,0 +1,186 @@
+"""The metrics of a test set as a typed result: its JSON, CSV rows and log lines."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from convlstm_jax.atomic_file import atomic_file
+from convlstm_jax.metrics.accumulate import MetricSummary
+from convlstm_jax.metrics.registry import conventions, format_value, in_order
+from convlstm_jax.viz.player import ClipName
+
+
+class _Clips(Protocol):
+    """The clips of a test set, `data.sources.ClipSource`."""
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+def clip_namer(
+    clips: _Clips, films: Sequence[str] | None, conditions: Sequence[str]
+) -> Callable[[int], ClipName]:
+    """A function that names the clip at an index of a test set.
+
+    Args:
+        clips: The test set; of a clip "condition" is an index into `conditions`.
+        films: The film of each clip, and where in it; None where there are no films.
+        conditions: Names of the conditions; empty where there are none.
+    """
+
+    def name(index: int) -> ClipName:
+        return ClipName(
+            index,
+            films[index] if films else "",
+            conditions[int(clips[index]["condition"])] if conditions else "",
+        )
+
+    return name
+
+
+@dataclasses.dataclass
+class Contender(MetricSummary):
+    """The metrics of the model, of one of its outputs or of a baseline.
+
+    Attributes:
+        per_condition: Condition → metrics over its clips, lead times aside.
+    """
+
+    per_condition: dict[str, MetricSummary] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstClip:
+    """A clip with one of the largest mean squared errors of the model.
+
+    Attributes:
+        name: Which clip.
+        mse: Mean over its frames; None where it is not a number.
+    """
+
+    name: ClipName
+    mse: float | None
+
+
+@dataclasses.dataclass
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        contenders: By name, "model" first.
+        condition_counts: Condition → its clips; empty where there are no conditions.
+        worst_clips: Worst first.
+        drawn_clips: Clips that pictures show.
+        step: Training steps of the weights.
+        data: Facts about the test set, such as "num_sequences".
+    """
+
+    contenders: dict[str, Contender]
+    condition_counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    worst_clips: list[WorstClip] = dataclasses.field(default_factory=list)
+    drawn_clips: list[ClipName] = dataclasses.field(default_factory=list)
+    step: int | None = None
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def model(self) -> Contender:
+        """The metrics of the model."""
+        return self.contenders["model"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `evaluation.json`."""
+        values: dict[str, Any] = {
+            name: _to_json(contender) for name, contender in self.contenders.items()
+        }
+        values["per_lead_time"] = {
+            name: contender.per_lead_time for name, contender in self.contenders.items()
+        }
+        if self.worst_clips:
+            values["worst_clips"] = [
+                {**clip.name.to_json(), "mse": clip.mse} for clip in self.worst_clips
+            ]
+        if self.drawn_clips:
+            values["drawn_clips"] = [clip.to_json() for clip in self.drawn_clips]
+        if self.condition_counts:
+            values["per_condition"] = {
+                condition: {
+                    "count": count,
+                    **{
+                        name: _to_json(contender.per_condition[condition])
+                        for name, contender in self.contenders.items()
+                    },
+                }
+                for condition, count in self.condition_counts.items()
+            }
+        if self.step is not None:
+            values["step"] = self.step
+        return {**values, "data": self.data, "conventions": conventions()}
+
+    def rows(self) -> Iterator[tuple[str, str, int | str, str, float | None]]:
+        """(contender, metric, lead time, condition, value) of `evaluation.csv`."""
+        for name, contender in self.contenders.items():
+            for metric, value in contender.total.items():
+                yield name, metric, "all", "all", value
+            for metric, values in contender.per_lead_time.items():
+                for lead_time, value in enumerate(values, start=1):
+                    yield name, metric, lead_time, "all", value
+            for condition, summary in contender.per_condition.items():
+                for metric, value in summary.total.items():
+                    yield name, metric, "all", condition, value
+
+    def table(self) -> list[str]:
+        """Lines for the log, one a metric, the contenders side by side."""
+
+        def line(label: str, values: Iterable[str]) -> str:
+            return f"{label:34}" + "".join(f"{value:>16}" for value in values)
+
+        lines = [line("", self.contenders)]
+        # That one is cross_entropy_nats under its longer name.
+        for metric in in_order(self.model.total.keys() - {LONG_NAME}):
+            values = [c.total.get(metric) for c in self.contenders.values()]
+            lines.append(line(metric, map(format_value, values)))
+        for condition, count in self.condition_counts.items():
+            summaries = [c.per_condition[condition] for c in self.contenders.values()]
+            values = [summary.total.get("mse") for summary in summaries]
+            label = f"mse, {condition} ({count} clip{'' if count == 1 else 's'})"
+            lines.append(line(label, map(format_value, values)))
+        for name, metrics in self.model.per_class.items():
+            words = [f"{key} {format_value(value)}" for key, value in metrics.items()]
+            lines.append(f"class {name}: {', '.join(words)}")
+        return lines
+
+    def write(self, workdir: Path) -> None:
+        """Writes `evaluation.json` and `evaluation.csv`.
+
+        Raises:
+            UserError: The file system refuses.
+        """
+        with atomic_file(workdir / "evaluation.json") as partial:
+            text = json.dumps(self.to_json(), indent=2) + "\n"
+            partial.write_text(text, encoding="utf-8")
+        with (
+            atomic_file(workdir / "evaluation.csv") as partial,
+            partial.open(
+                "w", newline="", encoding="utf-8", errors="backslashreplace"
+            ) as file,
+        ):
+            writer = csv.writer(file)
+            writer.writerow(["contender", "metric", "lead_time", "condition", "value"])
+            for *names, value in self.rows():
+                # All digits; nothing where there is no value.
+                writer.writerow([*names, "" if value is None else repr(value)])
+
+
+LONG_NAME = "cross_entropy_nats_per_frame"
+
+
+def _to_json(summary: MetricSummary) -> dict[str, Any]:
+    """The total, with what does not fit into numbers beside it where there is any."""
+    nested = {
+        "mean_over_lead_times": summary.mean_over_lead_times,
+        "per_class": summary.per_class,
+        "confusion": summary.confusion,
+    }
+    return {**summary.total, **{key: value for key, value in nested.items() if value}}

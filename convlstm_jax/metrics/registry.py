@@ -1,0 +1,238 @@
+"""One registry of all metrics: labels, units, direction, convention and function.
+
+Evaluation, report, curves, log, CSV and docs read it. A metric is declared once, beside
+its function: `@frame_metric(Metric(...))` for what is measured on every frame of a
+forecast, `register(Metric(...))` for everything else.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeVar
+
+import jax.numpy as jnp
+from jax import Array
+
+from convlstm_jax.types import Video
+
+_Function = TypeVar("_Function", bound=Callable[..., Array])
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """What is known of a metric.
+
+    Attributes:
+        key: Name in `evaluation.json`, `metrics.csv` and TensorBoard.
+        label: Short name in tables and plots.
+        convention: One sentence that defines the value; "" for what only training logs.
+        unit: Unit or kind of sum.
+        direction: Which values are better.
+        order: Place in tables and plots, ascending.
+        repeats: Key of the metric that this one equals up to a constant factor.
+        min_side: Smallest height and width of a frame that it is defined for.
+        function: (prediction, target) → `[B, T]` of a frame metric.
+        from_logits: (logits, target) → the same, preferred where logits are known.
+        derive: (means over clips of `repeats` `[T]`, H·W·C) → total.
+        sums: Where it does not average over frames: the key of what `function` gives,
+            `[B, T, N]`, to be summed over clips.
+        pool: (sums `[..., N]`, number of frames) → `[...]`, NaN where undefined.
+    """
+
+    key: str
+    label: str
+    convention: str = ""
+    unit: str = ""
+    direction: Literal["higher", "lower", "neither"] = "lower"
+    order: int = 1000
+    repeats: str = ""
+    min_side: int = 1
+    function: Callable[..., Array] | None = None
+    from_logits: Callable[..., Array] | None = None
+    derive: Callable[[Any, int], float] | None = None
+    sums: str = ""
+    pool: Callable[[Any, float], Any] | None = None
+
+    @property
+    def axis_label(self) -> str:
+        """Label and unit on one line."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def arrow(self) -> str:
+        """↑ where higher is better, ↓ where lower is."""
+        return {"higher": "↑", "lower": "↓", "neither": ""}[self.direction]
+
+
+METRICS: dict[str, Metric] = {}
+"""All metrics by key; a score at rain rates stands here under its family's name."""
+
+
+def register(*metrics: Metric) -> None:
+    """Adds metrics to the registry.
+
+    Raises:
+        ValueError: A key is taken.
+    """
+    for metric in metrics:
+        if metric.key in METRICS:
+            raise ValueError(f"key is {metric.key!r}: it must not be registered twice")
+        METRICS[metric.key] = metric
+
+
+def frame_metric(metric: Metric) -> Callable[[_Function], _Function]:
+    """Registers the decorated function of (prediction, target) as a frame metric."""
+
+    def decorate(function: _Function) -> _Function:
+        register(dataclasses.replace(metric, function=function))
+        return function
+
+    return decorate
+
+
+def frame_metrics(
+    prediction: Video, target: Video, logits: Video | None = None
+) -> dict[str, Array]:
+    """Measures every registered frame metric.
+
+    Args:
+        prediction: Predicted frames `[B, T, H, W, C]` in [0, 1].
+        target: True frames `[B, T, H, W, C]` in [0, 1].
+        logits: Logits of the prediction (`prediction = sigmoid(logits)`), from which
+            the cross-entropy is exact; without them it comes from the prediction
+            clipped to [1e-6, 1 − 1e-6].
+
+    Returns:
+        Key → `[B, T]`, and "correlation_moments" `[B, T, 8]`. Metrics whose window is
+        larger than the frames are left out.
+
+    Raises:
+        ValueError: The clips cannot be compared (see `matched_frames`).
+    """
+    values = {}
+    for metric in METRICS.values():
+        if metric.function is None or min(target.shape[2:4]) < metric.min_side:
+            continue
+        key = metric.sums or metric.key
+        if logits is not None and metric.from_logits is not None:
+            values[key] = metric.from_logits(logits, target)
+        else:
+            values[key] = metric.function(prediction, target)
+    return values
+
+
+def matched_frames(
+    prediction: Video, target: Video, name: str = "prediction"
+) -> tuple[Array, Array]:
+    """Checks that two clips can be compared and converts them to one float type.
+
+    The common type is float32, or float64 where either clip has it: bfloat16 keeps
+    only eight bits of a sum over a frame, so metrics are never computed in it.
+
+    Args:
+        prediction: Predicted frames `[B, T, H, W, C]`, floating point.
+        target: True frames of the same shape, floating point.
+        name: What error messages call the first clip.
+
+    Raises:
+        ValueError: The shapes differ, are not `[B, T, H, W, C]`, or a clip holds
+            integers (which would be read as pixels far outside [0, 1]).
+    """
+    if prediction.shape != target.shape or prediction.ndim != 5:
+        raise ValueError(
+            f"{name} has shape {prediction.shape} and target {target.shape}: they must "
+            "have one shape [B, T, H, W, C]"
+        )
+    for clip_name, clip in ((name, prediction), ("target", target)):
+        if not jnp.issubdtype(clip.dtype, jnp.floating):
+            raise ValueError(
+                f"{clip_name} has dtype {clip.dtype}: it must be floating point, "
+                "pixels in [0, 1]"
+            )
+    common = jnp.promote_types(
+        jnp.promote_types(prediction.dtype, target.dtype), jnp.float32
+    )
+    return jnp.asarray(prediction, common), jnp.asarray(target, common)
+
+
+# A score at a rain rate, such as csi_0.5_mm_per_h or fss_2_mm_per_h_5_px.
+_AT_A_RATE = re.compile(r"([a-z]+)_([0-9.e+-]+)_mm_per_h(?:_(\d+)_px)?")
+
+
+def score_name(score: str, threshold_mm_per_h: float, window_size: int = 0) -> str:
+    """The key of a score at a rain rate: `csi_0.5_mm_per_h`."""
+    name = f"{score}_{threshold_mm_per_h:g}_mm_per_h"
+    return f"{name}_{window_size}_px" if window_size else name
+
+
+def find_metric(key: str) -> Metric:
+    """Looks a metric up, a score at a rain rate too; an unknown one has its own key."""
+    if key in METRICS:
+        return METRICS[key]
+    score = _AT_A_RATE.fullmatch(key)
+    if score and score[1] in METRICS:
+        family = METRICS[score[1]]
+        label = f"{family.label} at {score[2]} mm/h"
+        if score[3]:
+            label += f", {score[3]} pixels"
+        return dataclasses.replace(family, key=key, label=label)
+    return Metric(key, key.replace("_", " "), direction="neither")
+
+
+def in_order(keys: Iterable[str]) -> list[str]:
+    """Known metrics in their order, scores by their rain rate, then others by name."""
+
+    def place(key: str) -> tuple[int, float, int, str]:
+        score = _AT_A_RATE.fullmatch(key)
+        rate, window = (float(score[2]), int(score[3] or 0)) if score else (0.0, 0)
+        return find_metric(key).order, rate, window, key
+
+    return sorted(keys, key=place)
+
+
+def without_repeats(keys: set[str]) -> set[str]:
+    """Leaves out what repeats another of these metrics in another unit."""
+    return {key for key in keys if find_metric(key).repeats not in keys}
+
+
+def conventions() -> dict[str, str]:
+    """Key → the sentence that defines the metric, for evaluation files."""
+    return {
+        key: METRICS[key].convention
+        for key in in_order(METRICS)
+        if METRICS[key].convention
+    }
+
+
+def format_value(value: float | None) -> str:
+    """A number with as many digits as a reader needs; names NaN and infinity."""
+    if value is None:
+        return "–"
+    if math.isnan(value):
+        return "not a number"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    size = abs(value)
+    if isinstance(value, int) or size >= 10_000:
+        text = f"{value:,.0f}"
+    elif size >= 100:
+        text = f"{value:,.1f}"
+    elif size >= 10:
+        text = f"{value:.2f}"
+    elif size >= 0.001 or size == 0:
+        text = f"{value:.4f}"
+    else:
+        text = f"{value:.2e}"
+    return text.replace("-", "−")
+
+
+def none_if_nan(value: Any) -> float | None:
+    """A number; None, which JSON has, in place of NaN, which it has not."""
+    return None if math.isnan(value) else float(value)
+
+
+register(
+    Metric("loss", "Loss", order=0),
+    Metric("learning_rate", "Learning rate", direction="neither", order=900),
+)

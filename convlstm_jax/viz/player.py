@@ -1,0 +1,261 @@
+"""Clips for the player of a report: films in panels, frame by frame with a slider."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.metrics.baselines import contender_label
+from convlstm_jax.viz.pixels import (
+    outcome_name,
+    outcome_times,
+    time_label,
+    to_image,
+    to_pixels,
+)
+from convlstm_jax.viz.radar import rain_colours
+
+# All pictures of a player together; larger frames are shrunk until they fit.
+_MAX_BYTES = 4_000_000
+_MIN_SIDE = 32
+
+# Errors: black for none, then towards one of these.
+_TOO_BRIGHT = (255, 150, 60)
+_TOO_DARK = (90, 160, 255)
+# Errors of this rain rate or more have the strongest colour.
+_MAX_ERROR_MM_PER_H = 10.0
+
+
+@dataclass(frozen=True)
+class ClipName:
+    """What identifies a clip of a test set to a reader.
+
+    Attributes:
+        index: Its place in the test set.
+        film: The film that it is cut from, and where in it; "" where there is none.
+        condition: The condition that the film was taken under, "" where there is none.
+    """
+
+    index: int
+    film: str = ""
+    condition: str = ""
+
+    def __str__(self) -> str:
+        """`Test sequence 3 (run_2.avi, 0.4 m/s)`."""
+        origin = ", ".join(filter(None, (self.film, self.condition)))
+        return f"Test sequence {self.index}" + (f" ({origin})" if origin else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes that are known."""
+        names = {"film": self.film, "condition": self.condition}
+        return {"index": self.index, **{k: v for k, v in names.items() if v}}
+
+
+@dataclass(frozen=True)
+class PlayerRow:
+    """One film of a clip, in a panel of its own.
+
+    Attributes:
+        name: What is written above it.
+        first: Position of its first frame on the slider.
+        pixels: uint8 `[T, H, W, 1 or 3]`.
+        notes: A text for each frame, or none at all.
+        hint: Shown where there is no note.
+        kind: "input", "truth", "prediction" or "error", for its colour.
+    """
+
+    name: str
+    first: int
+    pixels: np.ndarray
+    notes: Sequence[str] = ()
+    hint: str = ""
+    kind: str = "input"
+
+
+@dataclass(frozen=True)
+class PlayerClip:
+    """A clip of the player.
+
+    Attributes:
+        name: Its name in the list of clips.
+        group: The heading that it stands under in that list.
+        times: The name of each position of the slider.
+        rows: The films, the one of the inputs first.
+        note: A line about the clip.
+    """
+
+    name: str
+    group: str
+    times: Sequence[str]
+    rows: Sequence[PlayerRow]
+    note: str = ""
+
+
+def forecast_clip(
+    name: str,
+    inputs: np.ndarray,
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    group: str = "",
+    note: str = "",
+    reconstruction: bool = False,
+) -> PlayerClip:
+    """A forecast as four films: input, truth, prediction and error.
+
+    Args:
+        name: See `PlayerClip`, as for group and note.
+        inputs: Frames given, `[T_in, H, W, C]`, floats in [0, 1].
+        truth: Frames that followed, `[T_out, H, W, C]`.
+        prediction: Frames predicted, `[T_out, H, W, C]`.
+        group: The heading.
+        note: A line about the clip.
+        reconstruction: Whether truth and prediction are the inputs, last one first.
+
+    Raises:
+        UserError: Truth and prediction differ in shape.
+    """
+    if truth.shape != prediction.shape:
+        raise UserError(
+            f"prediction has shape {prediction.shape}: it must have that of truth, "
+            f"{truth.shape}"
+        )
+    first = len(inputs)
+    error = prediction.astype(np.float64) - truth
+    notes = [f"MSE {value:.4g}" for value in np.square(error).sum((1, 2, 3))]
+    outcome = PlayerRow(
+        outcome_name(reconstruction), first, to_pixels(prediction), notes,
+        kind="prediction",
+    )  # fmt: skip
+    rows = [
+        PlayerRow("input", 0, to_pixels(inputs)),
+        PlayerRow("truth", first, to_pixels(truth), kind="truth"),
+        outcome,
+        _error_row(first, error, "blue: too dark, orange: too bright"),
+    ]
+    times = [*range(1 - first, 1), *outcome_times(len(truth), reconstruction)]
+    return PlayerClip(name, group, [time_label(time) for time in times], rows, note)
+
+
+def nowcast_clip(
+    name: str,
+    observed_mm_per_h: np.ndarray,
+    forecasts_mm_per_h: Mapping[str, np.ndarray],
+    mask: np.ndarray,
+    *,
+    minutes_per_frame: float,
+    group: str,
+    note: str = "",
+) -> PlayerClip:
+    """A nowcast as films: input, observed, each forecast, and the model's error.
+
+    Args:
+        name: See `PlayerClip`, as for group and note.
+        observed_mm_per_h: All frames of the clip, `[T_in + T_out, H, W]`, mm/h.
+        forecasts_mm_per_h: Contender, "model" among them, → `[T_out, H, W]`.
+        mask: 1 where there is data, of the observed frames' shape.
+        minutes_per_frame: Time from one frame to the next.
+        group: The heading.
+        note: A line about the clip.
+    """
+    first = len(observed_mm_per_h) - len(forecasts_mm_per_h["model"])
+    observed = rain_colours(observed_mm_per_h, mask)
+    later = mask[first:]
+    rows = [
+        PlayerRow("input", 0, observed[:first]),
+        PlayerRow("observed", first, observed[first:], kind="truth"),
+    ]
+    # The model first, where truth is beside it.
+    for contender in sorted(forecasts_mm_per_h, key=lambda key: (key != "model", key)):
+        rain = rain_colours(forecasts_mm_per_h[contender], later)
+        row = PlayerRow(contender_label(contender), first, rain)
+        if contender == "model":
+            row = replace(row, name="forecast", kind="prediction")
+        rows.append(row)
+    error = forecasts_mm_per_h["model"] - observed_mm_per_h[first:]
+    error = np.where(later > 0, error, 0)[..., np.newaxis] / _MAX_ERROR_MM_PER_H
+    hint = f"blue: too little, orange: too much; full at {_MAX_ERROR_MM_PER_H:g} mm/h"
+    rows.append(_error_row(first, error, hint))
+    times = [
+        f"{minutes_per_frame * (frame + 1 - first):+g} min".replace("-", "−")
+        for frame in range(len(observed_mm_per_h))
+    ]
+    times[first - 1] = "0 min"
+    return PlayerClip(name, group, times, rows, note)
+
+
+def _error_row(first: int, error: np.ndarray, hint: str) -> PlayerRow:
+    return PlayerRow("error", first, error_pixels(error), hint=hint, kind="error")
+
+
+def error_pixels(error: np.ndarray) -> np.ndarray:
+    """Differences in colour: black for none, orange above 0, blue below.
+
+    Args:
+        error: `[T, H, W, C]`, prediction less truth, from -1 to 1; the mean over
+            channels is drawn.
+
+    Returns:
+        uint8 `[T, H, W, 3]`.
+    """
+    mean = np.nan_to_num(error.astype(np.float64).mean(-1, keepdims=True))
+    size = np.clip(np.abs(mean), 0, 1)
+    colour = np.where(mean > 0, np.array(_TOO_BRIGHT), np.array(_TOO_DARK))
+    return np.rint(size * colour).astype(np.uint8)
+
+
+def player_data(clips: Sequence[PlayerClip]) -> tuple[list[dict[str, Any]], int]:
+    """The clips as `report.js` reads them.
+
+    Returns:
+        JSON values, a clip each, and the factor by which frames were shrunk so that
+        all pictures together have at most 4 MB.
+    """
+    films = [row.pixels for clip in clips for row in clip.rows]
+    smallest = min((min(film.shape[1:3]) for film in films), default=1)
+    factor = 1
+    while True:
+        pictures = [_picture(film, factor) for film in films]
+        fits = sum(map(len, pictures)) <= _MAX_BYTES
+        if fits or smallest // (factor + 1) < _MIN_SIDE:
+            break
+        factor += 1
+    remaining = iter(pictures)
+    return [_to_json(clip, factor, remaining) for clip in clips], factor
+
+
+def _picture(pixels: np.ndarray, factor: int) -> bytes:
+    """The frames of a film below each other, as one PNG picture."""
+    height, width = pixels.shape[1] // factor, pixels.shape[2] // factor
+    kept = pixels[:, : height * factor, : width * factor]
+    if factor > 1:
+        blocks = kept.reshape(len(kept), height, factor, width, factor, -1)
+        kept = np.rint(blocks.mean((2, 4))).astype(np.uint8)
+    file = io.BytesIO()
+    to_image(kept.reshape(-1, width, kept.shape[-1])).save(file, "PNG")
+    return file.getvalue()
+
+
+def _to_json(
+    clip: PlayerClip, factor: int, pictures: Iterator[bytes]
+) -> dict[str, Any]:
+    rows = [
+        {
+            "name": row.name,
+            "kind": row.kind,
+            "first": row.first,
+            "count": len(row.pixels),
+            "width": row.pixels.shape[2] // factor,
+            "height": row.pixels.shape[1] // factor,
+            "notes": list(row.notes),
+            "hint": row.hint,
+            "picture": "data:image/png;base64,"
+            + base64.b64encode(next(pictures)).decode("ascii"),
+        }
+        for row in clip.rows
+    ]
+    return {"note": clip.note, "times": list(clip.times), "rows": rows}
