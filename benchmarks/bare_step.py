@@ -27,9 +27,9 @@ def main(arguments: list[str]) -> None:
     import jax
 
     from convlstm_jax.cli import build
-    from convlstm_jax.train.sharding import data_mesh, put_batch
-    from convlstm_jax.train.state import init_state
-    from convlstm_jax.train.steps import make_train_step
+    from convlstm_jax.training.sharding import data_mesh, put_batch
+    from convlstm_jax.training.state import init_state
+    from convlstm_jax.training.steps import make_train_step
 
     mesh = data_mesh()
     sources = build.build_sources(config)

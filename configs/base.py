@@ -11,10 +11,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from convlstm_jax.nearest import did_you_mean
 from convlstm_jax.cli.process import default_backend
 from convlstm_jax.cli.validate import RULES
 from convlstm_jax.errors import UserError
+from convlstm_jax.nearest import did_you_mean
 
 
 def get_config() -> ConfigDict:

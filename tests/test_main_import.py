@@ -11,7 +11,7 @@ from convlstm_jax.cli.flags import IMPORTS_FROM
 from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.interop import openstl_weights
 from convlstm_jax.interop.keras_weights import import_keras
-from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.training.sharding import data_mesh
 from tests.interop import keras_layout, keras_networks
 from tests.interop.keras_networks import Network
 from tests.program import run

@@ -9,7 +9,7 @@ from PIL import Image
 
 from convlstm_jax.cli import build, workdir
 from convlstm_jax.cli.trained_weights import load_variables
-from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.training.sharding import data_mesh
 from tests.program import run
 
 TINY = [

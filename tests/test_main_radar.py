@@ -15,7 +15,7 @@ from convlstm_jax.cli import build, workdir
 from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.composites import CompositeReader
 from convlstm_jax.data.optical_flow import missing_packages
-from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.training.sharding import data_mesh
 from tests.program import run
 
 TINY = [

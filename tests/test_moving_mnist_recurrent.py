@@ -12,7 +12,7 @@ from configs import moving_mnist_recurrent
 from convlstm_jax.cli import build, workdir
 from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.tasks.sampling import Sampling
-from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.training.sharding import data_mesh
 from tests.program import run
 
 ROOT = Path(__file__).resolve().parent.parent

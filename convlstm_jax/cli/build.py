@@ -29,7 +29,7 @@ from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.recurrent import RecurrentTask
 from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.train.optimizer import make_optimizer
+from convlstm_jax.training.optimizer import make_optimizer
 
 
 def build_task(

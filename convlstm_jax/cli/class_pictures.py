@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from convlstm_jax.data.sources import ClipSource
 from convlstm_jax.tasks.classification import ClassificationTask
 from convlstm_jax.tasks.task import Variables
-from convlstm_jax.train.sharding import replicated
+from convlstm_jax.training.sharding import replicated
 from convlstm_jax.viz.classified_clips import classified_clips_strip
 from convlstm_jax.viz.confusion_matrix import confusion_matrix
 

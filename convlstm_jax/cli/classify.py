@@ -8,13 +8,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import frame_shape
 from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.data.video_frames import Video, open_video
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.classification import ClassificationTask
-from convlstm_jax.train.sharding import data_mesh
-from convlstm_jax.viz.atomic_file import atomic_file
+from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path
 
 OUTPUT_SUFFIXES = (".json",)

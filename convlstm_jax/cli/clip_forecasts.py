@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from convlstm_jax.data.sources import ClipSource
 from convlstm_jax.tasks.task import Batch, Variables, VideoTask, split_batch
-from convlstm_jax.train.sharding import replicated
+from convlstm_jax.training.sharding import replicated
 
 # Clips that are forecast together. One number for all, whatever the clips are for: the
 # forecast is compiled once.

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from convlstm_jax.nearest import did_you_mean
 from convlstm_jax.cli.used_fields import without_effect
 from convlstm_jax.cli.validate import (
     RULES,
@@ -21,6 +20,7 @@ from convlstm_jax.cli.validate import (
     refusal,
 )
 from convlstm_jax.errors import UserError
+from convlstm_jax.nearest import did_you_mean
 
 
 def split_preset(text: str) -> tuple[Path, str]:

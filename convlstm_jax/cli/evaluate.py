@@ -11,6 +11,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import (
     build_sources,
     build_task,
@@ -35,10 +36,9 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.conventions import CONVENTIONS
 from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.train.evaluation import evaluate
-from convlstm_jax.train.sharding import data_mesh
-from convlstm_jax.train.steps import make_eval_step
-from convlstm_jax.viz.atomic_file import atomic_file
+from convlstm_jax.training.evaluation import evaluate
+from convlstm_jax.training.sharding import data_mesh
+from convlstm_jax.training.steps import make_eval_step
 from convlstm_jax.viz.curves import learning_curves
 from convlstm_jax.viz.metric_names import format_value, in_order
 from convlstm_jax.viz.report import write_report

@@ -10,6 +10,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from convlstm_jax.array_types import Video
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_task, frame_shape
 from convlstm_jax.cli.nowcast import forecasts_any_size
 from convlstm_jax.cli.predict import check_num_frames
@@ -18,8 +19,7 @@ from convlstm_jax.interop.exported_program import export_program
 from convlstm_jax.tasks.classification import ClassificationTask
 from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.task import Variables, VideoTask
-from convlstm_jax.train.sharding import data_mesh
-from convlstm_jax.viz.atomic_file import atomic_file
+from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path
 
 OUTPUT_SUFFIXES = (".jax",)

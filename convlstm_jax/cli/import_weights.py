@@ -17,10 +17,10 @@ from convlstm_jax.interop.openstl_weights import import_openstl
 from convlstm_jax.interop.placement import Imported
 from convlstm_jax.interop.pytorch_network import import_pytorch
 from convlstm_jax.tasks.task import Task, Variables
-from convlstm_jax.train.checkpoint import Checkpoints
-from convlstm_jax.train.early_stopping import EarlyStopping
-from convlstm_jax.train.sharding import data_mesh
-from convlstm_jax.train.state import TrainState, init_state
+from convlstm_jax.training.checkpoint import Checkpoints
+from convlstm_jax.training.early_stopping import EarlyStopping
+from convlstm_jax.training.sharding import data_mesh
+from convlstm_jax.training.state import TrainState, init_state
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from convlstm_jax.data.radar_events import find_composites, split_at_gaps
 from convlstm_jax.data.radar_opening import refuse_left_out, told_left_out
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.nowcast import NowcastTask
-from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import write_clip
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.radar_pictures import rain_colours

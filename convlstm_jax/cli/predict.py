@@ -21,7 +21,7 @@ from convlstm_jax.data.video_frames import open_video
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.nowcast import NowcastTask
 from convlstm_jax.tasks.task import Task, Variables, VideoTask
-from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
 

@@ -16,7 +16,7 @@ from convlstm_jax.metrics.baselines import copy_last_frame
 from convlstm_jax.metrics.forecast_skill import score_name
 from convlstm_jax.tasks.nowcast import OPTICAL_FLOW, NowcastTask
 from convlstm_jax.tasks.task import Batch, Variables, split_batch
-from convlstm_jax.train.sharding import replicated
+from convlstm_jax.training.sharding import replicated
 from convlstm_jax.viz.curves import metric_curves
 from convlstm_jax.viz.radar_pictures import radar_strip
 

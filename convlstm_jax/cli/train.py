@@ -21,12 +21,12 @@ from convlstm_jax.data.sources import Sources
 from convlstm_jax.data.video_frames import is_blank
 from convlstm_jax.errors import UserError
 from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.train.evaluation import evaluate
-from convlstm_jax.train.loop import FitResult, FitSettings, fit
-from convlstm_jax.train.sharding import check_batch_size, data_mesh
-from convlstm_jax.train.state import init_state
-from convlstm_jax.train.steps import make_eval_step, make_train_step
-from convlstm_jax.train.writers import Writers
+from convlstm_jax.training.evaluation import evaluate
+from convlstm_jax.training.loop import FitResult, FitSettings, fit
+from convlstm_jax.training.sharding import check_batch_size, data_mesh
+from convlstm_jax.training.state import init_state
+from convlstm_jax.training.steps import make_eval_step, make_train_step
+from convlstm_jax.training.writers import Writers
 
 _log = logging.getLogger(__name__)
 

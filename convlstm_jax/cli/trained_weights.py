@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.cli.build import frame_shape
 from convlstm_jax.tasks.task import Task, Variables
-from convlstm_jax.train.checkpoint import restore_part
-from convlstm_jax.train.sharding import replicated
+from convlstm_jax.training.checkpoint import restore_part
+from convlstm_jax.training.sharding import replicated
 
 
 def load_variables(

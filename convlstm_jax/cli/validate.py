@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.cli import data_conditions, model_conditions, prepared_conditions
 from convlstm_jax.cli.data_rules import Box, Span
-from convlstm_jax.nearest import did_you_mean
 from convlstm_jax.cli.rules import (
     Boolean,
     Choice,
@@ -26,6 +25,7 @@ from convlstm_jax.cli.rules import (
 )
 from convlstm_jax.data.radar_formats import RADAR_FORMATS
 from convlstm_jax.errors import UserError
+from convlstm_jax.nearest import did_you_mean
 
 _CONDITIONS = (
     *model_conditions.CONDITIONS,

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from convlstm_jax.cli.clip_forecasts import Clip, forecast_clips
 from convlstm_jax.data.sources import ClipSource
 from convlstm_jax.tasks.task import Variables, VideoTask
-from convlstm_jax.train.writers import Writers
+from convlstm_jax.training.writers import Writers
 from convlstm_jax.viz.comparison_gif import comparison_gif, comparison_grid_gif
 from convlstm_jax.viz.curves import metric_curves
 from convlstm_jax.viz.film_strip import film_strip

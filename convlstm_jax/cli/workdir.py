@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 
 CONFIG_FILE = "config.json"
@@ -152,18 +153,10 @@ def locked(
 
 
 def save_config(workdir: Path, config: ConfigDict) -> None:
-    """Writes the config into the folder; a crash leaves the old file or the new one."""
+    """Writes the config into the folder, whole or not at all."""
     text = json.dumps(config.to_dict(), indent=2) + "\n"
-    target = workdir / CONFIG_FILE
-    partial = target.with_name(f".{CONFIG_FILE}.{os.getpid()}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_file(workdir / CONFIG_FILE) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def load_config(workdir: Path) -> ConfigDict:

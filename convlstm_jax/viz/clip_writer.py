@@ -6,8 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.film_strip import clip_strip
 from convlstm_jax.viz.gif import check_speed, gif_bytes
 from convlstm_jax.viz.pixels import check_scale, enlarge, to_pixels

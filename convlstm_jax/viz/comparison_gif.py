@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.canvas import (
     FAINT_TEXT,
     INPUT_COLOUR,

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.canvas import BACKGROUND, FAINT_TEXT, PREDICTION_COLOUR, TEXT
 
 # Rows without clips have no shares; they are left in this grey.

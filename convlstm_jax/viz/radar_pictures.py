@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.canvas import FAINT_TEXT, PREDICTION_COLOUR, TEXT, Canvas
 from convlstm_jax.viz.metric_names import series_name
 from convlstm_jax.viz.pixels import enlarge

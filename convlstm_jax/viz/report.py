@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.atomic_file import atomic_file
 from convlstm_jax.viz.metric_names import (
     OUTPUTS,
     format_value,

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
-from convlstm_jax.viz.atomic_file import atomic_file
 
 _HEIGHT, _WIDTH = 2, 3
 _TEXT, _FAINT = "#1f2430", "#7a8190"

@@ -16,7 +16,7 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.vmaf import find_ffmpeg, vmaf
 from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.task import VideoTask
-from convlstm_jax.train.sharding import data_mesh
+from convlstm_jax.training.sharding import data_mesh
 
 FFMPEG = find_ffmpeg()
 CLIPS, SIZE = 7, (24, 32, 1)

@@ -37,7 +37,7 @@ def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         workdir.save_config(tmp_path, base.get_config())
     assert os.listdir(tmp_path) == ["config.json"]
     assert workdir.load_config(tmp_path).seed == 0

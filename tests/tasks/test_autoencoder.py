@@ -8,8 +8,8 @@ import pytest
 from convlstm_jax.metrics.cross_entropy import cross_entropy_from_logits
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
 from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
-from convlstm_jax.train.sharding import data_mesh
-from convlstm_jax.train.steps import make_eval_step
+from convlstm_jax.training.sharding import data_mesh
+from convlstm_jax.training.steps import make_eval_step
 
 FRAME_SHAPE = (4, 6, 2)
 INPUTS, OUTPUTS = 4, 3

@@ -8,12 +8,12 @@ import pytest
 from convlstm_jax.models.next_frame import NextFramePredictor
 from convlstm_jax.tasks.losses import Forecast
 from convlstm_jax.tasks.next_frame import NextFrameTask, roll_out
-from convlstm_jax.train.checkpoint import Checkpoints
-from convlstm_jax.train.loop import FitSettings, fit
-from convlstm_jax.train.optimizer import make_optimizer
-from convlstm_jax.train.sharding import data_mesh, put_batch, replicated
-from convlstm_jax.train.state import TrainState
-from convlstm_jax.train.steps import make_eval_step, make_train_step
+from convlstm_jax.training.checkpoint import Checkpoints
+from convlstm_jax.training.loop import FitSettings, fit
+from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
+from convlstm_jax.training.state import TrainState
+from convlstm_jax.training.steps import make_eval_step, make_train_step
 
 FRAME_SHAPE = (4, 5, 1)
 

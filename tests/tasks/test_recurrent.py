@@ -11,10 +11,10 @@ from convlstm_jax.tasks.losses import LOSSES
 from convlstm_jax.tasks.recurrent import RecurrentTask
 from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.tasks.task import Forecast
-from convlstm_jax.train.optimizer import make_optimizer
-from convlstm_jax.train.sharding import data_mesh, put_batch, replicated
-from convlstm_jax.train.state import TrainState
-from convlstm_jax.train.steps import make_train_step
+from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
+from convlstm_jax.training.state import TrainState
+from convlstm_jax.training.steps import make_train_step
 
 FRAME_SHAPE = (4, 6, 2)
 INPUTS, OUTPUTS = 3, 2

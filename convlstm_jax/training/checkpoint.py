@@ -3,7 +3,7 @@
 Built on Orbax. One folder per step holds the item `state`, the leaves of the training
 state as plain arrays under their paths, and the item `record`, JSON with the loop's
 own progress, the metric that ranks the checkpoints, and the checksums of
-`convlstm_jax.train.checksums`. A step's folder gets its final name only when it is
+`convlstm_jax.training.checksums`. A step's folder gets its final name only when it is
 complete, so a run that is killed while saving leaves nothing that looks finished.
 """
 
@@ -22,11 +22,11 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from convlstm_jax.train import checkpoint_reading as reading
-from convlstm_jax.train import checksums
-from convlstm_jax.train.checkpoint_reading import CheckpointError, PyTree
-from convlstm_jax.train.orbax_arrays import state_handler
-from convlstm_jax.train.ranking import Ranking
+from convlstm_jax.training import checkpoint_reading as reading
+from convlstm_jax.training import checksums
+from convlstm_jax.training.checkpoint_reading import CheckpointError, PyTree
+from convlstm_jax.training.orbax_arrays import state_handler
+from convlstm_jax.training.ranking import Ranking
 
 __all__ = ["CheckpointError", "Checkpoints", "restore_part"]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.train import checksums
+from convlstm_jax.training import checksums
 
 
 class Moments(NamedTuple):

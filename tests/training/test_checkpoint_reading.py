@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.train import checkpoint_reading as reading
-from convlstm_jax.train.checkpoint import CheckpointError, Checkpoints, restore_part
+from convlstm_jax.training import checkpoint_reading as reading
+from convlstm_jax.training.checkpoint import CheckpointError, Checkpoints, restore_part
 
 
 def restore_params(directory, template, which="best", item="params"):

@@ -15,12 +15,12 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from convlstm_jax.train.checkpoint import Checkpoints
-from convlstm_jax.train.early_stopping import EarlyStopping
-from convlstm_jax.train.interrupts import Interrupts, graceful_interrupts
-from convlstm_jax.train.sharding import any_process, put_batch
-from convlstm_jax.train.state import TrainState
-from convlstm_jax.train.writers import Writers
+from convlstm_jax.training.checkpoint import Checkpoints
+from convlstm_jax.training.early_stopping import EarlyStopping
+from convlstm_jax.training.interrupts import Interrupts, graceful_interrupts
+from convlstm_jax.training.sharding import any_process, put_batch
+from convlstm_jax.training.state import TrainState
+from convlstm_jax.training.writers import Writers
 
 _log = logging.getLogger(__name__)
 

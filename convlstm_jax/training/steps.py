@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from convlstm_jax.metrics.accumulate import batch_sums, sums_by_condition
 from convlstm_jax.tasks.task import Batch, Task
-from convlstm_jax.train.sharding import batch_sharded, replicated
-from convlstm_jax.train.state import TrainState
+from convlstm_jax.training.sharding import batch_sharded, replicated
+from convlstm_jax.training.state import TrainState
 
 
 def make_train_step(

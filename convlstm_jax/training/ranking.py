@@ -23,7 +23,7 @@ class Ranking(checkpoint_managers.PreservationPolicy):
     """
 
     def __init__(self, metric_name: str, *, higher_is_better: bool, keep_best: int):
-        """Starts without any step; see `convlstm_jax.train.checkpoint.Checkpoints`."""
+        """Starts without any step; see `training.checkpoint.Checkpoints`."""
         self._name = metric_name
         self._higher_is_better = higher_is_better
         self._keep_best = keep_best

@@ -12,10 +12,10 @@ import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.train.optimizer import make_optimizer
-from convlstm_jax.train.sharding import data_mesh, put_batch, replicated
-from convlstm_jax.train.state import TrainState, init_state
-from convlstm_jax.train.steps import make_eval_step, make_train_step
+from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
+from convlstm_jax.training.state import TrainState, init_state
+from convlstm_jax.training.steps import make_eval_step, make_train_step
 
 FRAME_SHAPE = (8, 6, 1)
 TASK = ForecastTask(EncoderForecaster((3, 2), 3, 3, patch_size=2), 3, 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from types import TracebackType
 import tensorboardX
 from tensorboardX.proto import summary_pb2
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 
 CSV_HEADER = ("step", "split", "metric", "value")
@@ -82,11 +82,8 @@ class MetricsCsv:
         self._file = self.path.open("a", encoding="utf-8", newline="")
 
     def _replace(self, text: str) -> None:
-        # In one move, so that a crash here leaves the old file or the new one.
-        temporary = self.path.with_name(self.path.name + ".tmp")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.replace(temporary, self.path)
+        with atomic_file(self.path) as partial:
+            partial.write_text(text, encoding="utf-8", newline="")
 
 
 class TensorBoard:

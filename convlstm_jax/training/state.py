@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from convlstm_jax.tasks.task import Task, Variables
-from convlstm_jax.train.sharding import on_cpu, replicated
+from convlstm_jax.training.sharding import on_cpu, replicated
 
 
 @flax.struct.dataclass

@@ -17,7 +17,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from convlstm_jax.train.checkpoint import (
+from convlstm_jax.training.checkpoint import (
     CheckpointError,
     Checkpoints,
     restore_part,
@@ -360,7 +360,7 @@ def test_kill_during_a_save_leaves_the_step_before(tmp_path):
     script = """
         import sys, time
         import numpy as np
-        from convlstm_jax.train.checkpoint import Checkpoints
+        from convlstm_jax.training.checkpoint import Checkpoints
 
         checkpoints = Checkpoints(
             sys.argv[1], metric_name="loss", higher_is_better=False

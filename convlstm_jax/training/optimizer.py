@@ -2,7 +2,7 @@
 
 import optax
 
-from convlstm_jax.train.muon import muon
+from convlstm_jax.training.muon import muon
 
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "adadelta", "muon")
 SCHEDULES = ("constant", "cosine", "one_cycle", "reduce_on_plateau")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from convlstm_jax.metrics.accumulate import batch_sums, summarize, sums_by_condition
-from convlstm_jax.train.evaluation import evaluate
-from convlstm_jax.train.sharding import batch_sharded, data_mesh, replicated
+from convlstm_jax.training.evaluation import evaluate
+from convlstm_jax.training.sharding import batch_sharded, data_mesh, replicated
 
 CLIPS, STEPS, FRAME_SHAPE = 10, 3, (2, 4, 2)
 CONDITIONS = ("slow", "never", "fast")

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from convlstm_jax.train.ranking import Ranking, best_first
+from convlstm_jax.training.ranking import Ranking, best_first
 
 
 def test_best_first_prefers_the_earliest_among_equals():

@@ -13,12 +13,12 @@ import pytest
 
 from convlstm_jax.models import EncoderForecaster
 from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.train.checkpoint import Checkpoints
-from convlstm_jax.train.loop import FitSettings, fit
-from convlstm_jax.train.optimizer import make_optimizer
-from convlstm_jax.train.sharding import data_mesh, replicated
-from convlstm_jax.train.state import init_state
-from convlstm_jax.train.steps import make_train_step
+from convlstm_jax.training.checkpoint import Checkpoints
+from convlstm_jax.training.loop import FitSettings, fit
+from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.sharding import data_mesh, replicated
+from convlstm_jax.training.state import init_state
+from convlstm_jax.training.steps import make_train_step
 
 MESH = data_mesh(jax.devices()[:1])
 TASK = ForecastTask(

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboardX.proto import event_pb2
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.train.writers import MetricsCsv, TensorBoard, Writers
+from convlstm_jax.training.writers import MetricsCsv, TensorBoard, Writers
 
 HEADER = "step,split,metric,value\n"
 

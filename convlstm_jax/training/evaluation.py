@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, add_sums
-from convlstm_jax.train.sharding import put_batch
+from convlstm_jax.training.sharding import put_batch
 
 # Clips of the greatest error that an evaluation names.
 _WORST_CLIPS = 4

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from convlstm_jax.train.muon import muon
+from convlstm_jax.training.muon import muon
 
 RATE = 0.02
 FEATURES = 3

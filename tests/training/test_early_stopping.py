@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from convlstm_jax.train.early_stopping import EarlyStopping
+from convlstm_jax.training.early_stopping import EarlyStopping
 
 
 def after(values, **fields):

@@ -12,9 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.train import checksums
-from convlstm_jax.train.orbax_arrays import state_handler
-from convlstm_jax.train.ranking import best_first
+from convlstm_jax.training import checksums
+from convlstm_jax.training.orbax_arrays import state_handler
+from convlstm_jax.training.ranking import best_first
 
 PyTree = Any
 Record = dict[str, Any]

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from convlstm_jax.train.optimizer import (
+from convlstm_jax.training.optimizer import (
     OPTIMIZERS,
     SCHEDULES,
     make_optimizer,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.train.sharding import (
+from convlstm_jax.training.sharding import (
     batch_sharded,
     check_batch_size,
     data_mesh,
@@ -71,12 +71,12 @@ if processes > 1:
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.train.checkpoint import Checkpoints
-from convlstm_jax.train.loop import FitSettings, fit
-from convlstm_jax.train.optimizer import make_optimizer
-from convlstm_jax.train.sharding import data_mesh, put_batch
-from convlstm_jax.train.state import init_state
-from convlstm_jax.train.steps import make_eval_step, make_train_step
+from convlstm_jax.training.checkpoint import Checkpoints
+from convlstm_jax.training.loop import FitSettings, fit
+from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.sharding import data_mesh, put_batch
+from convlstm_jax.training.state import init_state
+from convlstm_jax.training.steps import make_eval_step, make_train_step
 
 assert jax.process_count() == processes and jax.device_count() == 4
 task = ForecastTask(EncoderForecaster((2,), 3, 3, patch_size=2), 2, 2)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from convlstm_jax.train.interrupts import graceful_interrupts
+from convlstm_jax.training.interrupts import graceful_interrupts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
