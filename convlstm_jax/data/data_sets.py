@@ -1,6 +1,7 @@
 """The data sets by name."""
 
 from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.data.synthetic.bubbles import BubblesConfig
 from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
 from convlstm_jax.data.synthetic.moving_squares import MovingSquaresConfig
@@ -13,5 +14,6 @@ DATA_SETS: dict[str, type[DataConfig]] = {
     "bubbles": BubblesConfig,
     "theft_videos": TheftConfig,
     "rain_cells": RainCellsConfig,
+    "radar": RadarConfig,
 }
 """The config class of each data set, by its `name`."""

@@ -97,7 +97,11 @@ def test_published_test_file(tmp_path):
         ("moving_mnist", {"test_file": "a", "num_digits": 3}, "num_digits is 3: .* 2"),
         ("moving_squares", {"width": 0}, "width is 0"),
         ("bubbles", {"height": 15}, "height is 15: .* of at least 16"),
-        ("bubbles", {"test_conditions": ("3 L/min",)}, "test_conditions names '3 L/min': "),
+        (
+            "bubbles",
+            {"test_conditions": ("3 L/min",)},
+            "test_conditions names '3 L/min': ",
+        ),
         (
             "bubbles",
             {"test_conditions": ("1 L/min", "2 L/min", "4 L/min", "8 L/min")},
