@@ -22,7 +22,7 @@ from tensorflow_datasets.core.download.download_manager import (
 )
 from tensorflow_datasets.core.download.util import DownloadError
 
-from convlstm_jax.data.idx_files import read_idx_images
+from convlstm_jax.data.synthetic.digits import read_idx_images
 
 _ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _TRAIN_URL = f"{_ADDRESS}train-images-idx3-ubyte.gz"
@@ -87,15 +87,15 @@ def read_mnist(cache_dir: str) -> tuple[np.ndarray, np.ndarray]:
     """Reads MNIST's images, downloading and preparing them the first time.
 
     Args:
-      cache_dir: where tensorflow-datasets keeps its data; "" for its default,
-        ~/tensorflow_datasets.
+        cache_dir: where tensorflow-datasets keeps its data; "" for its default,
+            ~/tensorflow_datasets.
 
     Returns:
-      The training and the test images, uint8 [60000, 28, 28] and [10000, 28, 28].
+        The training and the test images, uint8 [60000, 28, 28] and [10000, 28, 28].
 
     Raises:
-      OSError: there is no network (told within seconds), no place to write, or the
-        files are not the published ones; the message is one clause that says which.
+        OSError: there is no network (told within seconds), no place to write, or the
+            files are not the published ones; the message is one clause that says which.
     """
     builder = MnistDigits(data_dir=cache_dir or None, file_format="array_record")
     if not builder.is_prepared():
