@@ -116,8 +116,8 @@ class Prepared:
         self._cache = FrameCache(self.folder / "frames")
         if self.manifest.kind != kind:
             raise UserError(
-                f"'{self.folder}' is prepared from {KINDS[self.manifest.kind]}: it must "
-                f"be from {KINDS[kind]}"
+                f"'{self.folder}' is prepared from {KINDS[self.manifest.kind]}: it "
+                f"must be from {KINDS[kind]}"
             )
         differing = _differing(self.manifest.settings, settings)
         if differing:
@@ -257,7 +257,9 @@ class Preparing:
         fields = {k: json.dumps(v) for k, v in self.manifest.model_dump().items()}
         lines = [json.dumps(item.model_dump()) for item in self._items]
         fields["items"] = "[\n" + ",\n".join(lines) + "\n]"
-        text = ",\n".join(f"{json.dumps(name)}: {text}" for name, text in fields.items())
+        text = ",\n".join(
+            f"{json.dumps(name)}: {text}" for name, text in fields.items()
+        )
         _write(self._output / MANIFEST_FILE, f"{{\n{text}\n}}\n")
         (self._output / PROGRESS_FILE).unlink(missing_ok=True)
 
@@ -323,8 +325,8 @@ def preparing(
         strange = sorted(e.name for e in output.iterdir() if e.name[:1] != ".")
         if strange:
             raise UserError(
-                f"'{output}' holds '{strange[0]}': it must be a new folder, or one that "
-                "--mode=prepare left unfinished"
+                f"'{output}' holds '{strange[0]}': it must be a new folder, or one "
+                "that --mode=prepare left unfinished"
             )
     if found is None:
         _write(output / PROGRESS_FILE, json.dumps(head.model_dump()))

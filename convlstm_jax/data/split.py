@@ -48,13 +48,12 @@ def deal(groups: Sequence[T], shares: Mapping[str, float]) -> dict[str, list[T]]
 
 
 def cut_in_time(
-    first: int, end: int, span: int, shares: Mapping[str, float]
+    length: int, span: int, shares: Mapping[str, float]
 ) -> dict[str, tuple[int, int]]:
     """Cuts a film or event into parts: the beginning is for training, the end for test.
 
     Args:
-        first: its first frame.
-        end: the frame after its last.
+        length: frames it has.
         span: frames from the first to the last of a clip; a part gets no fewer.
         shares: see `shares`.
 
@@ -62,12 +61,12 @@ def cut_in_time(
         (first, end) of each part, which may be empty.
     """
     parts = {}
-    last = end
+    last = length
     for split, share in shares.items():
-        start = max(first, last - max(span, round(share * (end - first))))
-        parts[split] = start, last
-        last = start
-    return {"train": (first, last), **parts}
+        first = max(0, last - max(span, round(share * length)))
+        parts[split] = first, last
+        last = first
+    return {"train": (0, last), **parts}
 
 
 def name_bits(name: str) -> int:

@@ -139,8 +139,8 @@ def _bytes(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | Bad:
     count = np.count_nonzero(missing if valid is None else missing[valid])
     if count:
         return Bad(
-            f"{count} of {frame.size} values are missing; gaps may only lie at the same "
-            "pixels in all frames: fill the others"
+            f"{count} of {frame.size} values are missing; gaps may only lie at the "
+            "same pixels in all frames: fill the others"
         )
     return np.where(missing, 0, frame).astype(np.uint8)
 
@@ -210,8 +210,8 @@ def _open_npz(
         raise ValueError(f"variable is {variable!r}, but it holds {', '.join(names)}")
     if not variable and len(names) != 1:
         raise ValueError(
-            f"it holds {', '.join(names) or 'no array'}: config.data.variable must name "
-            "one"
+            f"it holds {', '.join(names) or 'no array'}: config.data.variable must "
+            "name one"
         )
     member = archive.infolist()[names.index(variable or names[0])]
     with archive.open(member) as head:
@@ -247,9 +247,7 @@ def _open_npz(
 def _require_xarray(path: Path) -> None:
     engine = "zarr" if path.suffix.lower() == ".zarr" else "h5netcdf"
     missing = [
-        name
-        for name in ("xarray", engine)
-        if importlib.util.find_spec(name) is None
+        name for name in ("xarray", engine) if importlib.util.find_spec(name) is None
     ]
     if missing:
         raise SetupError(
@@ -361,7 +359,7 @@ def _in_order(field: Any) -> Any:
 
 
 def _role(field: Any, name: Any) -> str:
-    """What a dimension is, by its coordinate's attributes or its name; "" if unknown."""
+    """What a dimension is, by its name or the attributes of its coordinate, or ""."""
     text = str(name).lower()
     if text in _ROLE_OF:
         return _ROLE_OF[text]

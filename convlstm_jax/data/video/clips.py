@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -133,13 +132,9 @@ class FilmClips:
         return len(self._clips)
 
     @property
-    def clip_names(self) -> list[str]:
-        """The film of each clip and where it lies in it: `a.mp4, frames 20-39`."""
-        span = clip_span(self._num_frames, self._frame_stride)
-        return [
-            f"{self._films[film].name}, frames {start}-{start + span - 1}"
-            for film, start, _ in self._clips.tolist()
-        ]
+    def film_names(self) -> list[str]:
+        """The name of the film that each clip is cut from."""
+        return [self._films[film].name for film in self._clips[:, 0]]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Reads one clip.
@@ -264,7 +259,7 @@ def split_films(
             "'file' or 'time', or data.condition another"
         )
     for (part,) in groups:
-        for split, (first, end) in cut_in_time(0, part.end, span, wanted).items():
+        for split, (first, end) in cut_in_time(part.end, span, wanted).items():
             parts[split].append(replace(part, first=first, end=end))
     return parts, bool(others)
 

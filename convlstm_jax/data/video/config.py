@@ -1,6 +1,6 @@
 """The data set "video": clips from a folder of your own films."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,10 +8,16 @@ import numpy as np
 
 from convlstm_jax.config import field
 from convlstm_jax.data.base import DataConfig, InputClip
-from convlstm_jax.data.cache import FrameCache, default_cache
-from convlstm_jax.data.files import natural_order
-from convlstm_jax.data.prepared import KINDS, Manifest, Prepared, is_prepared, kind_of
-from convlstm_jax.data.prepared import preparing as preparing_folder
+from convlstm_jax.data.cache import default_cache
+from convlstm_jax.data.files import natural_order, plural
+from convlstm_jax.data.prepared import (
+    KINDS,
+    Manifest,
+    Prepared,
+    is_prepared,
+    kind_of,
+    preparing,
+)
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.data.split import SPLITS
 from convlstm_jax.data.video.clips import (
@@ -30,7 +36,6 @@ from convlstm_jax.data.video.find import (
     condition_of,
     condition_pattern,
     find_films,
-    plural,
 )
 from convlstm_jax.data.video.fit import FrameSettings
 from convlstm_jax.errors import UserError
@@ -64,7 +69,7 @@ class FilmFields(DataConfig):
     frame_stride: int = field(1, "Use every n-th frame of a film.", ge=1)
     clip_stride: int = field(
         0,
-        "Frames from the start of one clip to the start of the next; 0: one clip starts "
+        "Frames from the start of one clip to the start of the next; 0: one starts "
         "where the other ends.",
         ge=0,
     )
@@ -82,8 +87,8 @@ class FilmFields(DataConfig):
         """Yields what is wrong between the fields."""
         if self.validation_fraction + self.test_fraction >= 1:
             yield (
-                f"validation_fraction is {self.validation_fraction:g} and test_fraction "
-                f"{self.test_fraction:g}: their sum must be below 1"
+                f"validation_fraction is {self.validation_fraction:g} and "
+                f"test_fraction {self.test_fraction:g}: their sum must be below 1"
             )
 
     def check_disk(self) -> Iterator[str]:
@@ -137,31 +142,83 @@ class FilmFields(DataConfig):
             raise UserError(film.problem)
         return film
 
-    def prepare(self, output: Path) -> Manifest:
-        """Decodes all films once into a folder; see `prepared`."""
+    @property
+    def max_clips(self) -> tuple[int, int, int]:
+        """Most clips of training, validation and test."""
+        return (
+            self.num_train_sequences,
+            self.num_validation_sequences,
+            self.num_test_sequences,
+        )
+
+    def films(self) -> list[tuple[Film, str]]:
+        """The films, each with its condition, "" for one without.
+
+        Raises:
+            UserError: there are none, or one is to be refused.
+        """
         raise NotImplementedError
 
-    def _manifest_of(
+    def prepare(self, output: Path) -> Manifest:
+        """Decodes all films once into a folder; see `prepared`.
+
+        Raises:
+            UserError: a film is to be refused, or the folder cannot be written.
+        """
+        raise NotImplementedError
+
+    def sources_of(
+        self, clips: Mapping[str, FilmClips], description: str, **names: Any
+    ) -> Sources:
+        """The splits, with the names of conditions or classes."""
+        return Sources(
+            train=clips["train"],
+            validation=clips["validation"],
+            test=clips["test"],
+            description=description,
+            height=self.height,
+            width=self.width,
+            channels=self.channels,
+            test_films=clips["test"].film_names,
+            **names,
+        )
+
+    def _prepare(
         self,
         output: Path,
         found: Sequence[Found],
         facts: Sequence[dict[str, Any]],
         left_out: dict[str, list[str]],
     ) -> Manifest:
-        """Writes a prepared folder of films, with facts about each."""
-        settings = self.frame_settings.as_json()
-        with preparing_folder(output, self.name, self.path, settings) as folder:
-            films = open_films(
-                found, self.frame_settings, self.bad_files, folder.cache
-            )
-            for film, fact in zip(films, facts, strict=True):
-                folder.add(film.name, film.frames, {**fact, "problem": film.problem})
+        """Writes a prepared folder of films.
+
+        Args:
+            output: the folder.
+            found: the films.
+            facts: what the manifest is to tell of each; one with a "problem" is not
+                decoded.
+            left_out: by the reason, sentences on other files.
+        """
+        settings = self.frame_settings
+        with preparing(output, self.name, self.path, settings.as_json()) as folder:
+            wanted = [
+                one
+                for one, fact in zip(found, facts, strict=True)
+                if not fact.get("problem")
+            ]
+            films = iter(open_films(wanted, settings, self.bad_files, folder.cache))
+            for one, fact in zip(found, facts, strict=True):
+                if fact.get("problem"):
+                    folder.add(one.name, None, fact)
+                else:
+                    film = next(films)
+                    folder.add(film.name, film.frames, fact | {"problem": film.problem})
             folder.left_out = left_out
         assert folder.manifest is not None
         return folder.manifest
 
-    def prepared_films(self) -> list[tuple[Film, dict[str, Any]]]:
-        """The films of a prepared folder, with the facts of each.
+    def _prepared(self) -> tuple[list[tuple[Film, dict[str, Any]]], list[str]]:
+        """The films of a prepared folder with the facts of each; what is left out.
 
         Raises:
             UserError: see `Prepared`; or a film is to be refused.
@@ -170,17 +227,16 @@ class FilmFields(DataConfig):
         films = []
         for item in prepared.manifest.items:
             path, frames = prepared.folder / item.name, prepared.frames(item)
-            if frames is None:
-                problem = str(item.facts.get("problem", ""))
-                film = Film(item.name, path, problem=problem)
-                if self.bad_files == "refuse":
-                    raise UserError(problem)
-            else:
+            film = Film(item.name, path, problem=str(item.facts.get("problem", "")))
+            if frames is not None:
                 film = film_of(item.name, path, frames)
-                if self.bad_files == "refuse":
-                    refuse_bad(film)
+            if self.bad_files == "refuse":
+                if frames is None:
+                    raise UserError(film.problem)
+                refuse_bad(film)
             films.append((film, item.facts))
-        return films
+        sentences = prepared.manifest.left_out.values()
+        return films, [text for texts in sentences for text in texts]
 
 
 class VideoConfig(FilmFields):
@@ -190,8 +246,7 @@ class VideoConfig(FilmFields):
     value_range: tuple[float, ...] = field(
         (),
         "Values of arrays, and of pictures and videos of more than 8 bits, that become "
-        "0 and 1, what lies beyond being clipped; (): 8 bits, 16 bits, or floats from 0 "
-        "to 1.",
+        "0 and 1; those beyond are clipped. (): 8 bits, 16 bits, or floats in [0, 1].",
         must=("be two numbers, the lower first, or ()", _is_range),
     )
     variable: str = field(
@@ -223,7 +278,7 @@ class VideoConfig(FilmFields):
         if self.test_conditions and not self.condition:
             yield (
                 f"test_conditions is {self.test_conditions}, but condition is '', "
-                "which gives the films none: it must be 'folder' or a regular expression"
+                "which gives the films none: it must be 'folder' or an expression"
             )
         if self.split_by == "condition" and not self.condition:
             yield (
@@ -237,18 +292,8 @@ class VideoConfig(FilmFields):
         Splits are by film: which one a film is in depends on the names of the films,
         not on the seed. Where there are fewer films than splits, each is cut in time.
         """
-        films, left_out = self.films(default_cache())
-        span = clip_span(num_frames, self.frame_stride)
-        whole: list[Part] = []
-        for film, condition in films:
-            part = Part(film, condition, 0, film.num_frames)
-            if len(clip_starts(part, span, span)):
-                whole.append(part)
-            else:
-                left_out.add(f"without {span} frames", film.name)
+        whole, left_out = self._whole_films(num_frames)
         told = f": {left_out}" if left_out.reasons else ""
-        if not whole:
-            raise UserError(f"No video of '{self.path}' can be used{told}")
         names = {part.condition for part in whole if part.condition}
         conditions = tuple(sorted(names, key=lambda name: (natural_order(name), name)))
         for name in self.test_conditions:
@@ -257,22 +302,25 @@ class VideoConfig(FilmFields):
                     f"test_conditions names {name!r}, but the films of '{self.path}' "
                     f"have the conditions {', '.join(map(repr, conditions)) or 'none'}"
                 )
+        span = clip_span(num_frames, self.frame_stride)
         fractions = self.validation_fraction, self.test_fraction
         parts, cut_in_time = split_films(
             whole, span, self.test_conditions, fractions, self.split_by
         )
         masked = any(part.film.masked for part in whole)
         clips = {}
-        for split, limit in zip(SPLITS, self._limits, strict=True):
-            table = cut_clips(parts[split], span, self.clip_stride or span, limit)
-            numbers = [
-                conditions.index(part.condition) for part in parts[split] if conditions
-            ]
+        for split, limit in zip(SPLITS, self.max_clips, strict=True):
+            of = parts[split]
+            table = cut_clips(of, span, self.clip_stride or span, limit)
+            numbers = [conditions.index(part.condition) for part in of if conditions]
             clips[split] = FilmClips(
-                [part.film for part in parts[split]], table, num_frames,
-                self.frame_stride, conditions=numbers if conditions else None,
+                [part.film for part in of],
+                table,
+                num_frames,
+                self.frame_stride,
+                conditions=numbers if conditions else None,
                 masked=masked,
-            )  # fmt: skip
+            )
         told_clips = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
         for split in SPLITS:
             if not len(clips[split]):
@@ -288,58 +336,58 @@ class VideoConfig(FilmFields):
         description = (
             f"Videos of '{self.path}': {plural(len(whole), 'video')}, {how} ({dealt}); "
             f"clips of {num_frames} frames at {self.height}x{self.width}: {told_clips}."
+            f"{self._format_conditions(conditions)}{_format_gaps(whole)}"
+            f"{_format_blank(clips.values())}"
         )
-        if conditions:
-            description += f" Conditions: {', '.join(conditions)}"
-            held = ", ".join(self.test_conditions)
-            description += f"; held out for the test: {held}." if held else "."
-        description += _format_gaps(whole) + _format_blank(clips.values())
-        if left_out.reasons:
-            description += f" Left out{told}."
-        return Sources(
-            train=clips["train"],
-            validation=clips["validation"],
-            test=clips["test"],
-            description=description,
-            height=self.height,
-            width=self.width,
-            channels=self.channels,
+        return self.sources_of(
+            clips,
+            f"{description} Left out{told}." if told else description,
             conditions=conditions,
         )
 
-    @property
-    def _limits(self) -> tuple[int, int, int]:
-        return (
-            self.num_train_sequences,
-            self.num_validation_sequences,
-            self.num_test_sequences,
-        )
-
-    def films(self, cache: FrameCache) -> tuple[list[tuple[Film, str]], LeftOut]:
-        """Opens the films, each with its condition, and tells what is left out.
+    def _whole_films(self, num_frames: int) -> tuple[list[Part], LeftOut]:
+        """The films with a clip in them, and what is left out.
 
         Raises:
             UserError: there are none, or one is to be refused.
         """
-        facts: list[dict[str, Any]]
-        if is_prepared(self.path):
-            films, facts = zip(*self.prepared_films(), strict=True) or ((), ())  # type: ignore[assignment]
-        else:
-            found = self._find()
-            self._conditions(found)  # To be refused before anything is decoded.
-            films = open_films(found, self.frame_settings, self.bad_files, cache)  # type: ignore[assignment]
-        names = self._conditions([Found(film.path, film.name) for film in films])
-        used, left_out = [], LeftOut()
-        for film, condition in zip(films, names, strict=True):
+        span = clip_span(num_frames, self.frame_stride)
+        whole, left_out = [], LeftOut()
+        for film, condition in self.films():
+            part = Part(film, condition, 0, film.num_frames)
             if not film.num_frames:
                 left_out.add("that cannot be read", film.problem)
             elif self.condition and not condition:
                 left_out.add("without a condition", film.name)
+            elif not len(clip_starts(part, span, span)):
+                left_out.add(f"without {span} frames", film.name)
             else:
-                used.append((film, condition))
+                whole.append(part)
                 if film.problem:
                     left_out.add("in part", f"{film.name}: {film.problem}")
-        return used, left_out
+        if not whole:
+            raise UserError(f"No video of '{self.path}' can be used: {left_out}")
+        return whole, left_out
+
+    def _format_conditions(self, conditions: Sequence[str]) -> str:
+        if not conditions:
+            return ""
+        held = ", ".join(self.test_conditions)
+        end = f"; held out for the test: {held}." if held else "."
+        return f" Conditions: {', '.join(conditions)}{end}"
+
+    def films(self) -> list[tuple[Film, str]]:
+        """The films, each with its condition; see `FilmFields.films`."""
+        if is_prepared(self.path):
+            films = [film for film, _ in self._prepared()[0]]
+        else:
+            found = self._find()
+            self._conditions(found)  # To be refused before anything is decoded.
+            films = open_films(
+                found, self.frame_settings, self.bad_files, default_cache()
+            )
+        names = self._conditions([Found(film.path, film.name) for film in films])
+        return list(zip(films, names, strict=True))
 
     def _find(self) -> list[Found]:
         found = find_films(self.path)
@@ -366,10 +414,10 @@ class VideoConfig(FilmFields):
         return names
 
     def prepare(self, output: Path) -> Manifest:
-        """Decodes all films once into a folder; see `prepared`."""
+        """Decodes all films once into a folder; see `FilmFields.prepare`."""
         found = self._find()
         facts = [{"condition": name} for name in self._conditions(found)]
-        return self._manifest_of(output, found, facts, {})
+        return self._prepare(output, found, facts, {})
 
 
 def _format_gaps(parts: Sequence[Part]) -> str:
@@ -382,7 +430,7 @@ def _format_gaps(parts: Sequence[Part]) -> str:
     )
 
 
-def _format_blank(sources: Any) -> str:
+def _format_blank(sources: Iterable[FilmClips]) -> str:
     blank = [name for source in sources for name in source.blank_clips()]
     if not blank:
         return ""

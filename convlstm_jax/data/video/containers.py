@@ -23,8 +23,8 @@ VIDEO_SUFFIXES = (
 # A playlist that is named .mp4 must open no other file, nor the network.
 _OPTIONS = {
     "protocol_whitelist": "file",
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,"
-    "asf,flv,ogg,m4v,h264,hevc,dv,ivf",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,"
+    "mpegvideo,asf,flv,ogg,m4v,h264,hevc,dv,ivf",
 }
 _AV_ERRORS = (av.FFmpegError, OSError, ValueError, EOFError)
 _DEEP_GREY = ("gray9le", "gray10le", "gray12le", "gray14le", "gray16le")
@@ -78,9 +78,7 @@ def _opened(path: Path) -> av.container.InputContainer:
 Step = tuple[tuple[int, int], Raw | Bad]
 
 
-def _of_one_size(
-    size: tuple[int, int], steps: Iterator[Step]
-) -> Iterator[Raw | Bad]:
+def _of_one_size(size: tuple[int, int], steps: Iterator[Step]) -> Iterator[Raw | Bad]:
     for found, frame in steps:
         if isinstance(frame, Raw) and found != size:
             yield Bad("the frame size changes within the film")
@@ -109,7 +107,7 @@ def _frames(path: Path, channels: int) -> Iterator[Step]:
             except av.FFmpegError:
                 packet = None  # A damaged end.
             if packet is not None and packet.size == 0:
-                continue  # A frame that was dropped when the film was taken, or the end.
+                continue  # A frame that was dropped in the taking, or the end.
             decoded: list[av.VideoFrame] = []
             try:
                 if packet is not None and packet.is_corrupt:

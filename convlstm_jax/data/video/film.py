@@ -13,11 +13,12 @@ from convlstm_jax.data.files import (
     MAX_FRAMES,
     check_regular,
     content_hash,
+    plural,
     reason,
 )
 from convlstm_jax.data.video.arrays import ARRAY_SUFFIXES, open_array
 from convlstm_jax.data.video.containers import VIDEO_SUFFIXES, open_container
-from convlstm_jax.data.video.fit import FrameSettings, Raw, check_crop_box, fit
+from convlstm_jax.data.video.fit import FrameSettings, check_crop_box, fit
 from convlstm_jax.data.video.opened import Bad, Opened, SetupError
 from convlstm_jax.data.video.pictures import (
     PICTURE_SUFFIXES,
@@ -300,8 +301,10 @@ def read_last(
     path: Path,
     settings: FrameSettings,
     num_frames: int,
-    frame_stride: int,
-    bad_files: BadFiles,
+    frame_stride: int = 1,
+    bad_files: BadFiles = "refuse",
+    *,
+    resize: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The last frames of a film, decoded in sequence without the cache.
 
@@ -312,6 +315,7 @@ def read_last(
         frame_stride: every n-th frame is taken, the last one among them.
         bad_files: "refuse" a film that cannot be read whole, or "skip": take the last
             run of frames that can.
+        resize: whether frames of another size are resized, or refused.
 
     Returns:
         uint8 `[num_frames, H, W, C]`, and bool `[num_frames, H, W, 1]` where there is
@@ -322,7 +326,13 @@ def read_last(
     """
     span = (num_frames - 1) * frame_stride + 1
     last: deque[tuple[np.ndarray, np.ndarray | None]] = deque(maxlen=span)
-    facts = decode(path, settings, lambda frame, mask: last.append((frame, mask)))
+    facts = decode(path, settings, lambda *frame: last.append(frame))
+    height, width = facts["size"]
+    if not resize and (height, width) != (settings.height, settings.width):
+        raise UserError(
+            f"'{path}' has frames of {height}×{width} pixels (height × width): they "
+            f"must be {settings.height}×{settings.width}"
+        )
     if bad_files == "refuse" and facts["problem"]:
         raise UserError(
             f"'{path}' cannot be read whole ({facts['first_bad']}): {REMEDY}"
@@ -331,8 +341,8 @@ def read_last(
     if run < span:
         every = f", to use every {frame_stride}th" if frame_stride > 1 else ""
         raise UserError(
-            f"'{path}' ends with {run} frames that can be read: at least {span} are "
-            f"needed{every}"
+            f"'{path}' ends with {plural(run, 'frame')} that can be read: at least "
+            f"{span} are needed{every}"
         )
     frames, masks = zip(*list(last)[::frame_stride], strict=True)
     return np.stack(frames), None if masks[0] is None else np.stack(masks)

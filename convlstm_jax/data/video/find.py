@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convlstm_jax.data.files import natural_order, reason
+from convlstm_jax.data.files import natural_order, plural, reason
 from convlstm_jax.data.video.film import FILM_SUFFIXES
 from convlstm_jax.data.video.pictures import (
     PICTURE_SUFFIXES,
@@ -50,11 +50,6 @@ class LeftOut:
             f"{plural(len(names), 'video')} {why} (first: {names[0]})"
             for why, names in self.reasons.items()
         )
-
-
-def plural(count: int, word: str) -> str:
-    """A number of things in words."""
-    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def find_films(folder: str | Path, *, beside_files: bool = True) -> list[Found]:

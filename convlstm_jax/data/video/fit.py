@@ -1,4 +1,4 @@
-"""Makes what a decoder gives a frame of the asked size: values, channels, box, bytes."""
+"""Makes decoded frames ones of the asked size: values, channels, box, bytes."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
