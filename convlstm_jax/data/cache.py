@@ -207,9 +207,9 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 def _too_large(max_bytes: int) -> CacheError:
     return CacheError(
-        f"the decoded frames take more than the {max_bytes / 1e9:.3g} GB that the cache "
-        f"may hold: raise the environment variable {LIMIT_VARIABLE}, ask for smaller "
-        "frames, or keep them in a folder of their own with --mode=prepare"
+        f"the decoded frames take more than the {max_bytes / 1e9:.3g} GB that the "
+        f"cache may hold: raise the environment variable {LIMIT_VARIABLE}, ask for "
+        "smaller frames, or keep them in a folder of their own with --mode=prepare"
     )
 
 

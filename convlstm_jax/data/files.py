@@ -1,5 +1,6 @@
 """Files of data: their order, how much of one is read, and a hash of what they hold."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -62,6 +63,11 @@ def natural_order(name: str) -> list[tuple[int, int | str]]:
     ]
 
 
+def plural(count: int, word: str) -> str:
+    """A number of things in words."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
 def reason(error: BaseException) -> str:
     """The first line of an error without system numbers and repeated paths."""
     text = str(getattr(error, "strerror", None) or error).strip()
@@ -100,10 +106,8 @@ def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
     changed = max((max(one[1:3]) for one in state if one), default=0)
     settled = began - changed / 1e9 > _SETTLED_SECONDS
     if kept is not None and settled and [_state(file) for file in files] == state:
-        try:
+        with contextlib.suppress(OSError):  # Then the next run hashes again.
             write_atomically(kept, json.dumps([state, digest.hexdigest()]))
-        except OSError:
-            pass  # The next run hashes again.
     return digest.hexdigest()
 
 

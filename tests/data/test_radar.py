@@ -293,6 +293,33 @@ def test_composites_are_decoded_once_until_they_or_the_fields_change(
     assert len(read) == 42
 
 
+def test_a_prepared_folder_gives_what_its_source_gives(tmp_path):
+    write(tmp_path / "a", "201609281445", 22)
+    bad = sorted((tmp_path / "a").iterdir())[3]
+    bad.write_bytes(b"damaged")
+    Image.new("L", (3, 3)).save(tmp_path / "a" / "201609280000.png")
+    Image.new("L", (3, 3)).save(tmp_path / "a" / "map.png")
+    with pytest.raises(UserError, match=r"map.png' has no time"):
+        config(tmp_path / "a").prepare(tmp_path / "refused")
+    manifest = config(tmp_path / "a", bad_files="skip").prepare(tmp_path / "b")
+    assert manifest.kind == "radar" and manifest.counts["frames"] == 22
+    plain, prepared = (
+        sources(tmp_path / name, bad_files="skip") for name in ("a", "b")
+    )
+    assert prepared.description == plain.description.replace(
+        str(tmp_path / "a"), str(tmp_path / "b")
+    )
+    for split in ("train", "validation", "test"):
+        one, two = getattr(plain, split), getattr(prepared, split)
+        assert frames_of(list(one)) == frames_of(list(two))
+    with pytest.raises(UserError, match=r"map.png' has no time"):
+        sources(tmp_path / "b")
+    with pytest.raises(UserError, match="downsample is 1 there and 2 here"):
+        sources(tmp_path / "b", downsample=2, bad_files="skip")
+    again = config(tmp_path / "a", bad_files="skip").prepare(tmp_path / "b")
+    assert again == manifest
+
+
 def test_the_last_composites_are_read_as_training_reads_them(tmp_path):
     frames = write(tmp_path, "201609281445", 9)
     read = config(tmp_path, frame_stride=2).read_input(str(tmp_path), 3)

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from convlstm_jax.data.radar.composites import Composite
-from convlstm_jax.data.split import cut_in_time, deal
+from convlstm_jax.data.split import SPLITS, cut_in_time, deal, shares
 from convlstm_jax.rain import RainScale
 
 RAIN_MM_PER_H = 0.1
@@ -117,15 +117,13 @@ def split_events(
     """
     held_out = [event for event in events if event.date in test_dates]
     others = [event for event in events if event.date not in test_dates]
-    shares = {"validation": validation_fraction}
-    if not test_dates:
-        shares["test"] = test_fraction
-    parts = deal(others, shares)
+    wanted = shares(validation_fraction, test_fraction, held_out=bool(test_dates))
+    parts = deal(others, wanted)
     cut = parts is None and bool(others)
     if parts is None:
-        parts = {"train": [], "validation": [], "test": []}
+        parts = {split: [] for split in SPLITS}
         for event in others:
-            ends = cut_in_time(len(event), span, shares)
+            ends = cut_in_time(len(event), span, wanted)
             for split, (first, end) in ends.items():
                 if first < end:
                     parts[split].append(event[first:end])

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from convlstm_jax.config import field
 from convlstm_jax.data.base import InputClip, RainDataConfig
-from convlstm_jax.data.cache import Frames, default_cache
+from convlstm_jax.data.cache import FrameCache, Frames, default_cache
 from convlstm_jax.data.files import content_hash
+from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
 from convlstm_jax.data.radar.clips import (
     Cutting,
     Event,
@@ -46,8 +47,6 @@ class RadarConfig(RainDataConfig):
     in the order of time; where there are fewer events than splits, each is cut in time.
     No frame is in two splits.
     """
-
-    own_data: ClassVar[str] = "radar"
 
     name: Literal["radar"] = "radar"
     path: str = field(
@@ -277,12 +276,20 @@ class RadarConfig(RainDataConfig):
         Raises:
             UserError: there are none, or some are to be refused.
         """
-        files, left_out = find_composites(self.path, self.radar_format)
-        refuse_left_out(left_out, self.bad_files)
         entries = []
-        for batch in batches(files):
-            frames = self._decoded(batch)
-            entries.append((frames, frames.extra))
+        if is_prepared(self.path):
+            prepared = Prepared(self.path, "radar", self.shaping())
+            left_out = {
+                why: [*told] for why, told in prepared.manifest.left_out.items()
+            }
+            for item in prepared.manifest.items:
+                entries.append((prepared.frames(item), item.facts))
+        else:
+            files, left_out = find_composites(self.path, self.radar_format)
+            refuse_left_out(left_out, self.bad_files)
+            for batch in batches(files):
+                frames = self._decoded(batch, default_cache())
+                entries.append((frames, frames.extra))
         composites = decoded_composites(entries, left_out)
         refuse_left_out(left_out, self.bad_files)
         if not composites:
@@ -294,8 +301,27 @@ class RadarConfig(RainDataConfig):
             )
         return composites, left_out
 
-    def _decoded(self, batch: list[CompositeFile]) -> Frames:
-        cache = default_cache()
+    def prepare(self, output: Path) -> Manifest:
+        """Decodes all composites once into a folder; see `prepared`.
+
+        Raises:
+            UserError: a composite is to be refused, or the folder cannot be written.
+        """
+        files, left_out = find_composites(self.path, self.radar_format)
+        refuse_left_out(left_out, self.bad_files)
+        with preparing(output, "radar", self.path, self.shaping()) as folder:
+            entries = []
+            for batch in batches(files):
+                frames = self._decoded(batch, folder.cache)
+                folder.add(batch[0].name, frames, frames.extra)
+                entries.append((frames, frames.extra))
+            folder.left_out = {why: [*told] for why, told in left_out.items()}
+            decoded_composites(entries, left_out)
+            refuse_left_out(left_out, self.bad_files)
+        assert folder.manifest is not None
+        return folder.manifest
+
+    def _decoded(self, batch: list[CompositeFile], cache: FrameCache) -> Frames:
         key: Mapping[str, Any] = {
             "kind": "radar",
             "content": content_hash(

@@ -16,8 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from convlstm_jax.data.files import reason
-from convlstm_jax.data.pictures import PICTURE_ERRORS, PICTURE_SUFFIXES, open_picture
 from convlstm_jax.data.radar.hdf5 import Field, read_knmi, read_odim
+from convlstm_jax.data.video.pictures import (
+    PICTURE_ERRORS,
+    PICTURE_SUFFIXES,
+    open_picture,
+)
 from convlstm_jax.errors import UserError
 from convlstm_jax.rain import RainScale
 
