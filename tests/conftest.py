@@ -2,11 +2,16 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 # Child processes that the tests start shall not inherit another number of devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Decoded frames are kept from test to test, but not beside those of the user.
+_CACHE = tempfile.TemporaryDirectory(prefix="convlstm_jax-")
+os.environ["CONVLSTM_CACHE_DIR"] = _CACHE.name
 
 import jax
 import pytest

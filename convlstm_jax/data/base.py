@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from convlstm_jax.config import Config, field
 from convlstm_jax.data.augmentation import augment_frames, augment_rain
 from convlstm_jax.data.sources import Sources
-from convlstm_jax.errors import UserError
+from convlstm_jax.data.video.film import read_last
+from convlstm_jax.data.video.fit import FrameSettings
 from convlstm_jax.rain import RainScale
 
 Augmentation = Callable[
@@ -89,6 +91,8 @@ class DataConfig(Config):
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last frames of a file or folder, exactly as training reads them.
 
+        Without files of one's own, frames must have the size of those trained on.
+
         Args:
             path: the file or folder.
             num_frames: frames to read.
@@ -96,7 +100,9 @@ class DataConfig(Config):
         Raises:
             UserError: they cannot be read, or are too few.
         """
-        raise UserError(f"data.name is {self.name!r}: it reads no files")
+        settings = FrameSettings(*self.frame_shape)
+        frames, _ = read_last(Path(path), settings, num_frames, resize=False)
+        return InputClip(frames, label=path)
 
 
 class LabelledDataConfig(DataConfig):

@@ -1,198 +1,366 @@
-"""A prepared folder: frames decoded once, in ArrayRecord shards by a manifest.
+"""Prepared folders: decoded frames in a folder of the user's choice, and a manifest.
 
-`preparing` writes such a folder. Its `manifest.json` holds
-
-- "format" and "version", by which the folder is known, and of which kind it is;
-- "source", the folder it was made from, and "settings", what shaped the frames;
-- "left_out": by the reason, sentences on files that are none of those listed below;
-- "counts" of what is listed below and of frames, used and left out;
-- "shards": file, records and bytes of each;
-- "videos" or "composites", see `Kind`: the named sequences of frames. Each has its
-  name, sha256 and bytes of the source, facts of its kind, the shape of its frames, how
-  many it should have, "problem" (what was left out and why, "" for nothing), "blank"
-  (frames of one value everywhere, as runs [first, count]) and "pieces", where its
-  frames are: runs [shard, first record, first frame, count].
-
-A record is one frame, uint8 in C order.
+`frames/` is a cache of frames without a limit (see `cache`); `manifest.json` names what
+lies in it. Until a folder is whole it has a `progress.json` in place of the manifest,
+and the same command goes on where it stopped.
 """
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from convlstm_jax.data.pictures import reason
+import pydantic
+
+from convlstm_jax.data.cache import CacheError, FrameCache, Frames
+from convlstm_jax.data.files import reason, write_atomically
 from convlstm_jax.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
-PROGRESS_FILE = "progress.jsonl"
-"""What a folder has in place of a manifest until it is whole."""
+PROGRESS_FILE = "progress.json"
 
-VERSION = 2
+FORMAT = "convlstm_jax frames"
+VERSION = 3
+_OLD_FORMAT = "convlstm_jax prepared"
+
+_PACKAGES = ("convlstm_jax", "numpy", "pillow", "av", "xarray", "h5netcdf", "zarr",
+             "pysteps")  # fmt: skip
+
+KINDS = {
+    "video": "videos",
+    "annotated_video": "annotated videos",
+    "radar": "radar composites",
+}
+"""What a prepared folder may be of, by the name of the data set, in words."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What a prepared folder is of.
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("it must be a text")
+    return value
+
+
+# Pydantic's own texts hold no names that are not Unicode, as files may have.
+_Text = Annotated[str, pydantic.PlainValidator(_text)]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+
+class Item(_Strict):
+    """A named sequence of frames.
 
     Attributes:
-      words: the same in words, as they stand in the format.
-      listed: what its sequences of frames are, as the manifest lists them.
+        name: its path below the folder it was prepared from.
+        entry: the folder of its frames in the cache; "" if nothing could be read.
+        facts: what is known of it besides.
     """
 
-    words: str
-    listed: str
-
-    @property
-    def format(self) -> str:
-        """The format that the manifest names."""
-        return f"convlstm_jax prepared {self.words}"
+    name: _Text
+    entry: str = pydantic.Field(pattern=r"^([0-9a-f]{40})?$")
+    facts: dict[str, Any]
 
 
-VIDEOS = Kind("videos", "videos")
-ANNOTATED_VIDEOS = Kind("annotated videos", "videos")
-COMPOSITES = Kind("radar composites", "composites")
+class Head(_Strict):
+    """What a prepared folder is made from."""
 
-_FORMAT = re.compile(rb'"convlstm_jax prepared ([a-z ]+)"')
-
-_OPEN_SHARDS = 32
-
-
-def is_prepared(path: str | Path) -> bool:
-    """Tells whether a folder is a prepared one, be it only in part."""
-    return (Path(path).expanduser() / PROGRESS_FILE).is_file() or bool(kind_of(path))
+    format: Literal["convlstm_jax frames"] = "convlstm_jax frames"
+    version: Literal[3] = 3
+    kind: Literal["video", "annotated_video", "radar"]
+    source: _Text
+    settings: dict[str, Any]
 
 
-def kind_of(path: str | Path) -> str:
-    """What a prepared folder is of, in words; "" if it does not tell, or is none."""
-    folder = Path(path).expanduser()
-    for name in (MANIFEST_FILE, PROGRESS_FILE):
-        try:
-            with (folder / name).open("rb") as file:
-                match = _FORMAT.search(file.read(200))
-        except OSError:
-            continue
-        if match:
-            return match[1].decode()
-    return ""
+class Manifest(Head):
+    """What a prepared folder holds.
 
-
-def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
-    """Reads the manifest of a prepared folder.
-
-    Raises:
-      UserError: there is none, or it is damaged, of another version or another kind.
+    Attributes:
+        items: the sequences of frames, in order.
+        left_out: by the reason, sentences on files that are none of the items.
+        counts: items and frames in all.
+        versions: packages that decoded.
     """
-    path = folder / MANIFEST_FILE
-    if not path.is_file() and (folder / PROGRESS_FILE).is_file():
-        raise UserError(
-            f"'{folder}' is not prepared to its end: run the same command of "
-            "--mode=prepare again, which goes on where it stopped."
-        )
-    try:
-        manifest = json.loads(path.read_text("utf-8"))
-        if manifest["version"] != VERSION:
-            raise ValueError(
-                f"its version is {manifest['version']}, but this program reads "
-                f"{VERSION}: prepare the folder anew"
-            )
-        found = manifest["format"]
-        if found == kind.format:
-            _ = manifest["settings"], manifest["shards"], manifest[kind.listed]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        why = f"no {error}" if isinstance(error, KeyError) else reason(error)
-        raise UserError(f"'{path}' cannot be read ({why}).") from error
-    if found != kind.format:
-        raise UserError(
-            f"'{folder}' is of the format {found!r}, but must be '{kind.format}'."
-        )
-    return manifest
+
+    items: list[Item]
+    left_out: dict[str, list[_Text]]
+    counts: dict[str, int]
+    versions: dict[str, str]
 
 
-def differing_settings(
-    found: Mapping[str, Any], wanted: Mapping[str, Any]
-) -> list[str]:
-    """Names the settings that differ, each with both values; tuples may be lists."""
-
-    def plain(value: Any) -> Any:
-        return list(value) if isinstance(value, tuple) else value
-
-    return [
-        f"{name} is {plain(found.get(name))!r} there and {plain(value)!r} here"
-        for name, value in wanted.items()
-        if plain(found.get(name)) != plain(value)
-    ]
-
-
-class PreparedFolder:
-    """A prepared folder, opened for reading.
+class Prepared:
+    """A prepared folder that is whole, opened for reading.
 
     Args:
-      path: the folder.
-      kind: what it must be of.
-      settings: what its frames must have been made with.
+        path: the folder.
+        kind: the name of the data set it must be of, see `KINDS`.
+        settings: what its frames must have been made with, as JSON has it.
 
     Attributes:
-      folder: the folder.
-      entries: what the manifest lists, in its order.
-      left_out: sentences on the files that were left out beside those, by the reason.
-      shards: the files of its shards.
+        folder: the folder.
+        manifest: its manifest.
 
     Raises:
-      UserError: it is not whole or of another kind, its manifest or a shard is damaged,
-        or settings differ; the message names every one.
+        UserError: it is not whole, of another kind or version, damaged, or settings
+            differ; the message names every one.
     """
 
     def __init__(
-        self, path: str | Path, kind: Kind, settings: Mapping[str, Any]
+        self, path: str | Path, kind: str, settings: Mapping[str, Any]
     ) -> None:
         self.folder = Path(path).expanduser()
-        manifest = read_manifest(self.folder, kind)
-        differing = differing_settings(manifest["settings"], settings)
+        self.manifest = _read_manifest(self.folder)
+        self._cache = FrameCache(self.folder / "frames")
+        if self.manifest.kind != kind:
+            raise UserError(
+                f"'{self.folder}' is prepared from {KINDS[self.manifest.kind]}: it "
+                f"must be from {KINDS[kind]}"
+            )
+        differing = _differing(self.manifest.settings, settings)
         if differing:
             raise UserError(
                 f"'{self.folder}' was prepared with other settings, so give the same "
-                f"or prepare another folder: {', '.join(differing)}."
+                f"or prepare another folder: {', '.join(differing)}"
             )
-        for shard in manifest["shards"]:
-            file = self.folder / shard["file"]
-            size = file.stat().st_size if file.is_file() else 0
-            if size != shard["bytes"]:
-                raise UserError(
-                    f"'{file}' has {size} bytes, but by the manifest it must have "
-                    f"{shard['bytes']}: prepare the folder anew."
-                )
-        self.entries: list[dict[str, Any]] = manifest[kind.listed]
-        self.left_out: dict[str, list[str]] = manifest["left_out"]
-        self.shards = tuple(self.folder / one["file"] for one in manifest["shards"])
+
+    def frames(self, item: Item) -> Frames | None:
+        """The frames of an item; None if nothing of it could be read.
+
+        Raises:
+            CacheError: they are not there whole.
+        """
+        found = self._cache.find(item.entry) if item.entry else None
+        if item.entry and found is None:
+            raise CacheError(
+                f"'{self._cache.folder / item.entry}', the frames of '{item.name}', is "
+                "damaged or gone: run the same command of --mode=prepare again"
+            )
+        return found
 
 
-def read_records(shard: Path, records: Sequence[int]) -> list[bytes]:
-    """Reads records of a shard by their numbers.
+def is_prepared(path: str | Path) -> bool:
+    """Whether a folder is a prepared one, be it in part or of an earlier version."""
+    return bool(_format_of(Path(path).expanduser()))
+
+
+def kind_of(path: str | Path) -> str:
+    """The name of the data set a prepared folder is of; "" if it does not tell."""
+    folder = Path(path).expanduser()
+    for name in (MANIFEST_FILE, PROGRESS_FILE):
+        try:
+            found = json.loads((folder / name).read_bytes())["kind"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return found if found in KINDS else ""
+    return ""
+
+
+def _format_of(folder: Path) -> str:
+    for name in (MANIFEST_FILE, PROGRESS_FILE, "progress.jsonl"):
+        try:
+            with (folder / name).open("rb") as file:
+                head = file.read(200).decode("utf-8", "replace")
+        except OSError:
+            continue
+        for one in (FORMAT, _OLD_FORMAT):
+            if f'"{one}' in head:
+                return one
+    return ""
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_FILE
+    if _format_of(folder) == _OLD_FORMAT:
+        raise UserError(
+            f"'{folder}' was prepared by an earlier version of this program, in shards "
+            "that are no longer read: prepare another folder"
+        )
+    if not path.is_file():
+        raise UserError(
+            f"'{folder}' is not prepared to its end: run the same command of "
+            "--mode=prepare again, which goes on where it stopped"
+        )
+    try:
+        return Manifest.model_validate(json.loads(path.read_bytes()))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        why = f"{place}: {first['msg']}" if place else first["msg"]
+    except (OSError, ValueError) as error:
+        why = reason(error)
+    raise UserError(f"'{path}' cannot be read ({why}): prepare another folder")
+
+
+def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, each with both values."""
+    return [
+        f"{name} is {found.get(name)!r} there and {value!r} here"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
+
+
+class Preparing:
+    """A prepared folder while it is written; see `preparing`.
+
+    Attributes:
+        cache: takes the frames.
+        left_out: by the reason, sentences on files that are none of the items.
+        manifest: what was written; None before the end.
+    """
+
+    def __init__(self, output: Path, head: Head, before: Manifest | None) -> None:
+        self._output = output
+        self._head = head
+        self._before = before
+        self._items: list[Item] = []
+        self._num_frames = 0
+        self.cache = FrameCache(output / "frames")
+        self.left_out: dict[str, list[str]] = {}
+        self.manifest: Manifest | None = None
+
+    def add(self, name: str, frames: Frames | None, facts: Mapping[str, Any]) -> None:
+        """Adds an item to the manifest.
+
+        Args:
+            name: its path below the source.
+            frames: its frames, from `cache`; None if nothing could be read.
+            facts: what is to be written down of it, as JSON has it.
+        """
+        entry = "" if frames is None else frames.folder.name
+        self._items.append(Item(name=name, entry=entry, facts=dict(facts)))
+        self._num_frames += 0 if frames is None else len(frames)
+
+    def finish(self) -> None:
+        """Writes the manifest.
+
+        Raises:
+            UserError: the folder was prepared from other items.
+        """
+        if self._before is not None:
+            self._check_same_items(self._before.items)
+        used = sum(bool(item.entry) for item in self._items)
+        self.manifest = Manifest(
+            **self._head.model_dump(),
+            items=self._items,
+            left_out=self.left_out,
+            counts={
+                "items": len(self._items),
+                "items_left_out": len(self._items) - used,
+                "frames": self._num_frames,
+            },
+            versions=_versions(),
+        )
+        fields = {k: json.dumps(v) for k, v in self.manifest.model_dump().items()}
+        lines = [json.dumps(item.model_dump()) for item in self._items]
+        fields["items"] = "[\n" + ",\n".join(lines) + "\n]"
+        text = ",\n".join(
+            f"{json.dumps(name)}: {text}" for name, text in fields.items()
+        )
+        _write(self._output / MANIFEST_FILE, f"{{\n{text}\n}}\n")
+        (self._output / PROGRESS_FILE).unlink(missing_ok=True)
+
+    def _check_same_items(self, before: Sequence[Item]) -> None:
+        here = [item.name for item in self._items]
+        for old, new in zip_longest(before, self._items):
+            if old == new:
+                continue
+            if old is not None and new is not None and old.name == new.name:
+                change = f"'{new.name}' has changed"
+            elif old is None or (new is not None and old.name in here):
+                change = f"'{new.name}' is new"
+            else:
+                change = f"'{old.name}' is gone"
+            raise UserError(
+                f"'{self._output}' was prepared from other "
+                f"{KINDS[self._head.kind]} ({change} since), so prepare another folder"
+            )
+
+
+@contextmanager
+def preparing(
+    output: Path, kind: str, source: str, settings: Mapping[str, Any]
+) -> Iterator[Preparing]:
+    """Opens a folder for writing: a new one, or one that was left unfinished.
+
+    Args:
+        output: the folder.
+        kind: see `KINDS`.
+        source: the folder that is prepared.
+        settings: what shapes the frames, as JSON has it.
+
+    Yields:
+        What takes the items; at the end of the block the manifest is written.
 
     Raises:
-      UserError: the shard is damaged.
+        UserError: the folder cannot be written to, holds something else, or was begun
+            with another source or other settings.
     """
+    head = Head(
+        kind=kind,  # type: ignore[arg-type]
+        source=str(Path(source).expanduser().resolve()),
+        settings=dict(settings),
+    )
+    before = None
+    if (output / MANIFEST_FILE).is_file():
+        found: Head | None
+        found = before = _read_manifest(output)
+    else:
+        found = _read_head(output / PROGRESS_FILE)
+    if found is not None:
+        there, here = (
+            {"kind": one.kind, "source": one.source, **one.settings}
+            for one in (found, head)
+        )
+        differing = _differing(there, here)
+        if differing:
+            raise UserError(
+                f"'{output}' was begun with other settings, so give the same or choose "
+                f"another folder: {', '.join(differing)}"
+            )
+    elif output.is_dir():
+        strange = sorted(e.name for e in output.iterdir() if e.name[:1] != ".")
+        if strange:
+            raise UserError(
+                f"'{output}' holds '{strange[0]}': it must be a new folder, or one "
+                "that --mode=prepare left unfinished"
+            )
+    if found is None:
+        _write(output / PROGRESS_FILE, json.dumps(head.model_dump()))
+    folder = Preparing(output, head, before)
+    yield folder
+    folder.finish()
+
+
+def _read_head(path: Path) -> Head | None:
+    if _format_of(path.parent) == _OLD_FORMAT:
+        _read_manifest(path.parent)  # Which refuses it.
+    if not path.is_file():
+        return None
     try:
-        return _opened(shard).read(records)
-    except RuntimeError as error:
+        return Head.model_validate(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, text)
+    except OSError as error:
         raise UserError(
-            f"'{shard}' cannot be read ({reason(error)}): prepare the folder anew."
+            f"'{path.parent}' cannot be written to ({reason(error)}): make room, or "
+            "choose another folder with --output"
         ) from error
 
 
-@lru_cache(maxsize=_OPEN_SHARDS)
-def _opened(path: Path) -> Any:
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    # Clips come from anywhere: what follows a record is not likely to be wanted next.
-    return ArrayRecordReader(str(path), options="readahead_buffer_size:0")
-
-
-def numbers_of(runs: Iterable[Sequence[int]]) -> list[int]:
-    """The numbers in runs [first, count]."""
-    return list(chain.from_iterable(range(f, f + count) for f, count in runs))
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,7 +1,8 @@
 """Extrapolation by optical flow, with pysteps (and OpenCV) where installed.
 
-The baseline that a learned nowcast has to beat: the motion of the given frames (Lucas
-and Kanade's method, on dBZ) advects the last one by a backward semi-Lagrangian scheme. pysteps is Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019.
+The baseline that a learned nowcast has to beat: the motion field of the given frames
+(Lucas and Kanade's method, on dBZ) carries the last one of them on, by a backward
+semi-Lagrangian scheme. pysteps is Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from convlstm_jax.rain import RainScale
 
 
 def missing_packages() -> list[str]:
-    """The packages that `extrapolate` needs and that are not installed."""
+    """What has to be installed before `extrapolate` can be called."""
     packages = {"pysteps": "pysteps", "cv2": "opencv-python-headless"}
     return [
         package
@@ -29,21 +30,21 @@ def missing_packages() -> list[str]:
 def extrapolate(
     inputs: np.ndarray, mask: np.ndarray, num_frames: int, scale: RainScale
 ) -> np.ndarray:
-    """Advects the last frame along the motion of all of them.
+    """Carries the last frame on along the motion of all of them.
 
     Args:
-      inputs: the given frames `[T, H, W]`, at least 2, pixels in [0, 1].
-      mask: 1 where there is data, `[T, H, W]`.
-      num_frames: frames to predict.
-      scale: what the pixels mean.
+        inputs: the given frames `[T, H, W]`, at least 2, pixels in [0, 1].
+        mask: 1 where there is data, `[T, H, W]`.
+        num_frames: frames to predict.
+        scale: what the pixels mean.
 
     Returns:
-      float32 `[num_frames, H, W]`, pixels in [0, 1]. What flows in over an edge is
-      unknown and counts as no rain. Where no motion is found (no rain, say) the last
-      frame stays where it is.
+        float32 `[num_frames, H, W]`, pixels in [0, 1]. What flows in over an edge, of
+        which nobody knows, is no rain. Where no motion can be made out (no rain, say)
+        the last frame stays where it is.
 
     Raises:
-      ImportError: a package is missing, see `missing_packages`.
+        ImportError: a package is missing, see `missing_packages`.
     """
     motion, semilagrangian = _pysteps()
     # Pixels are reflectivity on another scale: the motion needs no more.
@@ -72,10 +73,10 @@ class WithOpticalFlow:
     """The clips of a radar source, each with an extrapolation beside its frames.
 
     Args:
-      source: clips with "frames" and "mask".
-      num_inputs: frames that are given.
-      num_outputs: frames to extrapolate.
-      scale: what the pixels mean.
+        source: clips with "frames" and "mask".
+        num_inputs: frames that are given.
+        num_outputs: frames to extrapolate.
+        scale: what the pixels mean.
     """
 
     def __init__(

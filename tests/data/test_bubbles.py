@@ -6,27 +6,30 @@ import pickle
 import numpy as np
 import pytest
 
-from convlstm_jax.data import bubble_motion
-from convlstm_jax.data.bubble_motion import (
+from convlstm_jax.data.synthetic import bubbles as bubble_motion
+from convlstm_jax.data.synthetic.bubbles import (
     COLUMN_HEIGHT_M,
+    CONDITIONS,
+    FLOWS_L_PER_MIN,
     NEEDLE_TIP_M,
     SURFACE_M,
+    BubbleColumn,
+    BubblesConfig,
     BubbleTracks,
     bubbles_per_second,
+    draw_bubbles,
+    empty_column,
     follow_bubbles,
     mean_diameter_m,
     rise_speed_m_per_s,
 )
-from convlstm_jax.data.bubble_pictures import draw_bubbles, empty_column
-from convlstm_jax.data.bubbles import (
-    CONDITIONS,
-    FLOWS_L_PER_MIN,
-    BubbleColumn,
-    bubbles_sources,
-)
-from convlstm_jax.errors import UserError
 
 WIDTH_M = COLUMN_HEIGHT_M
+
+
+def column(num_clips, num_frames, height=128, width=128, seed=0):
+    config = BubblesConfig(height=height, width=width)
+    return BubbleColumn(config, num_frames, num_clips, seed)
 
 
 def tracks_of(flow, num_frames=25, index=0):
@@ -180,7 +183,7 @@ def test_column_shows_lamp_surface_walls_and_needles():
 
 
 def test_nozzle_walls_and_air_are_at_rest():
-    clip = BubbleColumn(8, 12, 64, 64)[3]["frames"][..., 0].astype(int)
+    clip = column(8, 12, 64, 64)[3]["frames"][..., 0].astype(int)
     moving = np.ptp(clip, axis=0) > 0
     assert not moving[:5].any() and not moving[-2:].any()
     assert not moving[:, 0].any() and not moving[:, -1].any()
@@ -191,20 +194,20 @@ def test_nozzle_walls_and_air_are_at_rest():
 
 
 def test_clips_are_reproducible_and_longer_ones_begin_as_shorter_ones():
-    source = BubbleColumn(100, 6, 32, 48, seed=9)
+    source = column(100, 6, 32, 48, seed=9)
     clip = source[7]
     assert clip["frames"].shape == (6, 32, 48, 1) and clip["frames"].dtype == np.uint8
     copy = pickle.loads(pickle.dumps(source))
     np.testing.assert_array_equal(copy[7]["frames"], clip["frames"])
-    longer = BubbleColumn(200, 15, 32, 48, seed=9)[7]["frames"]
+    longer = column(200, 15, 32, 48, seed=9)[7]["frames"]
     np.testing.assert_array_equal(longer[:6], clip["frames"])
-    for other in (source[11], BubbleColumn(100, 6, 32, 48, seed=10)[7]):
+    for other in (source[11], column(100, 6, 32, 48, seed=10)[7]):
         assert (other["frames"] != clip["frames"]).any()
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 90), (90, 16), (33, 47)])
 def test_any_size_can_be_drawn(height, width):
-    source = BubbleColumn(4, 3, height, width)
+    source = column(4, 3, height, width)
     for index in range(4):
         frames = source[index]["frames"]
         assert frames.shape == (3, height, width, 1)
@@ -212,20 +215,20 @@ def test_any_size_can_be_drawn(height, width):
 
 
 def test_frames_follow_each_other_smoothly():
-    frames = BubbleColumn(4, 10, 64, 64)[3]["frames"].astype(float)
+    frames = column(4, 10, 64, 64)[3]["frames"].astype(float)
     near = np.mean((frames[1:] - frames[:-1]) ** 2)
     far = np.mean((frames[5:] - frames[:-5]) ** 2)
     assert 0 < near < 0.7 * far
 
 
 def test_sources_take_the_conditions_in_turn_and_hold_some_out():
-    fields = {"num_frames": 2, "seed": 1, "height": 16, "width": 16}
-    counts = {
-        "num_train_sequences": 8,
-        "num_validation_sequences": 8,
-        "num_test_sequences": 8,
-    }
-    sources = bubbles_sources(**fields, **counts)
+    counts = {f"num_{s}_sequences": 8 for s in ("train", "validation", "test")}
+
+    def opened(seed=1, **fields):
+        config = BubblesConfig(height=16, width=16, **counts, **fields)
+        return config.sources(num_frames=2, seed=seed)
+
+    sources = opened()
     assert sources.conditions == CONDITIONS
     assert (sources.height, sources.width, sources.channels) == (16, 16, 1)
 
@@ -237,36 +240,13 @@ def test_sources_take_the_conditions_in_turn_and_hold_some_out():
         assert split[0]["condition"].dtype == np.int32
     first = [s[0]["frames"] for s in (sources.train, sources.validation, sources.test)]
     assert (first[0] != first[1]).any() and (first[1] != first[2]).any()
-    other = bubbles_sources(**{**fields, "seed": 2}, **counts)
+    other = opened(seed=2)
     assert (other.train[0]["frames"] != first[0]).any()
     np.testing.assert_array_equal(other.test[0]["frames"], first[2])
 
-    sources = bubbles_sources(
-        **fields, **counts, test_conditions=("8 L/min", "2 L/min")
-    )
+    sources = opened(test_conditions=("8 L/min", "2 L/min"))
     assert (
         set(conditions(sources.train)) == set(conditions(sources.validation)) == {0, 2}
     )
     assert conditions(sources.test) == [1, 3] * 4
     assert sources.description.endswith("held out for the test: 2 L/min, 8 L/min.")
-
-
-def test_arguments_are_checked():
-    with pytest.raises(UserError, match="height is 15, but must be at least 16"):
-        bubbles_sources(num_frames=2, seed=0, height=15)
-    with pytest.raises(UserError, match="num_frames is 0"):
-        bubbles_sources(num_frames=0, seed=0)
-    with pytest.raises(UserError, match="num_test_sequences is 0"):
-        bubbles_sources(num_frames=2, seed=0, num_test_sequences=0)
-    with pytest.raises(
-        UserError, match=r"names '3 L/min', but .* '1 L/min', '2 L/min'"
-    ):
-        bubbles_sources(num_frames=2, seed=0, test_conditions=("3 L/min",))
-    with pytest.raises(UserError, match="holds out all conditions"):
-        bubbles_sources(num_frames=2, seed=0, test_conditions=CONDITIONS)
-    with pytest.raises(ValueError, match=r"conditions is \(4,\), but must be some of"):
-        BubbleColumn(1, 2, conditions=(4,))
-    with pytest.raises(ValueError, match="seed is -1"):
-        BubbleColumn(1, 2, seed=-1)
-    with pytest.raises(IndexError, match="Sequence 2 is out of range"):
-        BubbleColumn(2, 2, 16, 16)[2]

@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convlstm_jax.data import digits as digits_module
-from convlstm_jax.data.digits import FOLDER_VARIABLE, load_digits
+from convlstm_jax.data.synthetic import digits as digits_module
+from convlstm_jax.data.synthetic.digits import (
+    FOLDER_VARIABLE,
+    check_digits_folder,
+    find_idx_file,
+    load_digits,
+    read_idx_images,
+)
 from convlstm_jax.errors import UserError
 
 REAL_FOLDER = os.environ.get(FOLDER_VARIABLE, "")
@@ -64,25 +70,33 @@ def test_field_goes_before_environment(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("source", ["idx", "auto"])
 def test_a_named_folder_must_be_sound(tmp_path, source):
-    with pytest.raises(UserError, match="is not a folder"):
+    with pytest.raises(UserError, match="nowhere': it must be the folder"):
         load_digits(source, digits_dir=str(tmp_path / "nowhere"))
     write_idx(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
     with pytest.raises(UserError, match="holds neither t10k-images-idx3-ubyte nor"):
         load_digits(source, digits_dir=str(tmp_path))
     write_idx(tmp_path, num_train=5)
-    with pytest.raises(UserError, match="holds 5 images, but at least 6"):
+    with pytest.raises(UserError, match="holds 5 images: it must hold at least 6"):
         load_digits(source, digits_dir=str(tmp_path))
 
 
 def test_idx_without_a_folder():
-    with pytest.raises(UserError, match=f"digits_dir or .*{FOLDER_VARIABLE}"):
+    with pytest.raises(UserError, match=f"digits_dir is '': .*{FOLDER_VARIABLE}"):
         load_digits("idx")
 
 
-def test_unknown_source():
-    with pytest.raises(UserError, match=r"digits is 'mnist', but must be one of \['au"):
-        load_digits("mnist")  # type: ignore[arg-type]
+def test_a_folder_that_is_not_there_is_told_before_work(tmp_path, monkeypatch):
+    none = str(tmp_path / "nowhere")
+    assert not [*check_digits_folder("auto", ""), *check_digits_folder("idx", ".")]
+    (problem,) = check_digits_folder("sklearn", none)
+    assert problem.startswith(f"digits_dir is '{none}': it must be an existing")
+    (problem,) = check_digits_folder("idx", "")
+    assert "digits is 'idx'" in problem
+    monkeypatch.setenv(FOLDER_VARIABLE, none)
+    (problem,) = check_digits_folder("auto", "")
+    assert problem.startswith(f"the environment variable {FOLDER_VARIABLE} is")
+    assert not list(check_digits_folder("sklearn", ""))
 
 
 def test_sklearn_digits_look_like_mnist():
@@ -144,3 +158,54 @@ def test_real_mnist(monkeypatch):
     np.testing.assert_allclose(
         np.concatenate([digits.train, digits.validation]).mean(), 33.318, atol=1e-3
     )
+
+
+# --- IDX files: every name they go by, and every way they can be damaged
+
+NAME = "train-images-idx3-ubyte"
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 28, 28), np.uint8)
+CONTENT = struct.pack(">4I", 2051, 3, 28, 28) + IMAGES.tobytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [NAME, f"{NAME}.gz", "train-images.idx3-ubyte", "train-images.idx3-ubyte.gz"],
+)
+def test_reads_each_name(tmp_path, name):
+    content = gzip.compress(CONTENT) if name.endswith(".gz") else CONTENT
+    (tmp_path / name).write_bytes(content)
+    path = find_idx_file(tmp_path, NAME)
+    assert path.name == name
+    images = read_idx_images(path)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, IMAGES)
+
+
+def test_missing_folder_and_file(tmp_path):
+    with pytest.raises(UserError, match="nowhere': it must be the folder"):
+        find_idx_file(tmp_path / "nowhere", NAME)
+    with pytest.raises(UserError, match=f"holds neither {NAME} nor {NAME}.gz"):
+        find_idx_file(tmp_path, NAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (NAME, CONTENT[:10], r"cut short \(10 bytes\)"),
+        (NAME, CONTENT[:-1], "promises 3 images, which take 2368 bytes"),
+        (NAME, CONTENT + b"!", "has 2369 bytes"),
+        (NAME, b"\0" * 3000, "magic number 0"),
+        (NAME, struct.pack(">4I", 2051, 3, 28, 29) + b"\0" * 99, "3, 28, 29"),
+        (NAME, struct.pack(">4I", 2051, 0, 28, 28), "sizes 0, 28, 28"),
+        (f"{NAME}.gz", CONTENT, "cannot be read"),
+        (f"{NAME}.gz", gzip.compress(CONTENT)[:-20], "cannot be read"),
+        (f"{NAME}.gz", gzip.compress(CONTENT)[:20] + b"\xff" * 99, "cannot be read"),
+    ],
+)
+def test_damage_is_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        read_idx_images(path)
+    assert str(path) in str(error.value)
+    assert "images of 28x28 bytes" in str(error.value)

@@ -14,8 +14,8 @@ import pytest
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.checksums import UrlInfo
 
-from convlstm_jax.data import mnist_builder
-from convlstm_jax.data.digits import FOLDER_VARIABLE, load_digits
+from convlstm_jax.data.synthetic import mnist_builder
+from convlstm_jax.data.synthetic.digits import FOLDER_VARIABLE, load_digits
 from convlstm_jax.errors import UserError
 
 

@@ -1,13 +1,15 @@
 """What all sources of generated clips have in common."""
 
 from collections.abc import Callable
-from typing import ClassVar, TypedDict
+from typing import Generic, TypedDict, TypeVar
 
 import numpy as np
 
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.sources import ClipSource
 from convlstm_jax.errors import UserError
+
+ConfigT = TypeVar("ConfigT", bound=DataConfig)
 
 # Training seeds are below 2**32, so neither stream can be the training stream.
 VALIDATION_SEED = 2**63
@@ -46,46 +48,41 @@ def uniform_draws(seed: int, index: int, count: int) -> list[float]:
     return draws
 
 
-class SyntheticClips:
+class SyntheticClips(Generic[ConfigT]):
     """A random-access source whose clips are generated when they are read.
 
-    A clip depends on the geometry and (seed, index) alone, so any one can be generated
+    A clip depends on the config and (seed, index) alone, so any one can be generated
     again, in any order and in any process; a longer one begins as the shorter one.
 
     Args:
-        num_sequences: length of the source.
-        num_frames: frames per sequence, T.
-        height: frame height H, pixels.
-        width: frame width W, pixels.
-        seed: names the stream of sequences, 0 <= seed < 2**64.
+        config: the data set's config.
+        num_frames: frames per clip, T.
+        num_clips: length of the source.
+        seed: names the stream of clips, 0 <= seed < 2**64.
     """
 
-    clip_names: ClassVar[None] = None
-
     def __init__(
-        self, num_sequences: int, num_frames: int, height: int, width: int, seed: int
+        self, config: ConfigT, num_frames: int, num_clips: int, seed: int
     ) -> None:
-        self._num_sequences = int(num_sequences)
-        self._num_frames = int(num_frames)
-        self._height = int(height)
-        self._width = int(width)
-        self._seed = int(seed)
+        self._config = config
+        self._num_frames = num_frames
+        self._num_clips = num_clips
+        self._seed = seed
 
     def __len__(self) -> int:
-        """Returns the number of sequences."""
-        return self._num_sequences
+        """Returns the number of clips."""
+        return self._num_clips
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Generates sequence `index` of `len(self)`, see `ClipSource`.
+        """Generates clip `index` of `len(self)`, see `ClipSource`.
 
         Raises:
             IndexError: the index is out of range.
         """
         index = int(index)
-        if not 0 <= index < self._num_sequences:
+        if not 0 <= index < len(self):
             raise IndexError(
-                f"Sequence {index} is out of range: the source holds "
-                f"{self._num_sequences} sequences."
+                f"Clip {index} is out of range: the source holds {len(self)} clips."
             )
         return self._generate(index)
 
@@ -121,7 +118,7 @@ def generated_splits(
         UserError: the seed is out of its range.
     """
     if not 0 <= seed < 2**32:
-        raise UserError(f"seed is {seed}: it must be in 0 .. 2**32 - 1")
+        raise UserError(f"seed is {seed}: it must be from 0 to 2**32 - 1")
     height, width, channels = config.frame_shape
     return Splits(
         train=generate(config.num_train_sequences, seed),

@@ -1,0 +1,416 @@
+"""Decoded frames on disk, made once: a folder of entries that are whole or not there.
+
+An entry is a folder named by the hash of its key. It holds `frames.npy`, uint8
+`[N, H, W, C]`; `mask.npy`, uint8 `[N, H, W, 1]`, where some pixels have no data;
+`checks.npy`, the CRC-32 of every frame; and `entry.json`. It is written under a
+temporary name and renamed once it is on the disk, so that a process that is killed, or
+a disk that is full, leaves nothing that could be taken for an entry.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+import uuid
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from convlstm_jax.data.files import reason
+from convlstm_jax.errors import UserError
+
+VERSION = 1
+"""Goes into every key: raised where decoding changes, so that entries are made anew."""
+
+FOLDER_VARIABLE = "CONVLSTM_CACHE_DIR"
+LIMIT_VARIABLE = "CONVLSTM_CACHE_GB"
+_DEFAULT_GB = 20.0
+
+_OPEN_ENTRIES = 64
+
+
+class CacheError(UserError):
+    """The cache cannot be written to, or is damaged; no fault of what is decoded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """The frames of an entry, read from disk by slices. Can be pickled.
+
+    Attributes:
+        folder: the entry.
+        shape: `(N, H, W, C)`.
+        masked: whether some pixels have no data; `read_mask` tells which.
+        extra: what the producer returned.
+    """
+
+    folder: Path
+    shape: tuple[int, ...]
+    masked: bool
+    extra: dict[str, Any] = field(repr=False)
+
+    def __len__(self) -> int:
+        """Number of frames, N."""
+        return self.shape[0]
+
+    def read(self, start: int, count: int = 1, stride: int = 1) -> np.ndarray:
+        """Reads frames start, start + stride, ... into an array of the caller's own.
+
+        Returns:
+            uint8 `[count, H, W, C]`.
+
+        Raises:
+            CacheError: the entry is gone or damaged.
+        """
+        clip = self._slice("frames.npy", start, count, stride)
+        checks = self._slice("checks.npy", start, count, stride)
+        for number, (frame, check) in enumerate(zip(clip, checks, strict=True)):
+            if zlib.crc32(frame) != check:
+                raise self._damaged(f"frame {start + number * stride} has changed")
+        return clip
+
+    def read_mask(self, start: int, count: int = 1, stride: int = 1) -> np.ndarray:
+        """Reads where frames have data: uint8 `[count, H, W, 1]`, 1 where they do."""
+        if self.masked:
+            return self._slice("mask.npy", start, count, stride)
+        return np.ones((count, *self.shape[1:3], 1), np.uint8)
+
+    def _slice(self, name: str, start: int, count: int, stride: int) -> np.ndarray:
+        end = start + (count - 1) * stride + 1
+        if start < 0 or count < 1 or stride < 1 or end > len(self):
+            raise IndexError(
+                f"{count} frames from {start} on with a stride of {stride} are asked "
+                f"of {len(self)}"
+            )
+        try:
+            return np.array(_opened(self.folder / name)[start:end:stride])
+        except (OSError, ValueError) as error:
+            raise self._damaged(reason(error)) from error
+
+    def _damaged(self, why: str) -> CacheError:
+        return CacheError(
+            f"'{self.folder}' cannot be read ({why}): remove this folder, and its "
+            "frames are decoded again"
+        )
+
+
+@lru_cache(maxsize=_OPEN_ENTRIES)
+def _opened(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+class FrameWriter:
+    """Takes the frames of an entry one after the other; see `FrameCache.cached`."""
+
+    def __init__(self, folder: Path, max_bytes: int | None) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._files: dict[str, BinaryIO] = {}
+        self._frame_shape: tuple[int, ...] = ()
+        self._checks: list[int] = []
+        self.num_bytes = 0
+
+    def __len__(self) -> int:
+        """Frames written so far."""
+        return len(self._checks)
+
+    def add(self, frame: np.ndarray, mask: np.ndarray | None = None) -> None:
+        """Writes a frame.
+
+        Args:
+            frame: uint8 `[H, W, C]`, of one shape for all frames of an entry.
+            mask: bool or uint8 `[H, W, 1]`, true where there is data; given for every
+                frame or for none.
+
+        Raises:
+            CacheError: the disk refuses, or the entry outgrows the cache.
+        """
+        if not self._checks:
+            self._frame_shape = frame.shape
+        masked = "mask.npy" in self._files if self._checks else mask is not None
+        if frame.dtype != np.uint8 or frame.shape != self._frame_shape:
+            raise ValueError(f"a frame is {frame.dtype} {frame.shape}")
+        if masked != (mask is not None):
+            raise ValueError("a mask must be given for every frame or for none")
+        self._append("frames.npy", np.ascontiguousarray(frame))
+        if mask is not None:
+            self._append("mask.npy", np.ascontiguousarray(mask, np.uint8))
+        self._checks.append(zlib.crc32(np.ascontiguousarray(frame)))
+
+    def _append(self, name: str, values: np.ndarray) -> None:
+        self.num_bytes += values.nbytes
+        if self._max_bytes is not None and self.num_bytes > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        with _disk_errors(self._folder):
+            if name not in self._files:
+                self._files[name] = (self._folder / name).open("wb")
+                _write_header(self._files[name], (0, *values.shape))
+            self._files[name].write(values)
+
+    def finish(self, key_parts: Mapping[str, Any], extra: dict[str, Any]) -> None:
+        """Completes the files and puts them on the disk."""
+        shape = (len(self._checks), *self._frame_shape)
+        with _disk_errors(self._folder):
+            for name, file in self._files.items():
+                channels = 1 if name == "mask.npy" else shape[-1]
+                file.seek(0)
+                _write_header(file, (*shape[:-1], channels))
+                _sync(file)
+            with (self._folder / "checks.npy").open("wb") as file:
+                np.save(file, np.array(self._checks, np.uint32))
+                _sync(file)
+            sizes = {one.name: one.stat().st_size for one in self._folder.iterdir()}
+            entry = {"shape": shape, "masked": "mask.npy" in sizes, "sizes": sizes}
+            text = json.dumps({**entry, "key": key_parts, "extra": extra})
+            with (self._folder / "entry.json").open("wb") as file:
+                file.write(text.encode())
+                _sync(file)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # A full disk refuses once more.
+                file.close()
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    # NumPy leaves room for any first length, so that it can be written again.
+    head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, head)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"'{folder.parent}', which keeps decoded frames, cannot be written to "
+            f"({reason(error)}): make room, or choose another folder with the "
+            f"environment variable {FOLDER_VARIABLE} (of --mode=prepare: --output)"
+        ) from error
+
+
+def _too_large(max_bytes: int) -> CacheError:
+    return CacheError(
+        f"the decoded frames take more than the {max_bytes / 1e9:.3g} GB that the "
+        f"cache may hold: raise the environment variable {LIMIT_VARIABLE}, ask for "
+        "smaller frames, or keep them in a folder of their own with --mode=prepare"
+    )
+
+
+class FrameCache:
+    """Entries below a folder.
+
+    Several threads and processes may use it at once. What a living process has asked
+    for stays; of the rest the entries used least recently are removed.
+
+    Args:
+        folder: the folder; made when the first entry is.
+        max_bytes: most bytes of all entries; None for no limit.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
+        self.folder = folder
+        self._max_bytes = max_bytes
+        self._lock = threading.RLock()
+        self._lease: tuple[int, int, str] | None = None  # Process, descriptor, name.
+        self._num_bytes: int | None = None  # Of all entries, as far as is known.
+
+    def cached(
+        self,
+        key_parts: Mapping[str, Any],
+        produce: Callable[[FrameWriter], dict[str, Any]],
+    ) -> Frames:
+        """Gives the frames of a key, producing them the first time.
+
+        Args:
+            key_parts: all that decides the frames, as JSON has it: the hash of the
+                source's content, and each setting that shapes them.
+            produce: adds the frames to a writer, and returns what is to be kept beside
+                them, as JSON has it.
+
+        Raises:
+            CacheError: the disk refuses, or the frames do not fit.
+        """
+        name = entry_name(key_parts)
+        with _disk_errors(self.folder / name):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._use(name)
+        found = self.find(name)
+        if found is None:
+            with self._locked(f"{name[:2]}.lock"):
+                found = self.find(name) or self._fill(name, key_parts, produce)
+        with contextlib.suppress(OSError):
+            os.utime(found.folder / "entry.json")
+        return found
+
+    def find(self, name: str) -> Frames | None:
+        """The entry of a name (see `entry_name`); None if it is not there whole."""
+        folder = self.folder / name
+        try:
+            entry = json.loads((folder / "entry.json").read_bytes())
+            for file, size in entry["sizes"].items():
+                if (folder / file).stat().st_size != size:
+                    return None
+            shape = tuple(entry["shape"])
+            return Frames(folder, shape, entry["masked"], entry["extra"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    def _fill(
+        self,
+        name: str,
+        key_parts: Mapping[str, Any],
+        produce: Callable[[FrameWriter], dict[str, Any]],
+    ) -> Frames:
+        partial = self.folder / f".{self._lease_name()}.{uuid.uuid4().hex}.partial"
+        writer = FrameWriter(partial, self._max_bytes)
+        try:
+            with _disk_errors(partial):
+                partial.mkdir()
+            extra = produce(writer)
+            writer.finish(key_parts, extra)
+            with _disk_errors(partial), self._locked("cache.lock"):
+                self._make_room(writer.num_bytes)
+                shutil.rmtree(self.folder / name, ignore_errors=True)  # A damaged one.
+                partial.rename(self.folder / name)
+        finally:
+            writer.close()
+            shutil.rmtree(partial, ignore_errors=True)
+        found = self.find(name)
+        if found is None:
+            raise CacheError(f"'{self.folder / name}' has vanished while it was used")
+        return found
+
+    def _make_room(self, num_bytes: int) -> None:
+        """Removes entries that no living process uses, those used last at the end."""
+        if self._max_bytes is None:
+            return
+        if self._num_bytes is not None and self._num_bytes < 0.9 * self._max_bytes:
+            self._num_bytes += num_bytes  # Others may add, but little at a time.
+            if self._num_bytes < 0.9 * self._max_bytes:
+                return
+        entries = []
+        for folder in self.folder.iterdir():
+            with contextlib.suppress(OSError):
+                used = (folder / "entry.json").stat().st_mtime_ns
+                size = sum(file.stat().st_size for file in folder.iterdir())
+                entries.append((used, size, folder))
+        total = num_bytes + sum(size for _, size, _ in entries)
+        in_use = self._in_use()
+        for _, size, folder in sorted(entries):
+            if total <= self._max_bytes:
+                break
+            if folder.name not in in_use:
+                shutil.rmtree(folder, ignore_errors=True)
+                total -= size
+        if total > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        self._num_bytes = total
+
+    # A lease is a file that a living process holds locked and that names the entries
+    # it uses. The system unlocks it however the process ends.
+
+    def _use(self, name: str) -> None:
+        with self._lock:
+            self._lease_name()
+            assert self._lease is not None
+            with self._locked("cache.lock"):  # Not while entries are removed.
+                os.write(self._lease[1], f"{name}\n".encode())
+
+    def _lease_name(self) -> str:
+        with self._lock:
+            if self._lease is None or self._lease[0] != os.getpid():
+                folder = self.folder / ".in_use"
+                folder.mkdir(exist_ok=True)
+                with self._locked("cache.lock"):
+                    self._in_use()  # Removes what dead processes left.
+                    name = uuid.uuid4().hex
+                    descriptor = os.open(folder / name, os.O_CREAT | os.O_WRONLY)
+                    _flock(descriptor, fcntl.LOCK_EX)
+                self._lease = os.getpid(), descriptor, name
+                weakref.finalize(self, os.close, descriptor)
+            return self._lease[2]
+
+    def _in_use(self) -> set[str]:
+        names: set[str] = set()
+        alive: set[str] = set()
+        for path in (self.folder / ".in_use").iterdir():
+            with path.open("rb") as file:
+                if _flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    path.unlink()
+                else:
+                    alive.add(path.name)
+                    names.update(file.read().decode().split())
+        for partial in self.folder.glob(".*.partial"):
+            if partial.name.split(".")[1] not in alive:
+                shutil.rmtree(partial, ignore_errors=True)
+        return names
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        folder = self.folder / ".locks"
+        with _disk_errors(folder):
+            folder.mkdir(exist_ok=True)
+            file = (folder / name).open("ab")
+        with file:
+            _flock(file.fileno(), fcntl.LOCK_EX)
+            yield
+
+
+def _flock(descriptor: int, operation: int) -> bool:
+    """Whether the lock was taken; file systems without locks give it to everybody."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def entry_name(key_parts: Mapping[str, Any]) -> str:
+    """The name of the entry of a key."""
+    text = json.dumps({**key_parts, "version": VERSION}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+@lru_cache(maxsize=4)
+def _cache(folder: Path, max_bytes: int) -> FrameCache:
+    return FrameCache(folder, max_bytes)
+
+
+def default_cache() -> FrameCache:
+    """The cache that the environment variables name.
+
+    Raises:
+        UserError: CONVLSTM_CACHE_GB is no number above 0.
+    """
+    given = os.environ.get(FOLDER_VARIABLE)
+    folder = Path(given) if given else Path("~/.cache/convlstm_jax/frames")
+    text = os.environ.get(LIMIT_VARIABLE, str(_DEFAULT_GB))
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = 0.0
+    if not 0 < gigabytes < float("inf"):
+        raise UserError(
+            f"the environment variable {LIMIT_VARIABLE} is {text!r}: it must be a "
+            "number above 0"
+        )
+    return _cache(folder.expanduser().absolute(), int(gigabytes * 1e9))

@@ -1,0 +1,146 @@
+"""Files of data: their order, how much of one is read, and a hash of what they hold."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from convlstm_jax.errors import UserError
+
+MAX_FRAMES = 10_000_000
+"""Most frames that are read from one file."""
+
+MAX_FRAME_BYTES = 2**29
+"""Most bytes of one decoded frame, and of a block that has to be decoded with it."""
+
+# A file that changed this shortly before it was hashed may change again unnoticed.
+_SETTLED_SECONDS = 2.0
+
+
+def check_budget(path: Path, num_frames: int, frame_bytes: int) -> None:
+    """Refuses a file that claims to hold more than a film can, before it is read.
+
+    Args:
+        path: the file.
+        num_frames: frames it has by its own account.
+        frame_bytes: decoded bytes of one of them.
+
+    Raises:
+        UserError: it holds too much; the message names the limit.
+    """
+    for found, limit, what in (
+        (frame_bytes, MAX_FRAME_BYTES, "bytes in a frame"),
+        (num_frames, MAX_FRAMES, "frames"),
+    ):
+        if found > limit:
+            raise UserError(
+                f"'{path}' has {found:,} {what} by its own account: it must have at "
+                f"most {limit:,}"
+            )
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what is no regular file, such as a pipe, which could be read for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"'{path}' cannot be read: it must be a regular file")
+
+
+def natural_order(name: str) -> list[tuple[int, int | str]]:
+    """Sort key that puts `frame2` before `frame10`, letters without regard to case."""
+    return [
+        (0, int(part)) if part.isdecimal() else (1, part.casefold())
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]
+
+
+def plural(count: int, word: str) -> str:
+    """A number of things in words."""
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error without system numbers and repeated paths."""
+    text = str(getattr(error, "strerror", None) or error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    return re.sub(r"^\[Errno -?\d+\] ", "", first).rstrip(".")
+
+
+def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
+    """Hashes the names and contents of files.
+
+    Args:
+        files: the files, in the order that matters.
+        index: folder that keeps hashes; one found there is taken while size, times and
+            inode of every file are those it was made for. None hashes anew.
+
+    Returns:
+        SHA-256 in hexadecimal digits; a file that cannot be read counts as empty.
+    """
+    files = list(files)
+    state = [_state(file) for file in files]
+    kept = None
+    if index is not None:
+        names = "\0".join(map(str, files)).encode("utf-8", "surrogateescape")
+        kept = index / f"{hashlib.sha256(names).hexdigest()}.json"
+        try:
+            found_state, found = json.loads(kept.read_text("utf-8"))
+            if found_state == state:
+                return str(found)
+        except (OSError, ValueError, TypeError):
+            pass
+    began = time.time()
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode("utf-8", "surrogateescape") + b"\0")
+        digest.update(_hash_of(file) + b"\n")
+    changed = max((max(one[1:3]) for one in state if one), default=0)
+    settled = began - changed / 1e9 > _SETTLED_SECONDS
+    if kept is not None and settled and [_state(file) for file in files] == state:
+        with contextlib.suppress(OSError):  # Then the next run hashes again.
+            write_atomically(kept, json.dumps([state, digest.hexdigest()]))
+    return digest.hexdigest()
+
+
+def _state(file: Path) -> Sequence[int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _hash_of(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError:
+        return b""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small file; a crash leaves the old one or the new one.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,516 @@
+"""Synthetic films of a bubble column: a stand-in for measured ones.
+
+The camera looks through a flat column of water at a lamp and takes 100 frames a second,
+15 cm from the lower to the upper edge. Needles at the bottom, walls at the sides and
+the surface near the top stand still; bubbles rise by their size, wobble, merge where
+they touch and vanish at the surface. A model for pictures, not a solution of the flow:
+each bubble is an ellipse with a path and a shape of its own, after what is known of
+single bubbles in a thin gap between two plates (Roig et al. 2012, J. Fluid Mech.
+707:444-466).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from convlstm_jax.config import field
+from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.sources import Sources
+from convlstm_jax.data.synthetic.clips import (
+    SyntheticClips,
+    generated_splits,
+    uniform_draws,
+)
+
+FLOWS_L_PER_MIN = (1, 2, 4, 8)
+"""The gas flows, litres per minute, that clips are taken under."""
+CONDITIONS = tuple(f"{flow} L/min" for flow in FLOWS_L_PER_MIN)
+"""Their names, to which a clip's "condition" is the index."""
+MIN_SIZE = 16
+"""Fewest pixels along an axis with which the column can be told from its walls."""
+
+FRAMES_PER_SECOND = 100
+COLUMN_HEIGHT_M = 0.15
+"""What a frame shows from its lower to its upper edge, metres."""
+SURFACE_M = 0.136
+"""Where the water ends, metres above the lower edge."""
+NEEDLE_TIP_M = 0.011
+"""Where the bubbles form, metres above the lower edge."""
+NEEDLE_PLACES = (0.2, 0.32, 0.44, 0.56, 0.68, 0.8)
+"""The needles that the gas comes through, in column widths from the left."""
+WALL_SHARE = 0.03
+"""Width of a side wall, in column widths."""
+
+_GRAVITY = 9.81  # m/s²
+_TENSION_OVER_DENSITY = 0.072 / 998  # Of water, m³/s².
+_GAP_M = 0.022  # Between the plates: a flow in m³/s over it is an area in m²/s.
+_LITRES_PER_MINUTE = 1e-3 / 60  # m³/s
+# The slowest bubble has crossed the column by then.
+_WARM_UP_STEPS = 30
+_WARM_UP_STEP_S = 1.6 / _WARM_UP_STEPS
+_LONGEST_GROWTH_S = 0.12
+_SWING_DECAY_S = 0.1
+_MOST_STRETCH = 0.6
+_DRAWS_PER_CLIP = 2
+_DRAWS_PER_BUBBLE = 5
+
+# Rows of the array of bubbles. A bubble that has not merged has swung for ever, by 0.
+_RELEASE, _RADIUS, _X, _Y, _PHASE, _DRIFT, _MERGED, _SWING_RE, _SWING_IM = range(9)
+
+
+@dataclass(frozen=True)
+class BubbleTracks:
+    """The bubbles of all frames, an entry for each bubble in each frame; in metres.
+
+    Attributes:
+        frame: number of the frame, ascending.
+        x: centre, from the left edge.
+        y: centre, from the lower edge.
+        radius: of the circle of the same area.
+        shape: complex; the ellipse has the half axes radius·s and radius/s with s² = (1
+            + |shape|)/(1 − |shape|), the long one at half the angle of `shape` to the
+            horizontal.
+    """
+
+    frame: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    radius: np.ndarray
+    shape: np.ndarray
+
+
+def mean_diameter_m(flow_l_per_min: float) -> float:
+    """Diameter of a bubble as it leaves its needle; grows with the flow."""
+    return 0.0068 * flow_l_per_min**0.13
+
+
+def bubbles_per_second(flow_l_per_min: float) -> float:
+    """How many bubbles of the mean diameter carry the flow, all needles together."""
+    area_rate = flow_l_per_min * _LITRES_PER_MINUTE / _GAP_M
+    return area_rate / (math.pi / 4 * mean_diameter_m(flow_l_per_min) ** 2)
+
+
+def rise_speed_m_per_s(diameter_m: np.ndarray) -> np.ndarray:
+    """Speed in still water: large bubbles in a thin gap rise at about ½·√(g·d)."""
+    return 0.5 * np.sqrt(_GRAVITY * diameter_m)
+
+
+def follow_bubbles(
+    flow_l_per_min: float, num_frames: int, width_m: float, seed: int, index: int
+) -> BubbleTracks:
+    """Follows the bubbles of one clip, in a column that has been running for a while.
+
+    Bubbles form at the needles in turn and grow there until they are released. Each
+    rises by its size, zigzags, and drifts with the water, which rises in the middle,
+    sinks along the walls and sways. Two that touch become one of their joint area,
+    whose shape swings for a while. At the surface they vanish.
+
+    Args:
+        flow_l_per_min: gas flow, litres per minute.
+        num_frames: frames to follow them for, T.
+        width_m: width of the column, walls included, metres.
+        seed: names the stream, 0 <= seed < 2**64.
+        index: names the clip in the stream.
+
+    Returns:
+        The bubbles of each frame; those of fewer frames are the first of those of more.
+    """
+    per_second = bubbles_per_second(flow_l_per_min)
+    growth_s = min(_LONGEST_GROWTH_S, 0.5 * len(NEEDLE_PLACES) / per_second)
+    frame_s = 1 / FRAMES_PER_SECOND
+    end_s = _WARM_UP_STEPS * _WARM_UP_STEP_S + num_frames * frame_s
+    count = math.ceil((end_s + growth_s) * per_second) + 1
+    draws = np.array(
+        uniform_draws(seed, index, _DRAWS_PER_CLIP + _DRAWS_PER_BUBBLE * count)
+    )
+    sway_phase, first = draws[:_DRAWS_PER_CLIP]
+    all_bubbles = _bubbles_to_come(
+        draws[_DRAWS_PER_CLIP:].reshape(count, _DRAWS_PER_BUBBLE).T,
+        mean_diameter_m(flow_l_per_min) / 2,
+        width_m,
+    )
+    all_bubbles[_RELEASE] = (all_bubbles[_RELEASE] + first) / per_second
+    born_s = all_bubbles[_RELEASE] - growth_s
+
+    bubbles, born, now = all_bubbles[:, :0], 0, 0.0
+    shown: list[np.ndarray] = []
+    velocities: list[np.ndarray] = []
+    times: list[float] = []
+    for step_number in range(_WARM_UP_STEPS + num_frames):
+        warm_up = step_number < _WARM_UP_STEPS
+        step_s = _WARM_UP_STEP_S if warm_up else frame_s
+        now += step_s
+        newest = int(np.searchsorted(born_s, now))
+        bubbles = np.concatenate([bubbles, all_bubbles[:, born:newest]], axis=1)
+        born = newest
+        velocity = _velocity(bubbles, now, flow_l_per_min, width_m, sway_phase)
+        _move(bubbles, velocity, step_s, width_m)
+        bubbles, velocity = _merge(bubbles, velocity, now)
+        stays = bubbles[_Y] < SURFACE_M - 0.2 * bubbles[_RADIUS]
+        bubbles, velocity = bubbles[:, stays], velocity[stays]
+        if not warm_up:
+            # Moving happens in place: what is shown has to be a copy.
+            shown.append(bubbles.copy())
+            velocities.append(velocity)
+            times.append(now)
+    counts = [len(velocity) for velocity in velocities]
+    return _tracks(
+        np.repeat(np.arange(num_frames), counts),
+        np.concatenate(shown, axis=1),
+        np.concatenate(velocities),
+        np.repeat(times, counts),
+        growth_s,
+    )
+
+
+def _bubbles_to_come(
+    draws: np.ndarray, mean_radius: float, width_m: float
+) -> np.ndarray:
+    """All bubbles of a clip as they leave their needles.
+
+    Their times of release are in units of the mean time between two, ascending.
+    """
+    jitter, size, place, phase, drift = draws
+    numbers = np.arange(len(size))
+    # The needles take turns, in an order in which neighbours do not follow each other.
+    needles = np.array(NEEDLE_PLACES)[(numbers * 5 // 2) % len(NEEDLE_PLACES)]
+    bubbles = np.zeros((9, len(numbers)))
+    bubbles[_RELEASE] = numbers + 0.9 * jitter
+    # From 0.6 to 1.5 times the mean, smaller ones more often; so that the mean area is
+    # that of the mean radius to within 1 %.
+    bubbles[_RADIUS] = mean_radius * (0.6 + 0.9 * size**1.5)
+    bubbles[_X] = needles * width_m + 0.001 * (place - 0.5)
+    bubbles[_Y] = NEEDLE_TIP_M + bubbles[_RADIUS]
+    bubbles[_PHASE] = 2 * math.pi * phase
+    bubbles[_DRIFT] = 0.05 * (drift - 0.5)  # m/s
+    bubbles[_MERGED] = -1e3
+    return bubbles
+
+
+def _velocity(
+    bubbles: np.ndarray,
+    now: float,
+    flow_l_per_min: float,
+    width_m: float,
+    sway_phase: float,
+) -> np.ndarray:
+    """Velocities as complex numbers, right and up, m/s; 0 for those at a needle."""
+    radius = bubbles[_RADIUS]
+    rise = rise_speed_m_per_s(2 * radius)
+    # The water goes up in the middle, down along the walls, and sways as a whole.
+    stirring = math.sqrt(flow_l_per_min)
+    across = np.cos(2 * math.pi * (bubbles[_X] / width_m - 0.5))
+    rise += 0.022 * stirring * (across + 0.35)
+    height = bubbles[_Y]
+    sway = np.sin(2 * math.pi * (height / 0.11 - now / 1.1 + sway_phase))
+    sway *= 0.018 * stirring * np.minimum(height / 0.05, 1)
+    zigzag = 0.35 * rise * np.cos(_zigzag_angle(bubbles, now))
+    released = bubbles[_RELEASE] <= now
+    return released * (zigzag + sway + bubbles[_DRIFT] + 1j * rise)
+
+
+def _zigzag_angle(bubbles: np.ndarray, now: float | np.ndarray) -> np.ndarray:
+    """Where in its zigzag each bubble is; about 4 to 6 turns a second, by its size."""
+    per_second = 4.5 * np.sqrt(0.004 / bubbles[_RADIUS])
+    return 2 * math.pi * per_second * now + bubbles[_PHASE]
+
+
+def _move(
+    bubbles: np.ndarray, velocity: np.ndarray, step_s: float, width_m: float
+) -> None:
+    """Moves the bubbles on, in place; walls hold them."""
+    bubbles[_Y] += step_s * velocity.imag
+    nearest = WALL_SHARE * width_m + bubbles[_RADIUS]
+    bubbles[_X] = np.clip(
+        bubbles[_X] + step_s * velocity.real,
+        np.minimum(nearest, width_m / 2),
+        np.maximum(width_m - nearest, width_m / 2),
+    )
+
+
+def _merge(
+    bubbles: np.ndarray, velocity: np.ndarray, now: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Joins bubbles that touch, pair by pair; area and centre of area are kept."""
+    x, y, radius = bubbles[_X], bubbles[_Y], bubbles[_RADIUS]
+    apart_x, apart_y = x[:, None] - x, y[:, None] - y
+    reach = 0.88 * (radius[:, None] + radius)
+    released = bubbles[_RELEASE] <= now
+    touch = apart_x**2 + apart_y**2 < reach**2
+    touch &= released[:, None] & released
+    if np.count_nonzero(touch) == np.count_nonzero(released):  # each itself alone
+        return bubbles, velocity
+    kept = np.ones(len(x), bool)
+    for one, other in np.argwhere(np.triu(touch, 1)):
+        if not (kept[one] and kept[other]):
+            continue
+        large, small = (one, other) if radius[one] >= radius[other] else (other, one)
+        share = radius[small] ** 2 / (radius[small] ** 2 + radius[large] ** 2)
+        axis = complex(apart_x[small, large], apart_y[small, large])
+        # Long in the direction in which they lay, the more the more alike they were.
+        swing = (axis / abs(axis)) ** 2 * (0.1 + 0.5 * share) if axis else 0j
+        bubbles[[_X, _Y], large] += share * np.array([axis.real, axis.imag])
+        bubbles[_RADIUS, large] = math.hypot(radius[small], radius[large])
+        bubbles[[_MERGED, _SWING_RE, _SWING_IM], large] = now, swing.real, swing.imag
+        kept[small] = False
+    return bubbles[:, kept], velocity[kept]
+
+
+def _tracks(
+    frame: np.ndarray,
+    bubbles: np.ndarray,
+    velocity: np.ndarray,
+    now: np.ndarray,
+    growth_s: float,
+) -> BubbleTracks:
+    """Sizes and shapes of the bubbles of all frames, each at its time `now`."""
+    radius = bubbles[_RADIUS]
+    # Flat across their way, large ones more, in time with the zigzag.
+    way = np.where(velocity == 0, 1j, velocity)
+    direction = (1j * way / np.abs(way)) ** 2
+    angle = _zigzag_angle(bubbles, now)
+    flat = np.clip(60 * (radius - 0.002), 0, 0.28) * (1 + 0.3 * np.sin(2 * angle))
+    # The lowest swing of a bubble in two dimensions, damped (Lamb 1932, art. 275).
+    frequency = np.sqrt(6 * _TENSION_OVER_DENSITY / radius**3)
+    since = now - bubbles[_MERGED]
+    swing = (bubbles[_SWING_RE] + 1j * bubbles[_SWING_IM]) * np.exp(
+        -since / _SWING_DECAY_S
+    )
+    shape = flat * direction + swing * np.cos(frequency * since)
+    shape *= np.minimum(1, _MOST_STRETCH / np.maximum(np.abs(shape), 1e-9))
+    # At their needles they are round, and their area grows evenly.
+    grown = np.clip((now - bubbles[_RELEASE]) / growth_s + 1, 0, 1)
+    drawn = radius * np.sqrt(grown)
+    return BubbleTracks(
+        frame=frame,
+        x=bubbles[_X],
+        y=bubbles[_Y] - (radius - drawn),
+        radius=drawn,
+        shape=np.where(grown < 1, 0, shape),
+    )
+
+
+_LAMP = 0.92  # Brightness of the middle of the water.
+_RIM = 0.10  # Share of the light that passes the rim of a bubble,
+_CORE = 0.97  # and its middle, where the light goes straight through.
+_RIM_WIDTH_M = 0.0018
+
+
+def empty_column(height: int, width: int) -> np.ndarray:
+    """The column without bubbles, which is the same in all frames.
+
+    Args:
+        height: H, pixels.
+        width: W, pixels.
+
+    Returns:
+        float32 [H, W], brightness in [0, 1]: the water before the lamp, darker towards
+        the edges; brighter air above a dark line, the surface; dark walls at both
+        sides, the nozzle plate at the bottom, and its needles.
+    """
+    pixel_m = COLUMN_HEIGHT_M / height
+    up = (height - 0.5 - np.arange(height))[:, None] * pixel_m
+    across = (np.arange(width) + 0.5)[None, :] / width
+    lamp = 1 - 0.18 * (2 * across - 1) ** 2 - 0.10 * (up / COLUMN_HEIGHT_M - 0.5) ** 2
+    picture = _LAMP * lamp * np.ones((height, width))
+    above = _covered((up - SURFACE_M) / pixel_m)
+    picture += above * (0.98 * lamp - picture)
+    line = np.exp(-(((up - SURFACE_M) / max(0.0008, 0.6 * pixel_m)) ** 2))
+    picture *= 1 - 0.75 * line
+
+    needle_half = max(0.0007, 0.5 * pixel_m) / (width * pixel_m)
+    for place in NEEDLE_PLACES:
+        inside = (needle_half - np.abs(across - place)) * width
+        below = (NEEDLE_TIP_M - up) / pixel_m
+        picture *= 1 - 0.85 * _covered(inside) * _covered(below)
+    plate = _covered((0.55 * NEEDLE_TIP_M - up) / pixel_m)
+    wall = _covered((WALL_SHARE - np.minimum(across, 1 - across)) * width)
+    solid = np.maximum(plate * np.ones_like(picture), wall)
+    return (picture * (1 - 0.88 * solid)).astype(np.float32)
+
+
+def _covered(pixels_inside: np.ndarray) -> np.ndarray:
+    """Share of a pixel that is covered, by its distance inside an edge in pixels."""
+    return np.clip(0.5 + pixels_inside, 0, 1)
+
+
+def draw_bubbles(
+    column: np.ndarray, tracks: BubbleTracks, num_frames: int
+) -> np.ndarray:
+    """Draws the frames of a clip.
+
+    Light passes a bubble in its middle and is bent away at its rim; bubbles behind each
+    other take away light in turn. What is above the surface is not drawn.
+
+    Args:
+        column: float32 [H, W], the empty column.
+        tracks: the bubbles.
+        num_frames: T.
+
+    Returns:
+        uint8 [T, H, W, 1].
+    """
+    height, width = column.shape
+    pixel_m = COLUMN_HEIGHT_M / height
+    # A margin takes in what reaches out of the picture; cheaper than cutting it off.
+    longest = tracks.radius * np.sqrt(
+        (1 + np.abs(tracks.shape)) / (1 - np.abs(tracks.shape))
+    )
+    halves = np.ceil(longest / pixel_m + 1).astype(int)
+    margin = int(halves.max(initial=0)) + 1
+    frames = np.zeros((num_frames, height + 2 * margin, width + 2 * margin), np.float32)
+    frames[:, margin : margin + height, margin : margin + width] = column
+    # Bubbles are drawn together with others of about their size, in windows that hold
+    # the largest of them.
+    least = 1
+    while (halves >= least).any():
+        most = max(least, int(1.3 * least))
+        drawn = np.flatnonzero((halves >= least) & (halves <= most))
+        if drawn.size:
+            _draw_alike(frames, tracks, drawn, most, margin, pixel_m)
+        least = most + 1
+    surface_row = height - SURFACE_M / pixel_m  # in pixels from the upper edge
+    frames = frames[:, margin : margin + height, margin : margin + width]
+    first_row = math.ceil(surface_row)
+    frames[:, :first_row] = column[:first_row]
+    return (frames * np.float32(255) + np.float32(0.5)).astype(np.uint8)[
+        ..., np.newaxis
+    ]
+
+
+def _draw_alike(
+    frames: np.ndarray,
+    tracks: BubbleTracks,
+    drawn: np.ndarray,
+    half: int,
+    margin: int,
+    pixel_m: float,
+) -> None:
+    """Draws some bubbles in windows of 2·half + 1 pixels, in place."""
+    _, rows, columns = frames.shape
+    x = tracks.x[drawn] / pixel_m - 0.5 + margin
+    y = rows - margin - 0.5 - tracks.y[drawn] / pixel_m
+    left, top = np.rint(x).astype(int) - half, np.rint(y).astype(int) - half
+    window = np.arange(2 * half + 1)
+    first = (tracks.frame[drawn] * rows + top) * columns + left
+    places = first[:, None, None] + window[:, None] * columns + window
+    right = (window[None, None, :] + (left - x)[:, None, None]).astype(np.float32)
+    up = -(window[None, :, None] + (top - y)[:, None, None]).astype(np.float32)
+
+    # In the frame of the long axis, at half the angle of the shape.
+    shape = tracks.shape[drawn]
+    stretch = np.sqrt((1 + np.abs(shape)) / (1 - np.abs(shape)))
+    turn = np.exp(-0.5j * np.angle(shape))
+    radius = tracks.radius[drawn] / pixel_m
+
+    def column_of(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32)[:, None, None]
+
+    cosine, sine = turn.real, turn.imag
+    along = column_of(cosine / stretch) * right - column_of(sine / stretch) * up
+    across = column_of(sine * stretch) * right + column_of(cosine * stretch) * up
+    # Distance inside the rim, in pixels, as if the ellipse were its circle.
+    inside = column_of(radius) - np.sqrt(along * along + across * across)
+    rim = np.clip(_RIM_WIDTH_M / pixel_m, 0.32 * radius, 0.62 * radius)
+    soft = np.maximum(0.6 * rim, 0.5)
+    core = np.clip((inside - column_of(rim)) / column_of(soft) + 0.5, 0, 1)
+    passes = np.float32(_RIM) + np.float32(_CORE - _RIM) * core
+    covered = np.clip(inside + np.float32(0.5), 0, 1)
+    light = 1 - covered * (1 - passes)
+    np.multiply.at(frames.reshape(-1), places.reshape(-1), light.reshape(-1))
+
+
+class BubbleColumn(SyntheticClips["BubblesConfig"]):
+    """A random-access source of bubble-column films, see `SyntheticClips`.
+
+    A clip begins when the column has been running for a while; a wider frame shows a
+    wider column. Clips are {"frames": uint8 `[T, H, W, 1]`, "condition": int32 []}.
+
+    Args:
+        config: the data set's config.
+        num_frames: frames per clip, T.
+        num_clips: length of the source.
+        seed: names the stream of clips, 0 <= seed < 2**64.
+        conditions: indices into `CONDITIONS` that the clips take in turn.
+    """
+
+    def __init__(
+        self,
+        config: "BubblesConfig",
+        num_frames: int,
+        num_clips: int,
+        seed: int,
+        conditions: tuple[int, ...] = tuple(range(len(CONDITIONS))),
+    ) -> None:
+        super().__init__(config, num_frames, num_clips, seed)
+        self._column = empty_column(config.height, config.width)
+        self._conditions = conditions
+
+    def _generate(self, index: int) -> dict[str, np.ndarray]:
+        condition = self._conditions[index % len(self._conditions)]
+        height, width = self._column.shape
+        tracks = follow_bubbles(
+            FLOWS_L_PER_MIN[condition],
+            self._num_frames,
+            COLUMN_HEIGHT_M * width / height,
+            self._seed,
+            index,
+        )
+        return {
+            "frames": draw_bubbles(self._column, tracks, self._num_frames),
+            "condition": np.asarray(condition, np.int32),
+        }
+
+
+class BubblesConfig(DataConfig):
+    """A synthetic bubble column under four gas flows."""
+
+    own_data: ClassVar[str] = "video"
+
+    name: Literal["bubbles"] = "bubbles"
+    height: int = field(128, "Height of a frame.", unit="pixels", ge=MIN_SIZE)
+    width: int = field(128, "Width of a frame.", unit="pixels", ge=MIN_SIZE)
+    num_validation_sequences: int = field(100, "Most validation clips.", ge=1)
+    num_test_sequences: int = field(1000, "Most test clips.", ge=1)
+    test_conditions: tuple[str, ...] = field(
+        (),
+        "Gas flows that test clips are taken under and no others; empty: all splits "
+        "are taken under all.",
+        example="'8 L/min'",
+    )
+
+    def check(self) -> Iterator[str]:
+        """Yields what is wrong with the conditions held out."""
+        known = ", ".join(map(repr, CONDITIONS))
+        for name in self.test_conditions:
+            if name not in CONDITIONS:
+                yield f"test_conditions names {name!r}: it must name some of {known}"
+        if set(self.test_conditions) >= set(CONDITIONS):
+            yield (
+                f"test_conditions is {self.test_conditions}, which holds out all "
+                f"conditions: it must leave one of {known} to learn from"
+            )
+
+    def sources(self, *, num_frames: int, seed: int) -> Sources:
+        """The splits, see `DataConfig.sources`."""
+        every = tuple(range(len(CONDITIONS)))
+        held_out = tuple(i for i in every if CONDITIONS[i] in self.test_conditions)
+        learned = tuple(i for i in every if i not in held_out)
+        conditions = iter((learned, learned, held_out or every))
+
+        def generate(count: int, seed: int) -> BubbleColumn:
+            return BubbleColumn(self, num_frames, count, seed, next(conditions))
+
+        held = ", ".join(CONDITIONS[i] for i in held_out)
+        return Sources(
+            **generated_splits(self, seed, generate),
+            description=(
+                f"Bubble column on {self.height}x{self.width}, all sequences "
+                f"generated. Gas flows: {', '.join(CONDITIONS)}"
+                + (f"; held out for the test: {held}." if held else ".")
+            ),
+            conditions=CONDITIONS,
+        )

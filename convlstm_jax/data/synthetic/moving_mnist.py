@@ -1,0 +1,300 @@
+"""Moving MNIST: handwritten digits that bounce inside a frame.
+
+Srivastava, Mansimov and Salakhutdinov, "Unsupervised learning of video
+representations using LSTMs", 2015, arXiv:1502.04681, section 3.2. Clips are
+generated on the fly (`MovingMNIST`); the published test set of 10,000 sequences is read
+from its file (`MovingMNISTFile`).
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from convlstm_jax.config import field
+from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.sources import ClipSource, Sources
+from convlstm_jax.data.synthetic.clips import (
+    SyntheticClips,
+    generated_splits,
+    uniform_draws,
+)
+from convlstm_jax.data.synthetic.digits import check_digits_folder, load_digits
+from convlstm_jax.errors import UserError
+
+DIGIT_SIZE = 28
+"""Height and width of one digit, in pixels."""
+
+_FILE_NUM_FRAMES = 20
+_FILE_SIZE = 64
+
+
+def _bounce(position: float, step: float, free: int, num_frames: int) -> np.ndarray:
+    """Follows one coordinate of a digit between two walls.
+
+    Args:
+        position: start in the unit interval.
+        step: signed distance moved per frame, in unit intervals.
+        free: pixels the digit can move, the frame less the digit.
+        num_frames: frames to follow it for; the first is one step after the start.
+
+    Returns:
+        The digit's first row (or column) in each frame, integers [T].
+    """
+    # Plain floats: at this length they are faster than arrays.
+    pixels = []
+    for _ in range(num_frames):
+        position += step
+        if position <= 0.0:
+            position = 0.0
+            step = -step
+        elif position >= 1.0:
+            position = 1.0
+            step = -step
+        pixels.append(int(position * free))
+    return np.array(pixels, np.intp)
+
+
+class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
+    """A random-access source of moving-digit sequences, see `SyntheticClips`.
+
+    Section 3.2 of arXiv:1502.04681: each digit starts at a place uniform in the unit
+    square, in a direction uniform on the circle, and moves `velocity` of the free
+    canvas (the frame less the digit) per frame. On reaching a wall it is set onto the
+    wall and that component of its velocity changes sign. Positions are scaled to the
+    free canvas and truncated to whole pixels; where digits overlap the brighter pixel
+    shows. Digits are drawn independently, with replacement.
+
+    Clips are {"frames": uint8 `[T, H, W, 1]`, 0 is background}.
+
+    Args:
+        config: the data set's config.
+        num_frames: frames per clip, T.
+        num_clips: length of the source.
+        seed: names the stream of clips, 0 <= seed < 2**64.
+        digits: images to draw, uint8 `[N, 28, 28]`.
+    """
+
+    def __init__(
+        self,
+        config: "MovingMNISTConfig",
+        num_frames: int,
+        num_clips: int,
+        seed: int,
+        digits: np.ndarray,
+    ) -> None:
+        super().__init__(config, num_frames, num_clips, seed)
+        self._digits = np.ascontiguousarray(digits)
+
+    def _generate(self, index: int) -> dict[str, np.ndarray]:
+        num_frames, config = self._num_frames, self._config
+        height, width, _ = config.frame_shape
+        frames = np.zeros((num_frames, height, width, 1), np.uint8)
+        # windows[t, y, x] is the 28x28 part of frame t that starts at (y, x): with
+        # this view all frames of one digit are drawn by one indexed assignment, three
+        # times faster than a loop over the frames.
+        windows: np.ndarray = np.ndarray(
+            (
+                num_frames,
+                height - DIGIT_SIZE + 1,
+                width - DIGIT_SIZE + 1,
+                DIGIT_SIZE,
+                DIGIT_SIZE,
+            ),
+            np.uint8,
+            buffer=frames,
+            strides=(height * width, width, 1, width, 1),
+        )
+        draws = uniform_draws(self._seed, index, 4 * config.num_digits)
+        for number in range(config.num_digits):
+            choice, start_y, start_x, turn = draws[4 * number : 4 * number + 4]
+            digit = self._digits[int(choice * len(self._digits))]
+            angle = 2.0 * math.pi * turn
+            step_y = config.velocity * math.sin(angle)
+            step_x = config.velocity * math.cos(angle)
+            where = (
+                np.arange(num_frames),
+                _bounce(start_y, step_y, height - DIGIT_SIZE, num_frames),
+                _bounce(start_x, step_x, width - DIGIT_SIZE, num_frames),
+            )
+            if number == 0:
+                windows[where] = digit
+            else:
+                windows[where] = np.maximum(windows[where], digit)
+        return {"frames": frames}
+
+
+class MovingMNISTFile:
+    """The published test set, `mnist_test_seq.npy`, read without loading it whole.
+
+    The file of arXiv:1502.04681 is a uint8 array [20, 10000, 64, 64], time first. It
+    is memory-mapped; only the sequences asked for are read.
+
+    Args:
+        path: the .npy file.
+        num_frames: frames per sequence, at most 20; the first ones are returned.
+        num_sequences: how many of the file's sequences to serve.
+
+    Raises:
+        UserError: the file cannot be read or is not such an array, or more frames or
+            sequences are asked for than it holds.
+    """
+
+    def __init__(self, path: str | Path, num_frames: int, num_sequences: int) -> None:
+        self._path = str(path)
+        self._array = self._open()
+        for asked, held, what in (
+            (num_frames, _FILE_NUM_FRAMES, "frames a sequence (input and output)"),
+            (num_sequences, self._array.shape[1], "sequences"),
+        ):
+            if not 1 <= asked <= held:
+                raise UserError(
+                    f"{asked} {what} are asked of {self._path}: it must be from 1 to "
+                    f"{held}, which it holds"
+                )
+        self._num_frames = num_frames
+        self._num_sequences = num_sequences
+
+    def _open(self) -> np.ndarray:
+        """Maps the file into memory, or tells why it is not the published one."""
+        expected = (
+            f"it must be the published test set, uint8 [{_FILE_NUM_FRAMES}, 10000, "
+            f"{_FILE_SIZE}, {_FILE_SIZE}] (time first)"
+        )
+        try:
+            array = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{self._path} cannot be read as a .npy file ({error}): {expected}"
+            ) from error
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise UserError(f"{self._path} is an archive of arrays: {expected}")
+        if (
+            array.dtype != np.uint8
+            or array.ndim != 4
+            or array.shape[0] != _FILE_NUM_FRAMES
+            or array.shape[1] < 1
+            or array.shape[2:] != (_FILE_SIZE, _FILE_SIZE)
+        ):
+            raise UserError(
+                f"{self._path} holds {array.dtype} {list(array.shape)}: {expected}"
+            )
+        return array
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles the path, not the 800 MB behind it."""
+        state = self.__dict__.copy()
+        del state["_array"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Maps the file again in the process that unpickles."""
+        self.__dict__.update(state)
+        self._array = self._open()
+
+    def __len__(self) -> int:
+        """Returns the number of sequences served."""
+        return self._num_sequences
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Reads one sequence: {"frames": uint8 `[T, 64, 64, 1]`}.
+
+        Raises:
+            IndexError: the index is out of range.
+        """
+        if not 0 <= index < self._num_sequences:
+            raise IndexError(
+                f"Sequence {index} is out of range: the source holds "
+                f"{self._num_sequences} sequences."
+            )
+        frames = np.array(self._array[: self._num_frames, index])
+        return {"frames": frames[..., np.newaxis]}
+
+
+class MovingMNISTConfig(DataConfig):
+    """Handwritten digits that bounce inside a frame, arXiv:1502.04681."""
+
+    own_data: ClassVar[str] = "video"
+
+    name: Literal["moving_mnist"] = "moving_mnist"
+    height: int = field(64, "Height of a frame.", unit="pixels", ge=DIGIT_SIZE)
+    width: int = field(64, "Width of a frame.", unit="pixels", ge=DIGIT_SIZE)
+    digits: Literal["auto", "idx", "tfds", "sklearn"] = field(
+        "auto",
+        'Source of the digits: "idx" (the MNIST files in digits_dir), "tfds" '
+        '(downloaded), "sklearn" (small digits that come with scikit-learn), or "auto" '
+        "(the first of these that is available).",
+    )
+    digits_dir: str = field(
+        "",
+        "Folder of MNIST's IDX files; empty: environment variable CONVLSTM_MNIST_DIR.",
+    )
+    tfds_dir: str = field(
+        "",
+        "Folder in which tensorflow-datasets keeps downloads; empty: "
+        "~/tensorflow_datasets.",
+    )
+    num_digits: int = field(2, "Digits in a clip.", ge=1)
+    velocity: float = field(
+        0.1,
+        "Distance a digit moves per frame, as a fraction of the free canvas.",
+        gt=0,
+        le=1,
+    )
+    test_file: str = field(
+        "", "Official test set, mnist_test_seq.npy; empty: test clips are generated."
+    )
+
+    @property
+    def max_frames(self) -> int | None:
+        """The test file's sequences have 20 frames."""
+        return _FILE_NUM_FRAMES if self.test_file else None
+
+    def check(self) -> Iterator[str]:
+        """Yields where a field does not suit the test file."""
+        if not self.test_file:
+            return
+        fixed = {"height": _FILE_SIZE, "width": _FILE_SIZE, "num_digits": 2}
+        for name, value in fixed.items():
+            if getattr(self, name) != value:
+                yield (
+                    f"{name} is {getattr(self, name)}: it must be {value} with "
+                    "test_file, whose frames are 64x64 with two digits"
+                )
+
+    def check_disk(self) -> Iterator[str]:
+        """Yields problems with the digits' folder and the test file."""
+        yield from check_digits_folder(self.digits, self.digits_dir)
+        if self.test_file and not Path(self.test_file).expanduser().is_file():
+            yield (
+                f"test_file is {self.test_file!r}: it must be an existing file in the "
+                "format of mnist_test_seq.npy, or ''"
+            )
+
+    def sources(self, *, num_frames: int, seed: int) -> Sources:
+        """The splits, each from digits of its own, see `DataConfig.sources`."""
+        digits = load_digits(self.digits, self.digits_dir, self.tfds_dir)
+        images = iter((digits.train, digits.validation, digits.test))
+
+        def generate(count: int, seed: int) -> ClipSource:
+            return MovingMNIST(self, num_frames, count, seed, next(images))
+
+        splits = generated_splits(self, seed, generate)
+        test_description = "test sequences generated"
+        if self.test_file:
+            path = Path(self.test_file).expanduser()
+            splits["test"] = MovingMNISTFile(path, num_frames, self.num_test_sequences)
+            test_description = f"test sequences from {self.test_file}"
+        return Sources(
+            **splits,
+            description=(
+                f"Moving MNIST, {self.num_digits} "
+                f"{'digit' if self.num_digits == 1 else 'digits'} on "
+                f"{self.height}x{self.width}, {test_description}. Digits: "
+                f"{digits.description}"
+            ),
+            digits_source=digits.source,
+        )

@@ -1,0 +1,1 @@
+"""Films from video files, pictures and arrays: found, decoded, cut into clips."""

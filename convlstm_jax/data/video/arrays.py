@@ -1,0 +1,373 @@
+"""Arrays as films: npy, npz, NetCDF and Zarr, read frame by frame."""
+
+import importlib.util
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from convlstm_jax.data.files import MAX_FRAME_BYTES, check_budget, reason
+from convlstm_jax.data.video.fit import FrameSettings, Raw
+from convlstm_jax.data.video.opened import Bad, Opened, SetupError
+from convlstm_jax.errors import UserError
+
+NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")
+ARRAY_SUFFIXES = (".npy", ".npz", *NETCDF_SUFFIXES, ".zarr")
+
+# What the libraries raise on files that are damaged; an encrypted zip is a
+# RuntimeError, an unknown compression a NotImplementedError, which is one too.
+_ARRAY_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, EOFError,
+    AttributeError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+_BLOCK_VALUES = 2**23  # 64 MiB of floats with 64 bits.
+
+# What a dimension is by its name, in lower case.
+_ROLES = {
+    "time": ("time", "t", "frame", "frames", "valid_time", "step", "date", "times",
+             "datetime", "time_counter", "forecast_time", "lead_time"),
+    "y": ("y", "lat", "latitude", "row", "rows", "rlat", "nj", "ny", "yc", "northing",
+          "south_north", "nav_lat"),
+    "x": ("x", "lon", "longitude", "col", "column", "columns", "rlon", "ni", "nx", "xc",
+          "easting", "west_east", "nav_lon"),
+    "channel": ("channel", "channels", "band", "bands", "c", "rgb"),
+    "other": ("level", "lev", "plev", "height", "depth", "z", "member", "ensemble",
+              "number", "realization", "isobaricinhpa", "pressure", "altitude"),
+}  # fmt: skip
+_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+_ROLE_OF_AXIS = {"T": "time", "Y": "y", "X": "x", "Z": "other"}
+
+ReadBlock = Callable[[int, int], np.ndarray]
+"""Frames first .. end - 1, `[N, H, W]` or `[N, H, W, C]`."""
+
+
+def open_array(path: Path, settings: FrameSettings) -> Opened:
+    """Opens an array as a film.
+
+    Args:
+        path: a file, or the folder of a Zarr store.
+        settings: what is asked for.
+
+    Raises:
+        UserError: it cannot be read, or is no film.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (*NETCDF_SUFFIXES, ".zarr"):
+        _require_xarray(path)
+    closing = ExitStack()
+    try:
+        cut, held = "", None
+        if suffix == ".npy":
+            shape, dtype, read, cut, held = _open_npy(path)
+        elif suffix == ".npz":
+            shape, dtype, read = _open_npz(path, settings.variable, closing)
+        else:
+            shape, dtype, read = _open_xarray(path, settings.variable, closing)
+        _check(shape, dtype, settings)
+        check_budget(path, shape[0], math.prod(shape[1:]) * dtype.itemsize)
+        held = shape[0] if held is None else held
+        frames = _frames(shape, dtype, held, read, closing)
+    except _ARRAY_ERRORS as error:
+        closing.close()
+        if isinstance(error, UserError):
+            raise
+        why = f"no {error}" if isinstance(error, KeyError) else reason(error)
+        raise UserError(f"'{path}' cannot be read as a {suffix} film ({why})") from (
+            error
+        )
+    return Opened((shape[1], shape[2]), frames, shape[0], None, cut)
+
+
+def _check(shape: tuple[int, ...], dtype: np.dtype, settings: FrameSettings) -> None:
+    if dtype != np.uint8 and dtype.kind not in ("fiu" if settings.value_range else "f"):
+        if dtype.kind in "iu":
+            raise ValueError(
+                f"it has the type {dtype}: config.data.value_range must say which "
+                "values become 0 and 1, unless they are uint8 or floats in [0, 1]"
+            )
+        raise ValueError(f"it has the type {dtype}: it must hold integers or floats")
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"it has the shape {tuple(shape)}: it must be [T, H, W] or [T, H, W, C]"
+        )
+    held = shape[3] if len(shape) == 4 else 1
+    if held != settings.channels and (held, settings.channels) not in ((1, 3), (3, 1)):
+        wanted = "1 or 3" if held in (1, 3) else str(held)
+        raise ValueError(
+            f"it has {held} channels: config.data.channels is {settings.channels} and "
+            f"must be {wanted}"
+        )
+
+
+def _frames(
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    held: int,
+    read: ReadBlock,
+    closing: ExitStack,
+) -> Iterator[Raw | Bad]:
+    size = max(1, _BLOCK_VALUES // math.prod(shape[1:]))
+    with closing:
+        valid: np.ndarray | None = None
+        for first in range(0, held, size):
+            end = min(first + size, held)
+            try:
+                steps: list[np.ndarray | Bad] = list(read(first, end))
+            except _ARRAY_ERRORS:  # Perhaps some of them can be read.
+                steps = [_one(read, number) for number in range(first, end)]
+            if first == 0 and isinstance(steps[0], np.ndarray):
+                valid = _permanent_gap(steps[0], held, size, read)
+            for frame in steps:
+                if isinstance(frame, np.ndarray):
+                    frame = frame.reshape(*shape[1:3], -1)
+                    if dtype == np.uint8 and frame.dtype != np.uint8:
+                        frame = _bytes(frame, valid)
+                if isinstance(frame, Bad):
+                    yield frame
+                else:
+                    yield Raw(frame, white=0, scaled=True, valid=valid)
+
+
+def _bytes(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | Bad:
+    """Bytes of which xarray made floats, as some are the fill value: NaN."""
+    missing = np.isnan(frame)
+    count = np.count_nonzero(missing if valid is None else missing[valid])
+    if count:
+        return Bad(
+            f"{count} of {frame.size} values are missing; gaps may only lie at the "
+            "same pixels in all frames: fill the others"
+        )
+    return np.where(missing, 0, frame).astype(np.uint8)
+
+
+def _one(read: ReadBlock, number: int) -> np.ndarray | Bad:
+    try:
+        return read(number, number + 1)[0]
+    except _ARRAY_ERRORS as error:
+        return Bad(reason(error))
+
+
+def _permanent_gap(
+    first: np.ndarray, held: int, size: int, read: ReadBlock
+) -> np.ndarray | None:
+    """Where there is data, `[H, W]`, if some pixels have none in any frame."""
+    if first.dtype.kind != "f" or np.isfinite(first).all():
+        return None
+
+    def lacking(frames: np.ndarray) -> np.ndarray:
+        strange = np.isnan(frames)
+        return strange.all(-1) if strange.ndim == 4 else strange
+
+    gap = lacking(first[np.newaxis])[0]
+    for start in range(0, held, size):
+        if not gap.any():
+            return None
+        try:
+            gap &= lacking(read(start, min(start + size, held))).all(0)
+        except _ARRAY_ERRORS:
+            continue  # What can be read of it decides.
+    return None if not gap.any() or gap.all() else ~gap
+
+
+def _read_head(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the first axis varies fastest, and type; stands at the values."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
+def _open_npy(path: Path) -> tuple[tuple[int, ...], np.dtype, ReadBlock, str, int]:
+    with path.open("rb") as file:
+        shape, fortran, dtype = _read_head(file)
+        offset = file.tell()
+    size, whole = path.stat().st_size, math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or not whole:
+        return shape, dtype, lambda first, end: np.empty(0), "", 0  # To be refused.
+    held = min((size - offset) * shape[0] // whole, shape[0])
+    cut = ""
+    if held < shape[0]:
+        cut = f"the file is cut short: {size} of {whole + offset} bytes"
+        if fortran or not held:
+            raise ValueError(cut)
+    array = np.memmap(
+        path, dtype, "r", offset, (held, *shape[1:]), order="F" if fortran else "C"
+    )
+    return shape, dtype, lambda first, end: np.array(array[first:end]), cut, held
+
+
+def _open_npz(
+    path: Path, variable: str, closing: ExitStack
+) -> tuple[tuple[int, ...], np.dtype, ReadBlock]:
+    archive = closing.enter_context(zipfile.ZipFile(path))
+    names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if variable and variable not in names:
+        raise ValueError(f"variable is {variable!r}, but it holds {', '.join(names)}")
+    if not variable and len(names) != 1:
+        raise ValueError(
+            f"it holds {', '.join(names) or 'no array'}: config.data.variable must "
+            "name one"
+        )
+    member = archive.infolist()[names.index(variable or names[0])]
+    with archive.open(member) as head:
+        shape, fortran, dtype = _read_head(head)  # type: ignore[arg-type]
+    frame_bytes = math.prod(shape[1:]) * dtype.itemsize
+    if fortran:  # Each of its frames lies everywhere.
+        check_budget(path, 1, frame_bytes * shape[0])
+        with archive.open(member) as file:
+            array = np.load(file, allow_pickle=False)
+        return shape, dtype, lambda first, end: array[first:end]
+    # The file is read from its beginning to its end, and from the beginning again.
+    opened: list[tuple[int, Any]] = []
+
+    def read(first: int, end: int) -> np.ndarray:
+        position, file = opened[0] if opened else (-1, None)
+        if position != first:
+            if file is not None:
+                file.close()
+            file = closing.enter_context(archive.open(member))
+            _read_head(file)
+            for _ in range(first):
+                file.read(frame_bytes)
+        content = file.read(frame_bytes * (end - first))
+        opened[:] = [(end, file)]
+        if len(content) < frame_bytes * (end - first):
+            opened[:] = [(-1, file)]
+            raise EOFError("it ends early")
+        return np.frombuffer(content, dtype).reshape(end - first, *shape[1:])
+
+    return shape, dtype, read
+
+
+def _require_xarray(path: Path) -> None:
+    engine = "zarr" if path.suffix.lower() == ".zarr" else "h5netcdf"
+    missing = [
+        name for name in ("xarray", engine) if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise SetupError(
+            f"'{path}' cannot be read without {' and '.join(missing)}: run "
+            "`pip install -r requirements-xarray.txt`"
+        )
+
+
+def _open_xarray(
+    path: Path, variable: str, closing: ExitStack
+) -> tuple[tuple[int, ...], np.dtype, ReadBlock]:
+    import xarray  # Slow, and not everybody has it.
+
+    # Times are not looked at, and not every calendar is one that NumPy knows.
+    options: dict[str, Any] = {"decode_times": False, "cache": False}
+    if path.suffix.lower() == ".zarr":
+        # Without it xarray warns where a store has no summary of itself.
+        options |= {"engine": "zarr", "consolidated": False}
+    else:
+        with path.open("rb") as file:
+            classic = file.read(3) == b"CDF"
+        options["engine"] = "scipy" if classic else "h5netcdf"
+        if not classic:
+            _refuse_links(path)
+    data = closing.enter_context(xarray.open_dataset(path.absolute(), **options))
+    if not variable:
+        names = sorted(map(str, data))
+        found = [
+            name for name in names if sum(size > 1 for size in data[name].shape) >= 2
+            and data[name].ndim >= 3
+        ]  # fmt: skip
+        if len(found) != 1:
+            raise ValueError(
+                f"it holds {', '.join(found) or 'no variable'} of three or more "
+                "dimensions: config.data.variable must name one"
+            )
+        (variable,) = found
+    if variable not in data:
+        held = ", ".join(sorted(map(str, data))) or "no variable"
+        raise ValueError(f"variable is {variable!r}, but it holds {held}")
+    encoding = data[variable].encoding
+    field = _in_order(data[variable])
+    chunks = encoding.get("chunksizes") or encoding.get("chunks") or ()
+    if math.prod(chunks) * field.dtype.itemsize > MAX_FRAME_BYTES * 4:
+        raise ValueError(f"its chunks of {tuple(chunks)} values are too large to read")
+    dtype = field.dtype
+    if not {"scale_factor", "add_offset"} & set(encoding) and dtype.kind == "f":
+        # With a fill value, xarray makes floats of bytes.
+        stored = np.dtype(encoding.get("dtype", dtype))
+        dtype = stored if stored == np.uint8 else dtype
+    return field.shape, dtype, lambda first, end: field[first:end].to_numpy()
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuses HDF5 whose values lie in other files, which nobody asked to be read."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        for name in file:
+            link = file.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise ValueError(f"{name!r} is a link to another file")
+            one = file.get(name)
+            if isinstance(one, h5py.Dataset) and (one.external or one.is_virtual):
+                raise ValueError(f"the values of {name!r} lie in another file")
+
+
+def _in_order(field: Any) -> Any:
+    """A variable as `[T, H, W]` or `[T, H, W, C]`, by the names of its dimensions.
+
+    Raises:
+        ValueError: they do not tell, or there is another dimension, longer than 1.
+    """
+    lengths = dict(zip(field.dims, field.shape, strict=True))
+    role_of = {name: _role(field, name) for name in field.dims}
+    chosen: dict[str, Any] = {}
+    for role in ("time", "y", "x", "channel"):
+        names = [name for name in field.dims if role_of[name] == role]
+        if names:  # Of an analysis time and its steps, those of length 1 tell nothing.
+            chosen[role] = max(names, key=lambda name: lengths[name] > 1)
+    lacking = [role for role in ("time", "y", "x") if role not in chosen]
+    unknown = [name for name in field.dims if not role_of[name]]
+    long = [name for name in unknown if lengths[name] > 1]
+    # The others are taken in the order that arrays have.
+    taken = long if len(long) >= len(lacking) else unknown
+    chosen |= dict(zip(lacking, taken, strict=False))
+    wrong = [n for n in field.dims if lengths[n] > 1 and n not in chosen.values()]
+    if wrong == [field.dims[-1]] and wrong[0] in unknown and "channel" not in chosen:
+        chosen["channel"], wrong = wrong[0], []
+    told = ", ".join(f"{name} ({length})" for name, length in lengths.items())
+    if wrong:
+        name = wrong[0]
+        values = field[name].to_numpy() if name in field.coords else ()
+        choices = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
+        raise ValueError(
+            f"its dimensions are {told}: they must be time, y and x, and perhaps "
+            f"channel, so keep one of {name}{f' ({choices})' if choices else ''} and "
+            "save it again, such as with xarray's isel"
+        )
+    lacking = [role for role in ("time", "y", "x") if role not in chosen]
+    if lacking:
+        raise ValueError(
+            f"its dimensions are {told}, of which none is {lacking[0]}: rename them to "
+            "time, y and x"
+        )
+    order = [chosen[role] for role in ("time", "y", "x", "channel") if role in chosen]
+    dropped = [name for name in field.dims if name not in order]
+    return field.isel(dict.fromkeys(dropped, 0)).transpose(*order)
+
+
+def _role(field: Any, name: Any) -> str:
+    """What a dimension is, by its name or the attributes of its coordinate, or ""."""
+    text = str(name).lower()
+    if text in _ROLE_OF:
+        return _ROLE_OF[text]
+    facts = field.coords[name].attrs if name in field.coords else {}
+    axis = _ROLE_OF_AXIS.get(str(facts.get("axis", "")).upper(), "")
+    if axis:
+        return axis
+    standard = str(facts.get("standard_name", ""))
+    if standard in ("time", "latitude", "longitude"):
+        return _ROLE_OF[standard]
+    return "time" if " since " in str(facts.get("units", "")) else ""

@@ -1,0 +1,234 @@
+"""Video files: decoded in sequence by FFmpeg (PyAV), in the order in which it shows."""
+
+import struct
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.video.reformatter import VideoReformatter
+
+from convlstm_jax.data.files import check_budget, reason
+from convlstm_jax.data.video.fit import Raw
+from convlstm_jax.data.video.opened import Bad, Opened
+from convlstm_jax.errors import UserError
+
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts",
+    ".mts", ".m2ts", ".wmv", ".flv", ".ogv",
+)  # fmt: skip
+
+# A playlist that is named .mp4 must open no other file, nor the network.
+_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,"
+    "mpegvideo,asf,flv,ogg,m4v,h264,hevc,dv,ivf",
+}
+_AV_ERRORS = (av.FFmpegError, OSError, ValueError, EOFError)
+_DEEP_GREY = ("gray9le", "gray10le", "gray12le", "gray14le", "gray16le")
+_EBML_HEADER, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+
+def open_container(path: Path, channels: int) -> Opened:
+    """Opens a video file; cover pictures are passed over.
+
+    Args:
+        path: the file.
+        channels: 1 (grey) or 3 (RGB).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        cut, size = "", path.stat().st_size
+        announced = announced_size(path)
+        if announced is not None and size < announced:
+            cut = f"the file is cut short: {size} of {announced} bytes"
+        with _opened(path) as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise ValueError("it has no video stream")
+            check_budget(path, stream.frames, 3 * stream.width * stream.height)
+            rate = float(stream.average_rate) if stream.average_rate else None
+            total = stream.frames or None
+    except UserError:
+        raise
+    except _AV_ERRORS as error:
+        why = f"{reason(error)}; {cut}" if cut else reason(error)
+        raise UserError(f"'{path}' cannot be read as a video ({why})") from error
+    frames = _frames(path, channels)
+    damaged: list[Raw | Bad] = []
+    for size, frame in frames:
+        if isinstance(frame, Raw):
+            rest = _of_one_size(size, frames)
+            joined = chain(damaged, (frame,), rest)
+            return Opened(size, joined, total if cut else None, rate, cut)
+        damaged.append(frame)
+    why = f" ({cut})" if cut else ""
+    raise UserError(f"'{path}' holds no frame that can be decoded{why}")
+
+
+def _opened(path: Path) -> av.container.InputContainer:
+    # An absolute path names no protocol of FFmpeg, as `take:2.mp4` would.
+    return av.open(str(path.absolute()), options=_OPTIONS)
+
+
+Step = tuple[tuple[int, int], Raw | Bad]
+
+
+def _of_one_size(size: tuple[int, int], steps: Iterator[Step]) -> Iterator[Raw | Bad]:
+    for found, frame in steps:
+        if isinstance(frame, Raw) and found != size:
+            yield Bad("the frame size changes within the film")
+        else:
+            yield frame
+
+
+def _frames(path: Path, channels: int) -> Iterator[Step]:
+    """Every frame that is shown with its (height, width), and those that are damaged.
+
+    A damaged packet leaves a gap where its time is, or where it lies in a file without
+    times: packets that are not to be shown by themselves decode to nothing, and leave
+    none.
+    """
+    lost: list[int] = []
+    why = "cannot be decoded"
+    size = (0, 0)
+    with _opened(path) as container:
+        stream = container.streams.best("video")
+        stream.thread_type = "SLICE"  # Errors then belong to the packet they come with.
+        converter = VideoReformatter()  # Setting it up costs more than a conversion.
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                packet = None  # A damaged end.
+            if packet is not None and packet.size == 0:
+                continue  # A frame that was dropped in the taking, or the end.
+            decoded: list[av.VideoFrame] = []
+            try:
+                if packet is not None and packet.is_corrupt:
+                    raise ValueError(why)
+                decoded = stream.decode(packet)
+            except _AV_ERRORS as error:
+                why = f"it cannot be decoded: {reason(error)}"
+                if packet is None or packet.pts is None:
+                    yield size, Bad(why)
+                else:
+                    lost.append(packet.pts)
+            for frame in decoded:
+                while lost and frame.pts is not None and min(lost) < frame.pts:
+                    lost.remove(min(lost))
+                    yield size, Bad(why)
+                if frame.is_corrupt:
+                    yield size, Bad("it is damaged")
+                    continue
+                try:
+                    raw = _raw(frame, channels, converter)
+                except _AV_ERRORS as error:
+                    yield size, Bad(reason(error))
+                    continue
+                size = raw.values.shape[:2]
+                yield size, raw
+            if packet is None:
+                yield from ((size, Bad(why)) for _ in lost)
+                return
+
+
+def _raw(frame: av.VideoFrame, channels: int, converter: VideoReformatter) -> Raw:
+    """The pixels of a frame as it is shown."""
+    form, white = frame.format, 255
+    deep = max(component.bits for component in form.components) > 8
+    if deep and form.name in (*_DEEP_GREY, *(f"{n[:-2]}be" for n in _DEEP_GREY)):
+        pixels = frame.to_ndarray()[..., np.newaxis]
+        white = 2 ** form.components[0].bits - 1
+    elif deep and form.is_rgb and not form.name.endswith(("f32le", "f32be", "f16le")):
+        # FFmpeg stretches fewer bits than 16 to all of them.
+        pixels = converter.reformat(frame, format="rgb48le").to_ndarray()
+        white = 65535
+    else:
+        # FFmpeg's own "gray" is of full range: it stretches 16..235 to 0..255.
+        kind = "gray" if channels == 1 else "rgb24"
+        pixels = converter.reformat(frame, format=kind).to_ndarray()
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return Raw(_as_shown(pixels, frame), white)
+
+
+def _as_shown(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Turns and mirrors a frame as its display matrix says."""
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return pixels
+    # A pixel of (x, y) is shown at (a x + c y, b x + d y), up to a shift.
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5] / 65536
+    if max(abs(b), abs(c)) < 0.01 * max(abs(a), abs(d)):
+        horizontal, vertical = a < 0, d < 0
+    elif max(abs(a), abs(d)) < 0.01 * max(abs(b), abs(c)):
+        pixels = pixels.swapaxes(0, 1)
+        horizontal, vertical = c < 0, b < 0
+    else:
+        raise ValueError("it is to be shown turned by no multiple of 90 degrees")
+    pixels = pixels[:, ::-1] if horizontal else pixels
+    return pixels[::-1] if vertical else pixels
+
+
+# How long a file says it is. Decoders read a cut file up to its end and then stop as if
+# nothing had happened, so a download that broke off would pass for a shorter film.
+
+
+def announced_size(path: Path) -> int | None:
+    """The bytes a video file should have by its own account.
+
+    MP4 and QuickTime are read box by box, AVI by its RIFF header and Matroska (mkv,
+    webm) by the size of its segment; None where the file does not tell.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[:4] == b"RIFF" and len(head) >= 12:
+        size = struct.unpack("<I", head[4:8])[0]
+        # A recorder that crashed leaves 0 or all ones in the header.
+        return None if size in (0, 0xFFFFFFFF) else size + 8
+    if head[:4] == _EBML_HEADER:
+        header_size, position = _variable_integer(head, 4)
+        position += header_size or 0
+        if header_size is None or head[position : position + 4] != _MATROSKA_SEGMENT:
+            return None
+        size, position = _variable_integer(head, position + 4)
+        return None if size is None else position + size
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip"):
+        return _mp4_size(path)
+    return None
+
+
+def _mp4_size(path: Path) -> int | None:
+    """Adds up the top-level boxes; the last one may reach past the end of the file."""
+    file_size = path.stat().st_size
+    position = 0
+    with path.open("rb") as file:
+        while position < file_size:
+            file.seek(position)
+            header = file.read(16)
+            if len(header) < 8:
+                return position + 8  # Left-over bytes: the next box was cut.
+            size = struct.unpack(">I", header[:4])[0]
+            if size == 1:
+                if len(header) < 16:
+                    return position + 16
+                size = struct.unpack(">Q", header[8:16])[0]
+            if size < 8:  # 0: "to the end of the file".
+                return None
+            position += size
+    return position
+
+
+def _variable_integer(data: bytes, position: int) -> tuple[int | None, int]:
+    """An EBML variable-size integer, None if unknown, and the position after it."""
+    if position >= len(data) or data[position] == 0:
+        return None, position
+    length = 9 - data[position].bit_length()
+    raw = int.from_bytes(data[position : position + length], "big")
+    mask = (1 << (7 * length)) - 1
+    return (None if raw & mask == mask else raw & mask), position + length

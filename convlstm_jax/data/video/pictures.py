@@ -1,0 +1,331 @@
+"""Pictures, folders of them, and files that hold several: GIF, TIFF, APNG, WebP."""
+
+import gzip
+import io
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from convlstm_jax.data.files import (
+    MAX_FRAME_BYTES,
+    check_budget,
+    check_regular,
+    natural_order,
+    reason,
+)
+from convlstm_jax.data.video.fit import Raw
+from convlstm_jax.data.video.opened import Bad, Opened
+from convlstm_jax.errors import UserError
+
+PICTURE_SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pgm.gz", ".tif",
+    ".tiff", ".webp",
+)  # fmt: skip
+STACK_SUFFIXES = (".png", ".apng", ".tif", ".tiff", ".webp")
+"""Pictures that may hold several frames, and are then films of their own."""
+
+# Pillow opens no others: a PostScript file that is named .png would start a program.
+_FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "GIF", "WEBP")
+_PILE_FORMATS = {"PNG": "png_pipe", "PPM": "ppm_pipe"}
+_ORIENTATION = 0x0112
+
+PICTURE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error,
+    zlib.error, av.FFmpegError, Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)  # fmt: skip
+"""What is raised on pictures that are damaged, cut or absurdly large."""
+
+
+def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file of this name is one of these; hidden files are not."""
+    return name.lower().endswith(suffixes) and not name.startswith(".")
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Opens a picture, through gzip where its name ends so; raises `PICTURE_ERRORS`."""
+    check_regular(path)
+    if path.suffix.lower() != ".gz":
+        picture = Image.open(path, formats=_FORMATS)
+    else:
+        with gzip.open(path) as file:
+            content = file.read(MAX_FRAME_BYTES + 1)
+        check_budget(path, 1, len(content))
+        picture = Image.open(io.BytesIO(content), formats=("PPM",))
+    check_budget(path, 1, picture.width * picture.height * 3)
+    return picture
+
+
+def unreadable_picture(path: Path, error: BaseException) -> UserError:
+    """The error for a picture that failed with one of `PICTURE_ERRORS`."""
+    if isinstance(error, UserError):
+        return error
+    return UserError(f"'{path}' cannot be read as a picture ({reason(error)})")
+
+
+def num_pages(path: Path) -> int:
+    """Frames in a file of one of `STACK_SUFFIXES`; 1 if it cannot be read."""
+    try:
+        with open_picture(path) as picture:
+            return getattr(picture, "n_frames", 1)
+    except PICTURE_ERRORS:
+        return 1
+
+
+def picture_values(path: Path, picture: Image.Image, page: int, channels: int) -> Raw:
+    """The pixels of an open picture, upright.
+
+    Transparent pixels lie on black. 8-bit colour becomes grey by the BT.601 luma, which
+    does not change what is grey already.
+
+    Args:
+        path: the file.
+        picture: the picture, which stands at a page.
+        page: the number of the page.
+        channels: 1 (grey) or 3 (RGB).
+
+    Raises:
+        OSError: the picture is damaged; see `PICTURE_ERRORS` for what else is raised.
+    """
+    form, tile = picture.format, list(picture.tile)
+    bits = picture.tag_v2.get(258, (8,)) if form == "TIFF" else (8,)  # type: ignore[attr-defined]
+    deep_colour = picture.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") and (
+        (max(bits) > 8 if form == "TIFF" else ";16" in repr(tile))
+        or (form == "PPM" and tile and tile[0][3][1] > 255)
+    )
+    if deep_colour:
+        if picture.getexif().get(_ORIENTATION, 1) != 1:
+            raise ValueError("colours of 16 bits are read from upright pictures alone")
+        return Raw(_deep_colour(path, form or "", page), 65535)
+    if form != "TIFF":  # Of which Pillow turns the pages itself.
+        ImageOps.exif_transpose(picture, in_place=True)
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        values = np.asarray(picture)[..., np.newaxis]
+        if form == "PPM" and tile[0][3][1] != 65535:
+            white = tile[0][3][1]  # Pillow stretches it to 16 bits.
+            return Raw(np.rint(values * (white / 65535)).astype(np.int32), white)
+        return Raw(values, 65535)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture)
+    if channels == 1:
+        # Palettes go through RGB: their direct conversion rounds on its own.
+        if picture.mode not in ("L", "1", "RGB"):
+            picture = picture.convert("RGB")
+        return Raw(np.asarray(picture.convert("L"))[..., np.newaxis])
+    return Raw(np.asarray(picture.convert("RGB")))
+
+
+def _deep_colour(path: Path, form: str, page: int) -> np.ndarray:
+    """Colour of 16 bits, of which Pillow keeps 8."""
+    if form == "TIFF":
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            one = file.pages[page]
+            values = one.asarray()
+            if "S" in one.axes and one.axes.index("S") == 0:
+                values = np.moveaxis(values, 0, -1)
+            if values.dtype != np.uint16 or values.ndim != 3:
+                raise ValueError(f"it holds {values.dtype} {values.shape}")
+    elif form in _PILE_FORMATS:
+        with av.open(str(path.absolute()), format=_PILE_FORMATS[form]) as file:
+            frame = next(file.decode(video=0))
+            values = frame.reformat(format="rgb48le").to_ndarray()
+    else:
+        raise ValueError("colours of 16 bits are read from TIFF, PNG and PPM alone")
+    return values[..., :3] if values.shape[-1] >= 3 else values[..., :1]
+
+
+def picture_paths(folder: Path) -> list[Path]:
+    """The pictures of a folder in natural order.
+
+    Raises:
+        UserError: the folder cannot be read or holds no picture.
+    """
+    try:
+        paths = [
+            path
+            for path in folder.iterdir()
+            if has_suffix(path.name, PICTURE_SUFFIXES) and path.is_file()
+        ]
+    except OSError as error:
+        raise UserError(
+            f"The folder '{folder}' cannot be read ({reason(error)})"
+        ) from error
+    if not paths:
+        raise UserError(
+            f"The folder '{folder}' holds no picture ({', '.join(PICTURE_SUFFIXES)}): "
+            "a film must have at least one frame"
+        )
+    return sorted(paths, key=lambda path: (natural_order(path.name), path.name))
+
+
+def open_folder(folder: Path, channels: int) -> Opened:
+    """Opens the pictures of a folder as one film, in natural order.
+
+    Raises:
+        UserError: no picture can be read; the message names the first.
+    """
+    paths = picture_paths(folder)
+    check_budget(folder, len(paths), 1)
+    sizes: Counter[tuple[int, int]] = Counter()
+    first_error: UserError | None = None
+    for path in paths:
+        try:
+            with open_picture(path) as picture:
+                sizes[_shown_size(picture)] += 1
+        except PICTURE_ERRORS as error:
+            first_error = first_error or unreadable_picture(path, error)
+    if not sizes:
+        assert first_error is not None
+        raise first_error
+    height, width = sizes.most_common(1)[0][0]
+
+    def frames() -> Iterator[Raw | Bad]:
+        for path in paths:
+            try:
+                with open_picture(path) as picture:
+                    pages = getattr(picture, "n_frames", 1)
+                    if pages > 1 and picture.format in ("TIFF", "PNG", "WEBP"):
+                        raise UserError(
+                            f"'{path}' holds {pages} frames: it must lie in another "
+                            "folder than single pictures"
+                        )
+                    raw = picture_values(path, picture, 0, channels)
+                found = raw.values.shape
+                if found[:2] != (height, width):
+                    raise UserError(
+                        f"'{path}' is {found[1]}x{found[0]} pixels, but all frames of "
+                        "a film must have one size and most of this folder's are "
+                        f"{width}x{height}"
+                    )
+                yield raw
+            except PICTURE_ERRORS as error:
+                yield Bad(str(unreadable_picture(path, error)))
+
+    return Opened((height, width), frames(), total=len(paths))
+
+
+def _shown_size(picture: Image.Image) -> tuple[int, int]:
+    """(height, width) of a picture once it is upright, from its head alone."""
+    width, height = picture.size
+    turned = False
+    if picture.format == "PNG":  # Looking further would decode it.
+        turned = "exif" in picture.info and _is_turned(picture)
+    elif picture.format in ("JPEG", "MPO", "TIFF", "WEBP"):
+        turned = _is_turned(picture)
+    return (width, height) if turned else (height, width)
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    return picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+
+
+def open_stack(path: Path, channels: int) -> Opened:
+    """Opens a GIF, TIFF, APNG or WebP; each of its frames may build on those before.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    kind = path.suffix.upper().strip(".")
+    try:
+        cut = ""
+        with open_picture(path) as picture:
+            total = getattr(picture, "n_frames", 1)
+            first = 1 if picture.info.get("default_image") else 0
+            height, width = _shown_size(picture)
+            if picture.format == "GIF" and not is_whole_gif(path.read_bytes()):
+                cut = "the file is cut short"
+            if picture.format == "PNG" and ";16" in repr(picture.tile):
+                raise ValueError("animations of 16 bits are not read: use TIFF or .npy")
+            if picture.format == "TIFF":
+                _check_hyperstack(picture, total)
+            rate = 1000 / picture.info["duration"] if _has_rate(picture) else None
+        check_budget(path, total, 1)
+    except PICTURE_ERRORS as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"'{path}' cannot be read as a {kind} ({reason(error)})") from (
+            error
+        )
+
+    def frames() -> Iterator[Raw | Bad]:
+        number = first
+        try:
+            with open_picture(path) as picture:
+                for number in range(first, total):
+                    picture.seek(number)
+                    page: Any = picture
+                    if picture.format != "TIFF":
+                        page = picture.copy()  # Turning it must not touch the next.
+                    raw = picture_values(path, page, number, channels)
+                    if raw.values.shape[:2] != (height, width):
+                        yield Bad("its frames are not of one size")
+                    else:
+                        yield raw
+        except PICTURE_ERRORS as error:
+            # Of those that follow, none can be had.
+            yield from (Bad(reason(error)) for _ in range(number, total))
+
+    return Opened((height, width), frames(), total - first, rate, cut)
+
+
+def _has_rate(picture: Image.Image) -> bool:
+    duration = picture.info.get("duration")
+    return isinstance(duration, (int, float)) and duration > 0
+
+
+def _check_hyperstack(picture: Image.Image, total: int) -> None:
+    """Refuses ImageJ's stacks whose pages are no series of times, or are not there."""
+    text = picture.tag_v2.get(270, "")  # type: ignore[attr-defined]
+    if not str(text).startswith("ImageJ="):
+        return
+    facts = dict(line.split("=", 1) for line in str(text).splitlines() if "=" in line)
+    images, channels, slices, times = (
+        int(facts.get(name, 1)) for name in ("images", "channels", "slices", "frames")
+    )
+    if images != total:
+        raise ValueError(
+            f"ImageJ wrote {images} frames, of which {total} can be found: save it as "
+            "an image sequence or as .npy"
+        )
+    if channels > 1 or (slices > 1 and times > 1):
+        raise ValueError(
+            f"it is an ImageJ hyperstack of {channels} channels, {slices} slices and "
+            f"{times} times: save each channel and slice as a stack of its own"
+        )
+
+
+def is_whole_gif(content: bytes) -> bool:
+    """Whether the closing mark of a GIF is reached, walking its blocks.
+
+    Pillow takes the end of a file that was cut for the end of the film.
+    """
+    try:
+        position = 13 + _colour_table_size(content[10])
+        while content[position] != ord(";"):
+            if content[position] == ord("!"):  # an extension
+                position += 2
+            elif content[position] == ord(","):  # an image
+                position += 10 + _colour_table_size(content[position + 9]) + 1
+            else:
+                return False
+            while content[position]:  # its sub-blocks, up to an empty one
+                position += content[position] + 1
+            position += 1
+    except IndexError:
+        return False
+    return True
+
+
+def _colour_table_size(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

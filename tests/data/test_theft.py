@@ -1,0 +1,58 @@
+"""Synthetic clips of a shop: labels, movements, and what a frame alone cannot tell."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from convlstm_jax.data.synthetic.theft import TheftConfig
+
+COUNTS = {f"num_{s}_sequences": 13 for s in ("train", "validation", "test")}
+
+
+def opened(num_frames=9, seed=0, **fields):
+    return TheftConfig(**COUNTS, **fields).sources(num_frames=num_frames, seed=seed)
+
+
+def test_clips_are_labelled_and_half_are_thefts():
+    sources = opened()
+    assert sources.classes == ("normal", "theft")
+    labels = [int(sources.train[i]["label"]) for i in range(13)]
+    assert tuple(np.bincount(labels)) == sources.class_counts == (6, 7)
+    clip = sources.train[0]
+    assert clip["frames"].shape == (9, 64, 64, 3)
+    assert clip["frames"].dtype == np.uint8 and clip["label"].dtype == np.int32
+
+
+def test_only_training_depends_on_the_seed():
+    first, second = opened(), opened(seed=1)
+    for split, same in (("train", False), ("validation", True), ("test", True)):
+        one, two = (getattr(s, split)[3]["frames"] for s in (first, second))
+        assert np.array_equal(one, two) == same
+    copy = pickle.loads(pickle.dumps(first.test))
+    np.testing.assert_array_equal(copy[3]["frames"], first.test[3]["frames"])
+    assert not np.array_equal(first.test[3]["frames"], first.validation[3]["frames"])
+    with pytest.raises(IndexError, match="Clip 13 is out of range"):
+        first.test[13]
+
+
+def test_a_thing_leaves_the_shelf_in_a_theft_alone():
+    """The lower board holds a thing less at the end, one more after restocking."""
+    changes = {0: [], 1: []}
+    for index in range(12):
+        clip = opened(height=96, width=96).test[index]
+        shelf = clip["frames"][[0, -1], 26:36].astype(int)
+        changes[int(clip["label"])].append(np.abs(shelf[1] - shelf[0]).sum() > 0)
+    assert all(changes[1])
+    assert sum(changes[0]) == 2  # Restocking, among touching and passing.
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "num_frames"), [(32, 32, 1, 2), (48, 80, 3, 1)]
+)
+def test_any_size_can_be_drawn(height, width, channels, num_frames):
+    source = opened(num_frames, height=height, width=width, channels=channels).train
+    for index in range(6):
+        frames = source[index]["frames"]
+        assert frames.shape == (num_frames, height, width, channels)
+        assert np.ptp(frames.astype(int)) > 100
