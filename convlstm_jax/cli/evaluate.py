@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -18,7 +19,7 @@ from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.evaluate import evaluate
 from convlstm_jax.evaluation.report import write_report
-from convlstm_jax.evaluation.result import write_result
+from convlstm_jax.evaluation.result import clip_namer
 from convlstm_jax.evaluation.vmaf import add_vmaf
 from convlstm_jax.objectives.forecast import FramesObjective
 from convlstm_jax.training.sharding import data_mesh
@@ -62,32 +63,41 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
     eval_step = make_eval_step(
         objective, mesh, with_baselines=True, num_conditions=len(sources.conditions)
     )
+    name_clip = clip_namer(test, sources.test_films, sources.conditions)
     result = evaluate(
-        eval_step, objective.summarize, variables, progress, mesh, sources.conditions
-    )
-    result.add_facts(step, sources, num_sequences)
+        eval_step, objective.summarize, variables, progress, mesh, sources.conditions,
+        name_clip,
+    )  # fmt: skip
+    result.step = step
+    result.data = _data_facts(sources, num_sequences)
     # All processes take part in the forecasts, and so draw the same clips.
     chosen = objective.drawn_clips(test, experiment.eval.num_pictures)
+    result.drawn_clips = [name_clip(index) for index in chosen]
     drawn = objective.examples(variables, test, chosen, mesh)
-    worst_clips = [clip.index for clip in result.worst_clips]
-    worst = objective.examples(variables, test, worst_clips, mesh)
+    worst_names = [clip.name for clip in result.worst_clips]
+    indices = [name.index for name in worst_names]
+    worst = objective.examples(variables, test, indices, mesh)
     if isinstance(objective, FramesObjective) and objective.with_vmaf:
         add_vmaf(
-            result, objective, variables, sources, mesh,
+            result,
+            lambda indices: objective.examples(variables, test, indices, mesh),
+            frame_size=(sources.height, sources.width),
+            conditions=sources.conditions,
             num_sequences=num_sequences,
             num_vmaf_sequences=experiment.eval.num_vmaf_sequences,
-        )  # fmt: skip
+        )
     if jax.process_index() != 0:
         return
-    write_result(workdir, result)
+    result.write(workdir)
     for line in result.table():
         _log.info(line)
-    pictures = objective.draw(drawn, result, workdir / "pictures")
+    names, notes = result.drawn_clips, [""] * len(drawn)
+    pictures = objective.draw(drawn, names, result, workdir / "pictures")
     clips = [
+        *objective.played(drawn, names, group="First test sequences", notes=notes),
         *objective.played(
-            drawn, group="First test sequences", notes=result.clip_notes(chosen)
+            worst, worst_names, group="Worst by MSE", notes=result.worst_notes()
         ),
-        *objective.played(worst, group="Worst by MSE", notes=result.worst_notes()),
     ]
     write_report(
         workdir / "report.html",
@@ -99,6 +109,14 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
         clips=clips,
     )
     _log.info("report: %s", workdir / "report.html")
+
+
+def _data_facts(sources: Sources, num_sequences: int) -> dict[str, Any]:
+    """What an evaluation says of the data."""
+    facts = {"description": sources.description}
+    if sources.digits_source:
+        facts["digits"] = sources.digits_source
+    return {**facts, "split": "test", "num_sequences": num_sequences}
 
 
 def _draw_learning_curves(workdir: Path) -> list[tuple[str, Path]]:

@@ -89,14 +89,32 @@ class EvaluationResult:
         """The metrics of the model."""
         return self.contenders["model"]
 
+    @property
+    def per_lead_time(self) -> dict[str, dict[str, list[float | None]]]:
+        """Contender → metric → one value a lead time."""
+        return {name: c.per_lead_time for name, c in self.contenders.items()}
+
+    @property
+    def confusion(self) -> list[list[int]]:
+        """Clips by true class (rows) and class predicted by the model (columns)."""
+        return self.model.confusion
+
+    def worst_notes(self) -> list[str]:
+        """A line about each of the worst clips, for the player of the report."""
+        mean = format_value(self.model.total.get("mse"))
+        places = ("highest", "second highest", "third highest", "fourth highest")
+        return [
+            f"The {place} MSE of all sequences: {format_value(clip.mse)} on average "
+            f"over its frames (of all: {mean})."
+            for place, clip in zip(places, self.worst_clips, strict=False)
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""
         values: dict[str, Any] = {
             name: _to_json(contender) for name, contender in self.contenders.items()
         }
-        values["per_lead_time"] = {
-            name: contender.per_lead_time for name, contender in self.contenders.items()
-        }
+        values["per_lead_time"] = self.per_lead_time
         if self.worst_clips:
             values["worst_clips"] = [
                 {**clip.name.to_json(), "mse": clip.mse} for clip in self.worst_clips

@@ -15,7 +15,7 @@ from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
 from convlstm_jax.models import ModelConfig
 from convlstm_jax.rain import RainScale
 from convlstm_jax.types import PerExample, Video
-from convlstm_jax.viz.player import PlayerClip
+from convlstm_jax.viz.player import ClipName, PlayerClip
 
 Variables = dict[str, Any]
 """{"params": …} and, where a network has them, collections such as "batch_stats"."""
@@ -202,13 +202,22 @@ class Objective:
         """Draws what a validation shows; nothing by default."""
 
     def draw(
-        self, examples: Sequence[Any], results: Results, folder: Path
+        self,
+        examples: Sequence[Any],
+        names: Sequence[ClipName],
+        results: Results,
+        folder: Path,
     ) -> Pictures:
-        """Draws the pictures of an evaluation."""
+        """Draws the pictures of an evaluation; `names` are those of the examples."""
         raise NotImplementedError
 
     def played(
-        self, examples: Sequence[Any], *, group: str, notes: Sequence[str]
+        self,
+        examples: Sequence[Any],
+        names: Sequence[ClipName],
+        *,
+        group: str,
+        notes: Sequence[str],
     ) -> list[PlayerClip]:
         """The examples as clips of the report's player; none by default."""
         return []

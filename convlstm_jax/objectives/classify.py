@@ -36,6 +36,7 @@ from convlstm_jax.objectives.base import (
 )
 from convlstm_jax.types import PerExample, Video
 from convlstm_jax.viz.classification import classified_clips_strip, confusion_matrix
+from convlstm_jax.viz.player import ClipName
 
 
 class ClassifyConfig(ObjectiveConfig):
@@ -210,7 +211,11 @@ class ClassificationObjective(Objective):
         return list(map(ClassifiedClip, frames, labels, probabilities))
 
     def draw(
-        self, examples: Sequence[ClassifiedClip], results: Results, folder: Path
+        self,
+        examples: Sequence[ClassifiedClip],
+        names: Sequence[ClipName],
+        results: Results,
+        folder: Path,
     ) -> Pictures:
         """Draws the confusion matrix and the clips."""
         matrix = folder / "confusion_matrix.png"

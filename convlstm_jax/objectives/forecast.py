@@ -14,12 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from convlstm_jax.config import Config, field
 from convlstm_jax.errors import UserError
-from convlstm_jax.metrics.accumulate import (
-    MetricSummary,
-    MetricSums,
-    frame_metrics,
-    summarize,
-)
+from convlstm_jax.metrics import frame_metrics
+from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, summarize
 from convlstm_jax.metrics.baselines import BASELINES
 from convlstm_jax.models import ModelConfig
 from convlstm_jax.models.network import (
@@ -45,7 +41,7 @@ from convlstm_jax.types import PerExample, Video
 from convlstm_jax.viz.curves import metric_curves
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.gif import comparison_gif, comparison_grid_gif, gif_bytes
-from convlstm_jax.viz.player import PlayerClip, forecast_clip
+from convlstm_jax.viz.player import ClipName, PlayerClip, forecast_clip
 from convlstm_jax.viz.space_time_correlation import draw_space_time_correlation
 
 Outputs = dict[str, tuple[Forecast, Video]]
@@ -96,12 +92,10 @@ class Example:
     """What a network gave out for one clip.
 
     Attributes:
-        index: Index of the clip in its source.
         condition: Index of its condition; None where clips have none.
         outputs: Output → inputs, truth and prediction, each `[T, H, W, C]`.
     """
 
-    index: int
     condition: int | None
     outputs: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -199,14 +193,14 @@ class FramesObjective(Objective):
                 for key in clips[0].keys() & {"frames", "targets"}
             }
             inputs, outputs = jax.device_get(forecast(variables, batch))
-            for row, index in enumerate(chosen):
+            for row in range(len(chosen)):
                 condition = clips[row].get("condition")
                 parts = {
                     name: (inputs[row], truth[row], prediction[row])
                     for name, (truth, prediction) in outputs.items()
                 }
                 examples.append(
-                    Example(index, None if condition is None else int(condition), parts)
+                    Example(None if condition is None else int(condition), parts)
                 )
         return examples
 
@@ -232,7 +226,11 @@ class FramesObjective(Objective):
             writer.write_gif(step, name, gif_bytes(frames, 5))
 
     def draw(
-        self, examples: Sequence[Example], results: Results, folder: Path
+        self,
+        examples: Sequence[Example],
+        names: Sequence[ClipName],
+        results: Results,
+        folder: Path,
     ) -> Pictures:
         """Draws the clips, their space–time correlation and curves by lead time."""
         curves = folder / "lead_time.png"
@@ -252,11 +250,15 @@ class FramesObjective(Objective):
             )
             pictures.append((caption, correlation))
         for output in examples[0].outputs:
-            pictures += self._draw_output(examples, output, folder)
+            pictures += self._draw_output(examples, names, output, folder)
         return pictures
 
     def _draw_output(
-        self, examples: Sequence[Example], output: str, folder: Path
+        self,
+        examples: Sequence[Example],
+        names: Sequence[ClipName],
+        output: str,
+        folder: Path,
     ) -> Pictures:
         reconstruction = output in self.reconstructions
         what = "reconstruction" if reconstruction else "prediction"
@@ -265,9 +267,9 @@ class FramesObjective(Objective):
         clips = _stacked(examples, output)
         comparison_grid_gif(grid, *clips, reconstruction=reconstruction)
         pictures = [(f"Test sequences: truth and {what}", grid)]
-        for place, example in enumerate(examples):
+        for place, (example, name) in enumerate(zip(examples, names, strict=True)):
             clip = example.outputs[output]
-            caption = f"Test sequence {example.index}"
+            caption = str(name)
             if reconstruction:
                 caption += ": its inputs in reverse order, and their reconstruction"
             strip = folder / f"{prefix}_{place:02d}.png"
@@ -281,22 +283,26 @@ class FramesObjective(Objective):
         return pictures
 
     def played(
-        self, examples: Sequence[Example], *, group: str, notes: Sequence[str]
+        self,
+        examples: Sequence[Example],
+        names: Sequence[ClipName],
+        *,
+        group: str,
+        notes: Sequence[str],
     ) -> list[PlayerClip]:
         """See `Objective`: input, truth, prediction and error."""
         if not examples:
             return []
         return [
             forecast_clip(
-                f"Test sequence {example.index}"
-                + ("" if output == "model" else f", {output}"),
+                str(name) + ("" if output == "model" else f", {output}"),
                 *example.outputs[output],
                 group=group,
                 note=note,
                 reconstruction=output in self.reconstructions,
             )
             for output in examples[0].outputs
-            for example, note in zip(examples, notes, strict=True)
+            for example, name, note in zip(examples, names, notes, strict=True)
         ]
 
     def describe(self, variables: Variables, inputs: Video) -> dict[str, Array]:

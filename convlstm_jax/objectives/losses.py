@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from convlstm_jax.metrics.cross_entropy import (
+from convlstm_jax.metrics.pixel import (
+    absolute_error,
     cross_entropy_from_logits,
     cross_entropy_from_probabilities,
+    squared_error,
 )
-from convlstm_jax.metrics.pixel import absolute_error, squared_error
 from convlstm_jax.models.network import Forecast
 from convlstm_jax.types import PerExample, Video
 

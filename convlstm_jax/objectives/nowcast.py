@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,11 +13,15 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from convlstm_jax.config import Config, field
-from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
+from convlstm_jax.metrics.accumulate import (
+    MetricSummary,
+    MetricSums,
+    num_samples,
+)
 from convlstm_jax.metrics.baselines import copy_last_frame
-from convlstm_jax.metrics.forecast_skill import skill_sums, summarize_rain
+from convlstm_jax.metrics.forecast_skill import skill_sums, summarize_skill
 from convlstm_jax.metrics.pixel import absolute_error, squared_error
-from convlstm_jax.metrics.registry import score_name
+from convlstm_jax.metrics.registry import none_if_nan, score_name
 from convlstm_jax.models import ModelConfig
 from convlstm_jax.models.network import Forecast
 from convlstm_jax.objectives.base import (
@@ -34,7 +38,7 @@ from convlstm_jax.objectives.losses import rain_loss, rain_weight
 from convlstm_jax.objectives.optical_flow import WithOpticalFlow, missing_packages
 from convlstm_jax.types import PerExample, Video
 from convlstm_jax.viz.curves import metric_curves
-from convlstm_jax.viz.player import PlayerClip, nowcast_clip
+from convlstm_jax.viz.player import ClipName, PlayerClip, nowcast_clip
 from convlstm_jax.viz.radar import radar_strip
 
 _log = logging.getLogger(__name__)
@@ -120,13 +124,11 @@ class Nowcast:
     """A clip as rain rates `[T, H, W]`, mm/h, and what was forecast.
 
     Attributes:
-        index: Index of the clip in its source.
         observed: All frames of the clip.
         mask: 1 where there is data.
         forecasts: Contender → its forecast.
     """
 
-    index: int
     observed: np.ndarray
     mask: np.ndarray
     forecasts: dict[str, np.ndarray]
@@ -226,11 +228,34 @@ class NowcastObjective(ForecastObjective):
     def summarize(
         self, total: MetricSums, frame_shape: tuple[int, int, int]
     ) -> MetricSummary:
-        """See `Objective` and `metrics.forecast_skill.summarize_rain`."""
-        return summarize_rain(
+        """See `Objective` and `metrics.forecast_skill.summarize_skill`.
+
+        "mse" and "mae" are summed over the pixels of a frame that hold data, those
+        per pixel divided by their number.
+        """
+        count = num_samples(total)
+        sums = {
+            name: np.asarray(value, np.float64) for name, value in total["sums"].items()
+        }
+        skill = summarize_skill(
             total,
             thresholds_mm_per_h=self.facts.rain_thresholds,
             window_sizes=self.facts.fss_window_sizes,
+        )
+        num_pixels = sums["moments"][:, 0].sum()
+        metrics: dict[str, float | None] = {}
+        per_lead_time: dict[str, list[float | None]] = {}
+        for name in ("mse", "mae", "loss"):
+            if name in sums:
+                metrics[name] = float(sums[name].mean() / count)
+                per_lead_time[name] = (sums[name] / count).tolist()
+        for name in ("mse", "mae"):
+            per_pixel = sums[name].sum() / num_pixels if num_pixels else np.nan
+            metrics[f"{name}_per_pixel"] = none_if_nan(per_pixel)
+        return replace(
+            skill,
+            total={**metrics, **skill.total},
+            per_lead_time={**per_lead_time, **skill.per_lead_time},
         )
 
     def with_baselines(self, source: ClipSource) -> ClipSource:
@@ -288,12 +313,11 @@ class NowcastObjective(ForecastObjective):
         length = observed.shape[1]
         return [
             Nowcast(
-                index,
                 observed[row],
                 clips[row]["mask"][:length, ..., 0],
                 {name: frames[row] for name, frames in rain.items()},
             )
-            for row, index in enumerate(indices)
+            for row in range(len(indices))
         ]
 
     def draw_validation(
@@ -303,15 +327,18 @@ class NowcastObjective(ForecastObjective):
         self._strip(examples[0], folder / f"validation_{step:07d}.png")
 
     def draw(
-        self, examples: Sequence[Any], results: Results, folder: Path
+        self,
+        examples: Sequence[Any],
+        names: Sequence[ClipName],
+        results: Results,
+        folder: Path,
     ) -> Pictures:
         """Draws the test clips and the skill by lead time."""
         pictures = []
-        for place, nowcast in enumerate(examples):
+        for place, (nowcast, name) in enumerate(zip(examples, names, strict=True)):
             picture = folder / f"test_{place:02d}.png"
             self._strip(nowcast, picture)
-            caption = f"Test sequence {nowcast.index}: observed above forecast"
-            pictures.append((caption, picture))
+            pictures.append((f"{name}: observed above forecast", picture))
         drawn = {"mse", "rainfall_mse", "correlation"}
         for rate in self.facts.rain_thresholds[:_DRAWN_RATES]:
             drawn |= {score_name(score, rate) for score in ("csi", "pod", "far")}
@@ -341,12 +368,17 @@ class NowcastObjective(ForecastObjective):
         )
 
     def played(
-        self, examples: Sequence[Any], *, group: str, notes: Sequence[str]
+        self,
+        examples: Sequence[Any],
+        names: Sequence[ClipName],
+        *,
+        group: str,
+        notes: Sequence[str],
     ) -> list[PlayerClip]:
         """See `Objective`: observed rain, each forecast, and the error."""
         return [
             nowcast_clip(
-                f"Test sequence {nowcast.index}",
+                str(name),
                 nowcast.observed,
                 nowcast.forecasts,
                 nowcast.mask,
@@ -354,5 +386,5 @@ class NowcastObjective(ForecastObjective):
                 group=group,
                 note=note,
             )
-            for nowcast, note in zip(examples, notes, strict=True)
+            for nowcast, name, note in zip(examples, names, notes, strict=True)
         ]
