@@ -36,9 +36,7 @@ from convlstm_jax.cli.process import choose_xla_flags
 from convlstm_jax.objectives.forecast import FramesObjective
 
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-SYSTEMS = sorted(
-    path.stem for path in _CONFIGS.glob("*.py") if path.stem != "__init__"
-)
+SYSTEMS = sorted(path.stem for path in _CONFIGS.glob("*.py") if path.stem != "__init__")
 # Of pixels, between programs of different length: in float32, and where
 # convolutions are of TensorFloat-32 or less.
 TOLERANCES = {"cpu": 1e-4, "gpu": 1e-2, "tpu": 1e-2}
@@ -101,9 +99,7 @@ def measure(system: str, batch_size: int, seconds: float) -> dict[str, Any]:
     )
 
     forecasts = isinstance(objective, FramesObjective)
-    length = (
-        objective.num_output_frames if forecasts else objective.num_input_frames
-    )
+    length = objective.num_output_frames if forecasts else objective.num_input_frames
 
     def forecast(num_frames: int) -> Callable[..., Any]:
         if not forecasts:

@@ -28,7 +28,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.experiment import make_config
-from convlstm_jax.data.synthetic.theft_clips import TheftConfig
+from convlstm_jax.data.synthetic.theft import TheftConfig
 from convlstm_jax.models.clip_classifier import ClipClassifierConfig
 from convlstm_jax.objectives import ClassifyConfig
 from convlstm_jax.training.loop import TrainConfig

@@ -32,7 +32,10 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.cli.experiment import make_config
 from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
-from convlstm_jax.models.recurrent_predictor import RecurrentPredictorConfig, SamplingConfig
+from convlstm_jax.models.recurrent_predictor import (
+    RecurrentPredictorConfig,
+    SamplingConfig,
+)
 from convlstm_jax.objectives import ForecastConfig
 from convlstm_jax.training.loop import TrainConfig
 from convlstm_jax.training.optimizer import AdamConfig
@@ -46,8 +49,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "task.num_input_frames": 5,
         "task.num_output_frames": 5,
         "task.sampling_end_step": 1000,
-        "task.reverse_sampling_start_step": 500,
-        "task.reverse_sampling_decay_steps": 100,
         "optimizer.name": "muon",
         "optimizer.learning_rate": 1e-2,
         "optimizer.schedule": "cosine",
@@ -59,6 +60,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {"model.features": (128, 128, 128, 128)},
     "large": {"model.features": (192, 192, 192, 192)},
+}
+
+PRESETS["quick-reverse"] = {
+    **PRESETS["quick"],
+    "task.sampling": "reverse_scheduled",
+    "task.reverse_sampling_start_step": 500,
+    "task.reverse_sampling_decay_steps": 100,
 }
 
 # Without a preset the machine decides.

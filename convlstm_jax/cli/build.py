@@ -17,7 +17,9 @@ from convlstm_jax.training.sharding import replicated
 from convlstm_jax.training.state import TrainState, init_state
 
 
-def build_objective(experiment: Experiment, sources: Sources | None = None) -> Objective:
+def build_objective(
+    experiment: Experiment, sources: Sources | None = None
+) -> Objective:
     """The objective of an experiment with its network.
 
     Args:
@@ -130,7 +132,5 @@ def load_variables(
 def initial_shapes(objective: Objective, experiment: Experiment) -> Variables:
     """The shapes of an objective's variables, without computing any."""
     shape = experiment.data.frame_shape
-    shapes: Variables = jax.eval_shape(
-        lambda: objective.init(jax.random.key(0), shape)
-    )
+    shapes: Variables = jax.eval_shape(lambda: objective.init(jax.random.key(0), shape))
     return shapes

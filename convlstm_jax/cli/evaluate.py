@@ -131,5 +131,3 @@ def _draw_learning_curves(workdir: Path) -> list[tuple[str, Path]]:
         _log.warning("no learning curves are drawn: %s", error)
         return []
     return [("Learning curves", curves)]
-
-

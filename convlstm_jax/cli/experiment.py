@@ -27,7 +27,7 @@ from convlstm_jax.config import (
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.data_sets import DATA_SETS
 from convlstm_jax.errors import UserError
-from convlstm_jax.evaluation.evaluate import EVALUATIONS, EvalConfig
+from convlstm_jax.evaluation.evaluate import EvalConfig, RainEvalConfig
 from convlstm_jax.models import MODELS, ModelConfig
 from convlstm_jax.models.network import NetworkTrainingConfig
 from convlstm_jax.nearest import did_you_mean
@@ -44,6 +44,7 @@ _UNIONS: dict[str, Mapping[str, type[Config]]] = {
     "data": DATA_SETS,
     "optimizer": OPTIMIZERS,
 }
+_EVALUATIONS = {"nowcast": RainEvalConfig}
 SECTIONS = (*_UNIONS, "train", "eval")
 _HEADER = "things in the config are wrong"
 
@@ -179,7 +180,7 @@ def section_classes(values: Values) -> dict[str, type[Config]]:
     model = MODELS[values["model"]["name"]]
     task = values["task"]["name"]
     classes["task"] = _joined(classes["task"], model.training_config)
-    return {**classes, "train": TrainConfig, "eval": EVALUATIONS.get(task, EvalConfig)}
+    return {**classes, "train": TrainConfig, "eval": _EVALUATIONS.get(task, EvalConfig)}
 
 
 def _fields(values: Values, section: str) -> Values:
@@ -242,7 +243,12 @@ def update(
             )
     data = DATA_SETS.get(values["data"]["name"])
     if changes.get("data.path") and data is not None and data.own_data:
-        values["data"]["name"] = data.own_data
+        # Own data are as many as there are, whatever would have been generated.
+        values["data"] = {
+            name: value
+            for name, value in values["data"].items()
+            if not name.endswith("_sequences")
+        } | {"name": data.own_data}
     former, classes = section_classes(former_values), section_classes(values)
     for section, cls in classes.items():
         if cls is not former[section]:
@@ -338,24 +344,14 @@ def experiment(
 
 def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
     """Yields what is wrong between sections, as far as they are valid by themselves."""
-    limits = (
-        ("train.batch_size", "data.num_train_sequences"),
-        ("train.num_validation_sequences", "data.num_validation_sequences"),
-        ("eval.num_sequences", "data.num_test_sequences"),
-    )
-    for path, limit_path in limits:
-        (section, name), (other, limit_name) = path.split("."), limit_path.split(".")
-        if section in sections and other in sections:
-            value = getattr(sections[section], name)
-            limit = getattr(sections[other], limit_name)
-            if value > limit:
-                yield (
-                    f"config.{path} is {value}: it must be at most "
-                    f"config.{limit_path}, which is {limit}"
-                )
     model, task, data, optimizer, train = (
         sections.get(name) for name in ("model", "task", "data", "optimizer", "train")
     )
+    if train and data and train.batch_size > data.num_train_sequences:
+        yield (
+            f"config.train.batch_size is {train.batch_size}: it must be at most "
+            f"config.data.num_train_sequences, which is {data.num_train_sequences}"
+        )
     if optimizer and train and optimizer.warmup_steps >= train.num_steps:
         yield (
             f"config.optimizer.warmup_steps is {optimizer.warmup_steps}: it must be "

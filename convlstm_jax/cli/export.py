@@ -11,7 +11,6 @@ from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.interop.exported_program import export_program
 from convlstm_jax.objectives.nowcast import NowcastObjective
 from convlstm_jax.training.sharding import data_mesh
-from convlstm_jax.types import Video
 from convlstm_jax.viz.clip_writer import validate_output_path
 
 OUTPUT_SUFFIXES = (".jax",)

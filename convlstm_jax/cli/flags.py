@@ -11,9 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from convlstm_jax.cli.rules import Integer
-from convlstm_jax.cli.validate import RULES, raise_problems, text_problem
-from convlstm_jax.errors import UserError
+from convlstm_jax.config import raise_problems
 from convlstm_jax.nearest import did_you_mean
 
 MODES = (

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import reason
 from convlstm_jax.data.inspect import contact_sheet, inspect
@@ -13,33 +14,29 @@ from convlstm_jax.errors import UserError
 SHEET_FILE = "contact_sheet.png"
 
 
-def run(
-    data_config: DataConfig,
-    num_frames: int,
-    seed: int,
-    input_path: Path | None = None,
-    output_path: Path | None = None,
-) -> None:
+def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> None:
     """Prints what a data set holds, and draws some of its clips.
 
     Args:
-        data_config: the data set.
-        num_frames: frames per clip.
-        seed: the training seed.
-        input_path: a file; all its frames are written instead, as they are read.
-        output_path: the `.npy` to write them to, uint8 `[N, H, W, C]`; without
-            `input_path` the `.png` of the contact sheet, by default `contact_sheet.png`.
+        experiment: The experiment, for its data set.
+        input: A file; all its frames are written instead, as they are read.
+        output: The `.npy` to write them to, uint8 `[N, H, W, C]`; without `input` the
+            `.png` of the contact sheet, by default `contact_sheet.png`.
 
     Raises:
         UserError: the data cannot be read, or the output cannot be written.
     """
-    if input_path is not None:
-        _write_frames(data_config, input_path, output_path)
+    if input is not None:
+        _write_frames(experiment.data, input, output)
         return
-    sheet = output_path or Path(SHEET_FILE)
+    sheet = output or Path(SHEET_FILE)
     if sheet.suffix.lower() != ".png":
         raise UserError(f"--output={sheet} is of another kind: it must be a .png file")
-    found = inspect(data_config, num_frames=num_frames, seed=seed)
+    found = inspect(
+        experiment.data,
+        num_frames=experiment.task.clip_length,
+        seed=experiment.general.seed,
+    )
     print("\n".join(found.lines))
     if found.sources is None:
         raise UserError(found.problem)

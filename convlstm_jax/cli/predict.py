@@ -11,7 +11,9 @@ from tqdm import tqdm
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.data.base import InputClip
+from convlstm_jax.data.annotated.config import AnnotatedVideoConfig
+from convlstm_jax.data.base import DataConfig, InputClip
+from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
 from convlstm_jax.objectives.base import Objective, Variables
 from convlstm_jax.objectives.classify import ClassificationObjective
@@ -90,7 +92,9 @@ def run(
     if clip.times is not None:
         minutes = num_frames * experiment.data.minutes_per_frame
         after = f", the {minutes:g} minutes after {clip.times[-1]:%Y-%m-%d %H:%M}"
-    print(f"{output}: {num_frames} frames{after}, {what}, with the weights of step {step}")
+    print(
+        f"{output}: {num_frames} frames{after}, {what}, with the weights of step {step}"
+    )
 
 
 def _load(
@@ -171,6 +175,16 @@ def _nowcast(
         write_clip(output, coloured, frames_per_second=5)
 
 
+def _film_reader(data: DataConfig, input: Path) -> FilmFields:
+    """What reads a film as training reads films."""
+    if isinstance(data, FilmFields):
+        return data
+    height, width, channels = data.frame_shape
+    return AnnotatedVideoConfig(
+        path=str(input), height=height, width=width, channels=channels
+    )
+
+
 def _classify(
     experiment: Experiment,
     objective: ClassificationObjective,
@@ -180,13 +194,22 @@ def _classify(
 ) -> None:
     """Writes the class and the probabilities of every clip of a film."""
     length = objective.num_input_frames
-    film, stride, starts = experiment.data.read_film(str(input), length)
+    reader = _film_reader(experiment.data, input)
+    film, stride = reader.open_film(str(input)), reader.frame_stride
+    between = (reader.clip_stride or length) * stride
+    span = (length - 1) * stride + 1
+    if film.num_frames < span:
+        raise UserError(
+            f"--input={input} has {film.num_frames} frames: this model needs at least "
+            f"{span}, to use every {stride}th"
+        )
+    starts = range(0, film.num_frames - span + 1, between)
     step, variables = _load(objective, experiment, workdir)
     classify = jax.jit(objective.classify)
     clips = []
     for start in tqdm(starts, desc="classifying", unit="clip", disable=None):
         last = start + (length - 1) * stride
-        frames = np.asarray(film[start : last + 1 : stride])
+        frames = film.read(start, length, stride)
         probabilities = np.asarray(classify(variables, frames[None])[0])
         named = zip(objective.classes, map(float, probabilities), strict=True)
         clips.append(

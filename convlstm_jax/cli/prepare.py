@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.cli.workdir import locked
-from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import reason
 from convlstm_jax.data.prepared import KINDS, MANIFEST_FILE, Manifest, is_prepared
 from convlstm_jax.errors import UserError
@@ -11,20 +11,19 @@ from convlstm_jax.errors import UserError
 _SHOWN_PROBLEMS = 10
 
 
-def run(data_config: DataConfig, output: Path, num_frames: int, seed: int) -> None:
+def run(experiment: Experiment, *, output: Path) -> None:
     """Writes a prepared folder, and opens it as training would.
 
     Args:
-        data_config: the data set, whose path is the folder to prepare.
-        output: the folder to write: a new one, or one to go on with.
-        num_frames: frames per clip of the training that is told of.
-        seed: its seed.
+        experiment: The experiment; `path` of its data set is the folder to prepare.
+        output: The folder to write: a new one, or one to resume.
 
     Raises:
         UserError: the data set has no folder, a file is to be refused, the output
             cannot be written or is of something else, or what there is does not fill
             the splits (what was prepared is kept then).
     """
+    data_config = experiment.data
     if data_config.name not in KINDS:
         raise UserError(
             f"config.data.name is {data_config.name!r}: --mode=prepare needs "
@@ -58,7 +57,10 @@ def run(data_config: DataConfig, output: Path, num_frames: int, seed: int) -> No
         raise
     _tell(manifest, output)
     prepared = data_config.model_copy(update={"path": str(output)})
-    print(prepared.sources(num_frames=num_frames, seed=seed).description)
+    sources = prepared.sources(
+        num_frames=experiment.task.clip_length, seed=experiment.general.seed
+    )
+    print(sources.description)
 
 
 def _tell(manifest: Manifest, output: Path) -> None:

@@ -42,6 +42,8 @@ class InputClip:
 class DataConfig(Config):
     """Fields that all data sets have."""
 
+    kind: ClassVar[str] = "frames"
+    """What clips hold beside frames: "classes" with labels, "rain" with masks."""
     own_data: ClassVar[str] = ""
     """Name of the data set that setting `data.path` switches to."""
 
@@ -108,6 +110,8 @@ class DataConfig(Config):
 class LabelledDataConfig(DataConfig):
     """Fields of data sets whose clips belong to classes."""
 
+    kind: ClassVar[str] = "classes"
+
     flip: bool = field(False, "Flip every other training clip left to right.")
     crop: float = field(
         0.0, "Largest share of height and width cut off training clips.", ge=0, lt=1
@@ -129,6 +133,8 @@ class LabelledDataConfig(DataConfig):
 
 class RainDataConfig(DataConfig):
     """Fields of data sets whose pixels are radar reflectivities."""
+
+    kind: ClassVar[str] = "rain"
 
     dbz_min: float = field(
         0.0, "Reflectivity of pixel 0; anything weaker counts as no rain.", unit="dBZ"

@@ -233,7 +233,9 @@ class Objective:
             UserError: it cannot.
         """
 
-    def exported(self, variables: Variables, num_frames: int | None, clips: Video) -> Any:
+    def exported(
+        self, variables: Variables, num_frames: int | None, clips: Video
+    ) -> Any:
         """What an exported program computes of clips `[B, T, H, W, C]`."""
         raise NotImplementedError
 

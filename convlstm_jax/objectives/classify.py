@@ -240,7 +240,9 @@ class ClassificationObjective(Objective):
                 "classifies the clip and predicts no frames"
             )
 
-    def exported(self, variables: Variables, num_frames: int | None, clips: Video) -> Any:
+    def exported(
+        self, variables: Variables, num_frames: int | None, clips: Video
+    ) -> Any:
         """See `Objective`: {class: probabilities `[B]`}."""
         probabilities = self.classify(variables, clips)
         return {name: probabilities[:, k] for k, name in enumerate(self.classes)}

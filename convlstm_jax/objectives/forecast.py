@@ -324,7 +324,9 @@ class FramesObjective(Objective):
                 "gives back, as it predicts none"
             )
 
-    def exported(self, variables: Variables, num_frames: int | None, clips: Video) -> Any:
+    def exported(
+        self, variables: Variables, num_frames: int | None, clips: Video
+    ) -> Any:
         """See `Objective`: the predicted frames."""
         length = num_frames or self.num_output_frames
         return self.forecast(variables, clips, length).frames

@@ -33,7 +33,7 @@ from convlstm_jax.objectives.base import (
     Variables,
     clip_and_target,
 )
-from convlstm_jax.objectives.forecast import FramesConfig, ForecastObjective
+from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig
 from convlstm_jax.objectives.losses import rain_loss, rain_weight
 from convlstm_jax.objectives.optical_flow import WithOpticalFlow, missing_packages
 from convlstm_jax.types import PerExample, Video
@@ -343,7 +343,8 @@ class NowcastObjective(ForecastObjective):
         for rate in self.facts.rain_thresholds[:_DRAWN_RATES]:
             drawn |= {score_name(score, rate) for score in ("csi", "pod", "far")}
             drawn |= {
-                score_name("fss", rate, size) for size in self.facts.fss_window_sizes[:1]
+                score_name("fss", rate, size)
+                for size in self.facts.fss_window_sizes[:1]
             }
         curves = folder / "lead_time.png"
         metric_curves(
@@ -361,7 +362,11 @@ class NowcastObjective(ForecastObjective):
         radar_strip(
             picture,
             nowcast.observed,
-            {name: nowcast.forecasts[name] for name in order if name in nowcast.forecasts},
+            {
+                name: nowcast.forecasts[name]
+                for name in order
+                if name in nowcast.forecasts
+            },
             nowcast.mask,
             num_inputs=self.num_input_frames,
             minutes_per_frame=self.facts.minutes_per_frame,

@@ -85,18 +85,6 @@ def problems_of(module, **overrides):
         ),
         (
             moving_mnist,
-            {"eval__num_sequences": "20000"},
-            "config.eval.num_sequences is 20000: it must be at most "
-            "config.data.num_test_sequences, which is 10000",
-        ),
-        (
-            moving_mnist,
-            {"train__num_validation_sequences": "1001"},
-            "config.train.num_validation_sequences is 1001: it must be at most "
-            "config.data.num_validation_sequences, which is 1000",
-        ),
-        (
-            moving_mnist,
             {"optimizer__warmup_steps": "100", "train__num_steps": "100"},
             "config.optimizer.warmup_steps is 100: it must be less than "
             "config.train.num_steps, which is 100",
@@ -258,17 +246,16 @@ def test_any_forecasting_network_goes_with_any_objective_that_asks_for_frames():
 def test_all_problems_are_found_at_once(tmp_path):
     found = problems_of(
         moving_mnist,
-        train__batch_size="0",
+        train__num_steps="0",
         model__peephole="chanel",
-        eval__num_sequences="20000",
+        data__num_train_sequences="3",
         model__fetures="3",
         data__digits_dir=str(tmp_path / "gone"),
     )
     assert [problem.split()[0] for problem in found] == [
         "config.model.fetures",
         "config.model.peephole",
-        "config.train.batch_size",
-        "config.eval.num_sequences",
+        "config.train.num_steps",
         "config.data.digits_dir",
     ]
     assert "did you mean channel?" in found[1]
@@ -319,5 +306,3 @@ def test_every_field_has_a_meaning_and_help_lists_it():
     for cls in section_classes(radar_nowcasting.get_config().to_dict()).values():
         for name, info in cls.model_fields.items():
             assert name == "name" or info.description, (cls, name)
-
-

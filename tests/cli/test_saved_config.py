@@ -130,7 +130,9 @@ def test_data_may_lie_elsewhere_but_be_no_others():
         return ConfigDict(values)
 
     check_resumes(films("films"), films("prepared"), WORKDIR)
-    with pytest.raises(UserError, match=r"config\.data\.path is 'films' there and None"):
+    with pytest.raises(
+        UserError, match=r"config\.data\.path is 'films' there and None"
+    ):
         check_resumes(films("films"), bubbles.get_config(), WORKDIR)
 
 

@@ -160,7 +160,9 @@ def test_a_few_steps_learn_which_way_a_square_moves():
         for frame in range(3):
             place = 4 + 2 * (2 - frame if leftward else frame - 2)
             frames[clip, frame, clip // 2 : clip // 2 + 4, place : place + 4] = 1
-    task = ClassificationObjective(ClipClassifier((8,), patch_size=2), 3, ("right", "left"))
+    task = ClassificationObjective(
+        ClipClassifier((8,), patch_size=2), 3, ("right", "left")
+    )
     params = fast_jit(task.init, static_argnums=1)(jax.random.key(0), FRAME_SHAPE)
     optimizer = optax.adam(0.03)
 

@@ -15,15 +15,11 @@ MODEL = EncoderForecaster(
 )
 
 
-FACTS = DataFacts(
-    rain_scale=SCALE, rain_thresholds=(0.5, 5.0), fss_window_sizes=(3,)
-)
+FACTS = DataFacts(rain_scale=SCALE, rain_thresholds=(0.5, 5.0), fss_window_sizes=(3,))
 
 
 def make(loss="b_mse", **fields):
-    config = NowcastConfig(
-        num_input_frames=3, num_output_frames=2, loss=loss, **fields
-    )
+    config = NowcastConfig(num_input_frames=3, num_output_frames=2, loss=loss, **fields)
     return NowcastObjective(MODEL, 3, 2, loss, config=config, facts=FACTS)
 
 

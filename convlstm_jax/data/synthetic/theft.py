@@ -185,6 +185,11 @@ class TheftConfig(LabelledDataConfig):
     num_validation_sequences: int = field(300, "Most validation clips.", ge=1)
     num_test_sequences: int = field(600, "Most test clips.", ge=1)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of clips, in the order of their labels."""
+        return CLASSES
+
     def check(self) -> Iterator[str]:
         """Yields where the shelves would have too few things."""
         if 3 * self.width < 2 * self.height:
