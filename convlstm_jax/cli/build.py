@@ -5,12 +5,11 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from convlstm_jax.cli.used_fields import DATA_FIELDS, MODEL_FIELDS, data_set_of
+from convlstm_jax.cli.used_fields import DATA_FIELDS, data_set_of
 from convlstm_jax.data.augmentation import augment_frames, augment_rain
 from convlstm_jax.data.composites import READER_FIELDS, CompositeReader
 from convlstm_jax.data.data_sets import make_sources
@@ -18,16 +17,11 @@ from convlstm_jax.data.labelled_clips import class_names
 from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batches
 from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.models import MODELS
-from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
-from convlstm_jax.models.clip_classifier import ClipClassifier
 from convlstm_jax.rain import RainScale
 from convlstm_jax.tasks.autoencoder import AUTOENCODER_TASKS
 from convlstm_jax.tasks.classification import ClassificationTask, balanced_weights
 from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.tasks.next_frame import NextFrameTask
 from convlstm_jax.tasks.nowcast import NowcastTask
-from convlstm_jax.tasks.recurrent import RecurrentTask
-from convlstm_jax.tasks.sampling import Sampling
 from convlstm_jax.tasks.task import VideoTask
 from convlstm_jax.training.optimizer import make_optimizer
 
@@ -42,8 +36,8 @@ def build_task(
         sources: its data, for what training takes from them: the classes' weights.
     """
     name = config.model.name
-    fields = {field: config.model[field] for field in MODEL_FIELDS[name]}
-    dtype = jnp.dtype(config.model.dtype)
+    model_class = MODELS[name]
+    model_config = model_class(**{f: config.model[f] for f in model_class.model_fields})
     lengths = {
         "num_input_frames": config.task.num_input_frames,
         "num_output_frames": config.task.num_output_frames,
@@ -51,32 +45,19 @@ def build_task(
     }
     if name == "fc_lstm_autoencoder":
         task, decoders = AUTOENCODER_TASKS[config.task.name]
-        return task(
-            FCLSTMAutoencoder(**fields, decoders=decoders, dtype=dtype), **lengths
-        )
+        return task(model_config.build(decoders=decoders), **lengths)
     if name == "clip_classifier":
         classes = class_names(config.data.event_labels)
-        fields["num_classes"] = len(classes)
         counts = None if sources is None else sources.class_counts
         weights = None
         if counts is not None and config.task.class_weights == "balanced":
             weights = balanced_weights(counts)
-        model = ClipClassifier(**fields, dtype=dtype)
+        model = model_config.build(num_classes=len(classes))
         return ClassificationTask(
             model, config.task.num_input_frames, classes, weights, counts
         )
-    if config.task.from_last_frame:
-        fields["first_logit"] = 0.0  # No change.
-    model = MODELS[name](**fields, dtype=dtype)
-    if name == "next_frame":
-        return NextFrameTask(
-            model,
-            **lengths,
-            num_training_frames=config.task.num_training_frames,
-            score_inputs=config.task.score_inputs,
-        )
-    if name == "recurrent_predictor":
-        return RecurrentTask(model, **lengths, sampling=_sampling(config))
+    extra = {"first_logit": 0.0} if config.task.from_last_frame else {}  # No change.
+    model = model_config.build(**extra)
     if config.task.name == "nowcast":
         return NowcastTask(
             model,
@@ -93,7 +74,11 @@ def build_task(
             thresholds_mm_per_h=config.eval.rain_thresholds,
             window_sizes=config.eval.fss_window_sizes,
         )
-    return ForecastTask(model, **lengths)
+    training = None
+    if model_class.training_config is not None:
+        fields = model_class.training_config.model_fields
+        training = model_class.training_config(**{f: config.task[f] for f in fields})
+    return ForecastTask(model, **lengths, training=training)
 
 
 def rain_scale(config: ConfigDict) -> RainScale:
@@ -110,15 +95,6 @@ def composite_reader(config: ConfigDict) -> CompositeReader:
     """
     how_read = {name: config.data[name] for name in READER_FIELDS}
     return CompositeReader(rain_scale(config), **how_read)
-
-
-def _sampling(config: ConfigDict) -> Sampling:
-    return Sampling(
-        config.task.sampling,
-        end_step=config.task.sampling_end_step,
-        reverse_start_step=config.task.reverse_sampling_start_step,
-        reverse_decay_steps=config.task.reverse_sampling_decay_steps,
-    )
 
 
 def build_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:

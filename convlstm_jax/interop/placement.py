@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.ops.gates import GATE_ORDER
+from convlstm_jax.ops.cell import GATE_ORDER
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ import numpy as np
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop.placement import ImportReport, gates_in_our_order
 from convlstm_jax.layers.convlstm import ConvLSTMCell
-from convlstm_jax.ops.step import Weights
+from convlstm_jax.ops.cell import Weights
 
 
 class ImportedLayer(NamedTuple):

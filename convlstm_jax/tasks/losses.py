@@ -1,25 +1,12 @@
 """What training minimises: one number per clip; the caller averages over clips."""
 
-from typing import NamedTuple
-
 from convlstm_jax.metrics.cross_entropy import (
     cross_entropy_from_logits,
     cross_entropy_from_probabilities,
 )
 from convlstm_jax.metrics.pixel import absolute_error, squared_error
+from convlstm_jax.models.network import Forecast
 from convlstm_jax.types import PerExample, Video
-
-
-class Forecast(NamedTuple):
-    """Predicted frames.
-
-    Attributes:
-      frames: `[B, T, H, W, C]`, pixels in [0, 1] where the model keeps to them.
-      logits: where the frames are the sigmoid of something, that; else `None`.
-    """
-
-    frames: Video
-    logits: Video | None
 
 
 def cross_entropy(forecast: Forecast, target: Video) -> PerExample:

@@ -1,7 +1,7 @@
 """What training and evaluation ask of a task, and what all video tasks share."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,13 +14,12 @@ from convlstm_jax.metrics.accumulate import (
     summarize,
 )
 from convlstm_jax.metrics.baselines import BASELINES
-from convlstm_jax.tasks.losses import LOSSES, Forecast
+from convlstm_jax.models.network import Forecast, Variables
+from convlstm_jax.tasks.losses import LOSSES
 from convlstm_jax.types import PerExample, Video
 
 __all__ = ["Batch", "Forecast", "Outputs", "Task", "Variables", "VideoTask"]
 
-# {"params": …} and, where a model has them, collections such as "batch_stats" beside.
-Variables = dict[str, Any]
 Batch = dict[str, Array]
 
 # Name of an output → what the model gave out, and what that should be.

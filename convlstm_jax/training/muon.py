@@ -15,7 +15,7 @@ import jax
 import optax
 from jax import Array
 
-from convlstm_jax.ops.gates import GATE_ORDER
+from convlstm_jax.ops.cell import GATE_ORDER
 
 _KERNELS = ("input_kernel", "recurrent_kernel")
 # Momentum of 0.95, the usual value, learned more slowly in runs of a few minutes.
