@@ -64,8 +64,8 @@ def variants(
     from jax import lax
 
     from convlstm_jax.ops import winograd
+    from convlstm_jax.ops.cell import split_gates
     from convlstm_jax.ops.convolution import same_convolution
-    from convlstm_jax.ops.gates import split_gates
     from convlstm_jax.ops.winograd import Winograd
 
     generator = np.random.default_rng(0)

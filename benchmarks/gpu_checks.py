@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.machine import machine_line
 from convlstm_jax.ops import rollout as rollouts
+from convlstm_jax.ops.cell import Weights
 from convlstm_jax.ops.sequence import convlstm_sequence
-from convlstm_jax.ops.step import Weights
 
 # Largest norm of a difference as a share of the norm: (dtype, precision) → share.
 TOLERANCES = {
@@ -89,12 +89,14 @@ def rollout_case():
         ),
         _normal(generator, BATCH, STEPS, HEIGHT, WIDTH, CHANNELS),
     )
-    takes_truth = jnp.arange(STEPS)[None, :] % 2 == jnp.zeros((BATCH, 1), int)
+    teacher_forcing = jnp.arange(STEPS)[None, :] % 2 == jnp.zeros((BATCH, 1), int)
 
     def run(dtype, arguments):
         weights, frames = arguments
         state = rollouts.initial_state(weights, (BATCH, *frames.shape[2:]), dtype)
-        return rollouts.rollout(weights, frames, takes_truth, state, dtype=dtype)[1:]
+        return rollouts.rollout(weights, frames, teacher_forcing, state, dtype=dtype)[
+            1:
+        ]
 
     return run, arguments
 

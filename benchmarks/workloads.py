@@ -132,7 +132,7 @@ class Problem(NamedTuple):
     Attributes:
       weights: by path, as in this project's parameter trees: kernels `[K, K, C, 4F]`
         with gates in the order i, f, g, o.
-      inputs: "frames" `[B, T, H, W, C]`; for the recurrent predictor "takes_truth"
+      inputs: "frames" `[B, T, H, W, C]`; for the recurrent predictor "teacher_forcing"
         `[B, S]` besides, true where a step reads its frame and false where it reads
         what the step before predicted.
       cotangent: of the shape of the outputs; the loss is the sum of their product.
@@ -187,9 +187,9 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
     else:
         num_predicted += frames - 1
         inputs["frames"] = normal(batch, num_predicted, *workload.frame_shape)
-        takes_truth = np.ones((batch, num_predicted), bool)
-        takes_truth[::2, frames::2] = takes_truth[1::2, frames + 1 :: 2] = False
-        inputs["takes_truth"] = takes_truth
+        teacher_forcing = np.ones((batch, num_predicted), bool)
+        teacher_forcing[::2, frames::2] = teacher_forcing[1::2, frames + 1 :: 2] = False
+        inputs["teacher_forcing"] = teacher_forcing
         for index, channels in enumerate((depth, *features[:-1])):
             add(f"layer_{index}", layer(channels, features[index], bias=False))
         scale = features[-1] ** -0.5

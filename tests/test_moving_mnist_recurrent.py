@@ -11,7 +11,7 @@ import pytest
 from configs import moving_mnist_recurrent
 from convlstm_jax.cli import build, workdir
 from convlstm_jax.cli.trained_weights import load_variables
-from convlstm_jax.tasks.sampling import Sampling
+from convlstm_jax.models.recurrent_predictor import SamplingConfig
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import run
 
@@ -74,7 +74,7 @@ def test_the_presets_train_as_openstl_does():
     for preset in ("small", "large"):
         config = moving_mnist_recurrent.get_config(preset)
         task = build.build_task(config)
-        assert task.sampling == Sampling("scheduled", 50_000, 25_000, 5_000)
+        assert task.training == SamplingConfig(sampling="scheduled")
         assert task.loss == "mse"
         assert (task.num_input_frames, task.num_output_frames) == (10, 10)
         assert task.model.features == (128 if preset == "small" else 192,) * 4
@@ -101,7 +101,12 @@ def trained(tmp_path_factory):
 
 def test_evaluation_and_prediction_are_rollouts(trained, tmp_path):
     task, _, variables = final_variables(trained)
-    assert task.sampling == Sampling("reverse_scheduled", 4, 2, 100)
+    assert task.training == SamplingConfig(
+        sampling="reverse_scheduled",
+        sampling_end_step=4,
+        reverse_sampling_start_step=2,
+        reverse_sampling_decay_steps=100,
+    )
     test = build.build_sources(workdir.load_config(trained)).test
     frames = np.stack([test[index]["frames"] for index in range(8)])
     inputs, truth = task.split(jax.numpy.asarray(frames))

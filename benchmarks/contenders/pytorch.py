@@ -45,7 +45,7 @@ class PyTorchProgram:
         self._frames = frames.requires_grad_(self._frames_too)
         self._others = [
             torch.from_numpy(problem.inputs[key]).to(self._device, torch.float32)
-            for key in ("takes_truth",)
+            for key in ("teacher_forcing",)
             if key in problem.inputs
         ]
         self._cotangent = torch.from_numpy(problem.cotangent).to(self._device)

@@ -147,7 +147,7 @@ class RecurrentPredictor(nn.Module):
         )
         self.output = nn.Conv2d(features[-1], depth, 1, bias=False)
 
-    def forward(self, frames: Tensor, takes_truth: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, teacher_forcing: Tensor) -> Tensor:
         """`[B, S, C, H, W]` and 0 or 1 `[B, S]` to `[B, S, H, W, C]`."""
         patches = [
             functional.pixel_unshuffle(frame, self.patch_size)
@@ -157,7 +157,7 @@ class RecurrentPredictor(nn.Module):
         prediction = patches[0]
         outputs = []
         for step, frame in enumerate(patches):
-            mask = takes_truth[:, step, None, None, None]
+            mask = teacher_forcing[:, step, None, None, None]
             hidden = mask * frame + (1 - mask) * prediction
             for index, cell in enumerate(self.cells):
                 states[index] = cell(hidden, *states[index])

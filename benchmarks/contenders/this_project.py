@@ -51,5 +51,5 @@ def _apply(workload: Workload, problem: Problem, settings: Settings):
         second = workload.num_outputs
     else:
         model = RecurrentPredictor(**fields, forget_offset=0.0)
-        second = jnp.asarray(problem.inputs["takes_truth"])
+        second = jnp.asarray(problem.inputs["teacher_forcing"])
     return lambda params, frames: model.apply({"params": params}, frames, second)

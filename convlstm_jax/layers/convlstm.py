@@ -1,5 +1,6 @@
 """ConvLSTM as Linen modules: the cell, and the cell run over a sequence."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -7,14 +8,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Int
 
-from convlstm_jax.ops.gates import ACTIVATIONS, PEEPHOLES, peephole_shape
-from convlstm_jax.ops.memory import MEMORY
-from convlstm_jax.ops.step import (
+from convlstm_jax.ops.cell import (
+    ACTIVATIONS,
+    PEEPHOLES,
     Weights,
     carry_of_dtype,
     convlstm_step,
+    peephole_shape,
     state_dtype,
 )
+from convlstm_jax.ops.memory import MEMORY
 from convlstm_jax.types import Carry, Frame, Hidden, HiddenSequence, Video
 
 IMPLEMENTATIONS = ("fused", "scan")
@@ -178,11 +181,8 @@ class ConvLSTM(nn.Module):
         """Refuses an unknown implementation, and savings that only "fused" knows."""
         require_choice("implementation", self.implementation, IMPLEMENTATIONS)
         require_choice("memory", self.memory, tuple(MEMORY))
-        if self.implementation != "fused" and self.memory != "default":
-            raise ValueError(
-                f"memory is {self.memory!r}: it must be 'default' with implementation "
-                f"{self.implementation!r}, as 'fused' alone can save memory"
-            )
+        for problem in memory_problem(self.memory, self.implementation):
+            raise ValueError(problem)
         super().__post_init__()
 
     def __call__(
@@ -314,3 +314,12 @@ def require_choice(name: str, value, allowed: tuple[str, ...]) -> None:
     """Raises a ValueError over a module's field that is not one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}: it must be one of {allowed}")
+
+
+def memory_problem(memory: str, implementation: str) -> Iterator[str]:
+    """What is wrong with these fields together: "fused" alone can save memory."""
+    if implementation != "fused" and memory != "default":
+        yield (
+            f"memory is {memory!r}: it must be 'default' with "
+            f"implementation={implementation!r}, as 'fused' alone can save memory"
+        )

@@ -1,19 +1,17 @@
-"""The systems, by the name a config calls them."""
+"""The networks, by the name that a config gives them."""
 
-from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
-from convlstm_jax.models.clip_classifier import ClipClassifier
-from convlstm_jax.models.encoder_forecaster import (
-    EncoderForecaster,
-    FCLSTMEncoderForecaster,
-)
-from convlstm_jax.models.next_frame import NextFramePredictor
-from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
+from convlstm_jax.models.autoencoder import FCLSTMAutoencoderConfig
+from convlstm_jax.models.clip_classifier import ClipClassifierConfig
+from convlstm_jax.models.encoder_forecaster import EncoderForecasterConfig, FCLSTMConfig
+from convlstm_jax.models.network import ModelConfig
+from convlstm_jax.models.next_frame import NextFrameConfig
+from convlstm_jax.models.recurrent_predictor import RecurrentPredictorConfig
 
-MODELS = {
-    "encoder_forecaster": EncoderForecaster,
-    "fc_lstm": FCLSTMEncoderForecaster,
-    "fc_lstm_autoencoder": FCLSTMAutoencoder,
-    "recurrent_predictor": RecurrentPredictor,
-    "next_frame": NextFramePredictor,
-    "clip_classifier": ClipClassifier,
+MODELS: dict[str, type[ModelConfig]] = {
+    "encoder_forecaster": EncoderForecasterConfig,
+    "fc_lstm": FCLSTMConfig,
+    "fc_lstm_autoencoder": FCLSTMAutoencoderConfig,
+    "recurrent_predictor": RecurrentPredictorConfig,
+    "next_frame": NextFrameConfig,
+    "clip_classifier": ClipClassifierConfig,
 }

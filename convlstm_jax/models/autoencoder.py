@@ -9,15 +9,16 @@
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from convlstm_jax.config import field
 from convlstm_jax.layers.fc_lstm import FCLSTM, VectorCarry
-from convlstm_jax.models.encoder_forecaster import require_video
+from convlstm_jax.models.network import LayersConfig, require_video
 from convlstm_jax.types import Video
 
 # What a decoder can be asked for: the inputs, last frame first, or what follows them.
@@ -29,13 +30,7 @@ _Vectors = Float[Array, "B T D"]
 class Decoder(nn.Module):
     """A stack of LSTMs and a dense layer from the top one to the pixels' logits.
 
-    Attributes:
-      features: hidden units of each layer, bottom layer first.
-      peephole: "channel" (the LSTM's diagonal peephole) or "none".
-      activation: "tanh" or "relu".
-      dtype: dtype of the matrix products; cell states and logits are float32.
-      implementation: "fused" or "scan", see `ConvLSTM`.
-      memory: what the layers keep for the backward pass, see `ConvLSTM`.
+    Attributes: See `FCLSTMAutoencoderConfig`.
     """
 
     features: tuple[int, ...]
@@ -98,15 +93,8 @@ class FCLSTMAutoencoder(nn.Module):
     zeros, which is no input at all: like the authors' code, it starts from the
     encoder's states alone.
 
-    Attributes:
-      features: hidden units of each layer, encoder and decoders alike.
-      decoders: which of `DECODERS` the model has.
-      conditional: whether the decoders are conditional.
-      peephole: "channel" (the LSTM's diagonal peephole) or "none".
-      activation: "tanh" or "relu".
-      dtype: dtype of the matrix products; cell states and logits are float32.
-      implementation: "fused" or "scan", see `ConvLSTM`.
-      memory: what the layers keep for the backward pass, see `ConvLSTM`.
+    Attributes: See `FCLSTMAutoencoderConfig`; and
+        decoders: Which of `DECODERS` the model has.
     """
 
     features: tuple[int, ...]
@@ -232,3 +220,16 @@ class FCLSTMAutoencoder(nn.Module):
         batch = carries[0][0].shape[0]
         _, logits = scan(decoder, (carries, jnp.zeros((batch, num_pixels))), None)
         return logits
+
+
+class FCLSTMAutoencoderConfig(LayersConfig):
+    """LSTM encoder with one or two LSTM decoders (arXiv:1502.04681)."""
+
+    network: ClassVar = FCLSTMAutoencoder
+
+    name: Literal["fc_lstm_autoencoder"] = "fc_lstm_autoencoder"
+    conditional: bool = field(
+        False,
+        "Whether decoders read the frame before: the true one in training, their own "
+        "output in evaluation and prediction.",
+    )

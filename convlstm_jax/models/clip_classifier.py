@@ -1,14 +1,15 @@
 """A clip's class from what a stack of ConvLSTM layers holds after its last frame."""
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from convlstm_jax.config import field
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
-from convlstm_jax.models.encoder_forecaster import require_video
+from convlstm_jax.models.network import ConvLayersConfig, PatchConfig, require_video
 from convlstm_jax.ops.patches import to_patches
 from convlstm_jax.types import Video
 
@@ -32,24 +33,12 @@ class ClipClassifier(nn.Module):
     The parameters do not depend on the size of the frames, unless peepholes are per
     location.
 
-    Attributes:
-      features: hidden channels of each layer, bottom layer first.
-      num_classes: number of classes, at least 2.
-      input_kernel_size: input-to-state kernel, pixels as the layer sees them, odd.
-      recurrent_kernel_size: state-to-state kernel, pixels as the layer sees them, odd.
-      patch_size: side of a patch, pixels; divides height and width.
-      pool_size: side of the squares of which, between layers, only the greatest value
-        is kept, pixels; 1 for none. What is left over at the bottom and at the right
-        is dropped, as Keras and Flax do ("valid").
-      peephole: "channel", "location" or "none".
-      activation: "tanh" or "relu".
-      dtype: dtype of the convolutions; cell states, average and logits are float32.
-      implementation: "fused" or "scan", see `ConvLSTM`.
-      memory: what the layers keep for the backward pass, see `ConvLSTM`.
+    Attributes: See `ClipClassifierConfig`; and
+        num_classes: Number of classes, at least 2.
 
     Raises:
-      ValueError: at construction, for no layer, less than two classes or a pool size
-        below 1.
+        ValueError: At construction, for no layer, less than two classes or a pool size
+            below 1.
     """
 
     features: tuple[int, ...]
@@ -68,10 +57,10 @@ class ClipClassifier(nn.Module):
         """Refuses what is no classifier."""
         if not self.features:
             raise ValueError("features is empty: it must have at least one layer")
-        for name, least in (("num_classes", 2), ("pool_size", 1)):
-            if getattr(self, name) < least:
+        for name, minimum in (("num_classes", 2), ("pool_size", 1)):
+            if getattr(self, name) < minimum:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)}: it must be at least {least}"
+                    f"{name} is {getattr(self, name)}: it must be at least {minimum}"
                 )
         super().__post_init__()
 
@@ -82,16 +71,16 @@ class ClipClassifier(nn.Module):
         """Classifies clips of any number of frames.
 
         Args:
-          inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-          seq_lengths: valid frames of each clip, `[B]`, at least 1; what stands behind
-            them changes nothing. All T if not given.
+            inputs: `[B, T, H, W, C]`, pixels in [0, 1].
+            seq_lengths: Valid frames of each clip, `[B]`, at least 1; what stands
+                behind them changes nothing. All T if not given.
 
         Returns:
-          Logits `[B, num_classes]` in float32.
+            Logits `[B, num_classes]` in float32.
 
         Raises:
-          ValueError: the inputs are not five-dimensional, `patch_size` does not divide
-            height and width, or pooling leaves no pixel.
+            ValueError: The inputs are not five-dimensional, `patch_size` does not
+                divide height and width, or pooling leaves no pixel.
         """
         require_video(inputs)
         hidden = to_patches(2 * inputs - 1, self.patch_size)
@@ -116,11 +105,7 @@ class ClipClassifier(nn.Module):
 
 
 def _max_pool(video: Video, size: int) -> Video:
-    """The greatest value of every square of each frame.
-
-    Raises:
-      ValueError: the frames are smaller than a square.
-    """
+    """The greatest value of every square of each frame; refuses smaller frames."""
     height, width = video.shape[2:4]
     if min(height, width) < size:
         raise ValueError(
@@ -129,3 +114,19 @@ def _max_pool(video: Video, size: int) -> Video:
         )
     window = (1, size, size)
     return nn.max_pool(video, window, strides=window)
+
+
+class ClipClassifierConfig(PatchConfig, ConvLayersConfig):
+    """ConvLSTM layers, last frame, average over its points, dense layer."""
+
+    network: ClassVar = ClipClassifier
+
+    name: Literal["clip_classifier"] = "clip_classifier"
+    pool_size: int = field(
+        2,
+        "Side of the squares of which the greatest value goes on to the next layer; "
+        "what is left over at the bottom and at the right is dropped. 1: all values "
+        "go on.",
+        unit="points",
+        ge=1,
+    )

@@ -11,7 +11,7 @@
 """
 
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,15 +19,82 @@ from jax import Array
 
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.fc_lstm import FCLSTM
+from convlstm_jax.models.network import (
+    ConvLayersConfig,
+    Forecast,
+    ForecastingNetwork,
+    LayersConfig,
+    PatchConfig,
+    TrainingPrediction,
+    Variables,
+    forecast_from_logits,
+    require_video,
+)
 from convlstm_jax.ops.patches import from_patches, to_patches
-from convlstm_jax.types import Video
+from convlstm_jax.types import HiddenSequence, Video
 
 DARK_LOGIT = -3.0
-"""A pixel of 0.047, about the mean of two digits on 64x64: where forecasts begin, as a
+"""A pixel of 0.047, about the mean of two digits on 64×64: where forecasts begin, as a
 sigmoid that starts from 0.5 must first learn that most of a frame is dark."""
 
 
-class EncoderForecaster(nn.Module):
+class _EncoderForecaster(ForecastingNetwork):
+    """What both have in common: a call `(inputs, num_frames)` that gives logits."""
+
+    features: tuple[int, ...]
+
+    def _layer(self, features: int, name: str) -> Any:
+        raise NotImplementedError
+
+    def _run_layers(self, hidden: Array, num_frames: int) -> list[Array]:
+        """Encodes, then forecasts; returns the outputs of all forecaster layers."""
+        carries = []
+        for index, features in enumerate(self.features):
+            carry, hidden = self._layer(features, f"encoder_{index}")(hidden)
+            carries.append(carry)
+        outputs: list[Array] = []
+        forecast: Array | None = None
+        for index, features in enumerate(self.features):
+            layer = self._layer(features, f"forecaster_{index}")
+            _, forecast = layer(
+                forecast, initial_carry=carries[index], num_steps=num_frames
+            )
+            outputs.append(forecast)
+        return outputs
+
+    @nn.nowrap
+    def init_forecaster(
+        self, key: Array, frame_shape: tuple[int, int, int]
+    ) -> Variables:
+        """See `ForecastingNetwork`."""
+        return dict(self.init(key, jnp.zeros((1, 1, *frame_shape)), 1))
+
+    @nn.nowrap
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """See `ForecastingNetwork`; any number of frames, whatever was trained."""
+        return forecast_from_logits(self.apply(variables, inputs, num_frames))  # type: ignore[arg-type]
+
+    @nn.nowrap
+    def predict_for_training(
+        self,
+        variables: Variables,
+        clip: Video,
+        num_inputs: int,
+        *,
+        key: Array,
+        step: Array,
+        training: Any = None,
+    ) -> TrainingPrediction:
+        """See `ForecastingNetwork`: the forecast; uses neither key nor step."""
+        del key, step, training
+        inputs, num_outputs = clip[:, :num_inputs], clip.shape[1] - num_inputs
+        forecast = self.forecast(variables, inputs, num_outputs)
+        return TrainingPrediction(forecast, num_inputs, {})
+
+
+class EncoderForecaster(_EncoderForecaster):
     """ConvLSTM encoder–forecaster (arXiv:1506.04214, section 3.2).
 
     Frames are cut into patches. A stack of ConvLSTM layers, the encoder, reads them;
@@ -37,20 +104,10 @@ class EncoderForecaster(nn.Module):
     peepholes per channel and patches of 4×4 the parameter counts are those of the
     paper's table 1.
 
-    Attributes:
-      features: hidden channels of each layer, encoder and forecaster alike.
-      input_kernel_size: input-to-state kernel, pixels of the patched frame, odd.
-      recurrent_kernel_size: state-to-state kernel, pixels of the patched frame, odd.
-      patch_size: side of a patch, pixels; divides height and width.
-      peephole: "channel", "location" or "none".
-      activation: "tanh" or "relu".
-      dtype: dtype of the convolutions; cell states and logits are float32.
-      implementation: "fused" or "scan", see `ConvLSTM`.
-      memory: what the layers keep for the backward pass, see `ConvLSTM`.
-      first_logit: initial bias of the output, about what an untrained model gives.
+    Attributes: See `EncoderForecasterConfig`; and
+        first_logit: Initial bias of the output, about what an untrained network gives.
     """
 
-    features: tuple[int, ...]
     input_kernel_size: int = 5
     recurrent_kernel_size: int = 5
     patch_size: int = 4
@@ -78,47 +135,34 @@ class EncoderForecaster(nn.Module):
         """Forecasts the frames that follow.
 
         Args:
-          inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-          num_frames: frames to forecast; any number, whatever was trained.
+            inputs: `[B, T, H, W, C]`, pixels in [0, 1].
+            num_frames: Frames to forecast; any number, whatever was trained.
 
         Returns:
-          Logits `[B, num_frames, H, W, C]` in float32: the forecast is their sigmoid.
+            Logits `[B, num_frames, H, W, C]` in float32; the forecast is their sigmoid.
 
         Raises:
-          ValueError: the inputs are not five-dimensional, or `patch_size` does not
-            divide height and width.
+            ValueError: The inputs are not five-dimensional, or `patch_size` does not
+                divide height and width.
         """
         require_video(inputs)
         hidden = to_patches(inputs, self.patch_size)
         depth = hidden.shape[-1]
-        carries = []
-        for index, features in enumerate(self.features):
-            layer = self._layer(features, f"encoder_{index}")
-            carry, hidden = layer(hidden)
-            carries.append(carry)
-        outputs: list[Array] = []
-        forecast: Array | None = None
-        for index, features in enumerate(self.features):
-            layer = self._layer(features, f"forecaster_{index}")
-            _, forecast = layer(
-                forecast, initial_carry=carries[index], num_steps=num_frames
-            )
-            outputs.append(forecast)
+        outputs = self._run_layers(hidden, num_frames)
         bias = nn.initializers.constant(self.first_logit)
         output = _DenseOfAll(depth, dtype=self.dtype, bias_init=bias, name="output")
-        logits = output(outputs)
-        return from_patches(logits, self.patch_size).astype(jnp.float32)
+        return from_patches(output(outputs), self.patch_size).astype(jnp.float32)
 
 
 class _DenseOfAll(nn.Module):
-    """`nn.Dense` of arrays side by side, which are not copied for it."""
+    """`nn.Dense` of concatenated arrays, without copying them."""
 
     features: int
     dtype: Any
     bias_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, inputs: list[Array]) -> Array:
+    def __call__(self, inputs: list[HiddenSequence]) -> HiddenSequence:
         channels = [x.shape[-1] for x in inputs]
         shape = (sum(channels), self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
@@ -130,24 +174,17 @@ class _DenseOfAll(nn.Module):
         return total
 
 
-class FCLSTMEncoderForecaster(nn.Module):
+class FCLSTMEncoderForecaster(_EncoderForecaster):
     """The paper's fully connected baseline: the same structure over whole frames.
 
     Every frame is one vector of H·W·C pixels; the output layer reads the last
     forecaster layer only, which gives table 1's 142,667,776 parameters for 2048-2048
     on 64×64 frames.
 
-    Attributes:
-      features: hidden units of each layer, encoder and forecaster alike.
-      peephole: "channel" (the LSTM's diagonal peephole) or "none".
-      activation: "tanh" or "relu".
-      dtype: dtype of the matrix products; cell states and logits are float32.
-      implementation: "fused" or "scan", see `ConvLSTM`.
-      memory: what the layers keep for the backward pass, see `ConvLSTM`.
-      first_logit: initial bias of the output, about what an untrained model gives.
+    Attributes: See `FCLSTMConfig`; and
+        first_logit: Initial bias of the output, about what an untrained network gives.
     """
 
-    features: tuple[int, ...]
     peephole: str = "channel"
     activation: str = "tanh"
     dtype: Any = jnp.float32
@@ -173,26 +210,24 @@ class FCLSTMEncoderForecaster(nn.Module):
         batch, time, *frame_shape = inputs.shape
         hidden = inputs.reshape(batch, time, -1)
         pixels = hidden.shape[-1]
-        carries = []
-        for index, features in enumerate(self.features):
-            carry, hidden = self._layer(features, f"encoder_{index}")(hidden)
-            carries.append(carry)
-        forecast: Array | None = None
-        for index, features in enumerate(self.features):
-            _, forecast = self._layer(features, f"forecaster_{index}")(
-                forecast, initial_carry=carries[index], num_steps=num_frames
-            )
+        *_, forecast = self._run_layers(hidden, num_frames)
         bias = nn.initializers.constant(self.first_logit)
         output = nn.Dense(pixels, dtype=self.dtype, bias_init=bias, name="output")
         logits = output(forecast)
         return logits.reshape(batch, num_frames, *frame_shape).astype(jnp.float32)
 
 
-def require_video(inputs: Video) -> None:
-    """Refuses inputs that are no video.
+class EncoderForecasterConfig(PatchConfig, ConvLayersConfig):
+    """ConvLSTM encoder–forecaster (arXiv:1506.04214)."""
 
-    Raises:
-      ValueError: the inputs are not five-dimensional.
-    """
-    if inputs.ndim != 5:
-        raise ValueError(f"inputs has shape {inputs.shape}: it must be [B, T, H, W, C]")
+    network: ClassVar = EncoderForecaster
+
+    name: Literal["encoder_forecaster"] = "encoder_forecaster"
+
+
+class FCLSTMConfig(LayersConfig):
+    """The encoder–forecaster with fully connected layers (arXiv:1506.04214)."""
+
+    network: ClassVar = FCLSTMEncoderForecaster
+
+    name: Literal["fc_lstm"] = "fc_lstm"

@@ -2,26 +2,29 @@
 
 A. Joshi, "Next-Frame Video Prediction with Convolutional LSTMs", 2021,
 https://keras.io/examples/vision/conv_lstm/, and the older `examples/conv_lstm.py` of
-Keras 2, with the network of
-
-@inproceedings{shi2015convolutional,
-  title={Convolutional {LSTM} Network: A Machine Learning Approach for Precipitation
-         Nowcasting},
-  author={Shi, Xingjian and Chen, Zhourong and Wang, Hao and Yeung, Dit-Yan and Wong,
-          Wai-kin and Woo, Wang-chun},
-  booktitle={Advances in Neural Information Processing Systems},
-  year={2015}
-}
+Keras 2, with the network of Shi et al. 2015 (see `models.encoder_forecaster`).
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax import Array, lax
 
+from convlstm_jax.config import Config, field
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.video_convolution import VideoConvolution
-from convlstm_jax.models.encoder_forecaster import require_video
+from convlstm_jax.models.network import (
+    ConvLayersConfig,
+    Forecast,
+    ForecastingNetwork,
+    TrainingPrediction,
+    Variables,
+    forecast_from_logits,
+    require_video,
+)
 from convlstm_jax.types import Carry, Frame, HiddenSequence, Video
 
 # Those of Keras's BatchNormalization.
@@ -35,49 +38,33 @@ class PredictorState(NamedTuple):
     """What a predictor keeps of the frames it has seen.
 
     Attributes:
-      carries: `(c, h)` of each ConvLSTM layer, bottom layer first.
-      past_features: the last outputs of the stack, as many as the head looks back at.
+        carries: `(c, h)` of each ConvLSTM layer, bottom layer first.
+        past_features: The last outputs of the stack, as many as the head looks back at.
     """
 
     carries: tuple[Carry, ...]
     past_features: HiddenSequence
 
 
-class NextFramePredictor(nn.Module):
-    """A stack of ConvLSTM layers that tells at every frame what the next one is.
+class NextFramePredictor(ForecastingNetwork):
+    """A stack of ConvLSTM layers that predicts the next frame at every frame.
 
     The lower layers are followed by batch normalisation over batch, time, height and
     width, with Keras's rule for the running statistics: r ← m r + (1 − m) s, where s
     are the (biased) mean and variance of a training batch. A 3×3 convolution over one
-    or more frames gives one logit per pixel. Kernels are initialised as in Keras: input
-    kernels and the head's Glorot-uniform, recurrent kernels orthogonal, forget gates
-    with a bias of one. The layout of all parameters is Keras's too (gates i, f, c, o).
+    or more frames gives one logit per pixel. Initialisers are Keras's: Glorot-uniform
+    for input kernels and the head, orthogonal for recurrent kernels, a bias of one for
+    forget gates; so is the layout of all parameters (gates i, f, c, o). Gates are plain
+    sigmoids, as in Keras 3; Keras 2 had the "hard" one, a line cut at 0 and 1.
 
-    The gates are plain sigmoids, as in Keras 3; Keras 2 had the "hard" one, a straight
-    line cut at 0 and 1.
+    In training the network reads true frames alone; a forecast reads its own
+    predictions.
 
-    Attributes:
-      features: hidden channels of each layer, bottom layer first.
-      kernel_sizes: kernel of each layer, input-to-state and state-to-state alike,
-        pixels, odd.
-      num_normalized_layers: layers, from the bottom, followed by batch normalisation.
-      batch_norm_momentum: m, in [0, 1). Statistics start at mean 0 and variance 1 and
-        are of use once mⁿ is small after n steps: Keras's 0.99 wants many hundreds.
-      head_frames: frames the head spans, odd: 3 in the Keras examples; with 1 it sees
-        the frame at hand alone.
-      causal_head: whether the head sees no frame later than its own. The Keras
-        examples' does: trained so, the prediction of frame t+1 sees the features of
-        frame t+1 itself, a leak of one frame that is not there when it matters.
-        `False` is for the weights of such a model.
-      peephole: "none" as in Keras, "channel" or "location".
-      activation: "tanh" or "relu".
-      dtype: dtype of the convolutions; cell states, statistics and logits are float32.
-      implementation: "fused" or "scan", see `ConvLSTM`.
-      memory: what the layers keep for the backward pass, see `ConvLSTM`.
+    Attributes: See `NextFrameConfig`.
 
     Raises:
-      ValueError: at construction, where there is not one kernel size for each layer, or
-        more layers are to be normalised than there are.
+        ValueError: At construction, where there is not one kernel size for each layer,
+            or more layers are to be normalised than there are.
     """
 
     features: tuple[int, ...]
@@ -94,33 +81,24 @@ class NextFramePredictor(nn.Module):
 
     def __post_init__(self):
         """Refuses what does not fit together."""
-        layers = len(self.features)
-        if len(self.kernel_sizes) != layers:
-            raise ValueError(
-                f"kernel_sizes is {tuple(self.kernel_sizes)}: it must have one entry "
-                f"for each of the {layers} layers in features"
-            )
-        if not 0 <= self.num_normalized_layers <= layers:
-            raise ValueError(
-                f"num_normalized_layers is {self.num_normalized_layers}: it must be "
-                f"from 0 to the number of layers in features, {layers}"
-            )
+        for problem in _layer_problems(self):
+            raise ValueError(problem)
         super().__post_init__()
 
     def __call__(self, inputs: Video, *, train: bool = False) -> Video:
         """Predicts every next frame of a clip from the frames up to it.
 
         Args:
-          inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-          train: normalises with the batch's own statistics and updates the running
-            ones (collection "batch_stats", which must be mutable) instead of using
-            them.
+            inputs: `[B, T, H, W, C]`, pixels in [0, 1].
+            train: Normalises with the batch's own statistics and updates the running
+                ones (collection "batch_stats", which must be mutable) instead of using
+                them.
 
         Returns:
-          Logits `[B, T, H, W, C]` in float32; those at t are of the frame at t+1.
+            Logits `[B, T, H, W, C]` in float32; those at t are of the frame at t+1.
 
         Raises:
-          ValueError: the inputs are not five-dimensional.
+            ValueError: The inputs are not five-dimensional.
         """
         _, logits = self._run(inputs, None, train)
         return logits
@@ -186,3 +164,156 @@ class NextFramePredictor(nn.Module):
         past = None if state is None else state.past_features
         logits = head(hidden, past).astype(jnp.float32)
         return PredictorState(tuple(carries), head.remember(past, hidden)), logits
+
+    @nn.nowrap
+    def init_forecaster(
+        self, key: Array, frame_shape: tuple[int, int, int]
+    ) -> Variables:
+        """See `ForecastingNetwork`; with batch normalisation there is "batch_stats"."""
+        return dict(self.init(key, jnp.zeros((1, 1, *frame_shape))))
+
+    @nn.nowrap
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """See `ForecastingNetwork`: reads the inputs, then its own predictions.
+
+        The carried state is that of the layers and the feature frames that the head
+        looks back at, so that no frame is read twice. The same as predicting from the
+        whole track again and again and keeping the last frame, as the Keras examples
+        do; also with a head that is not causal, which sees zeros after the last frame
+        of a track.
+        """
+        state: PredictorState
+        logits: Frame
+        state, logits = self.apply(variables, inputs, method="read")  # type: ignore[assignment]
+
+        def step(carry, _):
+            state, logits = carry
+            frame = jax.nn.sigmoid(logits)
+            state, logits = self.apply(variables, state, frame, method="step")
+            return (state, logits), logits
+
+        _, later = lax.scan(step, (state, logits), length=num_frames - 1)
+        later = jnp.moveaxis(later, 0, 1)
+        return forecast_from_logits(jnp.concatenate([logits[:, None], later], axis=1))
+
+    @nn.nowrap
+    def predict_for_training(
+        self,
+        variables: Variables,
+        clip: Video,
+        num_inputs: int,
+        *,
+        key: Array,
+        step: Array,
+        training: "NextFrameTrainingConfig",
+    ) -> TrainingPrediction:
+        """See `ForecastingNetwork`: next frames from true frames; uses no randomness.
+
+        Of a clip's first N frames, those that `training` names, it reads all but the
+        last. The state is the updated "batch_stats".
+        """
+        del key, step
+        last = training.num_training_frames or clip.shape[1]
+        first = 1 if training.score_inputs else num_inputs
+        logits, model_state = self.apply(
+            variables, clip[:, : last - 1], train=True, mutable=["batch_stats"]
+        )
+        # Output t predicts frame t+1.
+        forecast = forecast_from_logits(logits[:, first - 1 :])
+        return TrainingPrediction(forecast, first, dict(model_state))
+
+
+class NextFrameTrainingConfig(Config):
+    """Which frames of a clip a next-frame predictor learns from."""
+
+    num_training_frames: int = field(
+        0,
+        "First frames of a clip that the network learns from, each from those before; "
+        "0: all of them.",
+        ge=0,
+    )
+    score_inputs: bool = field(
+        True,
+        "Whether the network learns to predict the given frames too, each from those "
+        "before, and not only the frames that follow.",
+    )
+
+    def length_problems(self, num_inputs: int, num_outputs: int) -> Iterator[str]:
+        """What is wrong for clips of so many given frames and frames to forecast."""
+        training, length = self.num_training_frames, num_inputs + num_outputs
+        if training == 0:
+            return
+        if not 2 <= training <= length:
+            yield (
+                f"num_training_frames is {training}: it must be 0 (all) or from 2 to "
+                f"{length}, the sum of num_input_frames and num_output_frames"
+            )
+        if not self.score_inputs and training <= num_inputs:
+            yield (
+                f"num_training_frames is {training}: it must be 0 (all) or more than "
+                f"num_input_frames, which is {num_inputs}, with score_inputs=False"
+            )
+
+
+class NextFrameConfig(ConvLayersConfig):
+    """ConvLSTM that learns every next frame from true frames, as Keras's examples."""
+
+    network: ClassVar = NextFramePredictor
+    training_config: ClassVar = NextFrameTrainingConfig
+
+    name: Literal["next_frame"] = "next_frame"
+    kernel_sizes: tuple[int, ...] = field(
+        (5, 3, 1),
+        "Kernel of each layer, input-to-state and state-to-state alike.",
+        unit="pixels",
+        ge=1,
+        le=63,
+        odd=True,
+        min_length=1,
+        example="(5, 3, 1)",
+    )
+    num_normalized_layers: int = field(
+        2, "Layers, from the bottom, that batch normalisation follows.", ge=0
+    )
+    batch_norm_momentum: float = field(
+        BATCH_NORM_MOMENTUM,
+        "Share of batch normalisation's running statistics that each training step "
+        "keeps: 0.99 in Keras, which needs many hundreds of steps; less suits shorter "
+        "runs.",
+        ge=0,
+        lt=1,
+    )
+    head_frames: int = field(
+        3,
+        "Frames that the last convolution spans: 3 in Keras's examples; with 1 it sees "
+        "its own frame alone.",
+        ge=1,
+        le=63,
+        odd=True,
+    )
+    causal_head: bool = field(
+        True,
+        "Whether the last convolution sees no later frame; false as in Keras's "
+        "examples, which leak one frame in training.",
+    )
+
+    def check(self) -> Iterator[str]:
+        """One kernel size for each layer, and layers to normalise that exist."""
+        yield from super().check()
+        yield from _layer_problems(self)
+
+
+def _layer_problems(model: NextFramePredictor | NextFrameConfig) -> Iterator[str]:
+    layers = len(model.features)
+    if len(model.kernel_sizes) != layers:
+        yield (
+            f"kernel_sizes is {tuple(model.kernel_sizes)}: it must have as many "
+            f"entries as features, which is {tuple(model.features)}"
+        )
+    if not 0 <= model.num_normalized_layers <= layers:
+        yield (
+            f"num_normalized_layers is {model.num_normalized_layers}: it must be from "
+            f"0 to {layers}, the number of layers in features"
+        )

@@ -10,47 +10,54 @@
 }
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
 
+from convlstm_jax.config import Config, field
 from convlstm_jax.layers.convlstm import ConvLSTMCell, require_choice
+from convlstm_jax.models.network import (
+    Forecast,
+    ForecastingNetwork,
+    ModelConfig,
+    PatchConfig,
+    TrainingPrediction,
+    Variables,
+    require_video,
+)
 from convlstm_jax.ops.memory import ROLLOUT_MEMORY
 from convlstm_jax.ops.patches import from_patches, to_patches
 from convlstm_jax.ops.rollout import (
     LayerWeights,
     Norm,
     StackWeights,
-    TakesTruth,
+    TeacherForcing,
     initial_state,
 )
 from convlstm_jax.types import Video
 
+Probability = Float[Array, ""]
 
-class RecurrentPredictor(nn.Module):
+
+class RecurrentPredictor(ForecastingNetwork):
     """A stack of ConvLSTM layers that predicts the next frame (arXiv:2306.11249).
 
     Frames are cut into patches. The layers have neither biases nor peepholes; a 1×1
     convolution without bias from the last layer's hidden state gives the patches of
-    the next frame, without a non-linearity. Four layers of 128 or 192 features with
+    the next frame, without a nonlinearity. Four layers of 128 or 192 features with
     kernels of 5×5 on 4×4 patches are OpenSTL's ConvLSTM-S and -L, whose published
     counts also hold two convolutions per cell that are never used.
 
-    Attributes:
-      features: hidden channels of each layer, bottom layer first.
-      input_kernel_size: input-to-state kernel, pixels of the patched frame, odd.
-      recurrent_kernel_size: state-to-state kernel, pixels of the patched frame, odd.
-      patch_size: side of a patch, pixels; divides height and width.
-      layer_norm: whether the results of each layer's two convolutions are normalised
-        over height, width and channels, with one weight and offset per pixel and
-        channel as in OpenSTL's cells, which ties the weights to one frame size.
-      forget_offset: constant added to the forget gate's pre-activation. Cells of
-        OpenSTL's family add 1; its ConvLSTM cell declares it but leaves it out.
-      memory: what is kept for the backward pass: "default", all gates and cell states,
-        or "checkpoint", every ⌈√S⌉th state; the rest is then computed a second time,
-        see `ops.memory`.
-      dtype: dtype of the convolutions; cell states and predictions are float32.
+    Training, evaluation and prediction are one rollout; they differ in the true frames
+    it reads. Predicted frames are linear outputs and are neither fed back nor scored
+    clipped; OpenSTL, too, clips them to [0, 1] for SSIM and PSNR alone.
+
+    Attributes: See `RecurrentPredictorConfig`.
     """
 
     features: tuple[int, ...]
@@ -63,34 +70,32 @@ class RecurrentPredictor(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, frames: Video, takes_truth: TakesTruth) -> Video:
+    def __call__(self, frames: Video, teacher_forcing: TeacherForcing) -> Video:
         """Predicts frames 1 … S of clips from true frames or its own predictions.
 
         Args:
-          frames: `[B, T, H, W, C]`, pixels in [0, 1]; T may be less than S.
-          takes_truth: `[B, S]`, true where step t reads frame t of the clip, false
-            where it reads its own prediction of it. The first step has no prediction.
+            frames: `[B, T, H, W, C]`, pixels in [0, 1]; T may be less than S.
+            teacher_forcing: `[B, S]`, true where step t reads frame t of the clip,
+                false where it reads its own prediction of it. The first step has no
+                prediction.
 
         Returns:
-          `[B, S, H, W, C]` in float32; output t predicts frame t+1. Nothing keeps
-          the values inside [0, 1].
+            `[B, S, H, W, C]` in float32; output t predicts frame t+1. Nothing keeps
+            the values inside [0, 1].
 
         Raises:
-          ValueError: the frames are not five-dimensional, `patch_size` does not divide
-            height and width, or `memory` is unknown.
+            ValueError: The frames are not five-dimensional, `patch_size` does not
+                divide height and width, or `memory` is unknown.
         """
         require_choice("memory", self.memory, tuple(ROLLOUT_MEMORY))
-        if frames.ndim != 5:
-            raise ValueError(
-                f"frames has shape {frames.shape}: it must be [B, T, H, W, C]"
-            )
+        require_video(frames, "frames")
         patches = to_patches(frames, self.patch_size)
         batch, _, *frame_shape = patches.shape
         weights = self._weights(*frame_shape)
         _, predictions = ROLLOUT_MEMORY[self.memory](
             weights,
             patches,
-            takes_truth,
+            teacher_forcing,
             initial_state(weights, (batch, *frame_shape), self.dtype),
             forget_offset=self.forget_offset,
             dtype=self.dtype,
@@ -131,3 +136,148 @@ class RecurrentPredictor(nn.Module):
             self.param(f"{name}_scale", nn.initializers.ones, shape),
             self.param(f"{name}_offset", nn.initializers.zeros, shape),
         )
+
+    @nn.nowrap
+    def init_forecaster(
+        self, key: Array, frame_shape: tuple[int, int, int]
+    ) -> Variables:
+        """See `ForecastingNetwork`."""
+        frames = jnp.zeros((1, 1, *frame_shape))
+        return dict(self.init(key, frames, jnp.ones((1, 1), bool)))
+
+    @nn.nowrap
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """See `ForecastingNetwork`: reads the inputs, then its own predictions."""
+        batch, num_inputs = inputs.shape[:2]
+        steps = jnp.arange(num_inputs + num_frames - 1)
+        mask = jnp.broadcast_to(steps < num_inputs, (batch, len(steps)))
+        next_frames: Video = self.apply(variables, inputs, mask)  # type: ignore[assignment]
+        return Forecast(next_frames[:, num_inputs - 1 :], None)
+
+    @nn.nowrap
+    def predict_for_training(
+        self,
+        variables: Variables,
+        clip: Video,
+        num_inputs: int,
+        *,
+        key: Array,
+        step: Array,
+        training: "SamplingConfig",
+    ) -> TrainingPrediction:
+        """See `ForecastingNetwork`: all next frames of the clip, inputs too.
+
+        The true frames that are read are drawn by the schedule in `training`.
+        """
+        mask = training.teacher_forcing(key, step, clip.shape[:2], num_inputs)
+        next_frames: Video = self.apply(variables, clip[:, :-1], mask)  # type: ignore[assignment]
+        return TrainingPrediction(Forecast(next_frames, None), 1, {})
+
+
+class SamplingConfig(Config):
+    """Which true frames a recurrent predictor reads in training.
+
+    Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) lowers the probability of
+    reading a true frame among those to forecast linearly from 1 to 0 at
+    `sampling_end_step`, as PredRNN and OpenSTL do, which write 1 / end_step as a
+    changing rate of 0.00002. Reverse scheduled sampling (Wang et al. 2021,
+    arXiv:2103.09504) lowers it from ½ linearly to 0 after
+    `reverse_sampling_start_step`, and raises the probability among the given frames by
+    1 − ½ exp(−(step − start) / decay) from ½ to 1, which it becomes at the end step.
+    """
+
+    sampling: Literal["none", "scheduled", "reverse_scheduled"] = field(
+        "none",
+        "True frames read in training: the given ones alone (none), fewer and fewer of "
+        "those to forecast besides (scheduled), or at first half of all frames and in "
+        "the end the given ones (reverse_scheduled).",
+    )
+    sampling_end_step: int = field(
+        50_000,
+        "Step from which both schedules read the given frames alone.",
+        ge=1,
+        when={"sampling": ("scheduled", "reverse_scheduled")},
+    )
+    reverse_sampling_start_step: int = field(
+        25_000,
+        "Step up to which half of the frames are read.",
+        ge=0,
+        when={"sampling": ("reverse_scheduled",)},
+    )
+    reverse_sampling_decay_steps: int = field(
+        5_000,
+        "Steps in which the share of given frames that are not read falls by a factor "
+        "of e.",
+        ge=1,
+        when={"sampling": ("reverse_scheduled",)},
+    )
+
+    def check(self) -> Iterator[str]:
+        """The reverse schedule must end after it starts."""
+        yield from super().check()
+        start, end = self.reverse_sampling_start_step, self.sampling_end_step
+        if self.sampling == "reverse_scheduled" and start >= end:
+            yield (
+                f"reverse_sampling_start_step is {start}: it must be less than "
+                f"sampling_end_step, which is {end}"
+            )
+
+    def probabilities(self, step: Array | int) -> tuple[Probability, Probability]:
+        """The probabilities that a given frame, and one to forecast, is read."""
+        end = self.sampling_end_step
+        if self.sampling == "none":
+            return jnp.float32(1), jnp.float32(0)
+        if self.sampling == "scheduled":
+            return jnp.float32(1), jnp.clip(1 - step / end, 0.0, 1.0)
+        start, decay = (
+            self.reverse_sampling_start_step,
+            self.reverse_sampling_decay_steps,
+        )
+        rising = 1 - 0.5 * jnp.exp(-jnp.maximum(step - start, 0) / decay)
+        falling = jnp.clip(0.5 * (end - step) / (end - start), 0.0, 0.5)
+        return jnp.where(step < end, rising, 1.0), falling
+
+    def teacher_forcing(
+        self, key: Array, step: Array | int, clips: tuple[int, int], num_inputs: int
+    ) -> TeacherForcing:
+        """Draws, for each clip and step of the rollout, whether the frame is read.
+
+        Args:
+            key: Randomness of the training step; the same key gives the same draw.
+            step: Training steps taken before.
+            clips: `(B, T)`, number of clips and their frames.
+            num_inputs: Given frames; the first is always read. Of the others all but
+                the last may be read.
+
+        Returns:
+            `[B, T − 1]`.
+        """
+        given, forecast = self.probabilities(step)
+        batch_size, num_frames = clips
+        steps = jnp.arange(num_frames - 1)
+        probability = jnp.where(steps < num_inputs, given, forecast)
+        probability = jnp.where(steps == 0, 1.0, probability)
+        draw = jax.random.uniform(key, (batch_size, len(steps)))
+        return draw < probability[None, :]
+
+
+class RecurrentPredictorConfig(PatchConfig, ModelConfig):
+    """ConvLSTM that predicts one frame and reads it again (OpenSTL)."""
+
+    network: ClassVar = RecurrentPredictor
+    training_config: ClassVar = SamplingConfig
+
+    name: Literal["recurrent_predictor"] = "recurrent_predictor"
+    layer_norm: bool = field(
+        False,
+        "Whether the results of each layer's two convolutions are normalised over "
+        "height, width and channels, with one weight and offset per pixel and channel "
+        "as in OpenSTL's cells, which ties the weights to one frame size.",
+    )
+    forget_offset: float = field(
+        1.0,
+        "Constant added to the forget gate before its sigmoid; 0 for imported weights "
+        "of OpenSTL, whose ConvLSTM cell adds none.",
+    )

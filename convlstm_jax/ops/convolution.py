@@ -1,9 +1,29 @@
-"""Convolutions that keep the frame size, over any number of leading axes."""
+"""Convolutions that keep the frame size, and convolutions inside a loop over time.
+
+Inside a loop the kernel is held: it is the same at every step. Its gradient takes three
+functions: `start_gathering` before the backward loop, `pull_back` at every step and
+`gathered_kernel_gradient` after it. On a CPU the gradient itself is summed up, which
+takes less memory; elsewhere the gradients of all steps' results are gathered, as one
+convolution over them all is faster there.
+"""
+
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
+
+from convlstm_jax.ops.winograd import (
+    TileKernels,
+    Winograd,
+    convolve,
+    convolve_gradients,
+    transform_kernel,
+    transform_kernel_adjoint,
+    winograd_for,
+)
+from convlstm_jax.types import Frame
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -16,13 +36,7 @@ def same_convolution(
     Leading axes are merged into one batch, so a whole sequence `[B, T, ...]` is one
     convolution over B·T frames. B stays the major axis, which keeps a batch that is
     sharded over devices where it is. A 1×1 kernel is the matrix product it stands for.
-
-    Args:
-      inputs: `[..., H, W, C]`.
-      kernel: `[K, K, C, D]` with odd K, of the same dtype as the inputs.
-
-    Returns:
-      `[..., H, W, D]`.
+    K must be odd, and both arguments of one dtype.
     """
     if kernel.shape[:2] == (1, 1):
         return jnp.matmul(inputs, kernel[0, 0])
@@ -37,10 +51,7 @@ def same_convolution(
 def transposed_kernel(
     kernel: Float[Array, "K1 K2 C D"],
 ) -> Float[Array, "K1 K2 D C"]:
-    """The kernel whose `same_convolution` is the adjoint of the given kernel's.
-
-    For odd kernels: flipped in space, with input and output channels swapped.
-    """
+    """The kernel whose `same_convolution` is the adjoint of the given odd kernel's."""
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
@@ -72,7 +83,7 @@ def kernel_gradient_in_loop(
     """`kernel_gradient` for a loop's body, where XLA:CPU has no fast path for it.
 
     On a CPU it is a matrix product over all pixels for each row of the kernel, as the
-    convolution takes a hundred times as long there. Elsewhere it is the convolution.
+    convolution takes a hundred times as long there.
     """
     return lax.platform_dependent(
         inputs, output_gradient, kernel, cpu=_by_rows, default=kernel_gradient
@@ -101,8 +112,87 @@ def _by_rows(inputs: Array, output_gradient: Array, kernel: Array) -> Array:
 def _product_over_pixels(inputs: Array, gradient: Array) -> Array:
     """`[N, C]` and `[N, D]` to `[C, D]`, summed in float32 at least.
 
-    Left to itself XLA:CPU may sum bfloat16 in bfloat16, which stops growing.
+    XLA:CPU may otherwise sum bfloat16 in bfloat16, which stops growing.
     """
     dtype = jnp.promote_types(inputs.dtype, jnp.float32)
     product = jnp.matmul(inputs.T, gradient, preferred_element_type=dtype)
     return product.astype(inputs.dtype)
+
+
+@dataclass(frozen=True)
+class HeldKernel:
+    """A kernel `[K, K, C, D]` in the forms that loops need; XLA drops unused ones.
+
+    `adjoint` is its `transposed_kernel`; `frame_shape` that of the frames it convolves;
+    `by_tiles` Winograd's algorithm and kernel, on a CPU where they are faster.
+    """
+
+    kernel: Float[Array, "K K C D"]
+    adjoint: Float[Array, "K K D C"]
+    frame_shape: tuple[int, ...]
+    on_cpu: bool
+    by_tiles: tuple[Winograd, TileKernels] | None
+
+
+def hold_kernel(
+    kernel: Float[Array, "K K C D"], frame_shape: tuple[int, ...], *, on_cpu: bool
+) -> HeldKernel:
+    """Prepares a kernel before a loop."""
+    by_tiles = None
+    algorithm = winograd_for(kernel.shape, frame_shape, kernel.dtype)
+    if on_cpu and algorithm is not None:
+        by_tiles = algorithm, transform_kernel(algorithm, kernel)
+    adjoint = transposed_kernel(kernel)
+    return HeldKernel(kernel, adjoint, frame_shape, on_cpu, by_tiles)
+
+
+def held_convolution(inputs: Frame, held: HeldKernel) -> Frame:
+    """`same_convolution` of `[B, H, W, C]`."""
+    if held.by_tiles is not None:
+        algorithm, tiles = held.by_tiles
+        return convolve(algorithm, inputs, tiles)
+    return same_convolution(inputs, held.kernel)
+
+
+def start_gathering(held: HeldKernel, num_steps: int) -> Array:
+    """The initial value of what `pull_back` gathers."""
+    if held.by_tiles is not None:
+        _, tiles = held.by_tiles
+        return jnp.zeros_like(tiles)
+    if held.on_cpu:
+        # A long sum in bfloat16 would stop growing.
+        dtype = jnp.promote_types(held.kernel.dtype, jnp.float32)
+        return jnp.zeros(held.kernel.shape, dtype)
+    batch, height, width, *_ = held.frame_shape
+    shape = (batch, num_steps, height, width, held.kernel.shape[-1])
+    return jnp.zeros(shape, held.kernel.dtype)
+
+
+def pull_back(
+    held: HeldKernel, gathered: Array, step: Array, inputs: Frame, gradient: Frame
+) -> tuple[Array, Frame]:
+    """The adjoint of `held_convolution` at a step, given the gradient of its result.
+
+    Returns what is gathered so far, and the gradient of the inputs.
+    """
+    if held.by_tiles is not None:
+        algorithm, tiles = held.by_tiles
+        return convolve_gradients(algorithm, gathered, inputs, tiles, gradient)
+    if held.on_cpu:
+        gathered += kernel_gradient_in_loop(inputs, gradient, held.kernel)
+    else:
+        gathered = lax.dynamic_update_index_in_dim(gathered, gradient, step, axis=1)
+    return gathered, same_convolution(gradient, held.adjoint)
+
+
+def gathered_kernel_gradient(
+    held: HeldKernel, gathered: Array, inputs: Float[Array, "S B H W C"]
+) -> Float[Array, "K K C D"]:
+    """The kernel's gradient after all steps, given the inputs of all steps."""
+    if held.by_tiles is not None:
+        algorithm, _ = held.by_tiles
+        return transform_kernel_adjoint(algorithm, gathered)
+    if held.on_cpu:
+        return gathered
+    # Batch-major before B and S merge: a sharded batch then stays where it is.
+    return kernel_gradient(jnp.swapaxes(inputs, 0, 1), gathered, held.kernel)

@@ -1,14 +1,11 @@
 """ConvLSTMs that keep less for their backward pass, and take longer.
 
-`convlstm_sequence` keeps the gates and both states of every step, 6 F values a pixel,
-until the layers above have been differentiated. `checkpointed_sequence` has its
-arguments and results, and keeps its inputs and the carry of every ⌈√T⌉th step. Its
-backward pass runs the steps between a second time, so that gates and their gradients
-are in memory for ⌈√T⌉ steps of one layer at a time. `checkpointed_rollout` is the same
-for `rollout` and all its layers together.
-
-Chen et al. 2016, arXiv:1604.06174. Outputs and gradients are those of the functions
-without checkpoints up to the order of floating-point sums (1e-9 in float64).
+`convlstm_sequence` keeps the gates and both states of every step, 6 F values a pixel.
+`checkpointed_sequence` keeps its inputs and the carry of every ⌈√T⌉th step; its
+backward pass runs the steps between a second time, so that gates and gradients are in
+memory for ⌈√T⌉ steps of one layer at a time. `checkpointed_rollout` does the same for
+all layers of `rollout` together. Chen et al. 2016, arXiv:1604.06174. Outputs and
+gradients are unchanged up to the order of floating-point sums (1e-9 in float64).
 """
 
 import math
@@ -20,17 +17,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from convlstm_jax.ops.cell import Weights, carry_of_dtype
 from convlstm_jax.ops.recurrence import ValidFrames
 from convlstm_jax.ops.rollout import (
     RolloutState,
     StackWeights,
-    TakesTruth,
+    TeacherForcing,
     frames_of_steps,
     rollout,
     state_of_dtype,
 )
 from convlstm_jax.ops.sequence import convlstm_sequence
-from convlstm_jax.ops.step import Weights, carry_of_dtype
 from convlstm_jax.types import Carry, HiddenSequence, Video
 
 
@@ -40,10 +37,9 @@ def checkpointed_sequence(
     initial_carry: Carry,
     *,
     num_steps: int | None = None,
-    activation: str = "tanh",
     valid: ValidFrames | None = None,
     reverse: bool = False,
-    dtype=jnp.float32,
+    **options: Any,
 ) -> tuple[Carry, HiddenSequence]:
     """`convlstm_sequence` in segments of ⌈√T⌉ steps; arguments and errors as there."""
     if inputs is not None:
@@ -53,47 +49,31 @@ def checkpointed_sequence(
 
     def run(length, weights, carry, frames):
         inputs, valid = frames
+        options_now = {"num_steps": length, "valid": valid, "reverse": reverse}
         return convlstm_sequence(
-            weights,
-            inputs,
-            carry,
-            num_steps=length,
-            activation=activation,
-            valid=valid,
-            reverse=reverse,
-            dtype=dtype,
-            in_loop=True,
+            weights, inputs, carry, **options_now, **options, in_loop=True
         )
 
-    carry = carry_of_dtype(initial_carry, dtype)
+    carry = carry_of_dtype(initial_carry, options.get("dtype", jnp.float32))
     return _in_segments(run, weights, carry, (inputs, valid), num_steps, reverse)
 
 
 def checkpointed_rollout(
     weights: StackWeights,
     frames: Video,
-    takes_truth: TakesTruth,
+    teacher_forcing: TeacherForcing,
     state: RolloutState,
-    *,
-    forget_offset: float = 1.0,
-    dtype=jnp.float32,
+    **options: Any,
 ) -> tuple[RolloutState, Video]:
     """`rollout` in segments of ⌈√S⌉ steps; arguments as there."""
-    num_steps = takes_truth.shape[1]
+    num_steps = teacher_forcing.shape[1]
 
     def run(_, weights, state, sequences):
-        frames, takes_truth = sequences
-        return rollout(
-            weights,
-            frames,
-            takes_truth,
-            state,
-            forget_offset=forget_offset,
-            dtype=dtype,
-        )
+        return rollout(weights, *sequences, state, **options)
 
+    dtype = options.get("dtype", jnp.float32)
     state = state_of_dtype(state, dtype)
-    sequences = (frames_of_steps(frames, num_steps, dtype), takes_truth)
+    sequences = (frames_of_steps(frames, num_steps, dtype), teacher_forcing)
     return _in_segments(run, weights, state, sequences, num_steps, False)
 
 
@@ -102,7 +82,7 @@ def _in_segments(
 ) -> tuple[Any, Array]:
     """Runs over sequences `[B, T, …]` with a checkpoint every ⌈√T⌉ steps.
 
-    `run` is given the number of steps, the weights, the carry and its part of the
+    `run` takes the number of steps, the weights, the carry and its part of the
     sequences, and returns the carry and the outputs.
     """
     length = math.isqrt(max(num_steps - 1, 0)) + 1
@@ -135,7 +115,7 @@ def _in_segments(
 
 
 def _cut(sequence: Array, num_segments: int, length: int) -> Array:
-    """`[B, T, …]` to segments `[N, B, L, …]`, without what is left over."""
+    """`[B, T, …]` to segments `[N, B, L, …]`, without the remainder."""
     whole = sequence[:, : num_segments * length]
     segments = whole.reshape(whole.shape[0], num_segments, length, *whole.shape[2:])
     return jnp.moveaxis(segments, 1, 0)

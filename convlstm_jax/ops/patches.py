@@ -1,4 +1,4 @@
-"""Frames cut into patches: space to channels and back."""
+"""Frames as patches: space to channels and back."""
 
 from convlstm_jax.types import Video
 
@@ -6,15 +6,11 @@ from convlstm_jax.types import Video
 def to_patches(video: Video, patch_size: int) -> Video:
     """Turns every P×P patch into the channels of one pixel.
 
-    Args:
-      video: `[B, T, H, W, C]`.
-      patch_size: P, pixels; divides H and W.
-
-    Returns:
-      `[B, T, H/P, W/P, P·P·C]`; channel index = (row in patch, column, channel).
+    `[B, T, H, W, C]` becomes `[B, T, H/P, W/P, P·P·C]`; the channel index is (row in
+    patch, column, channel).
 
     Raises:
-      ValueError: P does not divide H and W.
+        ValueError: P does not divide H and W.
     """
     batch, time, height, width, channels = video.shape
     if patch_size < 1 or height % patch_size or width % patch_size:
@@ -32,7 +28,7 @@ def to_patches(video: Video, patch_size: int) -> Video:
 
 
 def from_patches(patches: Video, patch_size: int) -> Video:
-    """The inverse of `to_patches`: `[B, T, H/P, W/P, P·P·C]` to `[B, T, H, W, C]`."""
+    """The inverse of `to_patches`."""
     batch, time, rows, columns, depth = patches.shape
     channels = depth // (patch_size * patch_size)
     video = patches.reshape(

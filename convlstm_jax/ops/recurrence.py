@@ -1,8 +1,8 @@
-"""The two loops over time of a ConvLSTM layer, whichever way it convolves.
+"""The two loops over time of a ConvLSTM layer, for any way of convolving.
 
-`run_forwards` is told how pre-activations come about, `run_backwards` what their
-gradients give. Gates are added gate by gate, not on all 4F channels at once: XLA:CPU
-then keeps its fast convolution inside the loop.
+`run_forwards` takes a function that computes pre-activations, `run_backwards` one that
+uses their gradients. Gates are added gate by gate, not on all 4F channels at once:
+XLA:CPU then keeps its fast convolution inside the loop.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from convlstm_jax.ops.gates import (
+from convlstm_jax.ops.cell import (
     Gates,
     frame_peepholes,
+    state_dtype,
     update_state,
     update_state_gradient,
 )
-from convlstm_jax.ops.step import state_dtype
 from convlstm_jax.types import Carry, Hidden, HiddenSequence
 
 ValidFrames = Bool[Array, "B T"]
@@ -39,11 +39,10 @@ class Residuals(NamedTuple):
     """What the backward pass needs.
 
     Attributes:
-      initial: the carry `(c, h)` before the first step.
-      gates: `[B, T, 4, H, W, F]`.
-      cell_states: c after each step, `[B, T, H, W, F]`.
-      hiddens: h after each step, `[B, T, H, W, F]`; where all frames are valid these
-        are the outputs.
+        initial: The carry `(c, h)` before the first step.
+        gates: `[B, T, 4, H, W, F]`.
+        cell_states: c after each step.
+        hiddens: h after each step; the outputs, where all frames are valid.
     """
 
     initial: Carry
@@ -53,8 +52,8 @@ class Residuals(NamedTuple):
 
 
 PreActivations = Callable[[Hidden, Array], tuple[Array, ...]]
-# (gradients of the four pre-activations, t, what was gathered) → (gradient of the
-# hidden state that the step started from, what is gathered now).
+# (gradients of the four pre-activations, t, gathered so far) → (gradient of the hidden
+# state before the step, gathered now).
 Gather = Callable[[tuple[Array, ...], Array, Any], tuple[Hidden, Any]]
 
 
@@ -69,16 +68,16 @@ def run_forwards(
     """The recurrence from the first step to the last.
 
     Args:
-      settings: how the sequence is run.
-      peephole: as in `Weights`.
-      carry: `(c, h)` before the first step, in the dtypes of the computation.
-      valid: see `convlstm_sequence`.
-      keep_residuals: whether a backward pass follows.
-      pre_activations: from a hidden state and t to the four pre-activations.
+        settings: How the sequence is run.
+        peephole: As in `Weights`.
+        carry: `(c, h)` before the first step, in the dtypes of the computation.
+        valid: See `convlstm_sequence`.
+        keep_residuals: Whether a backward pass follows; else gates and cell states are
+            not kept.
+        pre_activations: From a hidden state and t to the four pre-activations.
 
     Returns:
-      The final carry, the outputs `[B, T, H, W, F]` and the residuals, without gates
-      and cell states where they are not kept.
+        The final carry, the outputs `[B, T, H, W, F]` and the residuals.
     """
     steps, dtype = settings.num_steps, settings.dtype
     peepholes = frame_peepholes(peephole, state_dtype(dtype))
@@ -101,12 +100,12 @@ def run_forwards(
         return (new_cell_state, new_hidden, (all_gates, cell_states, hiddens)), None
 
     cell_state, hidden = carry
-    # One room for four gates: XLA:CPU copies rooms that start alike.
+    # One buffer for four gates: XLA:CPU copies buffers that start alike.
     four = jax.ShapeDtypeStruct((hidden.shape[0], 4, *hidden.shape[1:]), dtype)
     stored = (
-        room(four, steps) if keep_residuals else None,
-        room(cell_state, steps) if keep_residuals else None,
-        room(hidden, steps),
+        buffer(four, steps) if keep_residuals else None,
+        buffer(cell_state, steps) if keep_residuals else None,
+        buffer(hidden, steps),
     )
     (cell_state, hidden, stored), _ = lax.scan(
         step, (cell_state, hidden, stored), jnp.arange(steps), reverse=settings.reverse
@@ -127,19 +126,13 @@ def run_backwards(
     gather: Gather,
     gathered: Any,
 ) -> tuple[Carry, Any]:
-    """The recurrence's adjoint, from the last step to the first.
+    """The adjoint of `run_forwards`, from the last step to the first.
 
-    Args:
-      settings: as for `run_forwards`.
-      peephole: likewise.
-      valid: likewise.
-      residuals: what `run_forwards` kept.
-      gradients: of the final carry and of the outputs.
-      gather: takes the gradients of a step's pre-activations.
-      gathered: what `gather` starts from.
+    At each step `gather` turns the gradients of the pre-activations into that of the
+    hidden state, and adds to what is `gathered`.
 
     Returns:
-      The gradient of the carry before the first step, and what was gathered.
+        The gradient of the carry before the first step, and what was gathered.
     """
     (final_cell_gradient, final_hidden_gradient), output_gradient = gradients
     peepholes = frame_peepholes(peephole, state_dtype(settings.dtype))
@@ -180,8 +173,8 @@ def run_backwards(
     return (cell_gradient, hidden_gradient), gathered
 
 
-def room(frame: Array | jax.ShapeDtypeStruct, num_frames: int) -> Array:
-    """Room for a sequence of frames; every slot is written before it is read."""
+def buffer(frame: Array | jax.ShapeDtypeStruct, num_frames: int) -> Array:
+    """A buffer for a sequence of frames; every slot is written before it is read."""
     return jnp.zeros((frame.shape[0], num_frames, *frame.shape[1:]), frame.dtype)
 
 
@@ -191,7 +184,7 @@ def frame_at(sequence: Array, t) -> Array:
 
 
 def store(sequence: Array, frame: Array, index) -> Array:
-    """The sequence with the frame in its place."""
+    """The sequence with the frame at its index."""
     return lax.dynamic_update_index_in_dim(
         sequence, frame.astype(sequence.dtype), index, axis=1
     )
@@ -200,7 +193,7 @@ def store(sequence: Array, frame: Array, index) -> Array:
 def state_before(
     settings: Settings, initial: Hidden, states: HiddenSequence, t
 ) -> Hidden:
-    """The state that step t starts from, where states are those after each step."""
+    """The state that step t starts from, given the states after each step."""
     previous, first = (
         (t + 1, settings.num_steps - 1) if settings.reverse else (t - 1, 0)
     )
@@ -225,3 +218,16 @@ def _store_gate(gates: Array, gate: Array, t, index: int) -> Array:
 
 def _valid_frame(valid: ValidFrames, t) -> Array:
     return frame_at(valid, t)[:, None, None, None]
+
+
+def late(array: Array, *gradients: Array) -> Array:
+    """The array, computed only once the gradients are known.
+
+    XLA:CPU computes what depends on nothing as early as it can, such as zeros that the
+    backward passes of all layers add to, which then take memory from the start. Where
+    the first element of a gradient is not finite, all of the array is NaN.
+    """
+    for gradient in gradients:
+        # XLA keeps this product, which is NaN for some values.
+        array = array + (0 * gradient[(0,) * gradient.ndim]).astype(array.dtype)
+    return array

@@ -1,19 +1,19 @@
 """A stack of ConvLSTM layers that reads frames, or its own last prediction.
 
-Where the output is fed back, nothing can be computed before the loop over time: the
-layers go through each step together. The backward pass is written by hand:
+As the output is fed back, nothing can be computed before the loop over time: the layers
+go through each step together. The backward pass is written by hand:
 
 * The forward loop keeps the frames that were read, the gates and the cell states, and
-  what a layer norm reads. Hidden states, which follow from these, are made again.
-* Where nothing is done to a layer's two convolutions before they are added, one
-  convolution reads input and hidden state side by side.
-* The loop gathers the gradients of the convolutions' results, and after it each
-  kernel's gradient is one convolution over all B·S frames. On a CPU the loop adds up
-  the kernels' gradients themselves, which takes less memory there and, but for kernels
-  of 7×7 and more, no more time.
+  the inputs of layer norms. Hidden states, which follow from these, are recomputed.
+* Where a layer's two convolutions are added unchanged, one convolution reads input and
+  hidden state side by side.
+* The loop gathers the gradients of the convolutions' results; after it each kernel's
+  gradient is one convolution over all B·S frames. On a CPU the loop sums the kernels'
+  gradients themselves, which takes less memory there and, but for kernels of 7×7 and
+  more, no more time.
 
 The gradient is that of plain autodiff up to the order of floating-point sums (1e-9 in
-float64); in bfloat16 the gates are kept, and hidden states made, in that dtype.
+float64); in bfloat16 gates are kept and hidden states recomputed in that dtype.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,16 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from convlstm_jax.ops.gates import (
+from convlstm_jax.ops.cell import (
     ACTIVATIONS,
     Gates,
+    carry_of_dtype,
     split_gates,
+    state_dtype,
     update_state,
     update_state_gradient,
 )
-from convlstm_jax.ops.held_convolution import (
+from convlstm_jax.ops.convolution import (
     HeldKernel,
     gathered_kernel_gradient,
     held_convolution,
@@ -40,23 +42,17 @@ from convlstm_jax.ops.held_convolution import (
     pull_back,
     start_gathering,
 )
-from convlstm_jax.ops.late import late
-from convlstm_jax.ops.step import carry_of_dtype, state_dtype
+from convlstm_jax.ops.recurrence import late
 from convlstm_jax.types import Carry, Frame, Hidden, Video
 
-TakesTruth = Bool[Array, "B S"]
+TeacherForcing = Bool[Array, "B S"]
 
 _NORM_EPSILON = 1e-5
 _ACTIVATION = "tanh"
 
 
 class Norm(NamedTuple):
-    """The elementwise weights of a layer norm over a whole frame.
-
-    Attributes:
-      scale: `[H, W, 4F]`.
-      offset: `[H, W, 4F]`.
-    """
+    """The weights `[H, W, 4F]` of a layer norm over a whole frame."""
 
     scale: Float[Array, "H W G"]
     offset: Float[Array, "H W G"]
@@ -66,9 +62,9 @@ class LayerWeights(NamedTuple):
     """One ConvLSTM layer without biases, gates along the last axis in `GATE_ORDER`.
 
     Attributes:
-      input_kernel: `[K, K, C, 4F]`.
-      recurrent_kernel: `[K, K, F, 4F]`.
-      norms: layer norms of the two convolutions' results, in this order, or `None`.
+        input_kernel: `[K, K, C, 4F]`.
+        recurrent_kernel: `[K, K, F, 4F]`.
+        norms: Layer norms of the two convolutions' results, in this order, or `None`.
     """
 
     input_kernel: Float[Array, "K K C G"]
@@ -77,24 +73,14 @@ class LayerWeights(NamedTuple):
 
 
 class StackWeights(NamedTuple):
-    """Layers, bottom first, and the output convolution over the last one's h.
-
-    Attributes:
-      layers: the layers.
-      output_kernel: `[1, 1, F, C]`: hidden state of the last layer to the next frame.
-    """
+    """Layers, bottom first, and the output convolution over the last one's h."""
 
     layers: tuple[LayerWeights, ...]
     output_kernel: Float[Array, "1 1 F C"]
 
 
 class RolloutState(NamedTuple):
-    """What goes from one step to the next.
-
-    Attributes:
-      carries: `(c, h)` of each layer.
-      prediction: of the frame that comes next, `[B, H, W, C]`.
-    """
+    """`(c, h)` of each layer, and the prediction `[B, H, W, C]` of the next frame."""
 
     carries: tuple[Carry, ...]
     prediction: Frame
@@ -108,10 +94,8 @@ class _Settings(NamedTuple):
 class _PerKernel(NamedTuple):
     """One value for each convolution kernel of a stack.
 
-    Attributes:
-      layers: of each layer one for the kernel that reads inputs and hidden state side
-        by side, or one for each of its two.
-      output: for the output kernel.
+    A layer has one for the kernel that reads inputs and hidden state side by side, or
+    one for each of its two kernels.
     """
 
     layers: tuple[tuple[Any, ...], ...]
@@ -122,9 +106,9 @@ class _Kept(NamedTuple):
     """What the backward pass needs of a layer; for all steps together, S comes first.
 
     Attributes:
-      gates: `[4, B, H, W, F]`.
-      cell_state: before the step, `[B, H, W, F]`.
-      results: of the two convolutions, `[B, H, W, 4F]`, if they are normalised.
+        gates: `[4, B, H, W, F]`.
+        cell_state: Before the step, `[B, H, W, F]`.
+        results: Of the two convolutions, `[B, H, W, 4F]`, if they are normalised.
     """
 
     gates: Array
@@ -147,7 +131,7 @@ def initial_state(
 def rollout(
     weights: StackWeights,
     frames: Video,
-    takes_truth: TakesTruth,
+    teacher_forcing: TeacherForcing,
     state: RolloutState,
     *,
     forget_offset: float = 1.0,
@@ -155,34 +139,33 @@ def rollout(
 ) -> tuple[RolloutState, Video]:
     """Runs the stack for S steps, one predicted frame a step.
 
-    Step t reads frame t where `takes_truth[:, t]`, and what step t−1 predicted where
-    not. Its output is the prediction of frame t+1. The layers are those of equation 3
-    of Shi et al. 2015 (arXiv:1506.04214) without peepholes and biases; a constant is
-    added to the forget gate's pre-activation.
+    Step t reads frame t where `teacher_forcing[:, t]`, and the prediction of step t−1
+    elsewhere; its output is the prediction of frame t+1. The layers are those of
+    equation 3 of Shi et al. 2015 (arXiv:1506.04214) without peepholes and biases.
 
     Args:
-      weights: the stack's weights.
-      frames: `[B, T, H, W, C]`; T may be less than S where the later frames are not
-        taken, and frames after S are not looked at.
-      takes_truth: `[B, S]`, true where a clip's frame is read at a step.
-      state: what came before; `initial_state` at the start of a clip.
-      forget_offset: the constant added to the forget gate's pre-activation.
-      dtype: dtype of the convolutions, h and the predictions; cell states are float32
-        (float64 if `dtype` is).
+        weights: The stack's weights.
+        frames: `[B, T, H, W, C]`; T may be less than S where later frames are not read;
+            frames after S are ignored.
+        teacher_forcing: `[B, S]`, true where a clip's frame is read at a step.
+        state: The state before; `initial_state` at the start of a clip.
+        forget_offset: Constant added to the forget gate's pre-activation.
+        dtype: Of the convolutions, h and the predictions; cell states are float32
+            (float64 if `dtype` is).
 
     Returns:
-      The state after the last step, and the predictions `[B, S, H, W, C]`.
+        The state after the last step, and the predictions `[B, S, H, W, C]`.
     """
-    frames = frames_of_steps(frames, takes_truth.shape[1], dtype)
+    frames = frames_of_steps(frames, teacher_forcing.shape[1], dtype)
     state = state_of_dtype(state, dtype)
-    if not takes_truth.shape[1]:
+    if not teacher_forcing.shape[1]:
         return state, frames
     settings = _Settings(forget_offset, jnp.dtype(dtype))
-    return _rollout(settings, weights, frames, state, takes_truth)
+    return _rollout(settings, weights, frames, state, teacher_forcing)
 
 
 def frames_of_steps(frames: Video, num_steps: int, dtype) -> Video:
-    """As many frames as steps; those that are missing are zeros, and not taken."""
+    """As many frames as steps; missing ones, which are not read, are zeros."""
     frames = frames[:, :num_steps].astype(dtype)
     missing = num_steps - frames.shape[1]
     return jnp.pad(frames, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
@@ -195,17 +178,17 @@ def state_of_dtype(state: RolloutState, dtype) -> RolloutState:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _rollout(settings, weights, frames, state, takes_truth):
-    arguments = (weights, frames, state, takes_truth)
+def _rollout(settings, weights, frames, state, teacher_forcing):
+    arguments = (weights, frames, state, teacher_forcing)
     result, _ = _by_platform(partial(_run, settings, keep=False), arguments)
     return result
 
 
-def _rollout_forward(settings, weights, frames, state, takes_truth):
-    arguments = (weights, frames, state, takes_truth)
+def _rollout_forward(settings, weights, frames, state, teacher_forcing):
+    arguments = (weights, frames, state, teacher_forcing)
     result, kept = _by_platform(partial(_run, settings, keep=True), arguments)
     hiddens = tuple(hidden for _, hidden in state.carries)
-    return result, (weights, takes_truth, hiddens, result[0].carries, *kept)
+    return result, (weights, teacher_forcing, hiddens, result[0].carries, *kept)
 
 
 def _rollout_backward(settings, saved, gradients):
@@ -217,7 +200,7 @@ _rollout.defvjp(_rollout_forward, _rollout_backward)
 
 
 def _by_platform(function, arguments):
-    """Tells a function whether it runs on a CPU."""
+    """Calls a function with whether it runs on a CPU."""
     return lax.platform_dependent(
         *arguments,
         cpu=partial(function, on_cpu=True),
@@ -225,18 +208,17 @@ def _by_platform(function, arguments):
     )
 
 
-def _run(settings, weights, frames, state, takes_truth, *, keep, on_cpu):
+def _run(settings, weights, frames, state, teacher_forcing, *, keep, on_cpu):
     """The loop over time.
 
-    Returns:
-      The result of `rollout`; and, if that is to be kept, what the backward pass needs:
-      the frames that were read, `[S, B, H, W, C]`, and of each layer `_Kept`.
+    Returns the result of `rollout` and, with `keep`, what the backward pass needs: the
+    frames that were read, `[S, B, H, W, C]`, and `_Kept` of each layer.
     """
     kernels = _hold(settings, weights, state.prediction.shape, on_cpu)
 
     def step(state, now):
-        frame, takes_truth = now
-        read = jnp.where(takes_truth[:, None, None, None], frame, state.prediction)
+        frame, teacher_forcing = now
+        read = jnp.where(teacher_forcing[:, None, None, None], frame, state.prediction)
         carries, layers = [], []
         inputs = read
         for index, carry in enumerate(state.carries):
@@ -251,7 +233,7 @@ def _run(settings, weights, frames, state, takes_truth, *, keep, on_cpu):
         kept = (read, tuple(layers)) if keep else None
         return RolloutState(tuple(carries), prediction), (prediction, kept)
 
-    sequence = (_swap_time(frames), takes_truth.T)
+    sequence = (_swap_time(frames), teacher_forcing.T)
     state, (predictions, kept) = lax.scan(step, state, sequence)
     return (state, _swap_time(predictions)), kept
 
@@ -281,20 +263,16 @@ def _layer_step(
 
 
 def _run_back(
-    settings, weights, takes_truth, hiddens, carries, read, layers, gradients, *, on_cpu
+    settings, weights, forcing, hiddens, carries, read, layers, gradients, *, on_cpu
 ):
-    """The loop back: the gradients of weights, frames and state.
-
-    Of each layer there are the hidden state before the first step, the carry after the
-    last one and what was kept.
-    """
+    """The backward loop, from each layer's first h, last carry and what was kept."""
     state_gradient, prediction_gradients = gradients
     num_steps, *frame_shape = read.shape
     kernels = _hold(settings, weights, frame_shape, on_cpu)
 
     def step(state, now):
         gradient, carries, gathered, norm_sums = state
-        t, takes_truth, prediction_gradient, frame, layers_now = now
+        t, forcing, prediction_gradient, frame, layers_now = now
         inputs = [frame, *(hidden for _, hidden in carries)]
         prediction_gradient = gradient.prediction + prediction_gradient
         gathered_output, from_above = pull_back(
@@ -325,29 +303,25 @@ def _run_back(
         gathered_layers, norm_gradients, carry_gradients = map(
             tuple, zip(*results, strict=True)
         )
-        takes_truth = takes_truth[:, None, None, None]
+        forcing = forcing[:, None, None, None]
         state = (
-            RolloutState(carry_gradients, jnp.where(takes_truth, 0, from_above)),
+            RolloutState(carry_gradients, jnp.where(forcing, 0, from_above)),
             tuple(carries_before),
             _PerKernel(gathered_layers, gathered_output),
             jax.tree.map(jnp.add, norm_sums, norm_gradients),
         )
-        return state, jnp.where(takes_truth, from_above, 0)
-
-    def start(kernel):
-        gathered = start_gathering(kernel, num_steps)
-        return late(gathered, prediction_gradients) if on_cpu else gathered
+        return state, jnp.where(forcing, from_above, 0)
 
     norms = tuple(layer.norms for layer in weights.layers)
     state = (
         state_gradient,
         carries,
-        jax.tree.map(start, kernels, is_leaf=lambda x: isinstance(x, HeldKernel)),
+        _start(kernels, num_steps, prediction_gradients if on_cpu else None),
         jax.tree.map(jnp.zeros_like, norms),
     )
     steps = (
         jnp.arange(num_steps),
-        takes_truth.T,
+        forcing.T,
         _swap_time(prediction_gradients),
         read,
         layers,
@@ -355,7 +329,26 @@ def _run_back(
     (gradient, _, gathered, norm_gradients), frame_gradients = lax.scan(
         step, state, steps, reverse=True
     )
-    inputs = read
+    gathered = gathered, norm_gradients
+    ends, kept = (hiddens, carries), (read, layers)
+    gradients = _weight_gradients(settings, weights, kernels, gathered, ends, kept)
+    return gradients, _swap_time(frame_gradients), gradient
+
+
+def _start(kernels: _PerKernel, num_steps: int, late_for: Array | None) -> _PerKernel:
+    """What the loop gathers, at its start."""
+
+    def start(kernel):
+        gathered = start_gathering(kernel, num_steps)
+        return gathered if late_for is None else late(gathered, late_for)
+
+    return jax.tree.map(start, kernels, is_leaf=lambda x: isinstance(x, HeldKernel))
+
+
+def _weight_gradients(settings, weights, kernels, gathered, ends, kept):
+    """The gradients of all weights, after the backward loop."""
+    (gathered, norm_gradients), (hiddens, carries) = gathered, ends
+    inputs, layers = kept
     layer_gradients = []
     for index, layer in enumerate(layers):
         final_cell_state, _ = carries[index]
@@ -372,12 +365,11 @@ def _run_back(
         )
         inputs = after
     output_gradient = gathered_kernel_gradient(kernels.output, gathered.output, inputs)
-    weight_gradients = jax.tree.map(
+    return jax.tree.map(
         lambda gradient, weight: gradient.astype(weight.dtype),
         StackWeights(tuple(layer_gradients), output_gradient),
         weights,
     )
-    return weight_gradients, _swap_time(frame_gradients), gradient
 
 
 def _hidden(settings: _Settings, o: Array, cell_state: Array) -> Array:
@@ -399,9 +391,8 @@ def _layer_step_back(
 ) -> tuple[tuple[Array, ...], Any, Carry, Frame]:
     """The adjoint of `_layer_step`, given the carries before and after it.
 
-    Returns:
-      What is gathered of each kernel's gradient now; and the gradients of the norms, of
-      the carry before the step and of the inputs.
+    Returns what is gathered of each kernel's gradient now, and the gradients of the
+    norms, of the carry before the step and of the inputs.
     """
     (cell_state, hidden), (new_cell_state, _) = carries
     cell_gradient, hidden_gradient = carry_gradient
@@ -473,7 +464,7 @@ def _reads(kernels: tuple[HeldKernel, ...], inputs: Array, hidden: Array):
 
 
 def _apart(gradients: Sequence[Array], inputs: Array, axis: int) -> tuple[Array, Array]:
-    """Of what `_reads` gave: the parts of inputs and hidden state along an axis."""
+    """Splits what `_reads` joined into the parts of inputs and hidden state."""
     if len(gradients) == 1:
         gradients = jnp.split(gradients[0], [inputs.shape[-1]], axis=axis)
     of_inputs, of_hidden = gradients

@@ -4,14 +4,13 @@ The same function as a scan of `convlstm_step`, differently ordered:
 
 * The input convolution does not depend on the carry, so it is one convolution over all
   B·T frames before the loop.
-* Under plain autodiff the gradient of the recurrent kernel is a convolution inside the
-  backward loop. Here the loop holds the recurrence alone (one convolution with the
-  transposed kernel a step) and stores the gradients of the pre-activations; the
-  kernels' gradients follow as one convolution each over all B·T frames.
-* On a CPU, where `winograd_for` finds an algorithm, `ops.tiled_sequence` does it all
-  with fewer multiplications, and in less memory.
-* Everything stays batch-major, `[B, T, …]`: a batch that is sharded over devices then
-  never has to move, and nothing is transposed.
+* The backward loop holds the recurrence alone (one convolution with the transposed
+  kernel a step) and stores the gradients of the pre-activations; each kernel's gradient
+  is then one convolution over all B·T frames. Plain autodiff would convolve for it at
+  every step.
+* On a CPU, where `winograd_for` finds an algorithm, `ops.tiled_sequence` takes over.
+* Everything stays batch-major, `[B, T, …]`: a batch that is sharded over devices never
+  moves, and nothing is transposed.
 """
 
 from functools import partial
@@ -20,28 +19,28 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from convlstm_jax.ops.cell import (
+    Weights,
+    carry_of_dtype,
+    check_inputs,
+    split_gates,
+    state_dtype,
+)
 from convlstm_jax.ops.convolution import (
     kernel_gradient,
     kernel_gradient_in_loop,
     same_convolution,
     transposed_kernel,
 )
-from convlstm_jax.ops.gates import split_gates
 from convlstm_jax.ops.recurrence import (
     Settings,
     ValidFrames,
+    buffer,
     frame_at,
-    room,
     run_backwards,
     run_forwards,
     states_before,
     store,
-)
-from convlstm_jax.ops.step import (
-    Weights,
-    carry_of_dtype,
-    check_inputs,
-    state_dtype,
 )
 from convlstm_jax.ops.tiled_sequence import tiled_backward, tiled_forward
 from convlstm_jax.ops.winograd import winograd_for
@@ -66,25 +65,25 @@ def convlstm_sequence(
     floating-point sums (1e-9 in float64).
 
     Args:
-      weights: the layer's weights.
-      inputs: `[B, T, H, W, C]`, or `None` for a layer without input.
-      initial_carry: `(c, h)`, each `[B, H, W, F]`.
-      num_steps: T, needed when `inputs` is `None`.
-      activation: "tanh" or "relu".
-      valid: `[B, T]`; at a frame that is not valid the carry is kept and the output is
-        zero. `None` means all frames are.
-      reverse: runs from the last frame to the first; outputs stay at their frames.
-      dtype: dtype of the convolutions, the outputs and the stored gates; the cell
-        state is kept in float32 (float64 if `dtype` is).
-      in_loop: whether the call itself is in a loop's body, which decides how kernels'
-        gradients are fast.
+        weights: The layer's weights.
+        inputs: `[B, T, H, W, C]`, or `None` for a layer without input.
+        initial_carry: `(c, h)`, each `[B, H, W, F]`.
+        num_steps: T, needed when `inputs` is `None`.
+        activation: "tanh" or "relu".
+        valid: `[B, T]`; at an invalid frame the carry is kept and the output is zero.
+            `None`: all frames are valid.
+        reverse: Runs from the last frame to the first; outputs stay at their frames.
+        dtype: Of the convolutions, the outputs and the stored gates; the cell state is
+            float32 (float64 if `dtype` is).
+        in_loop: Whether the call is in a loop's body, which decides how kernels'
+            gradients are fast.
 
     Returns:
-      The final carry and the outputs `[B, T, H, W, F]`.
+        The final carry and the outputs `[B, T, H, W, F]`.
 
     Raises:
-      ValueError: neither `inputs` nor `num_steps` says how long the sequence is, or
-        the inputs do not fit the weights.
+        ValueError: Neither `inputs` nor `num_steps` is given, or the inputs do not fit
+            the weights.
     """
     check_inputs(weights, inputs)
     if inputs is not None:
@@ -194,7 +193,7 @@ def _backward(settings, weights, inputs, valid, residuals, gradients):
         residuals,
         gradients,
         gather,
-        room(dz_frame, settings.num_steps),
+        buffer(dz_frame, settings.num_steps),
     )
     weight_gradient, input_gradient = _parameter_gradients(
         settings, weights, inputs, residuals, dz

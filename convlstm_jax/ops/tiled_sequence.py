@@ -1,9 +1,9 @@
 """A ConvLSTM over a sequence among the tiles of `ops.winograd`, for CPUs.
 
 Everything is in the loop over time: a step transforms input and hidden state, side by
-side, multiplies, and transforms back. On its way back it transforms the gradient of
-the pre-activations once, which then serves the gradients of kernels, input and hidden
-state. Neither pre-activations nor their gradients are kept for all T steps.
+side, multiplies, and transforms back. The backward step transforms the gradient of the
+pre-activations once for the gradients of kernels, input and hidden state. Neither
+pre-activations nor their gradients are kept for all T steps.
 """
 
 from typing import NamedTuple
@@ -11,19 +11,18 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.ops.gates import split_gates
-from convlstm_jax.ops.late import late
+from convlstm_jax.ops.cell import Weights, split_gates, state_dtype
 from convlstm_jax.ops.recurrence import (
     Residuals,
     Settings,
     ValidFrames,
     frame_at,
+    late,
     run_backwards,
     run_forwards,
     state_before,
     store,
 )
-from convlstm_jax.ops.step import Weights, state_dtype
 from convlstm_jax.ops.winograd import (
     TileKernels,
     Winograd,
@@ -36,7 +35,7 @@ from convlstm_jax.types import Carry, Hidden, HiddenSequence, Video
 
 
 class _Gathered(NamedTuple):
-    """Sums over the steps gone back so far, and the inputs' gradients."""
+    """Sums over the backward steps so far, and the inputs' gradients."""
 
     kernels: TileKernels
     bias: Array | None
@@ -149,7 +148,7 @@ def tiled_backward(
 def _tile_kernels(
     algorithm: Winograd, settings: Settings, weights: Weights
 ) -> TileKernels:
-    """Of input and hidden state together, in this order."""
+    """The transformed kernels of input and hidden state, in this order."""
     kernel = weights.recurrent_kernel.astype(settings.dtype)
     if weights.input_kernel is not None:
         input_kernel = weights.input_kernel.astype(settings.dtype)
@@ -165,6 +164,6 @@ def _read(inputs: Video | None, hidden: Hidden, t) -> Array:
 
 
 def _sum_over_pixels(frames: Array) -> Array:
-    """Sums `[B, H, W, D]` over all but D; as a product, it is fast in a loop."""
+    """Sums `[B, H, W, D]` over all but D; a product is fast in a loop."""
     flat = frames.reshape(-1, frames.shape[-1])
     return (jnp.ones((1, flat.shape[0]), flat.dtype) @ flat)[0]

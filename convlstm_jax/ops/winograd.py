@@ -1,28 +1,30 @@
 """Convolutions as products of few, larger matrices, by Winograd's algorithm.
 
-A. Lavin and S. Gray, 2015, arXiv:1509.09308. A frame is cut into tiles of m×m output
-pixels; each reads (m+K−1)² input pixels. With n = m+K−1 and matrices A (m×n), G (n×K)
-and B (n×n) that depend on m and K alone, a tile d of one channel and a kernel g give
+A. Lavin and S. Gray, 2015, arXiv:1509.09308, after Toom and Cook. A frame is cut into
+tiles of m×m output pixels; each reads (m+K−1)² input pixels. With n = m+K−1 and
+matrices A (m×n), G (n×K) and B (n×n) that depend on m and K alone, a tile d of one
+channel and a kernel g give
 
     y = A [(G g Gᵀ) ∘ (B d Bᵀ)] Aᵀ,
 
-so that the n² elements in brackets are each one matrix product over all tiles:
-(m+K−1)² multiplications do for m² outputs what m²·K² do directly. For 3×3 kernels and
-m = 4 that is a quarter of them, for 5×5 and m = 2 a little over a third.
+so that each of the n² elements in brackets is one matrix product over all tiles: n²
+multiplications for m² outputs instead of m²·K². For 3×3 kernels and m = 4 that is a
+quarter of them, for 5×5 and m = 2 a little over a third.
 
-Every transform is linear and has its adjoint here, so that a backward pass can stay
-among the tiles: the products' gradients serve kernel and frames alike.
-
-Of the n rows of products one is made at a time, in a loop: what lies between tiles and
-pixels is then small enough for a processor's cache, and takes little memory.
+Every transform is linear and has its adjoint here, so that a backward pass stays among
+the tiles: the products' gradients serve kernel and frames alike. One of the n rows of
+products is computed at a time, in a loop, so that intermediate results fit into a
+processor's cache.
 
 In float32 the results differ from a direct convolution's by about 2e-6 of their norm
 (that itself is 2e-7 from the exact one), in float64 by 1e-14.
 """
 
+import math
 import operator
 from collections.abc import Iterable, Sequence
-from functools import reduce
+from fractions import Fraction
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -30,8 +32,11 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
-from convlstm_jax.ops.cook_toom import Matrices, cook_toom
 from convlstm_jax.types import Frame
+
+# Where the polynomials behind the algorithm are evaluated, besides at infinity. Of the
+# sets of small numbers these give the least rounding error.
+_POINTS = {4: (0, 1, -1), 6: (0, 1, -1, 2, Fraction(-1, 2))}
 
 TileKernels = Float[Array, "N N C D"]
 
@@ -39,15 +44,16 @@ TileKernels = Float[Array, "N N C D"]
 _Tiles = Float[Array, "N B R S C"]
 
 
-class Winograd(NamedTuple):
-    """The algorithm for frames of one size.
+class Matrices(NamedTuple):
+    """A `[m, n]` (to outputs), G `[n, r]` (of weights), B `[n, n]` (of inputs)."""
 
-    Attributes:
-      tile_size: m, output pixels of a tile along each axis.
-      kernel_size: K, odd.
-      height: H of the frames.
-      width: W of the frames.
-    """
+    a: np.ndarray
+    g: np.ndarray
+    b: np.ndarray
+
+
+class Winograd(NamedTuple):
+    """The algorithm for frames of one size, odd kernels and tiles of m×m pixels."""
 
     tile_size: int
     kernel_size: int
@@ -81,16 +87,14 @@ def winograd_for(
     """The algorithm that is faster on a CPU than the direct convolution, if one is.
 
     Args:
-      kernel_shape: `(K, K, C, D)`.
-      frame_shape: `(B, H, W, ...)`; a B that may be any, in an exported program, is
-        taken to be 1.
-      dtype: of the convolution.
+        kernel_shape: `(K, K, C, D)`.
+        frame_shape: `(B, H, W, ...)`; a symbolic B (exported programs) counts as 1.
+        dtype: Of the convolution.
 
     Returns:
-      `None` where there is none: for other kernels than 3×3 and 5×5, whose rounding
-      errors would be larger or whose gain is small, for less than 16 channels or 64
-      tiles, whose matrices are too small, for dtypes of less than 32 bits, and where
-      H and W may be any.
+        `None` for kernels other than 3×3 and 5×5 (larger rounding errors or little
+        gain), fewer than 16 channels or 64 tiles (the matrices are too small), dtypes
+        of less than 32 bits, and symbolic H and W.
     """
     kernel_height, kernel_width, channels, outputs = kernel_shape
     batch, height, width = frame_shape[:3]
@@ -129,14 +133,14 @@ def transform_kernel_adjoint(
 
 
 def convolve(algorithm: Winograd, frames: Frame, kernels: TileKernels) -> Frame:
-    """`same_convolution`, with a kernel that is transformed already."""
-    m, a = algorithm.tile_size, algorithm.matrices.a
+    """`same_convolution` with a kernel that is transformed already."""
+    m, (a, _, b) = algorithm.tile_size, algorithm.matrices
     lines = _read_lines(algorithm, frames)
     shape = (algorithm.rows, m, algorithm.columns, m, kernels.shape[-1])
 
     def add_row(pixels, row):
         (_, a_p, b_p), kernels_p = row
-        products = _multiply(_tiles(algorithm, lines, b_p), kernels_p)
+        products = _multiply(_transform_row(algorithm, lines, b_p, b), kernels_p)
         # Where a coefficient is multiplied along an axis of its own, XLA:CPU makes one
         # pass of it all; pixels that are stacked would be another.
         by_column = _sum(
@@ -161,22 +165,24 @@ def convolve_gradients(
 ) -> tuple[TileKernels, Frame]:
     """The adjoint of `convolve`, given the gradient of its result.
 
-    Returns:
-      Totals to which the kernels' gradient is added, and the gradient of the frames.
+    Returns the totals with the kernels' gradient added, and the gradient of the frames.
     """
+    a, _, b = algorithm.matrices
     lines = _read_lines(algorithm, frames)
-    gradient_lines = _gradient_lines(algorithm, gradient)
+    gradient_lines = _lines(algorithm, gradient, 0, algorithm.tile_size)
 
     def add_row(totals, row):
         (p, a_p, b_p), kernels_p = row
-        products = _product_gradients(algorithm, gradient_lines, a_p)
-        pixels = _pixel_gradients(algorithm, products, kernels_p)
-        tiles = _tiles(algorithm, lines, b_p)
+        products = _transform_row(algorithm, gradient_lines, a_p, a.T)
+        read = _multiply(products, jnp.swapaxes(kernels_p, 1, 2))
+        pixels = jnp.stack(_overlap(algorithm, read, axis=2), axis=3)
+        tiles = _transform_row(algorithm, lines, b_p, b)
         return _add_products(totals, p, tiles, products), pixels
 
     rows = (_rows(algorithm, gradient.dtype), kernels)
     totals, pixels = lax.scan(add_row, totals, rows)
-    return totals, _join_rows(algorithm, pixels)
+    pixels = jnp.stack(_overlap(algorithm, pixels, axis=1), axis=2)
+    return totals, _crop(algorithm, pixels)
 
 
 def _rows(algorithm: Winograd, dtype) -> tuple[Array, Array, Array]:
@@ -186,18 +192,13 @@ def _rows(algorithm: Winograd, dtype) -> tuple[Array, Array, Array]:
 
 
 def _read_lines(algorithm: Winograd, frames: Frame) -> list[Array]:
-    """The n lines `[B, R, width, C]` that tiles read; around frames there are zeros."""
+    """The n lines `[B, R, width, C]` that tiles read."""
     before = algorithm.kernel_size // 2
     return _lines(algorithm, frames, before, algorithm.num_points)
 
 
-def _gradient_lines(algorithm: Winograd, gradient: Frame) -> list[Array]:
-    """The m lines `[B, R, width, D]` of tiles."""
-    return _lines(algorithm, gradient, 0, algorithm.tile_size)
-
-
 def _lines(algorithm: Winograd, frames: Frame, before: int, size: int) -> list[Array]:
-    """Line y of all rows of tiles, for each of the `size` that are looked at.
+    """Line y of all rows of tiles, for each of the `size` lines that they read.
 
     Tiles begin `before` pixels before their own. Frames are padded with zeros.
     """
@@ -207,20 +208,6 @@ def _lines(algorithm: Winograd, frames: Frame, before: int, size: int) -> list[A
     padded = jnp.pad(frames, ((0, 0), (before, below), (before, right), (0, 0)))
     stop = (algorithm.rows - 1) * m + 1
     return [padded[:, y : y + stop : m] for y in range(size)]
-
-
-def _tiles(
-    algorithm: Winograd, lines: Sequence[Array], b_p: Float[Array, " N"]
-) -> _Tiles:
-    """Row p of B d Bᵀ."""
-    return _transform_row(algorithm, lines, b_p, algorithm.matrices.b)
-
-
-def _product_gradients(
-    algorithm: Winograd, lines: Sequence[Array], a_p: Float[Array, " M"]
-) -> _Tiles:
-    """Row p of the products' gradients."""
-    return _transform_row(algorithm, lines, a_p, algorithm.matrices.a.T)
 
 
 def _transform_row(
@@ -234,23 +221,10 @@ def _transform_row(
     return jnp.stack(_transform(matrix, columns))
 
 
-def _pixel_gradients(
-    algorithm: Winograd, products: _Tiles, kernels: Float[Array, "N C D"]
-) -> Float[Array, "B R S M C"]:
-    """What row p of the products' gradients gives to the frames', along columns."""
-    read = _multiply(products, jnp.swapaxes(kernels, 1, 2))
-    return jnp.stack(_overlap(algorithm, read, axis=2), axis=3)
-
-
-def _join_rows(algorithm: Winograd, rows: Float[Array, "N B R S M C"]) -> Frame:
-    """The frames' gradient from `_pixel_gradients` of all p."""
-    return _crop(algorithm, jnp.stack(_overlap(algorithm, rows, axis=1), axis=2))
-
-
 def _overlap(
     algorithm: Winograd, elements: Sequence[Array] | Array, axis: int
 ) -> list[Array]:
-    """Sums what neighbouring tiles give to the m pixels of each, along an axis."""
+    """Sums what neighbouring tiles add to the m pixels of each, along an axis."""
     m, n, b = algorithm.tile_size, algorithm.num_points, algorithm.matrices.b
     before = algorithm.kernel_size // 2
     given = _transform(b.T, elements)
@@ -273,7 +247,7 @@ def _multiply(tiles: _Tiles, kernels: Float[Array, "N C D"]) -> _Tiles:
 def _add_products(
     totals: TileKernels, p: Array, tiles: _Tiles, products: _Tiles
 ) -> TileKernels:
-    """Adds to row p of totals the kernels' gradients from those of their products."""
+    """Adds the kernels' gradients from those of their products to row p of totals."""
     total = lax.dynamic_index_in_dim(totals, p, keepdims=False)
     total = total + jnp.swapaxes(_flat(tiles), 1, 2) @ _flat(products)
     return lax.dynamic_update_index_in_dim(totals, total, p, 0)
@@ -329,3 +303,38 @@ def _shift(tiles: Array, distance: int, axis: int) -> Array:
     config = [(0, 0, 0)] * tiles.ndim
     config[axis] = (distance, -distance, 0)
     return lax.pad(tiles, jnp.zeros((), tiles.dtype), config)
+
+
+@lru_cache
+def cook_toom(m: int, r: int) -> Matrices:
+    """The matrices for m outputs and r weights, in exact fractions; n must be 4 or 6.
+
+    A correlation's adjoint multiplies two polynomials of m and r coefficients. It does
+    so by their values at n − 1 points and at infinity (rows of A and G), from which
+    Lagrange's polynomials (rows of B) give the product's coefficients.
+    """
+    points = [Fraction(point) for point in _POINTS[m + r - 1]]
+
+    def powers(count: int) -> list[list[Fraction]]:
+        at_infinity = [Fraction(0)] * (count - 1) + [Fraction(1)]
+        return [[x**k for k in range(count)] for x in points] + [at_infinity]
+
+    g, b = powers(r), []
+    for index, point in enumerate(points):
+        others = points[:index] + points[index + 1 :]
+        scale = math.prod((point - other for other in others), start=Fraction(1))
+        g[index] = [value / scale for value in g[index]]
+        b.append([*_coefficients(others), Fraction(0)])
+    b.append(_coefficients(points))
+    a, g_, b_ = (np.array(rows, np.float64) for rows in (powers(m), g, b))
+    return Matrices(a.T, g_, b_)
+
+
+def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of the polynomial Π (x − root), lowest power first."""
+    polynomial = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *polynomial]
+        scaled = [*(root * value for value in polynomial), Fraction(0)]
+        polynomial = [x - y for x, y in zip(shifted, scaled, strict=True)]
+    return polynomial

@@ -60,7 +60,7 @@ for case in (
                         reverse=False, dtype=dtype)[1] ** 2).sum()
         return jax.device_get(jax.jit(jax.value_and_grad(loss))(arguments))
 
-    from convlstm_jax.ops.step import Weights
+    from convlstm_jax.ops.cell import Weights
     fused = lambda weights, *rest, **named: convlstm_sequence(
         Weights(*weights), *rest, **named)
     found = results(fused, "float32")

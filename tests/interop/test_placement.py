@@ -8,7 +8,7 @@ from convlstm_jax.interop.placement import (
     fill,
     gates_in_our_order,
 )
-from convlstm_jax.ops.gates import GATE_ORDER
+from convlstm_jax.ops.cell import GATE_ORDER
 
 SHAPES = {"params": {"a": np.zeros((2, 3)), "b": np.zeros(8)}}
 

@@ -6,7 +6,6 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.interop import pytorch_network
 from convlstm_jax.interop.pytorch_network import import_pytorch
 from convlstm_jax.models.next_frame import NextFramePredictor
-from convlstm_jax.tasks.next_frame import roll_out
 from tests.interop import pytorch_tutorial
 
 FEATURES = (3, 2)
@@ -316,8 +315,8 @@ def test_an_imported_model_predicts_what_pytorch_does(
     found = np.asarray(jax.nn.sigmoid(logits[:, -1]))
     assert expected.std() > 0.03
     np.testing.assert_allclose(found, expected[:, 0], rtol=0, atol=1e-5)
-    rolled_out = jax.jit(roll_out, static_argnums=(0, 3))(model, variables, clip, 4)
-    np.testing.assert_allclose(jax.nn.sigmoid(rolled_out), expected, rtol=0, atol=1e-5)
+    forecast = jax.jit(model.forecast, static_argnums=2)(variables, clip, 4)
+    np.testing.assert_allclose(forecast.frames, expected, rtol=0, atol=1e-5)
     if num_normalized == 2:
         # The epsilon is no small matter here.
         variables["params"]["normalization_1"]["scale"] = (

@@ -67,7 +67,7 @@ def test_parameters_are_those_of_the_papers_table_1(model, parameters):
 @pytest.mark.parametrize("name", TINY)
 def test_a_longer_forecast_starts_as_the_shorter_one(name):
     """Any number of frames, whatever the parameters were made for; H ≠ W, C = 3."""
-    model, inputs = MODELS[name](**TINY[name]), frames()
+    model, inputs = MODELS[name].network(**TINY[name]), frames()
     variables = random_variables(model, inputs)
     run = fast_jit(model.apply, static_argnums=2)
     shorter, longer = (run(variables, inputs, steps) for steps in (2, 5))
@@ -86,10 +86,10 @@ def test_implementations_and_precisions_agree(name):
     """All ways to run to 1e-5; bfloat16 within 0.05 of a logit."""
     inputs = frames()
     models = [
-        MODELS[name](**TINY[name]),
-        MODELS[name](**TINY[name], implementation="scan"),
-        MODELS[name](**TINY[name], memory="checkpoint"),
-        MODELS[name](**TINY[name], dtype=jnp.bfloat16),
+        MODELS[name].network(**TINY[name]),
+        MODELS[name].network(**TINY[name], implementation="scan"),
+        MODELS[name].network(**TINY[name], memory="checkpoint"),
+        MODELS[name].network(**TINY[name], dtype=jnp.bfloat16),
     ]
     variables = random_variables(models[0], inputs)
     run = fast_jit(lambda: [model.apply(variables, inputs, 2) for model in models])
@@ -125,7 +125,7 @@ def test_a_cell_that_cannot_be_is_refused_before_anything_runs():
 @pytest.mark.parametrize("name", TINY)
 def test_what_an_untrained_model_gives_is_about_its_first_logit(name):
     for fields, logit in (({}, -3), ({"first_logit": 1.5}, 1.5)):
-        model = MODELS[name](**TINY[name], **fields)
+        model = MODELS[name].network(**TINY[name], **fields)
         init, apply = (
             fast_jit(function, static_argnames="num_frames")
             for function in (model.init, model.apply)
@@ -146,7 +146,7 @@ def test_inputs_of_another_rank(model):
 @pytest.mark.parametrize("name", TINY)
 def test_first_forecasts_are_dark(name):
     """As most of a frame of Moving MNIST is, not grey: there is less to learn."""
-    model = MODELS[name](**TINY[name])
+    model = MODELS[name].network(**TINY[name])
 
     def first_forecast(key, inputs):
         variables = model.init(key, inputs, 2)

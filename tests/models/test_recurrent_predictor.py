@@ -18,8 +18,8 @@ fast_jit = functools.partial(
 
 def parameter_shapes(model, frame_shape):
     frames = jnp.zeros((1, 1, *frame_shape))
-    takes_truth = jnp.ones((1, 1), bool)
-    return jax.eval_shape(model.init, jax.random.key(0), frames, takes_truth)
+    teacher_forcing = jnp.ones((1, 1), bool)
+    return jax.eval_shape(model.init, jax.random.key(0), frames, teacher_forcing)
 
 
 def parameters(model=MODEL):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.models.next_frame import NextFramePredictor
+from convlstm_jax.models.next_frame import NextFramePredictor, NextFrameTrainingConfig
+from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.tasks.losses import Forecast
-from convlstm_jax.tasks.next_frame import NextFrameTask, roll_out
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.loop import TrainConfig, fit
 from convlstm_jax.training.optimizer import AdadeltaConfig
@@ -24,7 +24,8 @@ fast_jit = functools.partial(
 
 def make_task(causal_head=True, **fields):
     model = NextFramePredictor((3, 2), (3, 3), 2, causal_head=causal_head)
-    return NextFrameTask(model, 3, 4, **fields)
+    training = NextFrameTrainingConfig(**fields)
+    return ForecastTask(model, 3, 4, training=training)
 
 
 @functools.cache
@@ -63,7 +64,7 @@ def test_the_roll_out_is_the_naive_one(causal_head):
             track = jnp.concatenate([track, jax.nn.sigmoid(kept[-1])], axis=1)
         return jnp.concatenate(kept, axis=1)
 
-    found = fast_jit(lambda x: roll_out(task.model, variables(), x, 4))(inputs)
+    found = fast_jit(lambda x: task.forecast(variables(), x, 4).logits)(inputs)
     np.testing.assert_allclose(found, naive(inputs), rtol=1e-5, atol=1e-5)
     assert np.abs(np.diff(found, axis=1)).max((0, 2, 3, 4)).min() > 1e-4
 
@@ -124,7 +125,8 @@ def test_without_noise_the_frames_are_the_targets():
 
 
 def test_a_model_without_normalisation_has_no_state():
-    task = NextFrameTask(NextFramePredictor((2,), (3,)), 3, 4)
+    training = NextFrameTrainingConfig()
+    task = ForecastTask(NextFramePredictor((2,), (3,)), 3, 4, training=training)
     fresh = jax.eval_shape(lambda key: task.init(key, FRAME_SHAPE), jax.random.key(0))
     assert set(fresh) == {"params"}
     shapes = jax.eval_shape(task.loss_fn, fresh, noisy_batch(), jax.random.key(0), 0)

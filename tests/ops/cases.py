@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from convlstm_jax.ops.step import Weights, convlstm_step
+from convlstm_jax.ops.cell import Weights, convlstm_step
 from tests.ops.oracle import Layer
 
 

@@ -13,7 +13,7 @@ GATES = "ifgo"
 
 
 class Layer(NamedTuple):
-    """Weights of one layer, with names and shapes as `convlstm_jax.ops.step.Weights`.
+    """Weights of one layer, with names and shapes as `convlstm_jax.ops.cell.Weights`.
 
     Attributes:
       input_kernel: `[K, K, C, 4F]` or `None`.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.ops.gates import (
+from convlstm_jax.ops.cell import (
     ACTIVATIONS,
     GATE_ORDER,
     PEEPHOLE_ORDER,

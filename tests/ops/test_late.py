@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlstm_jax.ops.late import late
+from convlstm_jax.ops.recurrence import late
 
 
 def test_it_is_the_array_itself():

@@ -73,7 +73,7 @@ def draw(*, norms=False, kernels=KERNELS, seed=0):
     return weights, frames, state
 
 
-def reference(weights, frames, state, takes_truth):
+def reference(weights, frames, state, teacher_forcing):
     """The same in a Python loop, with nothing but `same_convolution` in common."""
 
     def normalise(z, norm):
@@ -86,8 +86,8 @@ def reference(weights, frames, state, takes_truth):
 
     carries, prediction = list(state.carries), state.prediction
     predictions = []
-    for t in range(takes_truth.shape[1]):
-        mask = takes_truth[:, t, None, None, None]
+    for t in range(teacher_forcing.shape[1]):
+        mask = teacher_forcing[:, t, None, None, None]
         inputs = jnp.where(mask, frames[:, t], prediction) if t < frames.shape[1] else (
             prediction
         )  # fmt: skip
@@ -108,9 +108,14 @@ def reference(weights, frames, state, takes_truth):
     return state, jnp.stack(predictions, axis=1)
 
 
-def run(weights, frames, state, takes_truth, dtype=jnp.float64):
+def run(weights, frames, state, teacher_forcing, dtype=jnp.float64):
     return rollout(
-        weights, frames, takes_truth, state, forget_offset=FORGET_OFFSET, dtype=dtype
+        weights,
+        frames,
+        teacher_forcing,
+        state,
+        forget_offset=FORGET_OFFSET,
+        dtype=dtype,
     )
 
 
@@ -126,18 +131,23 @@ def assert_trees_close(found, expected, **tolerance):
         )
 
 
-def checkpointed(weights, frames, state, takes_truth, dtype=jnp.float64):
+def checkpointed(weights, frames, state, teacher_forcing, dtype=jnp.float64):
     return checkpointed_rollout(
-        weights, frames, takes_truth, state, forget_offset=FORGET_OFFSET, dtype=dtype
+        weights,
+        frames,
+        teacher_forcing,
+        state,
+        forget_offset=FORGET_OFFSET,
+        dtype=dtype,
     )
 
 
-def reference_and(function, arguments, takes_truth, cotangent):
+def reference_and(function, arguments, teacher_forcing, cotangent):
     """(outputs, gradients) of both."""
     results = []
     for one in (reference, function):
         outputs, pull_back = jax.vjp(
-            lambda *a, one=one: one(*a, takes_truth), *arguments
+            lambda *a, one=one: one(*a, teacher_forcing), *arguments
         )
         results.append((outputs, pull_back(cotangent)))
     return results
@@ -162,10 +172,10 @@ def test_a_single_step():
 @pytest.mark.parametrize("function", [rollout, checkpointed_rollout])
 def test_a_rollout_of_no_steps_hands_the_state_on(function):
     arguments = jax.tree.map(jnp.float32, draw())
-    takes_truth = jnp.ones((BATCH, 0), bool)
+    teacher_forcing = jnp.ones((BATCH, 0), bool)
 
     def run(weights, frames, state):
-        return function(weights, frames, takes_truth, state)
+        return function(weights, frames, teacher_forcing, state)
 
     (state, predictions), pull_back = jax.vjp(run, *arguments)
     assert_trees_close(state, arguments[2])
@@ -180,9 +190,9 @@ def test_checkpoints_change_nothing(norms, num_frames):
     """Three steps, and two that are left over."""
     weights, frames, state = draw(norms=norms)
     both = fast_jit(functools.partial(reference_and, checkpointed))
-    takes_truth = MIXED & (np.arange(STEPS) < num_frames)
+    teacher_forcing = MIXED & (np.arange(STEPS) < num_frames)
     arguments = (weights, frames[:, :num_frames], state)
-    assert_equals_plain_autodiff(both, arguments, takes_truth)
+    assert_equals_plain_autodiff(both, arguments, teacher_forcing)
 
 
 def run_as_on_an_accelerator(monkeypatch):
@@ -240,12 +250,12 @@ def assert_equals_plain_autodiff(both, arguments, mask):
 
 def test_frames_that_are_not_taken_may_be_missing_and_have_no_gradient():
     weights, frames, state = draw()
-    takes_truth = np.arange(STEPS)[None].repeat(BATCH, 0) < 3
+    teacher_forcing = np.arange(STEPS)[None].repeat(BATCH, 0) < 3
 
     @fast_jit
     def both(frames):
         def total(frames):
-            return run(weights, frames, state, takes_truth)[1].sum()
+            return run(weights, frames, state, teacher_forcing)[1].sum()
 
         whole, cut = frames, frames[:, :3]
         return [jax.value_and_grad(total)(frames) for frames in (whole, cut)]
@@ -337,12 +347,12 @@ def test_in_bfloat16_a_long_clip_has_the_gradients_of_float32(accelerator, monke
     num_steps = 300
     weights, frames, _ = jax.tree.map(jnp.float32, draw(kernels=(3, 3)))
     frames = jnp.repeat(frames[:, :1], num_steps, axis=1)
-    takes_truth = np.ones((BATCH, num_steps), bool)
+    teacher_forcing = np.ones((BATCH, num_steps), bool)
 
     def gradients(dtype):
         def total(weights):
             state = initial_state(weights, frames.shape[:1] + frames.shape[2:], dtype)
-            _, predictions = run(weights, frames, state, takes_truth, dtype)
+            _, predictions = run(weights, frames, state, teacher_forcing, dtype)
             return predictions.astype(jnp.float32).sum()
 
         return fast_jit(jax.grad(total))(weights)
@@ -359,11 +369,11 @@ def test_in_bfloat16_a_long_clip_has_the_gradients_of_float32(accelerator, monke
 def test_checkpoints_keep_less():
     weights, frames, state = jax.tree.map(jnp.float32, draw())
     frames = jnp.tile(frames, (1, 5, 1, 1, 1))
-    takes_truth = jnp.ones((BATCH, 25), bool)
+    teacher_forcing = jnp.ones((BATCH, 25), bool)
 
     def kept(function):
         def pull_back(*arguments):
-            return jax.vjp(lambda *a: function(*a, takes_truth), *arguments)[1]
+            return jax.vjp(lambda *a: function(*a, teacher_forcing), *arguments)[1]
 
         shapes = jax.eval_shape(pull_back, weights, frames, state)
         return sum(leaf.size for leaf in jax.tree.leaves(shapes))

@@ -10,9 +10,9 @@ import pytest
 from jax.test_util import check_grads
 
 from convlstm_jax.ops import sequence
+from convlstm_jax.ops.cell import Weights
 from convlstm_jax.ops.memory import MEMORY, checkpointed_sequence
 from convlstm_jax.ops.sequence import convlstm_sequence
-from convlstm_jax.ops.step import Weights
 from convlstm_jax.ops.winograd import Winograd
 from tests.ops import oracle
 from tests.ops.cases import CASES, Case, draw, scan_of_steps

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convlstm_jax.ops.cell import Weights, convlstm_step, state_dtype
 from convlstm_jax.ops.sequence import convlstm_sequence
-from convlstm_jax.ops.step import Weights, convlstm_step, state_dtype
 from tests.ops import oracle
 from tests.ops.cases import Case, draw
 

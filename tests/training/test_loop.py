@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.models import EncoderForecaster
+from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.loop import TrainConfig, fit

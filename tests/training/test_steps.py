@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
+from convlstm_jax.models.network import ForecastingNetwork
 from convlstm_jax.tasks.forecast import ForecastTask
 from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
@@ -186,13 +187,16 @@ def test_what_is_not_finite_leaves_the_state_as_it_was_for_good():
         assert_trees_equal(jax.device_get(state), kept.replace(finite=np.array(False)))
 
 
-class OnePixel(nn.Module):
+class OnePixel(ForecastingNetwork):
     """A model whose parameters are cheap to draw."""
 
     @nn.compact
-    def __call__(self, inputs, num_frames):
-        logits = nn.Dense(inputs.shape[-1])(inputs[:, -1:])
-        return jnp.repeat(logits, num_frames, axis=1)
+    def __call__(self, inputs):
+        return nn.Dense(inputs.shape[-1])(inputs)
+
+    @nn.nowrap
+    def init_forecaster(self, key, frame_shape):
+        return dict(self.init(key, jnp.zeros(frame_shape)))
 
 
 def test_init_state():

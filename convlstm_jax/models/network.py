@@ -1,0 +1,187 @@
+"""What networks share: base classes of their configs, and how they forecast."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from convlstm_jax.config import Config, field
+from convlstm_jax.layers.convlstm import memory_problem
+from convlstm_jax.types import Video
+
+# {"params": …} and, where a network has them, other collections such as "batch_stats".
+Variables = dict[str, Any]
+
+
+class Forecast(NamedTuple):
+    """Predicted frames.
+
+    Attributes:
+        frames: `[B, T, H, W, C]`, pixels in [0, 1] where the network keeps to them.
+        logits: What the frames are the sigmoid of, or `None` for linear outputs.
+    """
+
+    frames: Video
+    logits: Video | None
+
+
+def forecast_from_logits(logits: Video) -> Forecast:
+    """The forecast whose pixels are the sigmoid of the logits."""
+    return Forecast(jax.nn.sigmoid(logits), logits)
+
+
+class TrainingPrediction(NamedTuple):
+    """What a network predicts in training.
+
+    Attributes:
+        forecast: The predicted frames, N of them.
+        first_frame: Index in the clip of the first; the targets are the frames
+            `first_frame` … `first_frame + N − 1` of the clip.
+        model_state: Updated collections beside "params", such as "batch_stats".
+    """
+
+    forecast: Forecast
+    first_frame: int
+    model_state: Variables
+
+
+class ForecastingNetwork(nn.Module):
+    """A network that objectives which ask for frames can train and evaluate.
+
+    The methods are pure functions of the variables, called on the unbound module.
+    """
+
+    @nn.nowrap
+    def init_forecaster(
+        self, key: Array, frame_shape: tuple[int, int, int]
+    ) -> Variables:
+        """Fresh variables for frames of shape `(H, W, C)`."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """The `num_frames` frames that follow the inputs, any number of at least 1."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def predict_for_training(
+        self,
+        variables: Variables,
+        clip: Video,
+        num_inputs: int,
+        *,
+        key: Array,
+        step: Array,
+        training: Any = None,
+    ) -> TrainingPrediction:
+        """The predictions that a training step scores.
+
+        Args:
+            variables: The network's variables.
+            clip: `[B, T, H, W, C]`, the given frames and those to forecast.
+            num_inputs: Number of given frames; T − `num_inputs` are forecast.
+            key: Randomness of the training step.
+            step: Training steps taken before, for schedules.
+            training: Settings of the config class that the network's config names in
+                `training_config`, or an object with the same attributes.
+        """
+        raise NotImplementedError
+
+
+class ModelConfig(Config):
+    """The fields of every network.
+
+    Attributes:
+        network: The Linen module.
+        training_config: Config class of what `predict_for_training` needs, if anything.
+    """
+
+    network: ClassVar[type[nn.Module]]
+    training_config: ClassVar[type[Config] | None] = None
+
+    name: str
+    features: tuple[int, ...] = field(
+        (128, 64, 64),
+        "Features of each layer, bottom layer first.",
+        ge=1,
+        le=65_536,
+        min_length=1,
+        example="(64, 64)",
+    )
+    memory: Literal["default", "checkpoint"] = field(
+        "default",
+        "What a layer keeps for the backward pass: all gates and states (default, "
+        "fast), or every ⌈√T⌉th state (checkpoint: a fraction of the memory, but the "
+        "layer runs a second time).",
+    )
+    dtype: Literal["float32", "bfloat16"] = field(
+        "float32",
+        "Type of the computation; weights and cell states are float32.",
+    )
+
+    def build(self, **extra: Any) -> nn.Module:
+        """The network; `extra` are fields of the module that no config holds."""
+        fields = self.model_dump(exclude={"name", "dtype"})
+        return self.network(**fields, dtype=jnp.dtype(self.dtype), **extra)
+
+
+class LayersConfig(ModelConfig):
+    """The fields of networks whose layers run over whole sequences."""
+
+    peephole: Literal["channel", "none"] = field(
+        "channel",
+        "Weights from the cell state to the gates: one per unit (channel), or none.",
+    )
+    activation: Literal["tanh", "relu"] = field(
+        "tanh", "Nonlinearity of the candidate and of the output."
+    )
+    implementation: Literal["fused", "scan"] = field(
+        "fused", "How a layer runs over time: fused (fast), or scan (the reference)."
+    )
+
+    def check(self) -> Iterator[str]:
+        """Only the fused implementation can save memory."""
+        yield from super().check()
+        yield from memory_problem(self.memory, self.implementation)
+
+
+class ConvLayersConfig(LayersConfig):
+    """`LayersConfig` of convolutional layers, which have locations."""
+
+    peephole: Literal["channel", "location", "none"] = field(  # type: ignore[assignment]
+        "channel",
+        "Weights from the cell state to the gates: one per channel, one per location "
+        "and channel, or none.",
+    )
+
+
+class PatchConfig(Config):
+    """The fields of networks that read patches with kernels of one size."""
+
+    input_kernel_size: int = field(
+        5, "Input-to-state kernel.", unit="patches", ge=1, le=63, odd=True
+    )
+    recurrent_kernel_size: int = field(
+        5, "State-to-state kernel.", unit="patches", ge=1, le=63, odd=True
+    )
+    patch_size: int = field(
+        4,
+        "Side of the square patches that become the channels of one point.",
+        unit="pixels",
+        ge=1,
+    )
+
+
+def require_video(inputs: Video, name: str = "inputs") -> None:
+    """Refuses inputs that are not a video.
+
+    Raises:
+        ValueError: The inputs are not five-dimensional.
+    """
+    if inputs.ndim != 5:
+        raise ValueError(f"{name} has shape {inputs.shape}: it must be [B, T, H, W, C]")
