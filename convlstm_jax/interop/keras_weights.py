@@ -30,39 +30,26 @@ _PATHS = (
     (r"params/head()/bias", "Conv3D", "bias"),
 )
 # What the settings of a layer must be, the usual value first.
+_CONVOLUTION: dict[str, tuple] = {
+    "padding": ("same",), "data_format": ("channels_last",), "use_bias": (True,),
+}  # fmt: skip
 _SETTINGS: dict[str, dict[str, tuple]] = {
-    "ConvLSTM2D": {
-        "recurrent_activation": ("sigmoid",),
-        "strides": ([1, 1],),
-        "padding": ("same",),
-        "data_format": ("channels_last",),
-        "dilation_rate": ([1, 1],),
-        "use_bias": (True,),
-        "dropout": (0.0,),
-        "recurrent_dropout": (0.0,),
-        "return_sequences": (True,),
-        "return_state": (False,),
-        "go_backwards": (False,),
-        "stateful": (False,),
+    "ConvLSTM2D": _CONVOLUTION | {
+        "recurrent_activation": ("sigmoid",), "strides": ([1, 1],),
+        "dilation_rate": ([1, 1],), "dropout": (0.0,), "recurrent_dropout": (0.0,),
+        "return_sequences": (True,), "return_state": (False,),
+        "go_backwards": (False,), "stateful": (False,),
     },
     "BatchNormalization": {
-        "axis": (-1, 4, [-1], [4]),
-        "momentum": (BATCH_NORM_MOMENTUM,),
-        "epsilon": (BATCH_NORM_EPSILON,),
-        "center": (True,),
-        "scale": (True,),
+        "axis": (-1, 4, [-1], [4]), "momentum": (BATCH_NORM_MOMENTUM,),
+        "epsilon": (BATCH_NORM_EPSILON,), "center": (True,), "scale": (True,),
         "renorm": (False,),
     },
-    "Conv3D": {
-        "activation": ("sigmoid",),
-        "strides": ([1, 1, 1],),
-        "padding": ("same",),
-        "data_format": ("channels_last",),
-        "dilation_rate": ([1, 1, 1],),
-        "groups": (1,),
-        "use_bias": (True,),
+    "Conv3D": _CONVOLUTION | {
+        "activation": ("sigmoid",), "strides": ([1, 1, 1],),
+        "dilation_rate": ([1, 1, 1],), "groups": (1,),
     },
-}
+}  # fmt: skip
 
 
 def import_keras(
@@ -141,16 +128,15 @@ def _count_problems(
     layers: dict[str, list[Any]], model: NextFramePredictor
 ) -> list[str]:
     """Layers that the model has no place for; too few are missing arrays."""
-    places = {
-        "ConvLSTM2D": (len(model.features), "model.features"),
-        "BatchNormalization": (
-            model.num_normalized_layers, "model.num_normalized_layers"
-        ),
-        "Conv3D": (1, "the head"),
-    }  # fmt: skip
+    normalized = model.num_normalized_layers
+    places = (
+        ("ConvLSTM2D", len(model.features), "model.features"),
+        ("BatchNormalization", normalized, "model.num_normalized_layers"),
+        ("Conv3D", 1, "the head"),
+    )
     return [
         f"it has {len(layers[kind])} layers {kind}, where {where} has place for {count}"
-        for kind, (count, where) in places.items()
+        for kind, count, where in places
         if len(layers[kind]) > count
     ]
 

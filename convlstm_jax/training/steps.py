@@ -31,14 +31,14 @@ def make_train_step(
     gradients are not finite leaves the state as it was and marks it.
 
     Args:
-      task: gives the loss.
-      optimizer: from `make_optimizer`.
-      mesh: devices; the batch is divided over them.
-      seed: of the step's randomness.
-      ema_decay: decay of the parameters' moving average, if the state keeps one.
+        task: gives the loss.
+        optimizer: from `OptimizerConfig.build`.
+        mesh: devices; the batch is divided over them.
+        seed: of the step's randomness.
+        ema_decay: decay of the parameters' moving average, if the state keeps one.
 
     Returns:
-      A function (state, batch) → (state, {"loss", "gradient_norm", "finite"}).
+        A function (state, batch) → (state, {"loss", "gradient_norm", "finite"}).
     """
 
     def train_step(state: TrainState, batch: Batch):
@@ -82,31 +82,30 @@ def make_eval_step(
     """The evaluation step, jitted over a mesh: sums over one batch.
 
     Args:
-      task: gives the figures of every clip.
-      mesh: devices; the batch is divided over them.
-      with_baselines: see `Task.measure`.
-      num_conditions: where clips have conditions, how many there are; the figures are
-        then summed for each apart as well.
+        task: gives the metrics of every clip.
+        mesh: devices; the batch is divided over them.
+        with_baselines: see `Task.measure`.
+        num_conditions: where clips have conditions, how many there are; the metrics are
+            then also summed for each of them.
 
     Returns:
-      A function (variables, {"frames", "weight", …}) → {contender: sums}, with "model"
-      among the contenders; with conditions, "by_condition" holds the same again, one
-      axis deeper. With baselines, "clip_mse" `[B]` is beside them for a model that is
-      scored by "mse": that of each clip, -inf for one that does not count.
+        A function (variables, {"frames", "weight", …}) → {contender: sums}, one of the
+        contenders being "model"; with conditions, "by_condition" holds the same again,
+        one axis deeper. With baselines, for a model that is scored by "mse",
+        "clip_mse" `[B]` is that of each clip, -inf for one that does not count.
     """
 
     def eval_step(variables, batch: Batch):
         contenders = task.measure(variables, batch, with_baselines=with_baselines)
         weight = batch["weight"]
         sums: dict[str, Any] = {
-            name: batch_sums(figures, weight) for name, figures in contenders.items()
+            name: batch_sums(metrics, weight) for name, metrics in contenders.items()
         }
         if num_conditions:
+            condition = batch["condition"]
             sums["by_condition"] = {
-                name: sums_by_condition(
-                    figures, weight, batch["condition"], num_conditions
-                )
-                for name, figures in contenders.items()
+                name: sums_by_condition(metrics, weight, condition, num_conditions)
+                for name, metrics in contenders.items()
             }
         if with_baselines and "mse" in contenders["model"]:
             clip_mse = contenders["model"]["mse"].mean(axis=1)
