@@ -1,4 +1,4 @@
-"""A trained model as one file that runs without this package: JAX does it."""
+"""A trained model as one file that runs without this package, by `jax.export`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, export
 
+# What an exported program runs on, wherever it was written.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-"""What an exported program runs on, wherever it was written."""
 
 
 def export_program(
@@ -18,18 +18,18 @@ def export_program(
     *,
     sizes_in_steps_of: int | None = None,
 ) -> bytes:
-    """Lowers a function of clips, and all the weights it closes over, to StableHLO.
+    """Lowers a function of clips, with all weights it closes over, to StableHLO.
 
     Args:
-      predict: of clips `[B, T, H, W, C]`, float32; its results are arrays, or dicts and
-        lists of some, each with B first.
-      num_frames: T.
-      frame_shape: (H, W, C).
-      sizes_in_steps_of: if given, H and W may be any multiples of this number, and
-        those of `frame_shape` are not looked at; the convolutions are then direct.
+        predict: of clips `[B, T, H, W, C]`, float32; its results are arrays, or dicts
+            and lists of some, each with B first.
+        num_frames: T.
+        frame_shape: (H, W, C).
+        sizes_in_steps_of: if given, H and W may be any multiples of this number instead
+            of those of `frame_shape`; the convolutions are then direct.
 
     Returns:
-      What `jax.export.deserialize` reads. The program takes any B.
+        What `jax.export.deserialize` reads. The program takes any B.
     """
     height, width, channels = frame_shape
     sizes = f"{height}, {width}"

@@ -11,11 +11,11 @@ Three containers, of Keras 3 and Keras 2 alike:
 """
 
 import io
+import itertools
 import json
 import os
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,26 +39,15 @@ _NUMBERED = re.compile(
     r"layers/(?P<group>\w+?)(?:_(?P<number>\d+))?/(?:cell/)?vars/(?P<variable>\d+)"
 )
 
-# What h5py, zipfile and json raise where a file is damaged or foreign.
-_DAMAGE = (
-    OSError,
-    RuntimeError,
-    KeyError,
-    ValueError,
-    TypeError,
-    EOFError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_MAX_BYTES = 2**32  # Of one array; a few bytes on disk can declare any number.
 
 
 class KerasLayer(NamedTuple):
     """The variables of one layer.
 
     Attributes:
-      kind: its class, a key of `VARIABLES`.
-      arrays: by Keras's name of the variable, the array's path in the file and itself.
+        kind: its class, a key of `VARIABLES`.
+        arrays: by Keras's name of the variable: its path in the file, and itself.
     """
 
     kind: str
@@ -69,15 +58,15 @@ class KerasFile(NamedTuple):
     """A model as Keras saved it.
 
     Attributes:
-      layers: the layers with variables, in the model's order within each kind.
-      config: the architecture, as Keras's `to_json` has it; `None` where the file
-        holds weights alone.
-      unknown: groups of layers that are not in `VARIABLES`, or lack variables.
-      skipped: (path in the file, why it is of no use).
+        layers: the layers with variables, in the model's order within each kind.
+        config: the architecture, as Keras's `to_json` has it, in any JSON type; `None`
+            where the file holds weights alone.
+        unknown: groups of layers that are not in `VARIABLES`, or lack variables.
+        skipped: (path in the file, why it is of no use).
     """
 
     layers: tuple[KerasLayer, ...]
-    config: dict[str, Any] | None
+    config: Any
     unknown: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
 
@@ -85,14 +74,14 @@ class KerasFile(NamedTuple):
 class _Contents(NamedTuple):
     arrays: dict[str, np.ndarray]
     layer_names: list[str]
-    config: dict[str, Any] | None
+    config: Any
 
 
 def read(path: str | Path) -> KerasFile:
     """Reads a `.keras`, `.weights.h5` or `.h5` file; the contents tell which it is.
 
     Raises:
-          UserError: the file is missing, damaged or nothing of Keras's.
+        UserError: the file is missing, damaged or nothing of Keras's.
     """
     if not os.path.isfile(path):
         raise UserError(
@@ -101,8 +90,8 @@ def read(path: str | Path) -> KerasFile:
         )
     try:
         contents = _contents(path)
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # Damage surfaces as a dozen types.
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"'{path}' cannot be read as a file of Keras (.keras, .weights.h5 or .h5), "
             f"it is damaged or something else: {reason}"
@@ -122,7 +111,7 @@ def _contents(path: str | Path) -> _Contents:
         config = json.loads(archive.read("config.json"))
         weights = io.BytesIO(archive.read("model.weights.h5"))
     with h5py.File(weights, "r") as file:
-        return _hdf5_contents(file)._replace(config=config)
+        return _hdf5_contents(file)._replace(config={} if config is None else config)
 
 
 def _hdf5_contents(file: h5py.File) -> _Contents:
@@ -130,24 +119,20 @@ def _hdf5_contents(file: h5py.File) -> _Contents:
 
     def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and np.issubdtype(item.dtype, np.number):
+            if item.nbytes > _MAX_BYTES:
+                raise ValueError(f"{name} has {item.nbytes} bytes")
             arrays[name] = np.asarray(item[()])
 
     file.visititems(take)  # Which follows no links to other files.
     root = file.get("model_weights", file)
     config = json.loads(_text(file.attrs.get("model_config", "null")))
-    return _Contents(arrays, _texts(root.attrs, "layer_names"), config)
-
-
-def _texts(attributes: h5py.AttributeManager, name: str) -> list[str]:
-    """A list of texts, which Keras cuts into `name0`, `name1` … where it is long."""
-    if name in attributes:
-        return [_text(value) for value in attributes[name]]
-    values: list[str] = []
-    part = 0
-    while f"{name}{part}" in attributes:
-        values += [_text(value) for value in attributes[f"{name}{part}"]]
-        part += 1
-    return values
+    # Keras splits a list of names that is long into `layer_names0`, `layer_names1` …
+    parts = [root.attrs["layer_names"]] if "layer_names" in root.attrs else []
+    for number in itertools.count():
+        if f"layer_names{number}" not in root.attrs:
+            break
+        parts.append(root.attrs[f"layer_names{number}"])
+    return _Contents(arrays, [_text(name) for part in parts for name in part], config)
 
 
 def _text(value: str | bytes) -> str:
@@ -181,17 +166,14 @@ def _numbered(contents: _Contents) -> KerasFile:
 
 def _named(contents: _Contents) -> KerasFile:
     """The layers of `[model_weights/]<layer>/…/<variable>[:0]`."""
-    layers, unknown = [], []
-    used = set()
-    prefix = ""
-    if any(name.startswith("model_weights/") for name in contents.arrays):
-        prefix = "model_weights/"
+    layers, unknown, used = [], [], set()
+    is_model = any(name.startswith("model_weights/") for name in contents.arrays)
+    prefix = "model_weights/" if is_model else ""
     for layer in contents.layer_names:
-        start = f"{prefix}{layer}/"
         arrays = {
             name.rpartition("/")[2].partition(":")[0]: (name, array)
             for name, array in contents.arrays.items()
-            if name.startswith(start)
+            if name.startswith(f"{prefix}{layer}/")
         }
         if not arrays:
             continue

@@ -1,14 +1,18 @@
 """Weights of Keras's next-frame networks: ConvLSTM2D, batch normalisation, Conv3D."""
 
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop import keras_files
-from convlstm_jax.interop.keras_settings import setting_problems
 from convlstm_jax.interop.placement import Imported, ImportReport, Source, fill
-from convlstm_jax.models.next_frame import BATCH_NORM_EPSILON, NextFramePredictor
+from convlstm_jax.models.next_frame import (
+    BATCH_NORM_EPSILON,
+    BATCH_NORM_MOMENTUM,
+    NextFramePredictor,
+)
 
 _GATE_ORDER = "ifgo"  # Keras calls them i, f, c, o.
 
@@ -25,44 +29,62 @@ _PATHS = (
     (r"params/head()/kernel", "Conv3D", "kernel"),
     (r"params/head()/bias", "Conv3D", "bias"),
 )
+# What the settings of a layer must be, the usual value first.
+_CONVOLUTION: dict[str, tuple] = {
+    "padding": ("same",), "data_format": ("channels_last",), "use_bias": (True,),
+}  # fmt: skip
+_SETTINGS: dict[str, dict[str, tuple]] = {
+    "ConvLSTM2D": _CONVOLUTION | {
+        "recurrent_activation": ("sigmoid",), "strides": ([1, 1],),
+        "dilation_rate": ([1, 1],), "dropout": (0.0,), "recurrent_dropout": (0.0,),
+        "return_sequences": (True,), "return_state": (False,),
+        "go_backwards": (False,), "stateful": (False,),
+    },
+    "BatchNormalization": {
+        "axis": (-1, 4, [-1], [4]), "momentum": (BATCH_NORM_MOMENTUM,),
+        "epsilon": (BATCH_NORM_EPSILON,), "center": (True,), "scale": (True,),
+        "renorm": (False,),
+    },
+    "Conv3D": _CONVOLUTION | {
+        "activation": ("sigmoid",), "strides": ([1, 1, 1],),
+        "dilation_rate": ([1, 1, 1],), "groups": (1,),
+    },
+}  # fmt: skip
 
 
 def import_keras(
     path: str | Path, model: NextFramePredictor, shapes: dict[str, Any]
 ) -> Imported:
-    """Reads a Keras model into a `NextFramePredictor`.
+    """Reads a `.keras`, `.weights.h5` or `.h5` file into a `NextFramePredictor`.
 
-    The model in the file is a chain of ConvLSTM2D layers, the lower ones followed by
-    BatchNormalization, with a Conv3D and a sigmoid at the end; settings in which it
-    computes something else are refused by name. A file of weights alone says nothing
-    of them, so they are taken to be those of `model`, and the report says so.
-
-    Args:
-      path: a `.keras`, `.weights.h5` or `.h5` file of Keras 3 or 2.
-      model: the model to fill.
-      shapes: its variables, or their shapes as `jax.eval_shape` gives them.
-
-    Returns:
-      The variables, and what went where.
+    See `Imported`. The model in the file is a chain of ConvLSTM2D layers, the lower
+    ones followed by BatchNormalization, with a Conv3D and a sigmoid at the end;
+    settings in which it computes something else are refused by name. A file of weights
+    alone says nothing of them, so they are taken to be those of `model`, and the report
+    says so.
 
     Raises:
-      UserError: see `keras_files.read`; settings of the file or of `model` that do not
-        go together; layers of other kinds or too many of them; arrays that are missing
-        or have other shapes.
+        UserError: see `keras_files.read`; settings of the file or of `model` that do
+            not go together; layers of other kinds or too many of them; arrays that are
+            missing or have other shapes.
     """
     file = keras_files.read(path)
     problems = _model_problems(model)
     if file.config is not None:
-        problems += setting_problems(file.config, model)
+        problems += _setting_problems(file.config, model)
     if file.unknown:
         problems.append(
             f"its layers {', '.join(file.unknown)} are none of "
             f"{', '.join(keras_files.VARIABLES)} with all variables"
         )
-    problems += _count_problems(file, model)
+    layers = {
+        kind: [layer.arrays for layer in file.layers if layer.kind == kind]
+        for kind in keras_files.VARIABLES
+    }
+    problems += _count_problems(layers, model)
     if problems:
         raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
-    variables, placed = fill(path, shapes, lambda target: _source(file, target))
+    variables, placed = fill(path, shapes, lambda target: _source(layers, target))
     notes: tuple[str, ...] = ()
     if file.config is None:
         notes = (
@@ -71,6 +93,20 @@ def import_keras(
             f"{BATCH_NORM_EPSILON:g} in batch normalisation, a sigmoid at the end",
         )
     return Imported(variables, ImportReport(placed, file.skipped, notes))
+
+
+def _source(layers: dict[str, list[dict[str, Any]]], target: str) -> Source:
+    """What the file offers for a path in our model."""
+    for pattern, kind, variable in _PATHS:
+        match = re.fullmatch(pattern, target)
+        if match is not None:
+            number = int(match[1] or 0)
+            name, array = f"{variable} of the {kind} number {number + 1}", None
+            if number < len(layers[kind]):
+                name, array = layers[kind][number].get(variable, (name, None))
+            gate_order = _GATE_ORDER if kind == "ConvLSTM2D" else ""
+            return Source(name, array, gate_order=gate_order)
+    raise ValueError(f"{target!r} is no variable of a NextFramePredictor")
 
 
 def _model_problems(model: NextFramePredictor) -> list[str]:
@@ -88,39 +124,95 @@ def _model_problems(model: NextFramePredictor) -> list[str]:
     return problems
 
 
-def _layers(file: keras_files.KerasFile, kind: str) -> list[keras_files.KerasLayer]:
-    return [layer for layer in file.layers if layer.kind == kind]
-
-
 def _count_problems(
-    file: keras_files.KerasFile, model: NextFramePredictor
+    layers: dict[str, list[Any]], model: NextFramePredictor
 ) -> list[str]:
     """Layers that the model has no place for; too few are missing arrays."""
-    places = {
-        "ConvLSTM2D": (len(model.features), "model.features"),
-        "BatchNormalization": (
-            model.num_normalized_layers, "model.num_normalized_layers"
-        ),
-        "Conv3D": (1, "the head"),
-    }  # fmt: skip
+    normalized = model.num_normalized_layers
+    places = (
+        ("ConvLSTM2D", len(model.features), "model.features"),
+        ("BatchNormalization", normalized, "model.num_normalized_layers"),
+        ("Conv3D", 1, "the head"),
+    )
     return [
-        f"it has {found} layers {kind}, where {where} has place for {places_there}"
-        for kind, (places_there, where) in places.items()
-        if (found := len(_layers(file, kind))) > places_there
+        f"it has {len(layers[kind])} layers {kind}, where {where} has place for {count}"
+        for kind, count, where in places
+        if len(layers[kind]) > count
     ]
 
 
-def _source(file: keras_files.KerasFile, target: str) -> Source:
-    """What the file offers for a path in our model."""
-    for pattern, kind, variable in _PATHS:
-        match = re.fullmatch(pattern, target)
-        if match is None:
-            continue
-        number = int(match[1] or 0)
-        layers = _layers(file, kind)
-        name, array = f"{variable} of the {kind} number {number + 1}", None
-        if number < len(layers):
-            name, array = layers[number].arrays.get(variable, (name, None))
-        gate_order = _GATE_ORDER if kind == "ConvLSTM2D" else ""
-        return Source(name, array, gate_order=gate_order)
-    raise ValueError(f"{target!r} is no variable of a NextFramePredictor")
+def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
+    """What in a model's architecture would compute something else, a clause each.
+
+    Args:
+        config: the architecture, as Keras's `to_json` has it, in any JSON type.
+        model: the model that is to compute the same.
+    """
+    # Keras before 2.2.3 has the list of a Sequential right under "config".
+    layers = config.get("config") if isinstance(config, dict) else None
+    if isinstance(layers, dict):
+        layers = layers.get("layers")
+    if not isinstance(layers, list) or not all(map(_is_layer, layers)):
+        return ["its configuration lists no layers"]
+    problems = []
+    before = None
+    kinds = []
+    for layer in layers:
+        kind, settings = layer["class_name"], layer["config"]
+        name = str(settings.get("name", kind))
+        inputs = _inputs(layer["inbound_nodes"])
+        if before is not None and layer["inbound_nodes"] and inputs != [before]:
+            read = " and ".join(inputs) or "nothing"
+            problems.append(f"{name} reads {read}, not {before} before it alone")
+        before = name
+        if kind != "InputLayer":
+            kinds.append(kind)
+        possible = dict(_SETTINGS.get(kind, {}))
+        if kind == "ConvLSTM2D":
+            possible = {"activation": (model.activation,), **possible}
+        problems += [
+            f"{name} has {setting}={reprlib.repr(settings[setting])}, where only "
+            f"{allowed[0]!r} is possible"
+            for setting, allowed in possible.items()
+            if settings.get(setting, allowed[0]) not in allowed
+        ]
+    expected = []
+    for index in range(len(model.features)):
+        normalized = index < model.num_normalized_layers
+        expected += ["ConvLSTM2D", "BatchNormalization"][: 1 + normalized]
+    expected.append("Conv3D")
+    if kinds != expected:
+        problems.append(
+            f"its layers are {', '.join(kinds) or 'none'}, where the model of the "
+            f"config has {', '.join(expected)}"
+        )
+    return problems
+
+
+def _is_layer(layer: Any) -> bool:
+    return (
+        isinstance(layer, dict)
+        and isinstance(layer.get("class_name"), str)
+        and isinstance(layer.setdefault("config", {}), dict)
+        and isinstance(layer.setdefault("inbound_nodes", []), list)
+    )
+
+
+def _inputs(nodes: list[Any]) -> list[str]:
+    """The layers that a layer of a functional model reads, in Keras 3's or 2's form."""
+    names, rest = [], [nodes]
+    while rest:
+        node: Any = rest.pop()
+        if isinstance(node, dict) and "keras_history" in node:
+            history = node["keras_history"]
+            is_list = isinstance(history, list) and history
+            names.append(str(history[0] if is_list else history))
+        elif isinstance(node, dict):
+            rest += reversed(node.values())
+        elif isinstance(node, list):
+            is_name = len(node) >= 3 and isinstance(node[0], str)
+            if is_name and isinstance(node[1], int):
+                names.append(node[0])
+            else:
+                rest += reversed(node)
+    return names

@@ -1,4 +1,4 @@
-"""Where each array of a foreign file goes in a model, and what to tell of it."""
+"""Where each array of a foreign file goes in a model, and the report of it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,12 +17,12 @@ class Source:
     """What a file offers for one array of a model.
 
     Attributes:
-      name: its name in the file, or what it would be called there.
-      array: the values as the file has them; `None` if it lacks them.
-      axes: the file's axes in the order of the model's, as `np.transpose` takes them;
-        `None` where the order is the same.
-      gate_order: the file's order of the gates, a permutation of "ifgo", where they lie
-        along the last of the model's axes; "" where there are no gates.
+        name: its name in the file, or what it would be called there.
+        array: the values as the file has them; `None` if it lacks them.
+        axes: the file's axes in the order of the model's, as `np.transpose` takes them;
+            `None` where the order is the same.
+        gate_order: the file's order of the gates, a permutation of "ifgo", along the
+            last of the model's axes; "" where there are no gates.
     """
 
     name: str
@@ -41,7 +41,22 @@ class Source:
         array = np.asarray(self.array, np.float32)
         if self.axes is not None:
             array = array.transpose(self.axes)
-        return gates_in_our_order(array, self.gate_order) if self.gate_order else array
+        return reorder_gates(array, self.gate_order) if self.gate_order else array
+
+    def problem(self, target: str, shape: tuple[int, ...]) -> str | None:
+        """Why the array cannot fill `target`, of a shape in the model, if so."""
+        expected = self.expected_shape(shape)
+        if self.array is None:
+            return f"{self.name} is missing, expected with shape {expected}"
+        if self.array.shape != expected:
+            return f"{self.name} has shape {self.array.shape}, expected {expected}"
+        if self.array.dtype.kind not in "fiu":
+            return f"{self.name} has values of type {self.array.dtype}"
+        if not np.isfinite(self.array).all():
+            return f"{self.name} has values that are not finite"
+        if target.endswith("/var") and (self.array < 0).any():
+            return f"{self.name} has values below 0"
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +64,9 @@ class ImportReport:
     """What became of a file's arrays.
 
     Attributes:
-      placed: (name in the file, path in the model), in the model's order.
-      skipped: (name in the file, why it was not used).
-      notes: what the user should know besides, a sentence each.
+        placed: (name in the file, path in the model), in the model's order.
+        skipped: (name in the file, why it was not used).
+        notes: what the user should know besides, a sentence each.
     """
 
     placed: tuple[tuple[str, str], ...]
@@ -62,36 +77,32 @@ class ImportReport:
         """The report as lines of text."""
         width = max((len(name) for name, _ in self.placed), default=0)
         lines = [f"  {name:{width}} -> {path}" for name, path in self.placed]
-        reasons = dict.fromkeys(reason for _, reason in self.skipped)
-        for reason in reasons:
+        for reason in dict.fromkeys(reason for _, reason in self.skipped):
             names = [name for name, why in self.skipped if why == reason]
             lines.append(f"not used, {reason}: {', '.join(names)}")
         return [*lines, *self.notes]
 
 
 class Imported(NamedTuple):
-    """A model's variables, filled from a file.
+    """A model's variables, filled from a file, and what went where.
+
+    Every importer is called with the file, the model to fill, and its variables or
+    their shapes as `jax.eval_shape` gives them.
 
     Attributes:
-      variables: `{"params": …}` and, where the model has them, other collections such
-        as "batch_stats", as the model's `apply` takes them.
-      report: what went where.
+        variables: `{"params": …}` and, where the model has them, other collections such
+            as "batch_stats", as the model's `apply` takes them.
+        report: what went where.
     """
 
     variables: dict[str, Any]
     report: ImportReport
 
 
-def gates_in_our_order(array: np.ndarray, gate_order: str) -> np.ndarray:
-    """Reorders the four gates along the last axis from `gate_order` to `GATE_ORDER`.
-
-    Args:
-      array: `[..., 4F]`.
-      gate_order: the gates' order in it, a permutation of "ifgo".
-    """
-    gates = dict(
-        zip(gate_order, np.split(array, len(gate_order), axis=-1), strict=True)
-    )
+def reorder_gates(array: np.ndarray, gate_order: str) -> np.ndarray:
+    """Brings the gates along the last axis, `[..., 4F]`, from an order to ours."""
+    parts = np.split(array, len(gate_order), axis=-1)
+    gates = dict(zip(gate_order, parts, strict=True))
     return np.concatenate([gates[gate] for gate in GATE_ORDER], axis=-1)
 
 
@@ -101,16 +112,16 @@ def fill(
     """Fills a model's variables from a file.
 
     Args:
-      path: the file, for messages.
-      shapes: the model's variables, or their shapes as `jax.eval_shape` gives them.
-      find: what the file offers for a path such as `params/layer_0/bias`.
+        path: the file, for messages.
+        shapes: the model's variables, or their shapes as `jax.eval_shape` gives them.
+        find: what the file offers for a path such as `params/layer_0/bias`.
 
     Returns:
-      The variables as float32 arrays, and where they came from (see `ImportReport`).
+        The variables as float32 arrays, and where they came from (see `ImportReport`).
 
     Raises:
-      UserError: naming every array that is missing, has another shape or values that
-        are not finite.
+        UserError: naming every array that is missing, or has another shape or values
+            that are not finite.
     """
     problems: list[str] = []
     placed: list[tuple[str, str]] = []
@@ -118,19 +129,12 @@ def fill(
     def take(key_path, leaf):
         target = jax.tree_util.keystr(key_path, simple=True, separator="/")
         source = find(target)
-        expected = source.expected_shape(leaf.shape)
-        if source.array is None:
-            problems.append(f"{source.name} is missing, expected with shape {expected}")
-        elif source.array.shape != expected:
-            problems.append(
-                f"{source.name} has shape {source.array.shape}, expected {expected}"
-            )
-        elif not np.isfinite(source.array).all():
-            problems.append(f"{source.name} has values that are not finite")
-        else:
-            placed.append((source.name, target))
-            return source.convert()
-        return None
+        problem = source.problem(target, leaf.shape)
+        if problem is not None:
+            problems.append(problem)
+            return None
+        placed.append((source.name, target))
+        return source.convert()
 
     variables = jax.tree_util.tree_map_with_path(take, shapes)
     if problems:

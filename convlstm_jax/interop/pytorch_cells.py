@@ -10,9 +10,8 @@ called `cell_list` and the gates come in the order i, f, o, g:
     for layer in stack.layers:
         carry, hidden = ConvLSTM(layer.cell()).apply(layer.variables(), hidden)
 
-What such files lack is a model around the layers: input and output are up to whoever
-trained them. That is why this is a function to call; the command line fills a model
-from the networks of `pytorch_network` alone.
+Such files lack the model around the layers, so this is a function to call; the command
+line fills a model from the networks of `pytorch_network` alone.
 """
 
 import re
@@ -24,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.interop.placement import ImportReport, gates_in_our_order
+from convlstm_jax.interop.placement import ImportReport, reorder_gates
+from convlstm_jax.interop.torch_files import without_wrappers
 from convlstm_jax.layers.convlstm import ConvLSTMCell
 from convlstm_jax.ops.cell import Weights
 
@@ -33,8 +33,8 @@ class ImportedLayer(NamedTuple):
     """One layer of a stack.
 
     Attributes:
-      weights: as `ops` takes them; `peephole` is `None`, and `bias` too where the
-        convolution had none.
+        weights: as `ops` takes them; `peephole` is `None`, and `bias` too where the
+            convolution had none.
     """
 
     weights: Weights
@@ -73,18 +73,19 @@ def convlstm_layers(
     """Takes the ConvLSTM layers out of a PyTorch state dict.
 
     Args:
-      state_dict: NumPy arrays by key, from `torch_files.read_state_dict`, or a module's
-        own `state_dict()` on the CPU. Keys may begin with anything.
-      gate_order: the order in which the cell cuts its convolution into gates, a
-        permutation of "ifgo", g being the candidate: "ifog" and "ifgo" are common.
-      convolution: what the convolution of layer `{}` is called, counted from 0.
+        state_dict: NumPy arrays by key, from `torch_files.read_state_dict`, or a
+            module's own `state_dict()` on the CPU. Keys may begin with anything.
+        gate_order: the order in which the cell splits its convolution into gates, a
+            permutation of "ifgo", g being the candidate: "ifog" and "ifgo" are common.
+        convolution: what the convolution of layer `{}` is called, counted from 0.
 
     Returns:
-      The layers, and a report that lists the keys that were not used.
+        The layers, and a report that lists the keys that were not used.
 
     Raises:
-      UserError: an impossible `gate_order` or `convolution`; no such key; weights that
-        are no fused convolution over input and state, or do not fit one another.
+        UserError: an impossible `gate_order` or `convolution`; no such key; weights
+            that are no fused convolution over input and state, or do not fit one
+            another.
     """
     if sorted(gate_order) != sorted("ifgo"):
         raise UserError(
@@ -95,27 +96,26 @@ def convlstm_layers(
             f"convolution is {convolution!r}: it must hold '{{}}' once, for the "
             "number of the layer"
         )
-    keys = _weight_keys(state_dict, convolution)
+    state_dict = without_wrappers(state_dict)
     layers, placed = [], []
     features_below = None
-    for index, key in enumerate(keys):
-        bias_key = f"{key.removesuffix('weight')}bias"
+    for index, key in enumerate(_weight_keys(state_dict, convolution)):
         kernel = np.asarray(state_dict[key], np.float32)
         features = _check_kernel(key, kernel, features_below)
-        kernel = gates_in_our_order(kernel.transpose(2, 3, 1, 0), gate_order)
-        bias = None
+        kernel = reorder_gates(kernel.transpose(2, 3, 1, 0), gate_order)
+        bias, bias_key = None, f"{key.removesuffix('weight')}bias"
         if bias_key in state_dict:
             bias = np.asarray(state_dict[bias_key], np.float32)
             if bias.shape != (4 * features,):
                 raise UserError(
-                    f"{bias_key} has shape {bias.shape}: {(4 * features,)} is expected"
+                    f"{bias_key} has shape {bias.shape}: it must be {(4 * features,)}"
                 )
-            bias = gates_in_our_order(bias, gate_order)
+            bias = reorder_gates(bias, gate_order)
             placed.append((bias_key, f"layer {index}: bias"))
-        input_kernel, recurrent_kernel = np.split(kernel, [-features], axis=2)
+        kernels = np.split(kernel, [-features], axis=2)
         placed.append((key, f"layer {index}: input_kernel and recurrent_kernel"))
-        weights = (input_kernel, recurrent_kernel, bias, None)
-        layers.append(ImportedLayer(Weights(*jax.tree.map(jnp.asarray, weights))))
+        weights = Weights(*jax.tree.map(jnp.asarray, (*kernels, bias, None)))
+        layers.append(ImportedLayer(weights))
         features_below = features
     used = {key for key, _ in placed}
     skipped = tuple(
@@ -129,32 +129,28 @@ def _weight_keys(state_dict: Mapping[str, Any], convolution: str) -> list[str]:
     before, after = map(re.escape, convolution.split("{}"))
     pattern = re.compile(rf"(.*\.)?{before}(\d+){after}\.weight")
     matches = [match for match in map(pattern.fullmatch, state_dict) if match]
-    numbers = sorted(int(match[2]) for match in matches)
+    matches.sort(key=lambda match: int(match[2]))
+    numbers = [int(match[2]) for match in matches]
     if not numbers or numbers != list(range(len(numbers))):
         raise UserError(
             f"the state dict must have the kernels {convolution}.weight for one stack, "
             f"numbered from 0 on: it has {[match[0] for match in matches] or 'none'} "
             f"among {list(state_dict)}"
         )
-    return [match[0] for match in sorted(matches, key=lambda match: int(match[2]))]
+    return [match[0] for match in matches]
 
 
 def _check_kernel(key: str, kernel: np.ndarray, features_below: int | None) -> int:
     """Returns F of a fused kernel `[4F, C + F, K, K]`, where C is that of the input."""
-    shape = kernel.shape
-    if (
-        len(shape) != 4
-        or shape[0] % 4
-        or shape[1] <= shape[0] // 4
-        or shape[2] != shape[3]
-        or shape[2] % 2 == 0
-    ):
+    outputs, inputs, height, width = shape = (*kernel.shape, 0, 0, 0, 0)[:4]
+    features = outputs // 4
+    is_fused = outputs % 4 == 0 and inputs > features and height == width
+    if kernel.ndim != 4 or not is_fused or height % 2 == 0:
         raise UserError(
-            f"{key} has shape {shape}: the kernel of one convolution over input and "
-            "state, (4F, C + F, K, K) with odd K, is expected"
+            f"{key} has shape {kernel.shape}: it must be (4F, C + F, K, K) with odd K, "
+            "the kernel of one convolution over input and state"
         )
-    features = shape[0] // 4
-    if features_below is not None and shape[1] != features_below + features:
+    if features_below is not None and inputs != features_below + features:
         raise UserError(
             f"{key} has shape {shape}: it must read {features_below} channels of the "
             f"layer below and {features} of its own state"

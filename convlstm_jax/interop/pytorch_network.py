@@ -3,26 +3,26 @@
 That of R. Panda, "Video Prediction using Convolutional LSTM Networks in PyTorch", 2021,
 and of the bubble studies after it: ConvLSTM layers `convlstm1` …, each followed by a
 `batchnorm1` …, and a convolution `conv` of the last frame's features with a sigmoid. A
-layer's cell `convLSTMcell` has one convolution over `torch.cat([x, h])`, cut into the
+layer's cell `convLSTMcell` has one convolution over `torch.cat([x, h])`, split into the
 gates i, f, g, o, and peepholes `W_ci`, `W_cf` and `W_co` for every location, of which
-the last sees the new cell state. With zeros around the frames that one convolution is
-the sum of our two, over the channels of x and of h.
+the last sees the new cell state. With zero padding that one convolution is the sum of
+our two, over the channels of x and of h.
 
 Networks of the cells of https://github.com/ndrplz/ConvLSTM_pytorch, which come as
-`cell_list.0` … and cut their convolution into i, f, o, g, are read in the same way,
-with batch normalisation, if any, and a head of whatever name.
+`cell_list.0` … and split their convolution into i, f, o, g, are read in the same way,
+with batch normalisation, if any, and a head of any name.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop.placement import Imported, ImportReport, Source, fill
-from convlstm_jax.interop.pytorch_names import Network, find_network
 from convlstm_jax.interop.torch_files import read_state_dict
 from convlstm_jax.models.next_frame import BATCH_NORM_EPSILON, NextFramePredictor
 from convlstm_jax.ops.cell import PEEPHOLE_ORDER
@@ -43,39 +43,69 @@ _STATISTICS = (
 )
 
 
+class Naming(NamedTuple):
+    """How the cells of a kind of network are called, and what they have in common.
+
+    Attributes:
+        cell: the name of a cell, with `{}` for its number.
+        first: the number of the bottom layer.
+        gate_order: the order in which a cell splits its convolution into gates.
+    """
+
+    cell: str
+    first: int
+    gate_order: str
+
+
+NAMINGS = (
+    Naming("convlstm{}.convLSTMcell", 1, "ifgo"),
+    Naming("cell_list.{}", 0, "ifog"),
+)
+
+
+class Network(NamedTuple):
+    """The names of a network's modules.
+
+    Attributes:
+        naming: how the cells are called.
+        cells: the cells by layer, counted from 0 at the bottom.
+        norms: the batch normalisations by the layer that they follow.
+        heads: the convolutions that are in no cell.
+    """
+
+    naming: Naming
+    cells: dict[int, str]
+    norms: dict[int, str]
+    heads: tuple[str, ...]
+
+    def cell(self, layer: int) -> str:
+        """The name of a cell, or what it would be called."""
+        missing = self.naming.cell.format(layer + self.naming.first)
+        return self.cells.get(layer, missing)
+
+    def norm(self, layer: int) -> str:
+        """The name of a batch normalisation, or what it would be called."""
+        return self.norms.get(layer, f"batchnorm{layer + self.naming.first}")
+
+
 def import_pytorch(
     path: str | Path, model: NextFramePredictor, shapes: dict[str, Any]
 ) -> Imported:
     """Reads a state dict of such a network into a `NextFramePredictor`.
 
-    PyTorch's batch normalisation adds another epsilon to the variance, 1e-5; the scale
-    makes up for it, so that the model predicts what the network does. A state dict
-    tells nothing of what the network does besides, and the report says what is taken
-    on trust.
-
-    Args:
-      path: a file of `torch.save`, see `torch_files.read_state_dict`; keys may begin
-        with anything.
-      model: the model to fill.
-      shapes: its variables, or their shapes as `jax.eval_shape` gives them.
-
-    Returns:
-      The variables, and what went where.
+    See `Imported`. Keys of the file may begin with anything. PyTorch's batch
+    normalisation adds another epsilon to the variance, 1e-5; the scale makes up for it,
+    so that the model predicts what the network does. A state dict says nothing of what
+    the network does besides, and the report says what is taken on trust.
 
     Raises:
-      UserError: see `read_state_dict`; the file has no ConvLSTM layers, or more layers
-        than the model has place for; arrays are missing or have other shapes;
-        `model.peephole` or `model.head_frames` are not those of the network.
+        UserError: see `read_state_dict`; the file has no ConvLSTM layers, or more than
+            the model; arrays are missing or have other shapes; `model.peephole` or
+            `model.head_frames` are not those of the network.
     """
     state_dict = read_state_dict(path)
     network = find_network(path, state_dict)
-    problems = _model_problems(state_dict, network, model)
-    problems += _count_problems(network, model)
-    problems += [
-        f"{key} has values below 0"
-        for key, array in state_dict.items()
-        if key.endswith(".running_var") and (array < 0).any()
-    ]
+    problems = _problems(state_dict, network, model)
     if problems:
         raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
     wanted = _wanted(state_dict, network, model, shapes)
@@ -85,14 +115,76 @@ def import_pytorch(
         lambda target: wanted[target][1],
     )
     used = {name for name, _ in placed}
-    skipped = tuple((key, _reason(key)) for key in state_dict if key not in used)
+    skipped = tuple(
+        (key, "as nothing depends on them" if key.endswith(".num_batches_tracked") else
+         "as the model has no such array")
+        for key in state_dict if key not in used
+    )  # fmt: skip
     report = ImportReport(placed, skipped, tuple(_notes(network, model)))
     return Imported(_variables(arrays, model), report)
 
 
-def _model_problems(
+def find_network(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> Network:
+    """Finds the modules by their keys, which may begin with anything.
+
+    Cells are known by name. Batch normalisations are what has a running mean: where
+    not all of them are numbered as `batchnorm1` is, they are taken in the file's order,
+    which is that of the network. All other convolutions count as heads.
+
+    Raises:
+        UserError: there are no cells of a known name, or two of the same number.
+    """
+    convolutions = [
+        key.removesuffix(".weight")
+        for key, array in state_dict.items()
+        if key.endswith(".weight") and array.ndim >= 4
+    ]
+    suffix = ".running_mean"
+    norms = [key.removesuffix(suffix) for key in state_dict if key.endswith(suffix)]
+    for naming in NAMINGS:
+        cells = _by_number(path, f"{naming.cell}.conv", naming.first, convolutions)
+        if not cells:
+            continue
+        norms_by_layer = _by_number(path, "batchnorm{}", naming.first, norms)
+        if len(norms_by_layer) < len(norms):
+            norms_by_layer = dict(enumerate(norms))
+        return Network(
+            naming,
+            {layer: name.removesuffix(".conv") for layer, name in cells.items()},
+            norms_by_layer,
+            tuple(name for name in convolutions if name not in cells.values()),
+        )
+    expected = " or ".join(
+        f"{naming.cell.format(naming.first)}.conv.weight" for naming in NAMINGS
+    )
+    raise UserError(
+        f"'{path}' has no ConvLSTM cells of a known name: it must have {expected} "
+        f"among its keys, which are {', '.join(state_dict)}"
+    )
+
+
+def _by_number(
+    path: str | Path, template: str, first: int, names: Iterable[str]
+) -> dict[int, str]:
+    """The names that end as a template does, by their numbers less `first`."""
+    before, after = map(re.escape, template.split("{}"))
+    pattern = re.compile(rf"(?:.*\.)?{before}(\d+){after}")
+    found: dict[int, str] = {}
+    for match in filter(None, map(pattern.fullmatch, names)):
+        index = int(match[1]) - first
+        if index in found:
+            raise UserError(
+                f"'{path}' has both {found[index]} and {match[0]}: it must have one "
+                "stack of ConvLSTM layers"
+            )
+        found[index] = match[0]
+    return found
+
+
+def _problems(
     state_dict: Mapping[str, np.ndarray], network: Network, model: NextFramePredictor
 ) -> list[str]:
+    """What of the network the model does not have; too few are missing arrays."""
     problems = []
     has_peepholes = any(
         f"{cell}.W_c{gate}" in state_dict
@@ -110,16 +202,11 @@ def _model_problems(
             f"model.head_frames is {model.head_frames}, where it must be 1, as its "
             "head sees the frame at hand alone"
         )
-    return problems
-
-
-def _count_problems(network: Network, model: NextFramePredictor) -> list[str]:
-    """Modules that the model has no place for; too few are missing arrays."""
     places = (
         ("cells", network.cells, len(model.features), "features"),
         ("norms", network.norms, model.num_normalized_layers, "num_normalized_layers"),
     )
-    problems = [
+    problems += [
         f"it has the {kind} {', '.join(found.values())}, where model.{field} has place "
         f"for those of the lowest {count} layers"
         for kind, found, count, field in places
@@ -147,24 +234,23 @@ def _wanted(
         wanted[target] = leaf, Source(key, state_dict.get(key), axes, gate_order)
 
     gate_order = network.naming.gate_order
-    for index in range(len(model.features)):
+    for index, features in enumerate(model.features):
         layer, cell = f"params/layer_{index}", network.cell(index)
         ours = shapes["params"][f"layer_{index}"]
         size, _, below, gates = ours["input_kernel"].shape
-        kernels = (size, size, below + model.features[index], gates)
+        kernels = (size, size, below + features, gates)
         key = f"{cell}.conv.weight"
         want(f"{layer}/{_KERNELS}", kernels, key, _KERNEL_AXES, gate_order)
         want(f"{layer}/bias", (gates,), f"{cell}.conv.bias", None, gate_order)
-        if "peephole" in ours:
-            for gate in PEEPHOLE_ORDER:
-                shape = ours["peephole"].shape[1:]
-                key = f"{cell}.W_c{gate}"
-                want(f"{layer}/peephole of {gate}", shape, key, _PEEPHOLE_AXES)
+        for gate in PEEPHOLE_ORDER if "peephole" in ours else ():
+            shape = ours["peephole"].shape[1:]
+            key = f"{cell}.W_c{gate}"
+            want(f"{layer}/peephole of {gate}", shape, key, _PEEPHOLE_AXES)
     for index in range(model.num_normalized_layers):
         for target, name in _STATISTICS:
             key = f"{network.norm(index)}.{name}"
             want(target.format(index), (model.features[index],), key)
-    head, ours = network.head(), shapes["params"]["head"]
+    head, ours = (*network.heads, "conv")[0], shapes["params"]["head"]
     want("params/head/kernel", ours["kernel"].shape[1:], f"{head}.weight", _KERNEL_AXES)
     want("params/head/bias", ours["bias"].shape, f"{head}.bias")
     return wanted
@@ -174,12 +260,11 @@ def _variables(
     arrays: dict[str, np.ndarray], model: NextFramePredictor
 ) -> dict[str, Any]:
     """The model's variables from the arrays of `_wanted`."""
-    params: dict[str, Any] = {
-        "head": {
-            "kernel": arrays["params/head/kernel"][None],
-            "bias": arrays["params/head/bias"],
-        }
+    head = {
+        "kernel": arrays["params/head/kernel"][None],
+        "bias": arrays["params/head/bias"],
     }
+    params: dict[str, Any] = {"head": head}
     for index, features in enumerate(model.features):
         layer = f"params/layer_{index}"
         kernels = np.split(arrays[f"{layer}/{_KERNELS}"], [-features], axis=2)
@@ -195,25 +280,12 @@ def _variables(
     batch_stats = {}
     for index in range(model.num_normalized_layers):
         name = f"normalization_{index}"
-        scale, bias, mean, variance = (
-            arrays[target.format(index)] for target, _ in _STATISTICS
-        )
-        params[name] = {"scale": scale * _scale_factor(variance), "bias": bias}
-        batch_stats[name] = {"mean": mean, "var": variance}
+        scale, bias, mean, var = (arrays[t.format(index)] for t, _ in _STATISTICS)
+        exact = var.astype(np.float64)
+        factor = np.sqrt((exact + BATCH_NORM_EPSILON) / (exact + _TORCH_EPSILON))
+        params[name] = {"scale": scale * factor.astype(np.float32), "bias": bias}
+        batch_stats[name] = {"mean": mean, "var": var}
     return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
-
-
-def _scale_factor(variance: np.ndarray) -> np.ndarray:
-    """What makes up for the other epsilon, float32."""
-    exact = variance.astype(np.float64)
-    factor = np.sqrt((exact + BATCH_NORM_EPSILON) / (exact + _TORCH_EPSILON))
-    return factor.astype(np.float32)
-
-
-def _reason(key: str) -> str:
-    if key.endswith(".num_batches_tracked"):
-        return "as nothing depends on them"
-    return "as the model has no such array"
 
 
 def _notes(network: Network, model: NextFramePredictor) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,23 +11,26 @@ from convlstm_jax.errors import UserError
 
 # Where training programs keep the state dict inside a checkpoint.
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict")
+# Modules that torch.compile and DataParallel put around others.
+_WRAPPERS = ("_orig_mod", "module")
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a file of `torch.save`: a state dict, or a dict with one in "state_dict".
 
-    Nothing but tensors and plain containers is unpickled, so that a file from a
-    stranger cannot run code.
+    Only tensors and plain containers are unpickled, so that a file from a stranger
+    cannot run code.
 
     Args:
-      path: a `.pth`, `.pt` or `.ckpt` file.
+        path: a `.pth`, `.pt` or `.ckpt` file.
 
     Returns:
-      Its tensors by key, in the order of the file, float16 and bfloat16 as float32.
+        Its tensors by key, in the order of the file, float16 and bfloat16 as float32.
+        Keys are without `_orig_mod.` and `module.`.
 
     Raises:
-      UserError: PyTorch is not installed; the file is missing, damaged or holds
-        something else.
+        UserError: PyTorch is not installed; the file is missing, damaged or holds
+            something else.
     """
     try:
         import torch
@@ -49,19 +53,57 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = content if isinstance(content, Mapping) else {}
-    arrays = {
-        str(key): _as_array(tensor)
-        for key, tensor in tensors.items()
-        if isinstance(tensor, torch.Tensor)
-    }
-    if not arrays:
+    tensors = without_wrappers(
+        {str(k): v for k, v in tensors.items() if isinstance(v, torch.Tensor)}
+    )
+    if not tensors:
         raise UserError(
             f"'{path}' holds no tensors by name: it must be a state dict, or a dict "
             'with one in "state_dict"'
         )
-    return arrays
+    problems = [
+        f"{key} is {problem}"
+        for key, tensor in tensors.items()
+        if (problem := _problem(tensor, torch.strided))
+    ]
+    if problems:
+        raise UserError(
+            f"'{path}' cannot be read: {'; '.join(problems)}; it must hold dense "
+            "tensors, each with all of its values"
+        )
+    return {key: _as_array(tensor) for key, tensor in tensors.items()}
 
 
-def _as_array(tensor) -> np.ndarray:
-    tensor = tensor.detach()
+def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The same under keys without the modules of torch.compile and DataParallel.
+
+    Raises:
+        UserError: two keys differ in them alone.
+    """
+    found: dict[str, Any] = {}
+    for key, value in state_dict.items():
+        plain = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+        if plain in found:
+            raise UserError(
+                f"the state dict has {plain} twice, once as {key}: it must have one of "
+                "them"
+            )
+        found[plain] = value
+    return found
+
+
+def _problem(tensor: Any, dense_layout: Any) -> str:
+    if tensor.is_meta:
+        return "on the device 'meta', without values"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.layout != dense_layout:
+        return "sparse"
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        return "a view that repeats its values"
+    return ""
+
+
+def _as_array(tensor: Any) -> np.ndarray:
+    tensor = tensor.detach().resolve_conj().resolve_neg()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()

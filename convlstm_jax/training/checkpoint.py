@@ -14,7 +14,6 @@ import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -26,18 +25,14 @@ from orbax.checkpoint import checkpoint_managers
 
 from convlstm_jax.training import checkpoint_reading as reading
 from convlstm_jax.training.checkpoint_reading import CheckpointError, PyTree
-from convlstm_jax.training.checkpoint_record import (
-    Record,
-    describe_with_checksums,
-    named_leaves,
-)
+from convlstm_jax.training.checkpoint_record import Record, named_leaves, record_of
 from convlstm_jax.training.early_stopping import EarlyStopping
 from convlstm_jax.training.orbax_storage import (
     one_line,
     plain_path,
     silence_orbax,
     state_handler,
-)
+)  # fmt: skip
 
 __all__ = ["CheckpointError", "Checkpoints", "restore_part"]
 
@@ -48,19 +43,14 @@ _KEEP_LATEST = 2
 class _Best(checkpoint_managers.PreservationPolicy):
     """Preserves the checkpoint of the lowest validation loss.
 
-    Orbax's `BestN` reads the metrics from files without checksums, and fails when a
-    folder is opened in which one of them is damaged.
+    Orbax's `BestN` reads metrics from files without checksums, and fails when a folder
+    is opened in which one of them is damaged.
     """
 
     losses: Mapping[int, float]
 
-    def should_preserve(
-        self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: checkpoint_managers.PreservationContext,
-    ) -> list[bool]:
-        """Tells Orbax, for each checkpoint, whether it must stay."""
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Returns for each checkpoint whether it must stay."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         ranked = [s for s in reading.best_first(self.losses) if s in steps]
         return [step in ranked[:1] for step in steps]
@@ -94,21 +84,12 @@ class Checkpoints:
             ) from error
 
     def __enter__(self) -> Checkpoints:
-        """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Closes the folder as `close` does.
-
-        After an error of one process of several it does not: closing waits for the
-        others, and they may be gone.
-        """
-        if error is None or jax.process_count() == 1:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        # After an error of one process of several, closing would wait for the others,
+        # and they may be gone.
+        if error_type is None or jax.process_count() == 1:
             self.close()
 
     def save(
@@ -120,24 +101,24 @@ class Checkpoints:
     ) -> None:
         """Saves a checkpoint in the background; does nothing if `step` is saved.
 
-        The state is copied before this returns, so it may be donated to the next
-        training step at once.
+        The state is copied before this returns, so it may be donated at once.
 
         Args:
             step: training steps done.
-            state: any pytree of arrays and scalars; `None` leaves are allowed.
+            state: a pytree of arrays and scalars that each process holds whole.
             early_stopping: what else the loop needs to resume.
             validation_loss: the loss of the evaluation at this step, if there was one.
                 A checkpoint without it, or where it is NaN, is never the best.
 
         Raises:
-            CheckpointError: this save, or the one before it, failed; earlier
-                checkpoints are intact then.
+            CheckpointError: this save, or the one before it, failed.
         """
         self.wait()
         if step in self._manager.all_steps():
             return
-        arrays = _host_arrays(state)
+        # One call, so that all transfers from the device run at the same time.
+        leaves = jax.device_get(named_leaves(state))
+        arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
         self._losses.pop(step, None)
         if validation_loss is not None and not math.isnan(validation_loss):
             self._losses[step] = float(validation_loss)
@@ -145,7 +126,7 @@ class Checkpoints:
             step=step,
             validation_loss=self._losses.get(step),
             early_stopping=early_stopping,
-            leaves=describe_with_checksums(arrays),
+            leaves={name: record_of(name, array) for name, array in arrays.items()},
         )
         stored = {name: array for name, array in arrays.items() if array.size}
         items = ocp.args.Composite(
@@ -163,7 +144,7 @@ class Checkpoints:
         """Waits until the save under way is complete on disk.
 
         Raises:
-            CheckpointError: that save failed; earlier checkpoints are intact then.
+            CheckpointError: it failed; earlier checkpoints are intact then.
         """
         try:
             self._manager.wait_until_finished()
@@ -171,11 +152,7 @@ class Checkpoints:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Waits as `wait` does and releases the threads of this object.
-
-        Raises:
-            CheckpointError: the save under way failed.
-        """
+        """Waits as `wait` does, with its error, and releases all threads."""
         with self._cleanup:
             try:
                 self.wait()
@@ -196,9 +173,8 @@ class Checkpoints:
         `<step>.damaged`, since training will come past those steps again.
 
         Args:
-            template_state: a state of the model: its leaves are arrays, scalars or
-                `jax.ShapeDtypeStruct`; where they carry a sharding, the restored arrays
-                get it, whatever the number of devices that saved them.
+            template_state: its leaves are arrays, scalars or `jax.ShapeDtypeStruct`;
+                the restored arrays get their shardings, on any number of devices.
 
         Returns:
             (step, state, early stopping), or None if the folder holds no checkpoint.
@@ -207,15 +183,12 @@ class Checkpoints:
             CheckpointError: the checkpoint is of another model, or none is intact.
         """
         self.wait()
-        found = reading.first_intact(
-            self.directory,
-            reading.steps_on_disk(self.directory)[::-1],
-            lambda step: reading.restore_state(self.directory, step, template_state),
-        )
+        steps = reading.steps_on_disk(self.directory)[::-1]
+        found = reading.first_intact(self.directory, steps, template_state)
         if found is None:
             return None
-        step, (state, record), damaged_steps = found
-        self._set_aside(damaged_steps)
+        step, state, record = found
+        self._set_aside(steps[: steps.index(step)])
         return step, state, record.early_stopping
 
     def _open_manager(self) -> ocp.CheckpointManager:
@@ -286,14 +259,10 @@ def restore_part(
     silence_orbax()
     directory = pathlib.Path(directory).absolute()
     steps = reading.restoring_order(directory, which)
-    found = reading.first_intact(
-        directory,
-        steps,
-        lambda step: reading.restore_state(directory, step, template, partly=True)[0],
-    )
+    found = reading.first_intact(directory, steps, template, partly=True)
     if found is None:
         raise CheckpointError(f"There is no checkpoint in {directory}.")
-    step, restored, _ = found
+    step, restored, *_ = found
     reading.warn_of_damaged_records(directory, steps[steps.index(step) + 1 :])
     return step, restored
 
@@ -302,22 +271,3 @@ def _free_path(path: pathlib.Path) -> pathlib.Path:
     """Returns `path`, or if there is such a file `path` followed by 2, 3, ..."""
     numbered = (path.with_name(f"{path.name}{number}") for number in itertools.count(2))
     return next(p for p in itertools.chain([path], numbered) if not p.exists())
-
-
-def _host_arrays(state: PyTree) -> dict[str, np.ndarray]:
-    """Brings all leaves of a state to the host, under their paths."""
-
-    def within_reach(leaf: Any) -> Any:
-        if (
-            isinstance(leaf, jax.Array)
-            and not leaf.is_fully_addressable
-            and not leaf.is_fully_replicated
-        ):
-            return multihost_utils.process_allgather(leaf, tiled=True)
-        return leaf
-
-    # One call, so that all transfers from the device run at the same time.
-    on_host = jax.device_get(
-        {name: within_reach(leaf) for name, leaf in named_leaves(state).items()}
-    )
-    return {name: np.asarray(leaf) for name, leaf in on_host.items()}

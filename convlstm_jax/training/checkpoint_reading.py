@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,11 +21,10 @@ from convlstm_jax.training.checkpoint_record import (
     describe,
     first_difference,
     named_leaves,
-)
+)  # fmt: skip
 from convlstm_jax.training.orbax_storage import one_line, plain_path, state_handler
 
 PyTree = Any
-Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
@@ -70,25 +69,50 @@ def read_record(directory: pathlib.Path, step: int) -> Record:
     return record
 
 
-def restore_state(
-    directory: pathlib.Path, step: int, template: PyTree, *, partly: bool = False
-) -> tuple[PyTree, Record]:
-    """Restores the state of one checkpoint, or a part of it, and verifies it.
+def first_intact(
+    directory: pathlib.Path,
+    steps: Iterable[int],
+    template: PyTree,
+    *,
+    partly: bool = False,
+) -> tuple[int, PyTree, Record] | None:
+    """Restores the first of `steps` that is intact, with a warning for each before it.
 
     Args:
         directory: the folder of all steps.
-        step: which of them.
+        steps: which of them to try.
         template: the tree to restore into; see `Checkpoints.restore_latest`.
         partly: whether the checkpoint may hold more than the template. Other leaves
             are not read.
 
     Returns:
-        (the restored tree, the record of the checkpoint).
+        (its step, the restored tree, its record), or None without steps.
 
     Raises:
-        CheckpointError: the checkpoint is of another model.
-        DamagedCheckpointError: files are missing, cut short or altered.
+        CheckpointError: the checkpoint is of another model, or every one is damaged.
     """
+    damaged: list[int] = []
+    for step in steps:
+        try:
+            return step, *_restore(directory, step, template, partly)
+        except DamagedCheckpointError as error:
+            damaged.append(step)
+            _log.warning(
+                "The checkpoint of step %d in %s is damaged (%s); trying another one.",
+                step, directory, error,
+            )  # fmt: skip
+    if not damaged:
+        return None
+    raise CheckpointError(
+        f"No checkpoint in {directory} is intact: those of the steps "
+        f"{', '.join(map(str, damaged))} are damaged."
+    )
+
+
+def _restore(
+    directory: pathlib.Path, step: int, template: PyTree, partly: bool
+) -> tuple[PyTree, Record]:
+    """Restores and verifies the state of one checkpoint, or a part of it."""
     record = read_record(directory, step)
     wanted = named_leaves(template)
     difference = first_difference(
@@ -106,39 +130,6 @@ def restore_state(
         arrays = _read_arrays(plain_directory / str(step) / "state", saved)
     leaves = [_placed_like(leaf, arrays[name]) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves), record
-
-
-def first_intact(
-    directory: pathlib.Path,
-    steps: Iterable[int],
-    restore: Callable[[int], Result],
-) -> tuple[int, Result, list[int]] | None:
-    """Restores the first of `steps` that is intact, with a warning for each before it.
-
-    Returns:
-        (its step, what `restore` returned, the damaged steps), or None without steps.
-
-    Raises:
-        CheckpointError: every one of them is damaged.
-    """
-    damaged: list[int] = []
-    for step in steps:
-        try:
-            return step, restore(step), damaged
-        except DamagedCheckpointError as error:
-            damaged.append(step)
-            _log.warning(
-                "The checkpoint of step %d in %s is damaged (%s); trying another one.",
-                step,
-                directory,
-                error,
-            )
-    if not damaged:
-        return None
-    raise CheckpointError(
-        f"No checkpoint in {directory} is intact: those of the steps "
-        f"{', '.join(map(str, damaged))} are damaged."
-    )
 
 
 def best_first(losses: Mapping[int, float]) -> list[int]:
@@ -159,7 +150,7 @@ def losses_on_disk(directory: pathlib.Path) -> dict[int, float]:
     return losses
 
 
-def restoring_order(directory: pathlib.Path, which: str) -> Sequence[int]:
+def restoring_order(directory: pathlib.Path, which: str) -> list[int]:
     """Returns the steps to try one after another for `which` of the checkpoints.
 
     For "best": those with a validation loss, from best to worst, and after them the
@@ -183,10 +174,8 @@ def warn_of_damaged_records(directory: pathlib.Path, steps: Iterable[int]) -> No
             _log.warning(
                 "The checkpoint of step %d in %s is damaged (%s) and was passed over; "
                 "it may have been the best one.",
-                step,
-                directory,
-                error,
-            )
+                step, directory, error,
+            )  # fmt: skip
 
 
 def _read_arrays(

@@ -105,12 +105,9 @@ def checksum(name: str, array: np.ndarray) -> int:
     return zlib.crc32(content.data, zlib.crc32(header))
 
 
-def describe_with_checksums(arrays: Mapping[str, np.ndarray]) -> dict[str, LeafRecord]:
-    """Returns the record of each array, with its checksum."""
-    return {
-        name: describe(array).model_copy(update={"crc32": checksum(name, array)})
-        for name, array in arrays.items()
-    }
+def record_of(name: str, array: np.ndarray) -> LeafRecord:
+    """Returns shape, dtype and checksum of a saved leaf."""
+    return describe(array).model_copy(update={"crc32": checksum(name, array)})
 
 
 def first_difference(

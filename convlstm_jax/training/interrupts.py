@@ -1,53 +1,43 @@
 """Ctrl-C and SIGTERM end a run after its step, not in the middle of it."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
 
 
 @dataclasses.dataclass
 class Interrupts:
-    """What the signals have asked for so far.
-
-    Attributes:
-      requested: whether a signal has asked the run to end.
-      signal_name: the name of that signal, such as "SIGTERM"; empty before it.
-    """
+    """Whether a signal has asked the run to end."""
 
     requested: bool = False
-    signal_name: str = ""
 
 
 @contextlib.contextmanager
 def graceful_interrupts() -> Iterator[Interrupts]:
     """Turns the first SIGINT or SIGTERM into a flag that the training loop reads.
 
-    The first signal (Ctrl-C, or a cluster's scheduler taking the machine back) sets
-    `requested` and prints one line; the loop then finishes its step, saves and
-    returns. A second signal raises `KeyboardInterrupt` at once. The former handlers
-    come back at the end of the context. Python allows signal handlers in the main
-    thread alone, so in any other thread the flag merely stays unset.
+    The first signal (Ctrl-C, or a scheduler taking the machine back) sets `requested`
+    and prints one line; the loop then finishes its step, saves and returns. A second
+    signal raises `KeyboardInterrupt` at once. The former handlers come back at the end
+    of the context. Outside the main thread, where Python allows no signal handlers, the
+    flag stays unset.
 
     Yields:
-      The flag, updated in place.
+        The flag, updated in place.
     """
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
         yield interrupts
         return
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: object) -> None:
         if interrupts.requested:
             raise KeyboardInterrupt
         interrupts.requested = True
-        interrupts.signal_name = signal.Signals(number).name
-        # A signal may land inside another print to the same stream, which Python
+        # A signal may arrive inside another print to the same stream, which Python
         # refuses as a re-entrant call: the flag matters more than the line.
         with contextlib.suppress(RuntimeError):
             print(
@@ -57,10 +47,8 @@ def graceful_interrupts() -> Iterator[Interrupts]:
                 flush=True,
             )
 
-    former = {
-        number: signal.signal(number, handle)
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    signals = (signal.SIGINT, signal.SIGTERM)
+    former = {number: signal.signal(number, handle) for number in signals}
     try:
         yield interrupts
     finally:

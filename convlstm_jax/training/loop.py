@@ -4,11 +4,11 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -33,10 +33,13 @@ _STEPS_IN_FLIGHT = 2
 class TrainConfig(Config):
     """How long to train, and how often to validate, save and log."""
 
-    num_steps: int = field(100_000, "Optimizer steps.", ge=1)
+    num_steps: int = field(100_000, "Optimizer steps.", ge=1, le=10**9)
     batch_size: int = field(16, "Clips in a step, over all devices.", ge=1)
     eval_every_steps: int = field(
-        1000, "Steps between validations, each followed by a checkpoint.", ge=1
+        1000,
+        "Steps between validations, each followed by a checkpoint.",
+        ge=1,
+        le=10**9,
     )
     checkpoint_every_steps: int = field(
         500, "Steps between checkpoints; each validation saves one as well.", ge=1
@@ -47,18 +50,6 @@ class TrainConfig(Config):
     )
     num_validation_sequences: int = field(256, "Clips of one validation.", ge=1)
     num_pictures: int = field(4, "Clips drawn at a validation.", ge=0)
-
-
-class Batches(Protocol):
-    """An iterator over batches that holds threads or processes until closed."""
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        """Returns the next batch."""
-        ...
-
-    def close(self) -> None:
-        """Ends the threads and processes."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ class FitResult:
 def fit(
     state: TrainState,
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
-    make_batches: Callable[[int], Batches],
+    make_batches: Callable[[int], Any],
     validate: Callable[[Any], dict[str, float]],
     draw: Callable[[int, Any, Writers], None],
     config: TrainConfig,
@@ -95,7 +86,7 @@ def fit(
     Args:
         state: step 0; the template of what is restored.
         train_step: from `make_train_step`; consumes the state.
-        make_batches: the batches from a step on, with a `close` method.
+        make_batches: an iterator of batches from a step on, with a `close` method.
         validate: the metrics of variables on the validation set; "loss" chooses the
             best checkpoint and stops early.
         draw: draws validation predictions of a step.
@@ -150,7 +141,7 @@ class _Run:
         state: TrainState,
         start: int,
         train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]],
-        batches: Batches,
+        batches: Iterator[dict[str, np.ndarray]],
         mesh: Mesh,
     ) -> FitResult:
         config, num_steps = self._config, self._config.num_steps
@@ -207,7 +198,7 @@ class _Run:
             return False
         self._stops |= bool(values["stops"])
         self._meter.add(float(values["loss"]), float(values["gradient_norm"]))
-        means = self._meter.values()
+        means = self._meter.means()
         loss, rate = means["loss"], means["samples_per_second"]
         bar.set_postfix_str(f"loss {loss:.4g}, {rate:.3g} samples/s", refresh=False)
         bar.update()
@@ -258,18 +249,17 @@ class _Meter:
         self.reset()
 
     def reset(self) -> None:
-        self._losses: list[float] = []
-        self._norms: list[float] = []
+        self._values: list[tuple[float, float]] = []
         self._started = time.perf_counter()
 
     def add(self, loss: float, gradient_norm: float) -> None:
-        self._losses.append(loss)
-        self._norms.append(gradient_norm)
+        self._values.append((loss, gradient_norm))
 
-    def values(self) -> dict[str, float]:
+    def means(self) -> dict[str, float]:
         elapsed = time.perf_counter() - self._started
+        losses, norms = zip(*self._values, strict=True)
         return {
-            "loss": float(np.mean(self._losses)),
-            "gradient_norm": float(np.mean(self._norms)),
-            "samples_per_second": len(self._losses) * self._batch_size / elapsed,
+            "loss": float(np.mean(losses)),
+            "gradient_norm": float(np.mean(norms)),
+            "samples_per_second": len(self._values) * self._batch_size / elapsed,
         }

@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal, for the kernels of recurrent layers.
+"""Muon: orthogonalised momentum, for the kernels of recurrent layers.
 
 @misc{jordan2024muon,
   author={Keller Jordan and Yuchen Jin and Vlado Boza and Jiacheng You and Franz Cesista
@@ -26,17 +26,12 @@ _UPDATE_SIZE = 0.2
 
 
 def muon(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Muon for input and recurrent kernels, Adam (Nesterov's form) for the rest.
+    """Muon for input and recurrent kernels, NAdam for the rest, at one learning rate.
 
     The kernel `[K, K, C, 4F]` (or `[C, 4F]`) of a layer holds those of four gates. Each
     of them is one matrix, `[K·K·C, F]`, whose momentum is replaced by the nearest
-    orthogonal one: all directions of the matrix learn at one speed.
-
-    Args:
-      learning_rate: of both.
-
-    Returns:
-      A transformation whose `update` needs the parameters.
+    orthogonal one: all directions of the matrix learn at one speed. `update` needs the
+    parameters.
     """
     inner = optax.contrib.muon(
         learning_rate,
@@ -46,12 +41,12 @@ def muon(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     )
 
     def init(params):
-        return inner.init(_gates_apart(params))
+        return inner.init(_split_gates(params))
 
     def update(updates, state, params):
         shapes = updates
         updates, state = inner.update(
-            _gates_apart(updates), state, _gates_apart(params)
+            _split_gates(updates), state, _split_gates(params)
         )
         joined = jax.tree.map(lambda u, like: u.reshape(like.shape), updates, shapes)
         return joined, state
@@ -63,15 +58,15 @@ def _is_kernel(path: tuple[Any, ...]) -> bool:
     return getattr(path[-1], "key", None) in _KERNELS
 
 
-def _gates_apart(tree: Any) -> Any:
+def _split_gates(tree: Any) -> Any:
     """Kernels `[..., C, 4F]` as `[..., C, 4, F]`; all else as it is."""
 
-    def apart(path: tuple[Any, ...], leaf: Array) -> Array:
+    def split(path: tuple[Any, ...], leaf: Array) -> Array:
         if not _is_kernel(path):
             return leaf
         return leaf.reshape(*leaf.shape[:-1], len(GATE_ORDER), -1)
 
-    return jax.tree_util.tree_map_with_path(apart, tree)
+    return jax.tree_util.tree_map_with_path(split, tree)
 
 
 def _matrices(tree: Any) -> Any:

@@ -25,6 +25,7 @@ class OptimizerConfig(Config):
         0,
         "Steps of linear rise from 0 before the schedule.",
         ge=0,
+        le=10**9,
         when={"schedule": ("constant", "cosine", "reduce_on_plateau")},
     )
     clip_norm: float = field(
@@ -44,6 +45,7 @@ class OptimizerConfig(Config):
         "Spans of train.eval_every_steps steps without a lower mean training loss "
         "before the learning rate is reduced.",
         ge=1,
+        le=10**9,
         when=_PLATEAU,
     )
 

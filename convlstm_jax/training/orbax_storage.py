@@ -7,7 +7,8 @@ import contextlib
 import logging
 import pathlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -28,36 +29,24 @@ class _SeparateArrays(ocp.type_handlers.NumpyHandler):
     every array still under way then prints a traceback ("Event loop is closed").
     """
 
-    async def serialize(
-        self,
-        values: Sequence[np.ndarray],
-        infos: Sequence[ocp.type_handlers.ParamInfo],
-        args: Sequence[ocp.SaveArgs] | None = None,
-    ) -> Sequence[ocp.future.Future]:
+    async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Any]:
         """Copies the arrays and starts to write each in an event loop of its own."""
         args = args or [ocp.SaveArgs()] * len(values)
-        writes: list[ocp.future.Future] = []
+        writes: list[Any] = []
         for value, info, arg in zip(values, infos, args, strict=True):
-            writes.extend(await super().serialize([value], [info], [arg]))
+            writes += await super().serialize([value], [info], [arg])
         return writes
 
-    async def deserialize(
-        self,
-        infos: Sequence[ocp.type_handlers.ParamInfo],
-        args: Sequence[ocp.RestoreArgs] | None = None,
-    ) -> Sequence[np.ndarray]:
+    async def deserialize(self, infos: Any, args: Any = None) -> list[np.ndarray]:
         """Reads the arrays, and only then raises the first error, if any."""
         args = args or [ocp.RestoreArgs()] * len(infos)
-        read_some = super().deserialize
-        results = await asyncio.gather(
-            *(read_some([i], [a]) for i, a in zip(infos, args, strict=True)),
-            return_exceptions=True,
-        )
+        read = super().deserialize
+        reads = (read([i], [a]) for i, a in zip(infos, args, strict=True))
         arrays: list[np.ndarray] = []
-        for result in results:
+        for result in await asyncio.gather(*reads, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-            arrays.extend(result)
+            arrays += result
         return arrays
 
 

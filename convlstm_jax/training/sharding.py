@@ -36,11 +36,7 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Refuses a global batch that the devices cannot share equally.
-
-    Raises:
-      UserError: names the field, its value and the number of devices.
-    """
+    """Raises a `UserError` for a global batch that the devices cannot share equally."""
     if batch_size % mesh.size:
         raise UserError(
             f"{name} is {batch_size}: it must be a multiple of the number of devices, "
@@ -60,8 +56,8 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
 def any_process(flag: bool, mesh: Mesh) -> Any:
     """Whether a flag is set in any process of the mesh.
 
-    Every process has to call it at the same place. Nobody waits: like the results of a
-    training step, the array that several processes get is known once all were there.
+    Every process has to call it at the same step. None waits: like the results of a
+    training step, the array that several processes get is known once all have called.
     """
     if jax.process_count() == 1:
         return flag

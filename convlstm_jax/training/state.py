@@ -9,7 +9,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from convlstm_jax.objectives.base import Objective, Variables
+from convlstm_jax.tasks.task import Task, Variables
 from convlstm_jax.training.sharding import on_cpu, replicated
 
 
@@ -18,13 +18,13 @@ class TrainState:
     """What a checkpoint holds and a step maps to its successor.
 
     Attributes:
-      step: steps taken, int32.
-      params: the model's parameters.
-      model_state: the model's variables beside them, such as batch statistics.
-      opt_state: the optimizer's state.
-      ema_params: exponential moving average of the parameters, or `None`.
-      finite: false once a loss or gradient was not finite; the state then stays that
-        of the last good step.
+        step: steps taken, int32.
+        params: the model's parameters.
+        model_state: the model's other variables, such as batch statistics.
+        opt_state: the optimizer's state.
+        ema_params: exponential moving average of the parameters, or `None`.
+        finite: false once a loss or gradient was not finite; the state then stays that
+            of the last good step.
     """
 
     step: Array
@@ -42,7 +42,7 @@ class TrainState:
 
 
 def init_state(
-    objective: Objective,
+    task: Task,
     optimizer: optax.GradientTransformation,
     *,
     seed: int,
@@ -50,19 +50,19 @@ def init_state(
     with_ema: bool,
     mesh: Mesh,
 ) -> TrainState:
-    """Step 0, on every device of the mesh.
+    """Step 0, replicated over the devices of the mesh.
 
     Args:
-      objective: Gives the parameters' shapes.
-      optimizer: gives its own state.
-      seed: of the parameters' initial values.
-      frame_shape: `(H, W, C)`.
-      with_ema: whether an average of the parameters is kept.
-      mesh: devices; the state is replicated over them.
+        task: gives the parameters' shapes.
+        optimizer: gives its own state.
+        seed: of the parameters' initial values.
+        frame_shape: `(H, W, C)`.
+        with_ema: whether an average of the parameters is kept.
+        mesh: devices.
     """
 
     def init(key):
-        model_state = objective.init(key, frame_shape)
+        model_state = task.init(key, frame_shape)
         params = model_state.pop("params")
         return TrainState(
             step=jnp.zeros((), jnp.int32),

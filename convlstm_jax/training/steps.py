@@ -10,13 +10,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from convlstm_jax.metrics.accumulate import batch_sums, sums_by_condition
-from convlstm_jax.objectives.base import Batch, Objective
+from convlstm_jax.tasks.task import Batch, Task
 from convlstm_jax.training.sharding import batch_sharded, replicated
 from convlstm_jax.training.state import TrainState
 
 
 def make_train_step(
-    objective: Objective,
+    task: Task,
     optimizer: optax.GradientTransformationExtraArgs,
     mesh: Mesh,
     *,
@@ -31,14 +31,14 @@ def make_train_step(
     gradients are not finite leaves the state as it was and marks it.
 
     Args:
-      objective: Gives the loss.
-      optimizer: from `make_optimizer`.
-      mesh: devices; the batch is divided over them.
-      seed: of the step's randomness.
-      ema_decay: decay of the parameters' moving average, if the state keeps one.
+        task: gives the loss.
+        optimizer: from `OptimizerConfig.build`.
+        mesh: devices; the batch is divided over them.
+        seed: of the step's randomness.
+        ema_decay: decay of the parameters' moving average, if the state keeps one.
 
     Returns:
-      A function (state, batch) → (state, {"loss", "gradient_norm", "finite"}).
+        A function (state, batch) → (state, {"loss", "gradient_norm", "finite"}).
     """
 
     def train_step(state: TrainState, batch: Batch):
@@ -46,7 +46,7 @@ def make_train_step(
 
         def mean_loss(params):
             variables = {"params": params, **state.model_state}
-            losses, model_state = objective.loss_fn(variables, batch, key, state.step)
+            losses, model_state = task.loss_fn(variables, batch, key, state.step)
             return losses.mean(), model_state
 
         (loss, model_state), gradients = jax.value_and_grad(mean_loss, has_aux=True)(
@@ -77,36 +77,35 @@ def make_train_step(
 
 
 def make_eval_step(
-    objective: Objective, mesh: Mesh, *, with_baselines: bool, num_conditions: int = 0
+    task: Task, mesh: Mesh, *, with_baselines: bool, num_conditions: int = 0
 ) -> Callable[[Any, Batch], dict[str, Any]]:
     """The evaluation step, jitted over a mesh: sums over one batch.
 
     Args:
-      objective: Gives the figures of every clip.
-      mesh: devices; the batch is divided over them.
-      with_baselines: see `Objective.measure`.
-      num_conditions: where clips have conditions, how many there are; the figures are
-        then summed for each apart as well.
+        task: gives the metrics of every clip.
+        mesh: devices; the batch is divided over them.
+        with_baselines: see `Task.measure`.
+        num_conditions: where clips have conditions, how many there are; the metrics are
+            then also summed for each of them.
 
     Returns:
-      A function (variables, {"frames", "weight", …}) → {contender: sums}, with "model"
-      among the contenders; with conditions, "by_condition" holds the same again, one
-      axis deeper. With baselines, "clip_mse" `[B]` is beside them for a model that is
-      scored by "mse": that of each clip, -inf for one that does not count.
+        A function (variables, {"frames", "weight", …}) → {contender: sums}, one of the
+        contenders being "model"; with conditions, "by_condition" holds the same again,
+        one axis deeper. With baselines, for a model that is scored by "mse",
+        "clip_mse" `[B]` is that of each clip, -inf for one that does not count.
     """
 
     def eval_step(variables, batch: Batch):
-        contenders = objective.measure(variables, batch, with_baselines=with_baselines)
+        contenders = task.measure(variables, batch, with_baselines=with_baselines)
         weight = batch["weight"]
         sums: dict[str, Any] = {
-            name: batch_sums(figures, weight) for name, figures in contenders.items()
+            name: batch_sums(metrics, weight) for name, metrics in contenders.items()
         }
         if num_conditions:
+            condition = batch["condition"]
             sums["by_condition"] = {
-                name: sums_by_condition(
-                    figures, weight, batch["condition"], num_conditions
-                )
-                for name, figures in contenders.items()
+                name: sums_by_condition(metrics, weight, condition, num_conditions)
+                for name, metrics in contenders.items()
             }
         if with_baselines and "mse" in contenders["model"]:
             clip_mse = contenders["model"]["mse"].mean(axis=1)

@@ -58,11 +58,9 @@ class Writers:
         )
 
     def __enter__(self) -> Writers:
-        """Returns itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Closes the logs."""
         self.close()
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:

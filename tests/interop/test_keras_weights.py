@@ -1,3 +1,4 @@
+import json
 import re
 
 import h5py
@@ -144,6 +145,36 @@ def test_a_network_that_is_no_chain_is_refused(form, tmp_path):
         "conv_lstm2d_1 reads conv_lstm2d and batch_normalization, not "
         "batch_normalization before it alone"
     )
+
+
+ODD = [None, 3, "text", [], [3], {}, {"a": [1]}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_configurations_of_other_json_get_one_sentence(odd, tmp_path):
+    path = tmp_path / "model.keras"
+    write_keras(path, LAYERS, odd)
+    assert "its configuration lists no layers" in refusal(path)
+    for change in (
+        lambda layers: layers.insert(2, odd),
+        lambda layers: layers[2].update(class_name=odd),
+        lambda layers: layers[2].update(config=odd or [1]),
+        lambda layers: layers[2].update(inbound_nodes=[{"keras_history": odd}]),
+        lambda layers: layers[2]["config"].update(axis=odd, name=odd),
+    ):
+        config = config_of(LAYERS, NEXT_FRAME)
+        change(config["config"]["layers"])
+        write_keras(path, LAYERS, config)
+        refusal(path)
+
+
+def test_a_deep_configuration_gets_one_sentence(tmp_path):
+    path = tmp_path / "model.keras"
+    deep = "[" * 900 + "]" * 900
+    config = config_of(LAYERS, NEXT_FRAME)
+    config["config"]["layers"][2]["inbound_nodes"] = json.loads(deep)
+    write_keras(path, LAYERS, config)
+    refusal(path)
 
 
 def test_the_forms_of_keras_2_are_understood(tmp_path):

@@ -6,7 +6,7 @@ from convlstm_jax.interop.placement import (
     ImportReport,
     Source,
     fill,
-    gates_in_our_order,
+    reorder_gates,
 )
 from convlstm_jax.ops.cell import GATE_ORDER
 
@@ -18,7 +18,7 @@ def test_gates_are_found_by_their_letters(order):
     values = {"i": 1, "f": 2, "g": 3, "o": 4}
     array = np.repeat([values[gate] for gate in order], 2)[None]
     expected = np.repeat([values[gate] for gate in GATE_ORDER], 2)[None]
-    np.testing.assert_array_equal(gates_in_our_order(array, order), expected)
+    np.testing.assert_array_equal(reorder_gates(array, order), expected)
 
 
 def test_axes_and_gates_are_brought_into_our_order():
@@ -65,12 +65,20 @@ def test_all_that_is_wrong_is_told_at_once():
     )
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(value):
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, "w has values that are not finite; w has"),
+        (np.inf, "w has values that are not finite; w has"),
+        (1j, "w has values of type complex128"),
+        (True, "w has values of type bool"),
+    ],
+)
+def test_other_values_than_finite_numbers_are_refused(value, message):
     def find(path):
         return Source("w", np.full(SHAPES["params"][path[-1]].shape, value))
 
-    with pytest.raises(UserError, match="w has values that are not finite; w has"):
+    with pytest.raises(UserError, match=message):
         fill("w.pth", SHAPES, find)
 
 

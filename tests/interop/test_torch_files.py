@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.interop.torch_files import read_state_dict
+from convlstm_jax.interop.torch_files import read_state_dict, without_wrappers
 
 
 def test_without_pytorch_it_says_what_to_install(monkeypatch, tmp_path):
@@ -69,3 +69,33 @@ def test_damaged_and_foreign_files_get_one_sentence(torch, kind, message, tmp_pa
     print(caught.value)
     assert f"'{path}'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda torch: torch.eye(3).to_sparse(), "sparse"),
+        (lambda torch: torch.eye(3).to_sparse_csr(), "sparse"),
+        (lambda torch: torch.empty(3, device="meta"), "on the device 'meta'"),
+        (lambda torch: torch.zeros(1).expand(10**12), "a view that repeats its values"),
+        (
+            lambda torch: torch.quantize_per_tensor(torch.eye(3), 1, 0, torch.qint8),
+            "quantized",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_without_all_of_their_values_are_refused(
+    torch, make, problem, tmp_path
+):
+    torch.save({"good": torch.eye(3), "a.odd": make(torch)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=rf"w.pth' cannot be read: a\.odd is {problem}"):
+        read_state_dict(tmp_path / "w.pth")
+
+
+def test_keys_are_without_wrappers(torch, tmp_path):
+    keys = ["module.a._orig_mod.w", "_orig_mod.b"]
+    torch.save({key: torch.eye(2) for key in keys}, tmp_path / "w.pth")
+    assert list(read_state_dict(tmp_path / "w.pth")) == ["a.w", "b"]
+    with pytest.raises(UserError, match=r"the state dict has a\.w twice, once as modu"):
+        without_wrappers({"a.w": 1, "module.a.w": 2})

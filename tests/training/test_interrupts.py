@@ -15,7 +15,6 @@ def test_first_signal_sets_the_flag(number, capsys):
         assert not interrupts.requested
         os.kill(os.getpid(), number)
         assert interrupts.requested
-        assert interrupts.signal_name == number.name
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err == (
@@ -26,10 +25,9 @@ def test_first_signal_sets_the_flag(number, capsys):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_second_signal_stops_at_once(number):
-    with pytest.raises(KeyboardInterrupt), graceful_interrupts() as interrupts:
+    with pytest.raises(KeyboardInterrupt), graceful_interrupts():
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), number)
-    assert interrupts.signal_name == "SIGTERM"
 
 
 def test_former_handlers_come_back():
