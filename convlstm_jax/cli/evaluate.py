@@ -88,7 +88,8 @@ def evaluate_run(config: ConfigDict, sources: Sources, *, workdir: Path) -> None
         disable=None,
         dynamic_ncols=True,
     )
-    name_clip = clip_namer(test, getattr(sources.test, "clip_names", None), sources.conditions)
+    films = getattr(sources.test, "clip_names", None)
+    name_clip = clip_namer(test, films, sources.conditions)
     result = evaluate(
         eval_step, task.summarize, variables, progress, mesh, sources.conditions,
         name_clip,
