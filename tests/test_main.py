@@ -216,7 +216,7 @@ def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
 
     assert run(*arguments, f"--output={tmp_path / 'model.onnx'}") == 2
-    assert "an exported model is written to .jax." in capsys.readouterr().err
+    assert "for an exported model it must be .jax" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

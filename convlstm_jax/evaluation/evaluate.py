@@ -1,7 +1,7 @@
 """The evaluation loop that validation and the final evaluation share."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,14 +52,8 @@ class RainEvalConfig(EvalConfig):
     )
 
 
-class Summarize(Protocol):
-    """`summarize` of an objective."""
-
-    def __call__(
-        self, total: MetricSums, frame_shape: tuple[int, int, int]
-    ) -> MetricSummary:
-        """The metrics of a test set from one contender's sums over all its clips."""
-        ...
+Summarize = Callable[[MetricSums, tuple[int, int, int]], MetricSummary]
+"""`summarize` of an objective: (sums, frame shape) → the metrics of a contender."""
 
 
 def evaluate(

@@ -7,7 +7,6 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from markupsafe import Markup
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.result import LONG_NAME, EvaluationResult
-from convlstm_jax.metrics.accumulate import MetricSummary
 from convlstm_jax.metrics.baselines import OUTPUTS, contender_label
 from convlstm_jax.metrics.registry import (
+    Metric,
     find_metric,
     format_value,
     in_order,
@@ -86,28 +85,43 @@ def write_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": True}
+    environment.filters |= {"number": format_value, "label": contender_label}
     data, factor = player_data(clips)
     facts = {"step": result.step} if result.step is not None else {}
     # The description stands above.
     data_facts = {k: v for k, v in result.data.items() if k != "description"}
+    contenders = result.contenders
     page = environment.from_string(template).render(
         title=title,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         data_description=data_description,
-        tiles=_tiles(result),
-        metrics=_metric_table(result),
-        lead_times=_lead_time_tables(result),
-        conditions=_condition_tables(result),
-        classes=_class_table(result),
-        worst_clips=_worst_clips_table(result),
-        conventions=_conventions_table(result),
+        result=result,
+        headlines=_headlines(result),
+        metrics=_metrics(contender.total for contender in contenders.values()),
+        lead_times=_metrics(
+            (contender.per_lead_time for contender in contenders.values()), once=True
+        ),
+        conditions=_metrics(
+            (
+                summary.total
+                for contender in contenders.values()
+                for summary in contender.per_condition.values()
+            ),
+            once=True,
+        ),
+        classes=contenders["model"].per_class if "model" in contenders else {},
+        num_lead_times=max(
+            (len(x) for c in contenders.values() for x in c.per_lead_time.values()),
+            default=0,
+        ),
         clips=clips,
         player_data=data,
         shrunk=factor,
         pictures=[(caption, _embedded(Path(name))) for caption, name in pictures],
-        facts=_plain_table(flatten({**facts, "data": data_facts})),
-        config=_plain_table(flatten(config)),
+        settings={
+            "Facts": _settings(facts | {"data": data_facts}),
+            "Configuration": _settings(config),
+        },
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
@@ -130,48 +144,29 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-@dataclass(frozen=True)
-class _Row:
-    label: str
-    cells: Sequence[str]
-    unit: str = ""
-    is_model: bool = False
-
-
-@dataclass(frozen=True)
-class _Table:
-    heads: Sequence[str]
-    rows: Sequence[_Row]
-    title: str = ""
-    corner: str = ""
-
-
 def _hash(text: str) -> str:
     """The source of a script or style as a content security policy names it."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
-def _keys(summaries: Iterable[MetricSummary]) -> set[str]:
-    """The metrics of any of them, one that has two names once."""
-    return {key for summary in summaries for key in summary.total} - {LONG_NAME}
+def _metrics(totals: Iterable[Mapping[str, Any]], once: bool = False) -> list[Metric]:
+    """The metrics of any contender; once: without those that repeat another."""
+    keys = {key for total in totals for key in total} - {LONG_NAME}
+    keys = without_repeats(keys) if once else keys
+    return [find_metric(key) for key in in_order(keys)]
 
 
-def _tiles(result: EvaluationResult) -> list[dict[str, Any]]:
-    """The headline metrics of the model, each against the best baseline."""
-    model = result.contenders.get("model", MetricSummary({})).total
-    return [
-        {
-            "metric": find_metric(key),
-            "value": format_value(model[key]),
-            "versus": _versus(key, result),
-        }
-        for key in [key for key in _HEADLINES if key in model][:4]
-    ]
+def _headlines(result: EvaluationResult) -> list[tuple[Metric, str, str]]:
+    """Metrics to show large, and how the model compares with the baselines."""
+    if "model" not in result.contenders:
+        return []
+    shown = [key for key in _HEADLINES if key in result.model.total][:4]
+    return [(find_metric(key), *_versus(key, result)) for key in shown]
 
 
-def _versus(key: str, result: EvaluationResult) -> tuple[str, str, str] | None:
-    """Style, words and rival of the comparison with the best of the baselines."""
+def _versus(key: str, result: EvaluationResult) -> tuple[str, str]:
+    """How the model compares with the best of the baselines, "" without any."""
     value = result.model.total[key]
     rivals = {
         name: rival
@@ -181,101 +176,17 @@ def _versus(key: str, result: EvaluationResult) -> tuple[str, str, str] | None:
         and math.isfinite(rival)
     }
     if value is None or not math.isfinite(value) or not rivals:
-        return None
+        return "", ""
     higher = find_metric(key).direction == "higher"
     best = (max if higher else min)(rivals, key=lambda name: rivals[name])
     words = f"{contender_label(best)} ({format_value(rivals[best])})"
     if value == rivals[best]:
-        return "", "equal to", words
-    style = "better" if (value > rivals[best]) == higher else "worse"
-    return style, f"{style} than", words
+        return "equal to", words
+    return ("better" if (value > rivals[best]) == higher else "worse") + " than", words
 
 
-def _metric_table(result: EvaluationResult) -> _Table:
-    """Metric by contender."""
-    contenders = result.contenders.values()
-    rows = []
-    for key in in_order(_keys(contenders)):
-        metric = find_metric(key)
-        cells = [format_value(contender.total.get(key)) for contender in contenders]
-        rows.append(_Row(f"{metric.label} {metric.arrow}", cells, metric.unit))
-    return _Table([contender_label(name) for name in result.contenders], rows)
-
-
-def _lead_time_tables(result: EvaluationResult) -> list[_Table]:
-    """One table a metric: contender by lead time."""
-    keys = {key for c in result.contenders.values() for key in c.per_lead_time}
-    tables = []
-    for key in in_order(without_repeats(keys)):
-        rows = [
-            _Row(
-                contender_label(name),
-                [format_value(value) for value in contender.per_lead_time[key]],
-                is_model=name == "model",
-            )
-            for name, contender in result.contenders.items()
-            if key in contender.per_lead_time
-        ]
-        length = max(len(row.cells) for row in rows)
-        heads = [str(lead_time) for lead_time in range(1, length + 1)]
-        title = find_metric(key).axis_label
-        tables.append(_Table(heads, rows, title, "lead time (frames)"))
-    return tables
-
-
-def _condition_tables(result: EvaluationResult) -> list[_Table]:
-    """One table a metric: condition by contender."""
-    contenders = result.contenders
-    heads = list(map(contender_label, contenders))
-    keys = {key for c in contenders.values() for key in _keys(c.per_condition.values())}
-    tables = []
-    for key in in_order(without_repeats(keys)):
-        rows = []
-        for condition, count in result.condition_counts.items():
-            values = [
-                contender.per_condition[condition].total.get(key)
-                for contender in contenders.values()
-            ]
-            clips = f"{count:,} clip{'' if count == 1 else 's'}"
-            rows.append(_Row(condition, [format_value(v) for v in values], clips))
-        tables.append(_Table(heads, rows, find_metric(key).axis_label, "condition"))
-    return tables
-
-
-def _class_table(result: EvaluationResult) -> _Table:
-    """Class by precision, recall and the like."""
-    per_class = result.contenders.get("model", MetricSummary({})).per_class
-    rows = [
-        _Row(name, [format_value(value) for value in metrics.values()])
-        for name, metrics in per_class.items()
-    ]
-    return _Table(list(next(iter(per_class.values()), {})), rows)
-
-
-def _worst_clips_table(result: EvaluationResult) -> _Table:
-    rows = [
-        _Row(
-            f"Test sequence {clip.name.index}",
-            [clip.name.film or "–", clip.name.condition or "–", format_value(clip.mse)],
-        )
-        for clip in result.worst_clips
-    ]
-    return _Table(["film", "condition", "MSE"], rows)
-
-
-def _conventions_table(result: EvaluationResult) -> _Table:
-    """What each metric shown means."""
-    found = {}
-    for key in in_order(_keys(result.contenders.values())):
-        metric = find_metric(key)
-        label = metric.label.split(" at ")[0]
-        if metric.convention:
-            found[f"{label}, {metric.unit}" if metric.unit else label] = metric
-    return _plain_table({label: m.convention for label, m in found.items()})
-
-
-def _plain_table(values: Mapping[str, Any]) -> _Table:
-    return _Table([], [_Row(str(key), [_plain(v)]) for key, v in values.items()])
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    return {name: _plain(value) for name, value in flatten(config).items()}
 
 
 def _plain(value: Any) -> str:

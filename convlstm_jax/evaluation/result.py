@@ -3,9 +3,9 @@
 import csv
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.metrics.accumulate import MetricSummary
@@ -13,19 +13,13 @@ from convlstm_jax.metrics.registry import conventions, format_value, in_order
 from convlstm_jax.viz.player import ClipName
 
 
-class _Clips(Protocol):
-    """The clips of a test set, `data.sources.ClipSource`."""
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-
-
 def clip_namer(
-    clips: _Clips, films: Sequence[str] | None, conditions: Sequence[str]
+    clips: Any, films: Sequence[str] | None, conditions: Sequence[str]
 ) -> Callable[[int], ClipName]:
     """A function that names the clip at an index of a test set.
 
     Args:
-        clips: The test set; of a clip "condition" is an index into `conditions`.
+        clips: The test set; "condition" of a clip is an index into `conditions`.
         films: The film of each clip, and where in it; None where there are no films.
         conditions: Names of the conditions; empty where there are none.
     """

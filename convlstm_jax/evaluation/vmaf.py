@@ -1,8 +1,8 @@
 """VMAF among the metrics of an evaluation, where a machine can measure it."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +16,9 @@ from convlstm_jax.metrics.vmaf import INSTALL_HINT, MIN_SIDE, find_ffmpeg, vmaf
 _log = logging.getLogger(__name__)
 
 
-class Forecast(Protocol):
-    """The forecast of one clip."""
-
-    @property
-    def condition(self) -> int | None:
-        """Index of the clip's condition, None where clips have none."""
-
-    @property
-    def outputs(self) -> Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Output of the model → inputs, truth, prediction, each `[T, H, W, C]`."""
-        ...
-
-
 def add_vmaf(
     result: EvaluationResult,
-    forecast: Callable[[Sequence[int]], Iterable[Forecast]],
+    forecast: Callable[[Sequence[int]], Iterable[Any]],
     *,
     frame_size: tuple[int, int],
     conditions: Sequence[str],
@@ -46,7 +33,9 @@ def add_vmaf(
 
     Args:
         result: Changed in place, its "data" too.
-        forecast: Forecasts the clips at some places of the test set, in their order.
+        forecast: Forecasts the clips at some places of the test set, in their order:
+            of each its "condition", an index or None, and its "outputs", name → inputs,
+            truth and prediction, `[T, H, W, C]`.
         frame_size: Height and width.
         conditions: Names of the conditions.
         num_sequences: Test clips that were evaluated.
@@ -94,7 +83,7 @@ def add_vmaf(
             summary.total["vmaf"] = float(chosen.mean()) if len(chosen) else None
 
 
-def _scores(ffmpeg: str, clip: Forecast) -> dict[str, np.ndarray]:
+def _scores(ffmpeg: str, clip: Any) -> dict[str, np.ndarray]:
     """VMAF of each frame, of what the model gave out and of the baselines."""
     scores = {
         name: vmaf(ffmpeg, prediction, truth)

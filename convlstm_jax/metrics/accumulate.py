@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
+from numpy.typing import NDArray
 
 from convlstm_jax.metrics.registry import METRICS, none_if_nan
 
@@ -64,18 +65,7 @@ def batch_sums(metrics: Mapping[str, Array], weight: Array) -> MetricSums:
 
     Returns:
         `{"sums": {name: [T]}, "count": scalar}`, to be added up by `add_sums`.
-
-    Raises:
-        ValueError: A metric is not `[B, …]` or weight is not `[B]`.
     """
-    if weight.ndim != 1:
-        raise ValueError(f"weight has shape {weight.shape}: it must be [B]")
-    for name, values in metrics.items():
-        if values.ndim < 2 or values.shape[0] != weight.shape[0]:
-            raise ValueError(
-                f"metric {name!r} has shape {values.shape}; with a weight of shape "
-                f"{weight.shape} it must be [{weight.shape[0]}, T]"
-            )
 
     def weighted_sum(values: Array) -> Array:
         column = weight.astype(values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
@@ -96,14 +86,8 @@ def sums_by_condition(
 ) -> MetricSums:
     """As `batch_sums`, for the samples of each condition apart.
 
-    Args:
-        metrics: `[B, T]` (or `[B, …]`) under each name.
-        weight: `[B]`, see `batch_sums`.
-        condition: `[B]`, integers from 0 to N − 1.
-        num_conditions: N.
-
-    Returns:
-        `{"sums": {name: [N, T]}, "count": [N]}`, to be added up by `add_sums`.
+    With condition `[B]` of integers from 0 to N − 1, sums are `[N, T]`, the count
+    `[N]`.
     """
     one_hot = condition[None, :] == jnp.arange(num_conditions)[:, None]
     return jax.vmap(lambda w: batch_sums(metrics, w))(one_hot * weight[None, :])
@@ -112,62 +96,32 @@ def sums_by_condition(
 def add_sums(total: MetricSums | None, batch: MetricSums) -> MetricSums:
     """Adds the sums of one more batch, on the host and in float64.
 
-    Args:
-        total: What was added so far; None before the first batch.
-        batch: Sums of the next batch, from `batch_sums` or from `add_sums`.
-
-    Returns:
-        The new total, in NumPy float64; the arguments are left as they are.
-
-    Raises:
-        ValueError: The two hold different metrics or different lead times.
+    The total is None before the first batch; the arguments are left as they are.
     """
-    sums = {
-        name: np.asarray(value, np.float64) for name, value in batch["sums"].items()
-    }
-    count = np.asarray(batch["count"], np.float64)
-    if total is None:
-        return {"sums": dict(sums), "count": count}
-    if set(total["sums"]) != set(sums):
-        raise ValueError(
-            f"a batch holds the metrics {sorted(sums)} and the total "
-            f"{sorted(total['sums'])}; both must hold the same"
-        )
-    for name, value in sums.items():
-        if np.shape(total["sums"][name]) != value.shape:
-            raise ValueError(
-                f"metric {name!r} has shape {value.shape} in a batch and "
-                f"{np.shape(total['sums'][name])} in the total; both must be one [T]"
-            )
+
+    def add(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(a, np.float64) + np.asarray(b, np.float64)
+
+    start: MetricSums = {"sums": dict.fromkeys(batch["sums"], 0.0), "count": 0.0}
+    total = total or start
     return {
         "sums": {
-            name: np.asarray(total["sums"][name], np.float64) + value
-            for name, value in sums.items()
+            key: add(total["sums"][key], sum_) for key, sum_ in batch["sums"].items()
         },
-        "count": np.asarray(total["count"], np.float64) + count,
+        "count": add(total["count"], batch["count"]),
     }
 
 
 def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
     """Divides the sums, once, into the metrics of an evaluation.
 
-    Args:
-        total: Sums over all batches, from `add_sums`.
-        values_per_frame: H·W·C, for the averages per pixel.
-
-    Returns:
-        Averages over samples, in total over lead times too; beside the keys of the sums
-        those that the registry derives from them, such as "mse_per_pixel".
+    They are averages over samples, in total over lead times too; beside the keys of the
+    sums stand those that the registry derives from them, such as "mse_per_pixel".
 
     Raises:
-        ValueError: No sample counted, or values_per_frame is below 1.
+        ValueError: No sample counted.
     """
     count = num_samples(total)
-    if values_per_frame < 1:
-        raise ValueError(
-            f"values_per_frame is {values_per_frame}: it must be at least 1 "
-            "(height × width × channels)"
-        )
     sums = {
         name: np.asarray(value, np.float64) for name, value in total["sums"].items()
     }

@@ -30,15 +30,8 @@ def contender_label(key: str) -> str:
 def copy_last_frame(inputs: Video, num_frames: int) -> PredictedVideo:
     """Predicts that nothing moves: repeats the last given frame.
 
-    Args:
-        inputs: Given frames `[B, T, H, W, C]`, T at least 1.
-        num_frames: Frames to predict, at least 1.
-
-    Returns:
-        `[B, num_frames, H, W, C]` in the dtype of the inputs.
-
-    Raises:
-        ValueError: An argument is not as above.
+    Like all baselines it turns `[B, T, H, W, C]`, T at least 1, into
+    `[B, num_frames, H, W, C]` of the same dtype.
     """
     _check(inputs, num_frames)
     return jnp.repeat(inputs[:, -1:], num_frames, axis=1)

@@ -17,62 +17,30 @@ from convlstm_jax.metrics.accumulate import (
 from convlstm_jax.metrics.registry import Metric, register
 
 register(
-    Metric(
-        "accuracy",
-        "Accuracy",
-        "Share of clips whose most probable class is the true one.",
-        direction="higher",
-        order=90,
-    ),
-    Metric(
-        "balanced_accuracy",
-        "Balanced accuracy",
+    Metric("accuracy", "Accuracy", direction="higher", order=90, convention=(
+        "Share of clips whose most probable class is the true one.")),
+    Metric("balanced_accuracy", "Balanced accuracy", direction="higher", order=91,
+        convention=(
         "Recall averaged over the classes that have clips, each class counting the "
-        "same.",
-        direction="higher",
-        order=91,
-    ),
-    Metric(
-        "cross_entropy_nats_per_clip",
-        "Cross-entropy",
+        "same.")),
+    Metric("cross_entropy_nats_per_clip", "Cross-entropy", unit="nats per clip",
+        order=92, convention=(
         "Cross-entropy of the class in nats, -log of the probability given to the true "
-        "one, averaged over clips, without class weights; null where it is not finite.",
-        unit="nats per clip",
-        order=92,
-    ),
-    Metric(
-        "precision",
-        "precision",
+        "one, averaged over clips, without class weights; null where it is not finite."
+    )),
+    Metric("precision", "precision", direction="higher", order=93, convention=(
         "Of the clips predicted to be of a class, the share that are; null where there "
-        "are none.",
-        direction="higher",
-        order=93,
-    ),
-    Metric(
-        "recall",
-        "recall",
+        "are none.")),
+    Metric("recall", "recall", direction="higher", order=94, convention=(
         "Of the clips of a class, the share predicted to be; null where there are "
-        "none.",
-        direction="higher",
-        order=94,
-    ),
-    Metric(
-        "f1",
-        "f1",
+        "none.")),
+    Metric("f1", "f1", direction="higher", order=95, convention=(
         "Harmonic mean of precision and recall, as 2 TP / (2 TP + FP + FN); null where "
-        "a class neither has clips nor was predicted.",
-        direction="higher",
-        order=95,
-    ),
+        "a class neither has clips nor was predicted.")),
     Metric("support", "support", "Clips of a class.", direction="neither", order=96),
-    Metric(
-        "confusion",
-        "Confusion matrix",
-        "Clips by true class (rows) and predicted class (columns).",
-        direction="neither",
-        order=97,
-    ),
-)
+    Metric("confusion", "Confusion matrix", direction="neither", order=97, convention=(
+        "Clips by true class (rows) and predicted class (columns).")),
+)  # fmt: skip
 
 
 def classification_metrics(
@@ -83,14 +51,10 @@ def classification_metrics(
     The predicted class is that of the largest logit, the first one of equals. Where a
     model gives NaN, only the cross-entropy shows it.
 
-    Args:
-        logits: `[B, N]`, one for each of N classes.
-        label: True class of each clip `[B]`, 0 to N − 1.
-
     Returns:
         "cross_entropy_nats" `[B, 1]`, and "confusion" `[B, N, N]`, which is 1 in the
-        row of the true class and the column of the predicted one and else 0. Summed by
-        `accumulate.batch_sums`, that is the confusion matrix.
+        row of the true class and the column of the predicted one and else 0; summed
+        over clips, that is the confusion matrix.
 
     Raises:
         ValueError: The shapes are not as above.
@@ -115,10 +79,6 @@ def majority_logits(class_counts: Sequence[int], num_clips: int) -> Float[Array,
 
     Every clip gets the same probabilities, each class's share of the training split,
     so that the predicted class is always the one that is most frequent there.
-
-    Args:
-        class_counts: Training clips of each class, `[N]`.
-        num_clips: B.
 
     Returns:
         Logits `[B, N]`: log shares, −∞ for a class without training clips.
@@ -147,22 +107,11 @@ def summarize_classification(
     and the F1 of one with neither are None; so is a cross-entropy that is not finite.
     Balanced accuracy, the mean recall, is over the classes that have clips.
 
-    Args:
-        total: Sums of `classification_metrics` over all clips, from
-            `accumulate.add_sums`.
-        classes: Name of each class, N of them, in the order of the labels.
-
     Raises:
-        ValueError: No clip counted, there is another number of classes, or a label was
-            none of them.
+        ValueError: No clip counted, or a label was none of the classes.
     """
     count = num_samples(total)
     confusion = np.asarray(total["sums"]["confusion"], np.float64)
-    if confusion.shape != (len(classes), len(classes)):
-        raise ValueError(
-            f"classes is {tuple(classes)}: the confusion matrix has shape "
-            f"{confusion.shape} and must have a row and a column for each of them"
-        )
     if not np.isclose(confusion.sum(), count):
         raise ValueError(
             f"the confusion matrix holds {confusion.sum():g} of {count:g} clips: "

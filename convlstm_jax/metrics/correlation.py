@@ -52,19 +52,11 @@ def pearson(moments: NDArray[np.float64], count: float) -> NDArray[np.float64]:
     return found
 
 
-@frame_metric(
-    Metric(
-        "correlation",
-        "Correlation",
-        "Pearson's correlation of prediction and truth over all pixels of a lead time "
-        "(or of all lead times, or of a condition) together; of radar that of the rain "
-        "rate, over the pixels with data; null where either is constant.",
-        direction="higher",
-        order=71,
-        sums="correlation_moments",
-        pool=pearson,
-    )
-)
+@frame_metric(Metric("correlation", "Correlation", direction="higher", order=71,
+    sums="correlation_moments", pool=pearson, convention=(
+    "Pearson's correlation of prediction and truth over all pixels of a lead time "
+    "(or of all lead times, or of a condition) together; of radar that of the rain "
+    "rate, over the pixels with data; null where either is constant.")))  # fmt: skip
 def correlation_moments(prediction: Video, target: Video) -> Float[Array, "B T 8"]:
     """The moments of each frame that a correlation follows from.
 

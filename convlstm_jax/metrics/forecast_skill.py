@@ -30,82 +30,39 @@ from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
 from convlstm_jax.metrics.registry import Metric, none_if_nan, register, score_name
 
 register(
-    Metric(
-        "rainfall_mse",
-        "Rainfall-MSE",
+    Metric("rainfall_mse", "Rainfall-MSE", unit="(mm/h)²", order=70, convention=(
         "Squared error of the rain rate in (mm/h)², averaged over the pixels with data "
         "of all frames and samples. Where there is no data nothing counts, here and in "
-        "mse and mae of radar frames, which are summed over the pixels with data; "
-        "per pixel they are averages over those.",
-        unit="(mm/h)²",
-        order=70,
-    ),
-    Metric(
-        "correlation_uncentred",
-        "Correlation, uncentred",
+        "mse and mae of radar frames, which are summed over the pixels with data; per "
+        "pixel they are averages over those.")),
+    Metric("correlation_uncentred", "Correlation, uncentred", direction="higher",
+        order=72, convention=(
         "Sum of P*T over the square root of sum P² times sum T², P and T the predicted "
-        "and the true rain rate, as in Shi et al. 2015; null where a sum is 0.",
-        direction="higher",
-        order=72,
-    ),
-    Metric(
-        "csi",
-        "CSI",
+        "and the true rain rate, as in Shi et al. 2015; null where a sum is 0.")),
+    Metric("csi", "CSI", direction="higher", order=80, convention=(
         "Critical success index, hits / (hits + misses + false alarms), of rain of at "
         "least the rate in the metric's name. This and the scores below come from the "
         "contingency table summed over all samples and lead times (per lead time: over "
-        "all samples), and are null where a denominator is 0.",
-        direction="higher",
-        order=80,
-    ),
-    Metric(
-        "pod",
-        "POD",
-        "Probability of detection, hits / (hits + misses).",
-        direction="higher",
-        order=81,
-    ),
-    Metric(
-        "far",
-        "FAR",
-        "False-alarm ratio, false alarms / (hits + false alarms).",
-        unit="false-alarm ratio",
-        order=82,
-    ),
-    Metric(
-        "bias",
-        "Bias",
-        "Frequency bias, (hits + false alarms) / (hits + misses).",
-        unit="forecast / observed",
-        direction="neither",
-        order=83,
-    ),
-    Metric(
-        "hss",
-        "HSS",
+        "all samples), and are null where a denominator is 0.")),
+    Metric("pod", "POD", direction="higher", order=81, convention=(
+        "Probability of detection, hits / (hits + misses).")),
+    Metric("far", "FAR", unit="false-alarm ratio", order=82, convention=(
+        "False-alarm ratio, false alarms / (hits + false alarms).")),
+    Metric("bias", "Bias", unit="forecast / observed", direction="neither", order=83,
+        convention=(
+        "Frequency bias, (hits + false alarms) / (hits + misses).")),
+    Metric("hss", "HSS", direction="higher", order=84, convention=(
         "Heidke skill score, the share of right pixels beyond what chance gives, of "
-        "the share that is possible.",
-        direction="higher",
-        order=84,
-    ),
-    Metric(
-        "fss",
-        "FSS",
+        "the share that is possible.")),
+    Metric("fss", "FSS", direction="higher", order=85, convention=(
         "Fractions skill score of Roberts and Lean 2008 over square windows of the "
         "side in the metric's name, pixels: 1 - sum (p - o)² / (sum p² + sum o²), "
         "summed over pixels with data; pixels outside the frame and without data count "
-        "as dry in the windows.",
-        direction="higher",
-        order=85,
-    ),
-    Metric(
-        "mean_over_lead_times",
-        "Mean over lead times",
+        "as dry in the windows.")),
+    Metric("mean_over_lead_times", "Mean over lead times", order=86, convention=(
         "The other way to pool: each score averaged over the lead times at which it is "
-        "not null.",
-        order=86,
-    ),
-)
+        "not null.")),
+)  # fmt: skip
 
 _FRAME = (2, 3, 4)
 
@@ -135,15 +92,7 @@ def skill_sums(
         (p − o)² and of p² + o² over the pixels with data, in the windows' shares of
         pixels (those outside the frame or without data are no event). Float32, each
         the sum over one frame.
-
-    Raises:
-        ValueError: A window size is even or below 1.
     """
-    for size in window_sizes:
-        if size < 1 or size % 2 == 0:
-            raise ValueError(
-                f"window_sizes has {size}: each must be odd and at least 1"
-            )
     valid = mask > 0
     prediction = jnp.where(valid, prediction_mm_per_h, 0.0)
     target = jnp.where(valid, target_mm_per_h, 0.0)
@@ -188,9 +137,6 @@ def table_scores(table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
 
     Args:
         table: `[..., 4]`: hits, misses, false alarms, correct negatives.
-
-    Returns:
-        "csi", "pod", "far", "bias" and "hss", each `[...]`.
     """
     hits, misses, alarms, negatives = np.moveaxis(np.asarray(table, np.float64), -1, 0)
     total = hits + misses + alarms + negatives
@@ -210,13 +156,10 @@ def table_scores(table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
 def moment_scores(moments: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Error and correlations of rain rates, NaN where they are not defined.
 
-    Args:
-        moments: `[..., 7]`, see `skill_sums`.
-
-    Returns:
-        Each `[...]`: "rainfall_mse", (mm/h)², the mean over pixels; "correlation",
-        Pearson's over all the pixels summed; "correlation_uncentred",
-        Σpt / √(Σp² Σt²), as in Shi et al. 2015 (arXiv:1506.04214, section 4.2).
+    Of moments `[..., 7]`, see `skill_sums`: "rainfall_mse", (mm/h)², the mean over
+    pixels; "correlation", Pearson's over all the pixels summed;
+    "correlation_uncentred", Σpt / √(Σp² Σt²), as in Shi et al. 2015 (arXiv:1506.04214,
+    section 4.2).
     """
     n, p, t, pp, tt, pt, error = np.moveaxis(np.asarray(moments, np.float64), -1, 0)
     variance_p, variance_t = n * pp - p * p, n * tt - t * t
@@ -244,17 +187,11 @@ def summarize_skill(
 ) -> MetricSummary:
     """Divides the sums over all clips into scores.
 
-    Args:
-        total: Sums of `skill_sums` over clips.
-        thresholds_mm_per_h: As in `skill_sums`.
-        window_sizes: As in `skill_sums`.
-
-    Returns:
-        The scores pooled over lead times, and per lead time: "csi_0.5_mm_per_h" and so
-        on, "fss_0.5_mm_per_h_5_px", and those of `moment_scores`. Pooled means: of the
-        sums over all lead times. The other convention, the mean over the lead times
-        that have a value, is `mean_over_lead_times`. None stands for a score without
-        a value.
+    Thresholds and windows are those of `skill_sums`. The scores are
+    "csi_0.5_mm_per_h" and so on, "fss_0.5_mm_per_h_5_px", and those of `moment_scores`.
+    The total is that of the sums over all lead times; the other convention, the mean
+    over the lead times that have a value, is `mean_over_lead_times`. None stands for a
+    score without a value.
     """
     sums = {
         name: np.asarray(value, np.float64) for name, value in total["sums"].items()

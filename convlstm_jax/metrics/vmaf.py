@@ -36,20 +36,14 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 register(
-    Metric(
-        "vmaf",
-        "VMAF",
+    Metric("vmaf", "VMAF", unit="0 to 100", direction="higher", order=40,
+        min_side=MIN_SIDE, convention=(
         "VMAF of libvmaf's default model (vmaf_v0.6.1), 0 to 100, of a clip's "
         "predicted frames alone, so that its first frame has no motion (where equal, "
         "97.4); luma of full range, 0 to 255 (of colour that of BT.601), frames in "
         "their own size; averaged over frames and those samples that "
-        "data.num_vmaf_sequences counts, evenly spread over the test sequences.",
-        unit="0 to 100",
-        direction="higher",
-        order=40,
-        min_side=MIN_SIDE,
-    )
-)
+        "data.num_vmaf_sequences counts, evenly spread over the test sequences."))
+)  # fmt: skip
 
 
 @functools.cache
@@ -84,20 +78,9 @@ def vmaf(
         `[T]`, from 0 to 100.
 
     Raises:
-        ValueError: The shapes differ or frames are too small.
         UserError: ffmpeg failed.
     """
-    if prediction.shape != target.shape or prediction.ndim != 4:
-        raise ValueError(
-            f"prediction has shape {prediction.shape} and target {target.shape}: they "
-            "must have one shape [T, H, W, C]"
-        )
     height, width = target.shape[1:3]
-    if min(height, width) < MIN_SIDE:
-        raise ValueError(
-            f"frames are of {height}×{width} pixels (height×width): for VMAF both must "
-            f"be at least {MIN_SIDE}"
-        )
     with tempfile.TemporaryDirectory(prefix="vmaf_") as folder:
         command = [ffmpeg, "-hide_banner", "-nostdin", "-v", "error"]
         # The clip that is judged is the first input, the truth the second.

@@ -9,7 +9,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from convlstm_jax.atomic_file import atomic_file
-from convlstm_jax.errors import UserError
 from convlstm_jax.viz.film_strip import Row, draw_strip, selection
 from convlstm_jax.viz.pixels import (
     BACKGROUND,
@@ -34,39 +33,16 @@ def confusion_matrix(
     out_png: str | Path,
     confusion: Sequence[Sequence[float]] | np.ndarray,
     classes: Sequence[str],
-    *,
-    title: str = "",
 ) -> None:
     """Draws how many clips of each true class are predicted to be of which.
 
     A row is a true class, a column a predicted one. Every cell has the number of clips
     and its share of the row in percent, by which it is coloured; cells without clips
     are left empty. The accuracy stands above. Sizes are chosen for 2 to 20 classes.
-
-    Args:
-        out_png: The picture to write.
-        confusion: Clips `[N, N]`, true classes in rows.
-        classes: Name of each class, N of them; long ones are shortened in the picture.
-        title: What the accuracy is written behind, if not empty.
-
-    Raises:
-        UserError: The matrix is not square, is of another number of classes, has
-            entries that are no numbers of clips or no clip at all, or the file cannot
-            be written.
     """
     from sklearn.metrics import ConfusionMatrixDisplay  # Takes a second to import.
 
     counts = np.asarray(confusion, float)
-    if counts.shape != (len(classes), len(classes)):
-        raise UserError(
-            f"confusion has shape {counts.shape}: it must have a row and a column for "
-            f"each of the {len(classes)} classes"
-        )
-    if not (np.isfinite(counts).all() and (counts >= 0).all() and counts.any()):
-        raise UserError(
-            f"confusion is {counts.tolist()}: it must hold numbers of clips, at least "
-            "one of them above 0"
-        )
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(
         counts, support, out=np.full_like(counts, np.nan), where=support > 0
@@ -89,11 +65,9 @@ def confusion_matrix(
         text.set_color(BACKGROUND if share > _DARK_SHARE else TEXT)
     _label(axes, [shortened(name, 28) for name in classes], support.ravel())
     correct, total = np.trace(counts), counts.sum()
-    accuracy = f"accuracy {100 * correct / total:.1f} %"
     axes.set_title(
-        f"{title}: {accuracy}" if title else accuracy.capitalize(),
+        f"Accuracy {100 * correct / total:.1f} %",
         color=TEXT, fontsize=13, fontweight="bold", loc="left", pad=22,
-        parse_math=False,
     )  # fmt: skip
     axes.annotate(
         f"{correct:,.0f} of {total:,.0f} clips",
@@ -162,13 +136,8 @@ def classified_clips_strip(
         classes: Name of each class, K of them.
         max_columns: Most frames in a row, at least 2.
         frame_size: Wanted length of the longer side of a frame, pixels.
-
-    Raises:
-        UserError: There is no clip, shapes do not fit each other, a label is none of
-            the classes or the file cannot be written.
     """
     frames, probabilities = np.asarray(frames), np.asarray(probabilities)
-    _check_clips(frames, labels, probabilities, classes)
     chosen = selection(frames.shape[1], max_columns)
     rows: list[Row] = []
     for index, clip in enumerate(frames):
@@ -199,30 +168,3 @@ def classified_clips_strip(
             )
         )
     draw_strip(rows, row_gap=14).save(path)
-
-
-def _check_clips(
-    frames: np.ndarray,
-    labels: Sequence[int] | np.ndarray | None,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-) -> None:
-    if frames.ndim != 5 or 0 in frames.shape:
-        raise UserError(
-            f"frames has shape {frames.shape}: it must be [N, T, H, W, C] with no "
-            "empty axis"
-        )
-    expected = len(frames), len(classes)
-    if probabilities.shape != expected:
-        raise UserError(
-            f"probabilities has shape {probabilities.shape}: it must be {expected}, "
-            "one for each clip and class"
-        )
-    if labels is None:
-        return
-    known = np.asarray(labels)
-    if known.shape != (len(frames),) or not np.isin(known, range(len(classes))).all():
-        raise UserError(
-            f"labels is {known.tolist()}: it must be a number from 0 to "
-            f"{len(classes) - 1} for each of the {len(frames)} clips"
-        )

@@ -9,8 +9,8 @@ import numpy as np
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.film_strip import clip_strip
-from convlstm_jax.viz.gif import check_speed, gif_bytes
-from convlstm_jax.viz.pixels import enlarge, to_pixels
+from convlstm_jax.viz.gif import gif_bytes
+from convlstm_jax.viz.pixels import to_pixels
 
 OUTPUT_SUFFIXES = (".npy", ".gif", ".mp4", ".png")
 
@@ -20,13 +20,7 @@ def validate_output_path(
 ) -> Path:
     """Checks that a file can be written here, before any work begins.
 
-    Args:
-        path: The file to write later. Nothing is written or created now.
-        suffixes: Allowed suffixes; by default the formats of `write_clip`.
-        what: What the file is to hold, for the message.
-
-    Returns:
-        The path as a `Path`.
+    Suffixes are the allowed ones; `what` is what the file is to hold, for the message.
 
     Raises:
         UserError: The suffix is none of these, or the path is a folder or leads
@@ -55,39 +49,32 @@ def write_clip(
     path: str | Path,
     frames: np.ndarray,
     frames_per_second: float = 10,
-    scale: int = 1,
 ) -> None:
     """Writes a clip whole or not at all; missing folders are created.
 
     By suffix:
 
-    - `.npy`: the frames exactly as given, as float32; speed and scale do not apply.
+    - `.npy`: the frames exactly as given, as float32; speed does not apply.
     - `.gif`: loops forever and keeps all T frames, see `gif_bytes`; grey is exact to
       eight bits.
     - `.mp4`: H.264 in yuv420p, which every player shows. Lossy: the mean error of grey
       frames is below one of 256 levels, with more at sharp edges; colour has half the
-      resolution. The format needs even sizes: where H or W (times scale) is odd, the
-      last row or column is repeated once, and the file stays that much larger.
+      resolution. The format needs even sizes: where H or W is odd, the last row or
+      column is repeated once, and the file stays that much larger.
     - `.png`: a film strip of all frames, numbered from 1, in rows of ten; speed does
-      not apply, and frames are enlarged at least by `scale`.
+      not apply.
 
-    In all but `.npy` values outside [0, 1] are clipped, NaN is drawn as 0, and of
-    frames with neither one nor three channels the first is drawn.
-
-    Args:
-        path: File to write, with one of these suffixes.
-        frames: `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1].
-        frames_per_second: Playing speed, 0.1 to 1000.
-        scale: Integer factor by which every pixel is repeated along H and W.
+    Frames are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]. In all but `.npy` values
+    outside are clipped, NaN is drawn as 0, and of frames with neither one nor three
+    channels the first is drawn.
 
     Raises:
-        UserError: Suffix, shape, speed or scale is not as above, or the file system
-            refuses the file.
+        UserError: The suffix or the shape is not as above, or the file system refuses
+            the file.
     """
     path = validate_output_path(path)
     frames = np.asarray(frames)
-    check_speed(frames_per_second)
-    pixels = enlarge(to_pixels(frames), scale)
+    pixels = to_pixels(frames)
     suffix = path.suffix.lower()
     if suffix == ".png":
         clip_strip(path, frames, frame_size=max(112, *pixels.shape[1:3]))
@@ -95,7 +82,7 @@ def write_clip(
         with atomic_file(path) as partial, partial.open("wb") as file:
             np.save(file, frames.astype(np.float32), allow_pickle=False)
     elif suffix == ".gif":
-        content = gif_bytes(frames, frames_per_second, scale)
+        content = gif_bytes(frames, frames_per_second)
         with atomic_file(path) as partial:
             partial.write_bytes(content)
     else:

@@ -123,8 +123,7 @@ def film_strip(
         truth: Frames that followed, `[T_out, H, W, C]`, or None where they are unknown.
         prediction: Frames predicted, `[T_out, H, W, C]`.
         max_columns: Most frames in a row, at least 2.
-        frame_size: Wanted length of the longer side of a frame, pixels; small frames
-            are enlarged by an integer factor without blur.
+        frame_size: Wanted length of the longer side of a frame, see `pixels.fit`.
         title: A line above the strip, if not empty.
         reconstruction: Whether truth and prediction are the inputs, last one first: the
             prediction is then called "reconstruction", and time runs back from t.
@@ -154,17 +153,7 @@ def film_strip(
 def clip_strip(
     path: str | Path, frames: np.ndarray, *, columns: int = 10, frame_size: int = 112
 ) -> None:
-    """Draws all frames of one clip, numbered from 1, in as many rows as they need.
-
-    Args:
-        path: The PNG file to write.
-        frames: `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1].
-        columns: Frames in a row.
-        frame_size: Wanted length of the longer side of a frame, pixels.
-
-    Raises:
-        UserError: The shape is another one or the file cannot be written.
-    """
+    """Draws all frames of one clip, numbered from 1, in as many rows as they need."""
     pixels = list(fit(to_pixels(frames), frame_size))
     rows = []
     for start in range(0, len(pixels), columns):
@@ -190,15 +179,7 @@ def selection(num_frames: int, max_frames: int) -> np.ndarray:
 def check_forecast(
     inputs: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Converts the parts of one forecast to pixels and checks that they fit.
-
-    Args:
-        inputs: `[T_in, H, W, C]` or `[T_in, H, W]`, floats in [0, 1].
-        truth: `[T_out, H, W, C]` or None.
-        prediction: `[T_out, H, W, C]`.
-
-    Returns:
-        The three as uint8 pixels, all of one size and number of channels.
+    """The parts of one forecast as uint8 pixels of one size and number of channels.
 
     Raises:
         UserError: Frames differ in size or channels, or truth and prediction in length.

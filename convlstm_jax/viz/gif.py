@@ -14,7 +14,6 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from convlstm_jax.atomic_file import atomic_file
-from convlstm_jax.errors import UserError
 from convlstm_jax.viz.film_strip import check_forecast
 from convlstm_jax.viz.pixels import (
     FAINT_TEXT,
@@ -23,7 +22,6 @@ from convlstm_jax.viz.pixels import (
     PREDICTION_COLOUR,
     TRUTH_COLOUR,
     Canvas,
-    enlarge,
     fit,
     outcome_name,
     outcome_times,
@@ -38,43 +36,23 @@ _PAIR_GAP = 2
 _MARGIN = 16
 _TOP = 38
 _FOOTER = 40
-# The last frame stays a while, so that the eye finds the end of the loop.
-_LAST_PAUSE = 100
+# Hundredths of a second. The last frame stays, so that the eye finds the loop's end.
+_PAUSE, _LAST_PAUSE = 20, 100
 
 
-def gif_bytes(
-    frames: np.ndarray, frames_per_second: float = 10, scale: int = 1
-) -> bytes:
-    """Encodes a clip as a GIF that loops forever.
+def gif_bytes(frames: np.ndarray, frames_per_second: float = 10) -> bytes:
+    """Encodes a clip, `[T, H, W, C]` or `[T, H, W]`, as a GIF that loops forever.
 
     Grey frames, and colour frames of at most 256 colours each, are exact to the eight
     bits of a pixel; richer ones are reduced to 256 colours a frame. Reading back gives
     T frames, also where consecutive frames are identical. GIF counts time in hundredths
     of a second: the pauses are rounded such that their sum stays right, and are never
     below 0.02 s, which browsers would slow down to 0.1 s.
-
-    Args:
-        frames: `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]; values outside are
-            clipped.
-        frames_per_second: Playing speed, 0.1 to 1000.
-        scale: Integer factor by which every pixel is repeated along H and W.
-
-    Raises:
-        UserError: The shape, the speed or the scale is not as above.
     """
-    check_speed(frames_per_second)
-    images = [to_image(frame) for frame in enlarge(to_pixels(frames), scale)]
+    images = [to_image(frame) for frame in to_pixels(frames)]
     ends = [round(100 * t / frames_per_second) for t in range(len(images) + 1)]
     pauses = [max(2, end - start) for start, end in itertools.pairwise(ends)]
     return _encode(images, pauses)
-
-
-def check_speed(frames_per_second: float) -> None:
-    """Raises a `UserError` unless the speed is between 0.1 and 1000."""
-    if not 0.1 <= frames_per_second <= 1000:
-        raise UserError(
-            f"frames_per_second is {frames_per_second}: it must be from 0.1 to 1000"
-        )
 
 
 def _encode(images: Sequence[Image.Image], pauses: Sequence[int]) -> bytes:
@@ -112,10 +90,9 @@ def _indexed(image: Image.Image) -> Image.Image:
 def comparison_gif(
     path: str | Path,
     inputs: np.ndarray,
-    truth: np.ndarray | None,
+    truth: np.ndarray,
     prediction: np.ndarray,
     *,
-    frames_per_second: float = 5,
     frame_size: int = 256,
     reconstruction: bool = False,
 ) -> None:
@@ -123,116 +100,71 @@ def comparison_gif(
 
     Borders and the bar below are grey while the input plays; then the truth gets a
     green and the prediction a blue border, and the time counts on from t+1. The last
-    frame stays for a second; the GIF loops forever and has T_in + T_out frames.
-
-    Args:
-        path: The GIF file to write.
-        inputs: Frames given, `[T_in, H, W, C]` or `[T_in, H, W]`, floats in [0, 1].
-        truth: Frames that followed, `[T_out, H, W, C]`, or None: no panel for it then.
-        prediction: Frames predicted, `[T_out, H, W, C]`.
-        frames_per_second: Playing speed.
-        frame_size: Wanted length of the longer side of a panel, pixels; small frames
-            are enlarged by an integer factor without blur.
-        reconstruction: Whether truth and prediction are the inputs, last one first: the
-            prediction is then called "reconstruction", and time runs back from t.
+    frame stays for a second; the GIF loops forever and has T_in + T_out frames. The
+    arguments are those of `film_strip`.
 
     Raises:
         UserError: Shapes do not fit each other or the file cannot be written.
     """
+    clips = (np.asarray(clip)[None] for clip in (inputs, truth, prediction))
     comparison_grid_gif(
-        path,
-        np.asarray(inputs)[None],
-        None if truth is None else np.asarray(truth)[None],
-        np.asarray(prediction)[None],
-        frames_per_second=frames_per_second,
-        frame_size=frame_size,
-        reconstruction=reconstruction,
+        path, *clips, frame_size=frame_size, reconstruction=reconstruction
     )
 
 
 def comparison_grid_gif(
     path: str | Path,
     inputs: np.ndarray,
-    truth: np.ndarray | None,
+    truth: np.ndarray,
     prediction: np.ndarray,
     *,
-    columns: int | None = None,
-    frames_per_second: float = 5,
     frame_size: int = 128,
     reconstruction: bool = False,
 ) -> None:
-    """Plays several forecasts in one grid, every sample a pair truth | prediction.
+    """Plays several forecasts in a grid that is about square, truth | prediction.
 
-    Args:
-        path: The GIF file to write.
-        inputs: `[N, T_in, H, W, C]`, floats in [0, 1], N at least 1.
-        truth: `[N, T_out, H, W, C]`, or None: no panels for it then.
-        prediction: `[N, T_out, H, W, C]`.
-        columns: Samples in a row; None makes the picture about square.
-        frames_per_second: Playing speed.
-        frame_size: Wanted length of the longer side of a panel, pixels.
-        reconstruction: See `comparison_gif`.
+    Clips have one more axis in front than those of `comparison_gif`, `[N, T, H, W, C]`.
 
     Raises:
         UserError: Shapes do not fit each other or the file cannot be written.
     """
-    check_speed(frames_per_second)
-    counts = [None if x is None else len(x) for x in (inputs, truth, prediction)]
-    if not counts[0] or set(counts) - {None} != {counts[0]}:
-        raise UserError(
-            "inputs, truth and prediction hold {}, {} and {} samples: they must hold "
-            "the same number, at least 1".format(
-                *("no" if n is None else n for n in counts)
-            )
-        )
-    if columns is None:
-        columns = math.ceil(math.sqrt(counts[0] / (1 if truth is None else 2)))
-    if columns < 1:
-        raise UserError(f"columns is {columns}: it must be at least 1")
-    # Per sample the panels, each a whole clip input → outcome.
+    # Per sample the two panels, each a whole clip input → outcome.
     samples = []
-    for n in range(counts[0]):
-        given, known, predicted = check_forecast(
-            inputs[n], None if truth is None else truth[n], prediction[n]
-        )
-        outcomes = [part for part in (known, predicted) if part is not None]
-        samples.append(
-            [fit(np.concatenate([given, part]), frame_size) for part in outcomes]
-        )
-    times = [
-        *range(1 - len(inputs[0]), 1),
-        *outcome_times(len(prediction[0]), reconstruction),
-    ]
-    grid = _Grid(samples, min(columns, counts[0]), len(inputs[0]), reconstruction)
+    for clips in zip(inputs, truth, prediction, strict=True):
+        given, *outcomes = check_forecast(*clips)
+        films = [np.concatenate([given, part]) for part in outcomes if part is not None]
+        samples.append([fit(film, frame_size) for film in films])
+    later = outcome_times(len(prediction[0]), reconstruction)
+    times = [*range(1 - len(inputs[0]), 1), *later]
+    grid = _Grid(samples, len(inputs[0]), reconstruction)
     images = [grid.draw(frame, time_label(time)) for frame, time in enumerate(times)]
-    pause = max(2, round(100 / frames_per_second))
-    pauses = [pause] * (len(images) - 1) + [max(pause, _LAST_PAUSE)]
     with atomic_file(path) as partial:
+        pauses = [_PAUSE] * (len(images) - 1) + [_LAST_PAUSE]
         partial.write_bytes(_encode(images, pauses))
 
 
 class _Grid:
-    """The layout of an animation: samples in a grid, each of one or two panels."""
+    """The layout of an animation: samples in a grid, each of two panels."""
 
     def __init__(
         self,
         samples: Sequence[Sequence[np.ndarray]],
-        columns: int,
         num_inputs: int,
         reconstruction: bool,
     ):
-        self.samples, self.columns, self.num_inputs = samples, columns, num_inputs
-        outcome = (outcome_name(reconstruction), PREDICTION_COLOUR)
-        self.names = [("truth", TRUTH_COLOUR), outcome][-len(samples[0]) :]
+        self.samples, self.num_inputs = samples, num_inputs
+        self.names = (
+            ("truth", TRUTH_COLOUR),
+            (outcome_name(reconstruction), PREDICTION_COLOUR),
+        )
+        self.columns = math.ceil(math.sqrt(len(samples) / 2))
         self.num_frames, height, width = samples[0][0].shape[:3]
         self.panel_height = height + 2 * _BORDER
         self.panel_width = width + 2 * _BORDER
         self.panel_step = self.panel_width + (_GAP if len(samples) == 1 else _PAIR_GAP)
-        self.sample_step = (
-            (len(self.names) - 1) * self.panel_step + self.panel_width + _GAP
-        )
-        rows = -(-len(samples) // columns)
-        self.right = _MARGIN + columns * self.sample_step - _GAP
+        self.sample_step = self.panel_step + self.panel_width + _GAP
+        rows = -(-len(samples) // self.columns)
+        self.right = _MARGIN + self.columns * self.sample_step - _GAP
         self.bottom = _TOP + rows * (self.panel_height + _GAP) - _GAP
 
     def draw(self, frame: int, time: str) -> Image.Image:

@@ -51,13 +51,7 @@ def to_pixels(frames: np.ndarray) -> np.ndarray:
 
 
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """Repeats every pixel of `[T, H, W, C]` `scale` times along H and W.
-
-    Raises:
-        UserError: The scale is no integer of at least 1.
-    """
-    if scale != int(scale) or scale < 1:
-        raise UserError(f"scale is {scale}: it must be an integer of at least 1")
+    """Repeats every pixel of `[T, H, W, C]` `scale` times along H and W."""
     return pixels.repeat(scale, axis=1).repeat(scale, axis=2)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.baselines import contender_label
 from convlstm_jax.viz.pixels import (
     outcome_name,
@@ -107,23 +106,9 @@ def forecast_clip(
 ) -> PlayerClip:
     """A forecast as four films: input, truth, prediction and error.
 
-    Args:
-        name: See `PlayerClip`, as for group and note.
-        inputs: Frames given, `[T_in, H, W, C]`, floats in [0, 1].
-        truth: Frames that followed, `[T_out, H, W, C]`.
-        prediction: Frames predicted, `[T_out, H, W, C]`.
-        group: The heading.
-        note: A line about the clip.
-        reconstruction: Whether truth and prediction are the inputs, last one first.
-
-    Raises:
-        UserError: Truth and prediction differ in shape.
+    Name, group and note are those of `PlayerClip`; the clips `[T, H, W, C]` and
+    `reconstruction` are as in `film_strip`.
     """
-    if truth.shape != prediction.shape:
-        raise UserError(
-            f"prediction has shape {prediction.shape}: it must have that of truth, "
-            f"{truth.shape}"
-        )
     first = len(inputs)
     error = prediction.astype(np.float64) - truth
     notes = [f"MSE {value:.4g}" for value in np.square(error).sum((1, 2, 3))]
@@ -153,14 +138,8 @@ def nowcast_clip(
 ) -> PlayerClip:
     """A nowcast as films: input, observed, each forecast, and the model's error.
 
-    Args:
-        name: See `PlayerClip`, as for group and note.
-        observed_mm_per_h: All frames of the clip, `[T_in + T_out, H, W]`, mm/h.
-        forecasts_mm_per_h: Contender, "model" among them, → `[T_out, H, W]`.
-        mask: 1 where there is data, of the observed frames' shape.
-        minutes_per_frame: Time from one frame to the next.
-        group: The heading.
-        note: A line about the clip.
+    Name, group and note are those of `PlayerClip`, the clips as in `radar_strip`, with
+    "model" among the forecasts.
     """
     first = len(observed_mm_per_h) - len(forecasts_mm_per_h["model"])
     observed = rain_colours(observed_mm_per_h, mask)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.baselines import contender_label
 from convlstm_jax.viz.film_strip import (
     MARGIN,
@@ -44,12 +43,8 @@ _LEGEND_STEP = 18
 def rain_colours(rain_mm_per_h: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Colours of rain rates.
 
-    Args:
-      rain_mm_per_h: `[...]`.
-      mask: 1 where there is data, `[...]`; elsewhere it is drawn grey.
-
-    Returns:
-      uint8 `[..., 3]`.
+    The mask, of the same shape `[...]`, is 1 where there is data; elsewhere it is drawn
+    grey. Returns uint8 `[..., 3]`.
     """
     rates = np.array([rate for rate, _ in _COLOURS])
     colours = np.array([_DRY, *(colour for _, colour in _COLOURS)], np.uint8)
@@ -74,29 +69,19 @@ def radar_strip(
     n-th follows, the last one included. A legend gives the colours in mm/h.
 
     Args:
-      path: The PNG file to write.
-      observed_mm_per_h: All frames of the clip, `[T_in + T_out, H, W]`, mm/h.
-      forecasts_mm_per_h: Contender ("model", "optical_flow") → `[T_out, H, W]`.
-      mask: 1 where there is data, of the observed frames' shape.
-      num_inputs: T_in.
-      minutes_per_frame: Time from one frame to the next.
-      max_columns: Frames drawn in a row at most.
-      frame_size: Wanted length of the longer side of a frame, pixels.
-
-    Raises:
-      UserError: Shapes do not fit each other or the file cannot be written.
+        path: The PNG file to write.
+        observed_mm_per_h: All frames of the clip, `[T_in + T_out, H, W]`, mm/h.
+        forecasts_mm_per_h: Contender ("model", "optical_flow") → `[T_out, H, W]`.
+        mask: 1 where there is data, of the observed frames' shape.
+        num_inputs: T_in.
+        minutes_per_frame: Time from one frame to the next.
+        max_columns: Most frames in a row.
+        frame_size: Wanted length of the longer side of a frame, pixels.
     """
     num_outputs = len(observed_mm_per_h) - num_inputs
-    shape = (num_outputs, *observed_mm_per_h.shape[1:])
-    for name, frames in forecasts_mm_per_h.items():
-        if frames.shape != shape:
-            raise UserError(
-                f"the forecast {name!r} has shape {frames.shape}: it must be {shape}, "
-                "as what was observed"
-            )
     every = -(-num_outputs // (max_columns - 1))
     chosen = np.arange((num_outputs - 1) % every, num_outputs, every)
-    scale = max(1, round(frame_size / max(shape[1:])))
+    scale = max(1, round(frame_size / max(observed_mm_per_h.shape[1:])))
     known = enlarge(rain_colours(observed_mm_per_h, mask), scale)[num_inputs - 1 :]
     minutes = [f"+{minutes_per_frame * (t + 1):g} min" for t in chosen]
     columns = [known[0], *known[1 + chosen]]

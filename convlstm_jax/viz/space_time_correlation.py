@@ -71,9 +71,7 @@ def space_time_correlation(clips: NDArray, axis: int) -> NDArray[np.float64]:
     return np.stack(rows)
 
 
-def draw_space_time_correlation(
-    path: str | Path, films: Mapping[str, NDArray], *, title: str = ""
-) -> None:
+def draw_space_time_correlation(path: str | Path, films: Mapping[str, NDArray]) -> None:
     """Draws R(ξ, τ) of some films side by side, one row of panels an axis.
 
     All panels have the same colours and scales. The white line is where R is greatest
@@ -83,7 +81,6 @@ def draw_space_time_correlation(
         path: The PNG file to write.
         films: Name ("truth", "prediction") → `[N, T, H, W, C]`, of one shape, with T
             at least 2.
-        title: A line above the panels, if not empty.
 
     Raises:
         UserError: A film has another shape or one frame alone, or the file cannot be
@@ -110,8 +107,6 @@ def draw_space_time_correlation(
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=FAINT_TEXT, labelsize=8, length=0)
     bar.set_label("correlation", color=FAINT_TEXT, fontsize=9)
-    if title:
-        figure.suptitle(title, color=TEXT, fontsize=12, fontweight="bold")
     with atomic_file(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
 

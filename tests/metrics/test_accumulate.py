@@ -148,23 +148,7 @@ def test_boolean_weights_count_like_numbers():
     assert (sums["sums"]["mse"][0], sums["count"]) == (4.0, 1)
 
 
-def test_what_cannot_be_summed():
-    values = jnp.ones((2, 3))
-    with pytest.raises(ValueError, match=r"weight has shape \(2, 1\)"):
-        batch_sums({"mse": values}, jnp.ones((2, 1)))
-    with pytest.raises(ValueError, match=r"'mse' has shape \(2, 3\).*\[4, T\]"):
-        batch_sums({"mse": values}, jnp.ones(4))
-    total = add_sums(None, batch_sums({"mse": values}, jnp.ones(2)))
-    with pytest.raises(ValueError, match=r"metrics \['mae'\] and the total \['mse'\]"):
-        add_sums(total, batch_sums({"mae": values}, jnp.ones(2)))
-    with pytest.raises(ValueError, match=r"shape \(2,\) in a batch and \(3,\)"):
-        add_sums(total, batch_sums({"mse": values[:, :2]}, jnp.ones(2)))
-
-
 def test_what_cannot_be_summarized():
     empty = add_sums(None, batch_sums({"mse": jnp.ones((2, 3))}, jnp.zeros(2)))
     with pytest.raises(ValueError, match="samples evaluated is 0"):
         summarize(empty, values_per_frame=4)
-    total = add_sums(None, batch_sums({"mse": jnp.ones((2, 3))}, jnp.ones(2)))
-    with pytest.raises(ValueError, match="values_per_frame is 0"):
-        summarize(total, values_per_frame=0)

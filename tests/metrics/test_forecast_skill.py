@@ -112,13 +112,6 @@ def test_fss_worked_out_by_hand():
     assert np.isnan(fractions_skill(np.zeros(2)))
 
 
-@pytest.mark.parametrize("size", [0, 2])
-def test_an_even_window_is_refused(size):
-    clip = video([[1.0]])
-    with pytest.raises(ValueError, match=f"window_sizes has {size}: each must be odd"):
-        skill_sums(clip, clip, clip, thresholds_mm_per_h=(1,), window_sizes=(size,))
-
-
 def test_pooled_scores_come_from_summed_tables_and_the_mean_stands_beside():
     prediction, target, mask = random_rain()
     target[:, 1] *= 0.05  # Little rain at the second lead time, and none above 10.

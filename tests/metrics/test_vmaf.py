@@ -87,14 +87,6 @@ def test_colours_count_by_their_luma():
     np.testing.assert_allclose(vmaf(FFMPEG, *red), grey, atol=1e-6)
 
 
-def test_what_cannot_be_measured():
-    clip = np.zeros((2, 24, 30, 1))
-    with pytest.raises(ValueError, match=r"\(2, 24, 30, 1\) and target \(1, 24, 30"):
-        vmaf("ffmpeg", clip, clip[:1])
-    with pytest.raises(ValueError, match=r"of 24×23 pixels.*at least 24"):
-        vmaf("ffmpeg", clip[:, :, :23], clip[:, :, :23])
-
-
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
 def test_a_failure_of_ffmpeg_is_told(tmp_path):
     program = tmp_path / "ffmpeg"

@@ -26,7 +26,7 @@ def test_model_and_baselines_are_drawn(tmp_path):
         "model": {name: [1.0, 2.0, 3.0] for name in names},
         "copy_last": {name: [2.0, 4.0, 5.0] for name in names},
     }
-    metric_curves(path, curves, title="Forecast")
+    metric_curves(path, curves)
     assert coloured_pixels(path, MODEL) > 500
     assert coloured_pixels(path, BASELINE) > 200
     with Image.open(path) as picture:

@@ -1,8 +1,6 @@
 import numpy as np
-import pytest
 from PIL import Image
 
-from convlstm_jax.errors import UserError
 from convlstm_jax.viz.radar import radar_strip, rain_colours
 
 
@@ -68,8 +66,3 @@ def test_lead_times_are_evenly_spaced_up_to_the_last_frame(tmp_path):
     colours = rain_colours(observed, mask)
     counts = [len(find(picture, frame)) for frame in colours[2:]]
     assert counts == [1, 0, 3, 0, 3, 0, 3]
-
-
-def test_a_forecast_of_another_length_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"'model' has shape \(5, 16, 12\)"):
-        draw(tmp_path / "a.png", lambda x: {"model": x[4:]})

@@ -52,7 +52,7 @@ def test_the_picture(tmp_path):
     generator = np.random.default_rng(2)
     film = generator.random((2, 4, 16, 20, 1))
     films = {"truth": film, "prediction": np.zeros_like(film)}
-    draw_space_time_correlation(tmp_path / "a.png", films, title="two films")
+    draw_space_time_correlation(tmp_path / "a.png", films)
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     assert pixels.shape[0] > 400 and pixels.shape[1] > 500
     # The left half has the red peaks, the right one nothing to draw.
