@@ -61,7 +61,7 @@ def test_a_mirrored_video(tmp_path):
 
 def square(frames):
     """The left edge of the square in each frame."""
-    return np.argmax(frames[..., 0].max(1) > 150, axis=1)
+    return np.argmax(frames[:, 30:, :, 0].max(1) > 150, axis=1)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,9 @@ def test_pictures_and_netcdf(tmp_path, name, settings):
     assert film.size == (48, 64) and film.num_frames == 12 and not film.problem
     found = film.read(0, 12)
     assert abs(int(found.max()) - 230) < 9
-    steps = np.diff(square(found)[2:])
-    assert (steps == 3).all()
+    assert list(numbers(found)) == list(range(12))
+    if not film.masked:
+        assert (np.diff(square(found)) == 3).all()
     assert film.masked == (name == "netcdf/missing.nc")
     if film.masked:
         assert (
@@ -95,7 +96,7 @@ def test_pictures_and_netcdf(tmp_path, name, settings):
 def test_a_stack(tmp_path):
     film = film_of("pictures/stack/cell0.tif", tmp_path)
     assert film.num_frames == 12
-    assert (np.diff(square(film.read(0, 12))[2:]) == 3).all()
+    assert list(numbers(film.read(0, 12))) == list(range(12))
 
 
 def test_12_bits_in_16_are_never_black(tmp_path):
