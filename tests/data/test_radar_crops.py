@@ -10,9 +10,11 @@ from convlstm_jax.data.cache import FrameCache
 from convlstm_jax.data.radar.clips import Cutting, Event, RadarClips, crop_places
 from convlstm_jax.data.radar.composites import (
     CompositeFile,
-    CompositeReader,
     decoded_composites,
+    decoding,
 )
+from convlstm_jax.data.radar.config import RadarConfig
+from convlstm_jax.data.video.find import LeftOut
 from tests.data.radar_files import SCALE, level
 
 
@@ -37,10 +39,9 @@ def event(folder, frames):
         Image.fromarray(frame).save(path)
         time = start + timedelta(minutes=5 * index)
         files.append(CompositeFile(path, path.name, time))
-    decoded = FrameCache(folder / "cache").cached(
-        {}, CompositeReader(SCALE).produce(files)
-    )
-    return Event(tuple(decoded_composites([(decoded, decoded.extra)], {})))
+    config = RadarConfig(downsample=1, dbz_max=SCALE.dbz_max)
+    decoded = FrameCache(folder / "cache").cached({}, decoding(files, config))
+    return Event(tuple(decoded_composites([(decoded, decoded.extra)], LeftOut())))
 
 
 def clips_of(folder, frames, max_clips=1000, **fields):

@@ -28,11 +28,7 @@ TimedT = TypeVar("TimedT", bound=_Timed)
 
 @dataclass(frozen=True)
 class Event(Generic[TimedT]):
-    """Composites one time step apart, none missing.
-
-    Attributes:
-        composites: oldest first.
-    """
+    """Composites one time step apart, none missing, oldest first."""
 
     composites: tuple[TimedT, ...]
 
@@ -58,14 +54,10 @@ class Event(Generic[TimedT]):
 def split_at_gaps(
     composites: Sequence[TimedT], time_step_minutes: float
 ) -> tuple[list[Event[TimedT]], list[tuple[datetime, int]]]:
-    """Cuts a series into runs in which one composite follows another by a time step.
-
-    Args:
-        composites: oldest first.
-        time_step_minutes: from one composite to the next.
+    """Cuts a series, oldest first, into runs one time step apart.
 
     Returns:
-        The runs; and for each gap of up to a day the composite before it, by its time,
+        The runs; and for each gap of up to a day the time of the composite before it,
         and how many steps are missing (two events on different days are not one event
         with a gap).
     """

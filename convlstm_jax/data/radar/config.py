@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ import numpy as np
 from convlstm_jax.config import field
 from convlstm_jax.data.base import InputClip, RainDataConfig
 from convlstm_jax.data.cache import FrameCache, Frames, default_cache
-from convlstm_jax.data.files import content_hash
+from convlstm_jax.data.files import content_hash, plural
 from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
 from convlstm_jax.data.radar.clips import (
     Cutting,
@@ -25,16 +24,16 @@ from convlstm_jax.data.radar.clips import (
 from convlstm_jax.data.radar.composites import (
     Composite,
     CompositeFile,
-    CompositeReader,
-    LeftOut,
     batches,
     decoded_composites,
+    decoding,
     find_composites,
-    format_left_out,
+    read_composite,
     refuse_left_out,
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS
 from convlstm_jax.data.sources import Sources
+from convlstm_jax.data.video.find import LeftOut
 from convlstm_jax.errors import UserError
 
 _PICTURES = {"radar_format": ("picture",)}
@@ -138,34 +137,19 @@ class RadarConfig(RainDataConfig):
         if not self.path or not Path(self.path).expanduser().is_dir():
             yield f"path is {self.path!r}: it must be a folder of radar composites"
 
-    @property
-    def reader(self) -> CompositeReader:
-        """What reads a composite of the folder."""
-        return CompositeReader(
-            self.rain_scale,
-            self.downsample,
-            self.dbz_gain,
-            self.dbz_offset,
-            self.no_data_value,
-            self.radar_format,
-            self.time_step_minutes,
-        )
-
     def shaping(self) -> dict[str, Any]:
         """The fields that decide the pixels of composites, and their values."""
-        reader = asdict(self.reader)
-        settings = {**reader.pop("scale"), **reader}
-        # The pixels of pictures are reflectivities whatever rain is made of them.
-        pictures = self.radar_format == "picture"
-        without = {"zr_a", "zr_b", "time_step_minutes"}
-        if not pictures:
-            without = {"dbz_gain", "dbz_offset", "no_data_value"}
-        return {name: settings[name] for name in settings if name not in without}
+        names = ["radar_format", "downsample", "dbz_min", "dbz_max"]
+        if self.radar_format == "picture":
+            names += ["dbz_gain", "dbz_offset", "no_data_value"]
+        else:  # Pixels of pictures are reflectivities, whatever rain is made of them.
+            names += ["zr_a", "zr_b", "time_step_minutes"]
+        return {name: getattr(self, name) for name in names}
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits; conditions are the dates of the events. Nothing is drawn."""
         composites, left_out = self._open()
-        told = format_left_out(left_out)
+        told = f": {left_out}" if left_out.reasons else ""
         runs, gaps = split_at_gaps(composites, self.time_step_minutes)
         cuttings = self._cuttings(num_frames)
         span = cuttings["train"].span
@@ -255,8 +239,8 @@ class RadarConfig(RainDataConfig):
         facts = (
             f"{len(composites)} composites of {height}x{width} pixels after averaging "
             f"over {self.downsample}x{self.downsample}, {self.time_step_minutes:g} "
-            f"minutes apart; {len(events)} event{'s' * (len(events) != 1)} of at least "
-            f"{span} composites"
+            f"minutes apart; {plural(len(events), 'event')} of at least {span} "
+            "composites"
         )
         steps = Counter(
             (after.time - before.time).total_seconds() / 60
@@ -276,14 +260,15 @@ class RadarConfig(RainDataConfig):
         Raises:
             UserError: there are none, or some are to be refused.
         """
-        entries = []
+        entries: list[tuple[Frames, Mapping[str, Any]]] = []
         if is_prepared(self.path):
             prepared = Prepared(self.path, "radar", self.shaping())
-            left_out = {
-                why: [*told] for why, told in prepared.manifest.left_out.items()
-            }
+            told = {why: [*one] for why, one in prepared.manifest.left_out.items()}
+            left_out = LeftOut(told, "composite")
             for item in prepared.manifest.items:
-                entries.append((prepared.frames(item), item.facts))
+                found = prepared.frames(item)
+                assert found is not None
+                entries.append((found, item.facts))
         else:
             files, left_out = find_composites(self.path, self.radar_format)
             refuse_left_out(left_out, self.bad_files)
@@ -297,7 +282,7 @@ class RadarConfig(RainDataConfig):
                 f"the folder '{self.path}' holds no radar composite that can be used "
                 f"as data.radar_format={self.radar_format!r} "
                 f"({', '.join(RADAR_FORMATS[self.radar_format].suffixes)})"
-                f"{format_left_out(left_out)}"
+                + (f": {left_out}" if left_out.reasons else "")
             )
         return composites, left_out
 
@@ -315,7 +300,7 @@ class RadarConfig(RainDataConfig):
                 frames = self._decoded(batch, folder.cache)
                 folder.add(batch[0].name, frames, frames.extra)
                 entries.append((frames, frames.extra))
-            folder.left_out = {why: [*told] for why, told in left_out.items()}
+            folder.left_out = {why: [*one] for why, one in left_out.reasons.items()}
             decoded_composites(entries, left_out)
             refuse_left_out(left_out, self.bad_files)
         assert folder.manifest is not None
@@ -330,7 +315,7 @@ class RadarConfig(RainDataConfig):
             "names": [file.name for file in batch],
             **self.shaping(),
         }
-        return cache.cached(key, self.reader.produce(batch))
+        return cache.cached(key, decoding(batch, self))
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last composites of a folder, their whole area.
@@ -347,16 +332,17 @@ class RadarConfig(RainDataConfig):
                 raise UserError(
                     f"'{path}' ends with {len(events[-1]) if events else 0} composites "
                     f"that are {self.time_step_minutes:g} minutes apart: it must end "
-                    f"with at least {span}{format_left_out(left_out)}"
+                    f"with at least {span}"
+                    + (f" (left out: {left_out})" if left_out.reasons else "")
                 )
             chosen = events[-1].composites[-span:]
             read: list[np.ndarray] = []
             try:
                 for file in chosen:
-                    read.append(self.reader.read(file.path))
+                    read.append(read_composite(file.path, self))
                 break
             except UserError as error:
-                left_out.setdefault("unreadable", []).append(str(error))
+                left_out.add("unreadable", str(error))
                 refuse_left_out(left_out, self.bad_files)
                 files.remove(chosen[len(read)])
         chosen, read = chosen[:: self.frame_stride], read[:: self.frame_stride]
@@ -371,5 +357,5 @@ class RadarConfig(RainDataConfig):
                 f"'{path}': the latest composite, '{chosen[-1].name}', has no data at "
                 "any pixel: it must have some to forecast from"
             )
-        label = f"{path}{format_left_out(left_out)}"
+        label = f"{path} (left out: {left_out})" if left_out.reasons else path
         return InputClip(frames, mask, tuple(one.time for one in chosen), label)

@@ -53,9 +53,7 @@ _WARM_UP_STEPS = 30
 _WARM_UP_STEP_S = 1.6 / _WARM_UP_STEPS
 _LONGEST_GROWTH_S = 0.12
 _SWING_DECAY_S = 0.1
-_MOST_STRETCH = 0.6
-_DRAWS_PER_CLIP = 2
-_DRAWS_PER_BUBBLE = 5
+_MAX_STRETCH = 0.6
 
 # Rows of the array of bubbles. A bubble that has not merged has swung for ever, by 0.
 _RELEASE, _RADIUS, _X, _Y, _PHASE, _DRIFT, _MERGED, _SWING_RE, _SWING_IM = range(9)
@@ -65,14 +63,10 @@ _RELEASE, _RADIUS, _X, _Y, _PHASE, _DRIFT, _MERGED, _SWING_RE, _SWING_IM = range
 class BubbleTracks:
     """The bubbles of all frames, an entry for each bubble in each frame; in metres.
 
-    Attributes:
-        frame: number of the frame, ascending.
-        x: centre, from the left edge.
-        y: centre, from the lower edge.
-        radius: of the circle of the same area.
-        shape: complex; the ellipse has the half axes radius·s and radius/s with s² = (1
-            + |shape|)/(1 − |shape|), the long one at half the angle of `shape` to the
-            horizontal.
+    `frame` is the number of the frame, ascending; (x, y) the centre, from the left and
+    lower edge; `radius` that of the circle of the same area. With complex `shape` the
+    ellipse has the half axes radius·s and radius/s, s² = (1 + |shape|)/(1 − |shape|),
+    the long one at half the angle of `shape` to the horizontal.
     """
 
     frame: np.ndarray
@@ -108,27 +102,16 @@ def follow_bubbles(
     sinks along the walls and sways. Two that touch become one of their joint area,
     whose shape swings for a while. At the surface they vanish.
 
-    Args:
-        flow_l_per_min: gas flow, litres per minute.
-        num_frames: frames to follow them for, T.
-        width_m: width of the column, walls included, metres.
-        seed: names the stream, 0 <= seed < 2**64.
-        index: names the clip in the stream.
-
-    Returns:
-        The bubbles of each frame; those of fewer frames are the first of those of more.
+    Those of fewer frames are the first of those of more.
     """
     per_second = bubbles_per_second(flow_l_per_min)
     growth_s = min(_LONGEST_GROWTH_S, 0.5 * len(NEEDLE_PLACES) / per_second)
     frame_s = 1 / FRAMES_PER_SECOND
     end_s = _WARM_UP_STEPS * _WARM_UP_STEP_S + num_frames * frame_s
     count = math.ceil((end_s + growth_s) * per_second) + 1
-    draws = np.array(
-        uniform_draws(seed, index, _DRAWS_PER_CLIP + _DRAWS_PER_BUBBLE * count)
-    )
-    sway_phase, first = draws[:_DRAWS_PER_CLIP]
+    sway_phase, first, *draws = uniform_draws(seed, index, 2 + 5 * count)
     all_bubbles = _bubbles_to_come(
-        draws[_DRAWS_PER_CLIP:].reshape(count, _DRAWS_PER_BUBBLE).T,
+        np.array(draws).reshape(count, 5).T,
         mean_diameter_m(flow_l_per_min) / 2,
         width_m,
     )
@@ -136,12 +119,9 @@ def follow_bubbles(
     born_s = all_bubbles[_RELEASE] - growth_s
 
     bubbles, born, now = all_bubbles[:, :0], 0, 0.0
-    shown: list[np.ndarray] = []
-    velocities: list[np.ndarray] = []
-    times: list[float] = []
+    shown, velocities, times = [], [], []
     for step_number in range(_WARM_UP_STEPS + num_frames):
-        warm_up = step_number < _WARM_UP_STEPS
-        step_s = _WARM_UP_STEP_S if warm_up else frame_s
+        step_s = _WARM_UP_STEP_S if step_number < _WARM_UP_STEPS else frame_s
         now += step_s
         newest = int(np.searchsorted(born_s, now))
         bubbles = np.concatenate([bubbles, all_bubbles[:, born:newest]], axis=1)
@@ -151,7 +131,7 @@ def follow_bubbles(
         bubbles, velocity = _merge(bubbles, velocity, now)
         stays = bubbles[_Y] < SURFACE_M - 0.2 * bubbles[_RADIUS]
         bubbles, velocity = bubbles[:, stays], velocity[stays]
-        if not warm_up:
+        if step_number >= _WARM_UP_STEPS:
             # Moving happens in place: what is shown has to be a copy.
             shown.append(bubbles.copy())
             velocities.append(velocity)
@@ -280,17 +260,12 @@ def _tracks(
         -since / _SWING_DECAY_S
     )
     shape = flat * direction + swing * np.cos(frequency * since)
-    shape *= np.minimum(1, _MOST_STRETCH / np.maximum(np.abs(shape), 1e-9))
+    shape *= np.minimum(1, _MAX_STRETCH / np.maximum(np.abs(shape), 1e-9))
     # At their needles they are round, and their area grows evenly.
     grown = np.clip((now - bubbles[_RELEASE]) / growth_s + 1, 0, 1)
     drawn = radius * np.sqrt(grown)
-    return BubbleTracks(
-        frame=frame,
-        x=bubbles[_X],
-        y=bubbles[_Y] - (radius - drawn),
-        radius=drawn,
-        shape=np.where(grown < 1, 0, shape),
-    )
+    y = bubbles[_Y] - (radius - drawn)
+    return BubbleTracks(frame, bubbles[_X], y, drawn, np.where(grown < 1, 0, shape))
 
 
 _LAMP = 0.92  # Brightness of the middle of the water.
@@ -300,16 +275,10 @@ _RIM_WIDTH_M = 0.0018
 
 
 def empty_column(height: int, width: int) -> np.ndarray:
-    """The column without bubbles, which is the same in all frames.
+    """The column without bubbles, float32 `[H, W]`, brightness in [0, 1].
 
-    Args:
-        height: H, pixels.
-        width: W, pixels.
-
-    Returns:
-        float32 [H, W], brightness in [0, 1]: the water before the lamp, darker towards
-        the edges; brighter air above a dark line, the surface; dark walls at both
-        sides, the nozzle plate at the bottom, and its needles.
+    The water before the lamp, darker towards the edges; brighter air above a dark line,
+    the surface; dark walls, the nozzle plate at the bottom, and its needles.
     """
     pixel_m = COLUMN_HEIGHT_M / height
     up = (height - 0.5 - np.arange(height))[:, None] * pixel_m
@@ -340,18 +309,10 @@ def _covered(pixels_inside: np.ndarray) -> np.ndarray:
 def draw_bubbles(
     column: np.ndarray, tracks: BubbleTracks, num_frames: int
 ) -> np.ndarray:
-    """Draws the frames of a clip.
+    """Draws the frames of a clip on the empty column: uint8 `[T, H, W, 1]`.
 
     Light passes a bubble in its middle and is bent away at its rim; bubbles behind each
     other take away light in turn. What is above the surface is not drawn.
-
-    Args:
-        column: float32 [H, W], the empty column.
-        tracks: the bubbles.
-        num_frames: T.
-
-    Returns:
-        uint8 [T, H, W, 1].
     """
     height, width = column.shape
     pixel_m = COLUMN_HEIGHT_M / height
@@ -367,11 +328,11 @@ def draw_bubbles(
     # the largest of them.
     least = 1
     while (halves >= least).any():
-        most = max(least, int(1.3 * least))
-        drawn = np.flatnonzero((halves >= least) & (halves <= most))
+        largest = max(least, int(1.3 * least))
+        drawn = np.flatnonzero((halves >= least) & (halves <= largest))
         if drawn.size:
-            _draw_alike(frames, tracks, drawn, most, margin, pixel_m)
-        least = most + 1
+            _draw_alike(frames, tracks, drawn, largest, margin, pixel_m)
+        least = largest + 1
     surface_row = height - SURFACE_M / pixel_m  # in pixels from the upper edge
     frames = frames[:, margin : margin + height, margin : margin + width]
     first_row = math.ceil(surface_row)
@@ -428,13 +389,7 @@ class BubbleColumn(SyntheticClips["BubblesConfig"]):
 
     A clip begins when the column has been running for a while; a wider frame shows a
     wider column. Clips are {"frames": uint8 `[T, H, W, 1]`, "condition": int32 []}.
-
-    Args:
-        config: the data set's config.
-        num_frames: frames per clip, T.
-        num_clips: length of the source.
-        seed: names the stream of clips, 0 <= seed < 2**64.
-        conditions: indices into `CONDITIONS` that the clips take in turn.
+    They take the `conditions`, indices into `CONDITIONS`, in turn.
     """
 
     def __init__(

@@ -34,14 +34,9 @@ _FILE_SIZE = 64
 def _bounce(position: float, step: float, free: int, num_frames: int) -> np.ndarray:
     """Follows one coordinate of a digit between two walls.
 
-    Args:
-        position: start in the unit interval.
-        step: signed distance moved per frame, in unit intervals.
-        free: pixels the digit can move, the frame less the digit.
-        num_frames: frames to follow it for; the first is one step after the start.
-
-    Returns:
-        The digit's first row (or column) in each frame, integers [T].
+    `position` and `step`, the distance moved per frame, are in unit intervals; `free`
+    are the pixels the digit can move, the frame less the digit. The first frame is one
+    step after the start. Returns the digit's first row (or column), integers [T].
     """
     # Plain floats: at this length they are faster than arrays.
     pixels = []
@@ -69,12 +64,7 @@ class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
 
     Clips are {"frames": uint8 `[T, H, W, 1]`, 0 is background}.
 
-    Args:
-        config: the data set's config.
-        num_frames: frames per clip, T.
-        num_clips: length of the source.
-        seed: names the stream of clips, 0 <= seed < 2**64.
-        digits: images to draw, uint8 `[N, 28, 28]`.
+    They are drawn from `digits`, uint8 `[N, 28, 28]`.
     """
 
     def __init__(
@@ -132,14 +122,8 @@ class MovingMNISTFile:
     The file of arXiv:1502.04681 is a uint8 array [20, 10000, 64, 64], time first. It
     is memory-mapped; only the sequences asked for are read.
 
-    Args:
-        path: the .npy file.
-        num_frames: frames per sequence, at most 20; the first ones are returned.
-        num_sequences: how many of the file's sequences to serve.
-
     Raises:
-        UserError: the file cannot be read or is not such an array, or more frames or
-            sequences are asked for than it holds.
+        UserError: the file is no such array, or holds less than is asked for.
     """
 
     def __init__(self, path: str | Path, num_frames: int, num_sequences: int) -> None:
