@@ -14,16 +14,13 @@ from PIL import Image
 from convlstm_jax.config import validated
 from convlstm_jax.data.radar import composites as composites_module
 from convlstm_jax.data.radar.clips import (
-    Event,
+    date_of,
     format_gaps,
+    name_of,
     split_at_gaps,
     split_events,
 )
-from convlstm_jax.data.radar.composites import (
-    CompositeFile,
-    find_composites,
-    time_of,
-)
+from convlstm_jax.data.radar.composites import CompositeFile, find_composites, time_of
 from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.errors import UserError
 from tests.data.radar_files import level, random_bytes, reader, write_odim
@@ -123,8 +120,8 @@ def test_a_missing_step_splits_an_event_and_is_named():
     runs, gaps = split_at_gaps(composites(0, 5, 10, 20, 25, 5000, 5005), 5)
     assert [len(run) for run in runs] == [3, 2, 2]
     assert gaps == [(datetime(2020, 1, 1, 0, 10), 1)]
-    assert runs[2].date == "2020-01-04"
-    assert runs[2].name == "2020-01-04 11:20"
+    assert date_of(runs[2]) == "2020-01-04"
+    assert name_of(runs[2]) == "2020-01-04 11:20"
 
 
 def test_the_steps_that_are_missing_are_counted_and_dated():
@@ -136,17 +133,17 @@ def test_the_steps_that_are_missing_are_counted_and_dated():
 
 
 def test_events_are_dealt_out_in_time_or_cut_where_there_are_few():
-    days = [
-        Event(tuple(composites(*range(1440 * d, 1440 * d + 50, 5)))) for d in range(5)
-    ]
-    parts, cut = split_events(days, 4, (), 0.2, 0.2)
+    days = [tuple(composites(*range(1440 * d, 1440 * d + 50, 5))) for d in range(5)]
+    fields = {"validation_fraction": 0.2, "test_fraction": 0.2}
+    parts, cut = split_events(days, 4, config("", **fields))
     assert not cut
-    assert [[event.date for event in parts[s]] for s in parts] == [
+    assert [[date_of(event) for event in parts[s]] for s in parts] == [
         ["2020-01-01", "2020-01-02", "2020-01-03"],
         ["2020-01-04"],
         ["2020-01-05"],
     ]
-    parts, cut = split_events(days[:2], 4, ["2020-01-02"], 0.1, 0.1)
+    held_out = config("", test_conditions=("2020-01-02",))
+    parts, cut = split_events(days[:2], 4, held_out)
     assert cut
     assert parts["test"] == [days[1]]
     assert [len(parts[s][0]) for s in ("train", "validation")] == [6, 4]

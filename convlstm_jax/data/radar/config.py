@@ -14,10 +14,11 @@ from convlstm_jax.data.cache import FrameCache, Frames, default_cache
 from convlstm_jax.data.files import content_hash, plural
 from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
 from convlstm_jax.data.radar.clips import (
-    Cutting,
     Event,
     RadarClips,
+    date_of,
     format_gaps,
+    name_of,
     split_at_gaps,
     split_events,
 )
@@ -33,6 +34,7 @@ from convlstm_jax.data.radar.composites import (
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS
 from convlstm_jax.data.sources import Sources
+from convlstm_jax.data.split import SPLITS
 from convlstm_jax.data.video.find import LeftOut
 from convlstm_jax.errors import UserError
 
@@ -151,10 +153,9 @@ class RadarConfig(RainDataConfig):
         composites, left_out = self._open()
         told = f": {left_out}" if left_out.reasons else ""
         runs, gaps = split_at_gaps(composites, self.time_step_minutes)
-        cuttings = self._cuttings(num_frames)
-        span = cuttings["train"].span
+        span = self.span(num_frames)
         events = [run for run in runs if len(run) >= span]
-        conditions = tuple(dict.fromkeys(event.date for event in events))
+        conditions = tuple(dict.fromkeys(map(date_of, events)))
         for date in self.test_conditions:
             if date not in conditions:
                 raise UserError(
@@ -163,25 +164,13 @@ class RadarConfig(RainDataConfig):
                     f"{self.time_step_minutes:g} minutes apart begin: "
                     f"{', '.join(conditions) or 'there is none'}"
                 )
-        parts, cut_in_time = split_events(
-            events,
-            span,
-            self.test_conditions,
-            self.validation_fraction,
-            self.test_fraction,
-        )
-        limits = {
-            "train": self.num_train_sequences,
-            "validation": self.num_validation_sequences,
-            "test": self.num_test_sequences,
-        }
-        scale = self.rain_scale
+        parts, cut_in_time = split_events(events, span, self)
         clips = {
-            split: RadarClips(parts[split], scale, cutting, conditions, limits[split])
-            for split, cutting in cuttings.items()
+            split: RadarClips(self, split, parts[split], num_frames, conditions)
+            for split in SPLITS
         }
         facts = self._facts(composites, events, span)
-        numbers = ", ".join(f"{len(clips[split])} {split}" for split in clips)
+        numbers = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
         numbers = (
             f"clips of {num_frames} frames at {self.height}x{self.width}: {numbers}"
         )
@@ -193,7 +182,7 @@ class RadarConfig(RainDataConfig):
                     "or change data.min_rain_share, data.time_step_minutes, the "
                     "fractions or data.test_conditions"
                 )
-        lengths = ", ".join(f"{event.name}: {len(event)}" for event in events[:8])
+        lengths = ", ".join(f"{name_of(event)}: {len(event)}" for event in events[:8])
         description = (
             f"Radar composites of '{self.path}': {facts} ({lengths}"
             f"{', …' if len(events) > 8 else ''}), "
@@ -202,7 +191,7 @@ class RadarConfig(RainDataConfig):
         if self.test_conditions:
             description += f" Held out for the test: {', '.join(self.test_conditions)}."
         description += format_gaps(gaps, self.time_step_minutes)
-        if left_out:
+        if told:
             description += f" Left out{told}."
         return Sources(
             train=clips["train"],
@@ -216,23 +205,12 @@ class RadarConfig(RainDataConfig):
             test_films=clips["test"].films(),
         )
 
-    def _cuttings(self, num_frames: int) -> dict[str, Cutting]:
-        return {
-            split: Cutting(
-                num_frames=num_frames,
-                height=self.height,
-                width=self.width,
-                frame_stride=self.frame_stride,
-                clip_stride=self.clip_stride
-                or (num_frames - 1) * self.frame_stride + 1,
-                crop_stride=self.crop_stride if split == "train" else 0,
-                min_rain_share=self.min_rain_share,
-            )
-            for split in ("train", "validation", "test")
-        }
+    def span(self, num_frames: int) -> int:
+        """Composites from the first to the last of a clip."""
+        return (num_frames - 1) * self.frame_stride + 1
 
     def _facts(
-        self, composites: list[Composite], events: list[Event[Composite]], span: int
+        self, composites: list[Composite], events: list[Event], span: int
     ) -> str:
         """What the folder holds, in words."""
         height, width = composites[0].size
@@ -307,14 +285,9 @@ class RadarConfig(RainDataConfig):
         return folder.manifest
 
     def _decoded(self, batch: list[CompositeFile], cache: FrameCache) -> Frames:
-        key: Mapping[str, Any] = {
-            "kind": "radar",
-            "content": content_hash(
-                [file.path for file in batch], cache.folder / ".hashes"
-            ),
-            "names": [file.name for file in batch],
-            **self.shaping(),
-        }
+        paths, names = [file.path for file in batch], [file.name for file in batch]
+        content = content_hash(paths, cache.folder / ".hashes")
+        key = {"kind": "radar", "content": content, "names": names, **self.shaping()}
         return cache.cached(key, decoding(batch, self))
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
@@ -325,7 +298,7 @@ class RadarConfig(RainDataConfig):
         """
         files, left_out = find_composites(path, self.radar_format)
         refuse_left_out(left_out, self.bad_files)
-        span = (num_frames - 1) * self.frame_stride + 1
+        span = self.span(num_frames)
         while True:
             events, _ = split_at_gaps(files, self.time_step_minutes)
             if not events or len(events[-1]) < span:
@@ -335,7 +308,7 @@ class RadarConfig(RainDataConfig):
                     f"with at least {span}"
                     + (f" (left out: {left_out})" if left_out.reasons else "")
                 )
-            chosen = events[-1].composites[-span:]
+            chosen = events[-1][-span:]
             read: list[np.ndarray] = []
             try:
                 for file in chosen:
