@@ -15,6 +15,7 @@ import numpy as np
 
 from convlstm_jax.config import field
 from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.files import plural
 from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.data.synthetic.clips import (
     SyntheticClips,
@@ -82,17 +83,11 @@ class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
         num_frames, config = self._num_frames, self._config
         height, width, _ = config.frame_shape
         frames = np.zeros((num_frames, height, width, 1), np.uint8)
-        # windows[t, y, x] is the 28x28 part of frame t that starts at (y, x): with
-        # this view all frames of one digit are drawn by one indexed assignment, three
-        # times faster than a loop over the frames.
+        # windows[t, y, x] is the 28x28 part of frame t that starts at (y, x): with this
+        # view all frames of a digit are drawn by one indexed assignment.
+        free = (height - DIGIT_SIZE + 1, width - DIGIT_SIZE + 1)
         windows: np.ndarray = np.ndarray(
-            (
-                num_frames,
-                height - DIGIT_SIZE + 1,
-                width - DIGIT_SIZE + 1,
-                DIGIT_SIZE,
-                DIGIT_SIZE,
-            ),
+            (num_frames, *free, DIGIT_SIZE, DIGIT_SIZE),
             np.uint8,
             buffer=frames,
             strides=(height * width, width, 1, width, 1),
@@ -156,13 +151,9 @@ class MovingMNISTFile:
         if not isinstance(array, np.ndarray):
             array.close()
             raise UserError(f"{self._path} is an archive of arrays: {expected}")
-        if (
-            array.dtype != np.uint8
-            or array.ndim != 4
-            or array.shape[0] != _FILE_NUM_FRAMES
-            or array.shape[1] < 1
-            or array.shape[2:] != (_FILE_SIZE, _FILE_SIZE)
-        ):
+        frames, number, *size = array.shape if array.ndim == 4 else (0, 0)
+        good = frames == _FILE_NUM_FRAMES and size == [_FILE_SIZE, _FILE_SIZE]
+        if array.dtype != np.uint8 or number < 1 or not good:
             raise UserError(
                 f"{self._path} holds {array.dtype} {list(array.shape)}: {expected}"
             )
@@ -275,8 +266,7 @@ class MovingMNISTConfig(DataConfig):
         return Sources(
             **splits,
             description=(
-                f"Moving MNIST, {self.num_digits} "
-                f"{'digit' if self.num_digits == 1 else 'digits'} on "
+                f"Moving MNIST, {plural(self.num_digits, 'digit')} on "
                 f"{self.height}x{self.width}, {test_description}. Digits: "
                 f"{digits.description}"
             ),

@@ -25,8 +25,7 @@ from convlstm_jax.data.synthetic.clips import SyntheticClips, generated_splits
 Colour = Sequence[float] | np.ndarray
 
 CLASSES = ("normal", "theft")
-MIN_SIZE = 32
-"""Fewest pixels along an axis with which a hand can be made out."""
+MIN_SIZE = 32  # Fewest pixels with which a hand can be made out.
 
 # Half of the clips are thefts, and every other kind is as frequent as the next.
 _DEEDS = ("theft", "restock", "theft", "touch", "theft", "pass")
