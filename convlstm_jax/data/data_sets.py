@@ -2,6 +2,7 @@
 
 from convlstm_jax.data.annotated.config import AnnotatedVideoConfig
 from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.data.synthetic.bubbles import BubblesConfig
 from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
 from convlstm_jax.data.synthetic.moving_squares import MovingSquaresConfig
@@ -17,5 +18,6 @@ DATA_SETS: dict[str, type[DataConfig]] = {
     "rain_cells": RainCellsConfig,
     "video": VideoConfig,
     "annotated_video": AnnotatedVideoConfig,
+    "radar": RadarConfig,
 }
 """The config class of each data set, by its `name`."""

@@ -1,29 +1,20 @@
 """The input pipeline: shuffled, sharded, batched and prefetched clips, by Grain."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import grain
 import numpy as np
 
+from convlstm_jax.data.base import Augmentation
 from convlstm_jax.data.sources import ClipSource
 
-Augmentation = Callable[
-    [dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]
-]
-"""Makes another training clip of a clip; deterministic given the generator's state."""
+# Endless for any run, and yet small enough for Grain to count and slice.
+_ENDLESS_CLIPS = 2**48
 
 
-class BatchIterator(Protocol):
+class BatchIterator(Iterator[dict[str, np.ndarray]], Protocol):
     """An iterator over batches that holds threads or processes until closed."""
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Returns itself."""
-        ...
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        """Returns the next batch."""
-        ...
 
     def close(self) -> None:
         """Ends the threads and processes; no batch can be taken afterwards."""
@@ -39,16 +30,12 @@ class _ProcessRows(grain.MapDataset):
     """
 
     def __init__(
-        self,
-        parent: grain.MapDataset,
-        batch_size: int,
-        process_index: int,
-        process_count: int,
+        self, parent: grain.MapDataset, batch_size: int, index: int, count: int
     ) -> None:
         super().__init__(parent)
         self._batch_size = batch_size
-        self._num_rows = batch_size // process_count
-        self._first_row = process_index * self._num_rows
+        self._num_rows = batch_size // count
+        self._first_row = index * self._num_rows
 
     def __len__(self) -> int:
         return len(self._parent) // self._batch_size * self._num_rows
@@ -81,18 +68,28 @@ class _PaddedSource:
         return clip
 
 
-def _check_batch(batch_size: int, process_index: int, process_count: int) -> None:
-    """Raises a ValueError unless the batch can be split over the processes."""
+def _process_batches(
+    clips: grain.MapDataset, batch_size: int, process_index: int, process_count: int
+) -> grain.MapDataset:
+    """This process's part of the global batches of some clips."""
     if process_count < 1 or not 0 <= process_index < process_count:
         raise ValueError(
-            f"process_index is {process_index} of process_count {process_count}, but "
-            "must be in 0 .. process_count - 1."
+            f"process_index is {process_index} of process_count {process_count}: it "
+            "must be from 0 to process_count - 1"
         )
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
-            f"batch_size is {batch_size}, but must be a positive multiple of the "
-            f"number of processes, {process_count}."
+            f"batch_size is {batch_size}: it must be a positive multiple of the number "
+            f"of processes, {process_count}"
         )
+    rows = _ProcessRows(clips, batch_size, process_index, process_count)
+    return rows.batch(batch_size // process_count)
+
+
+def _check_at_least_zero(**values: int) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{name} is {value}: it must be at least 0")
 
 
 def _own_arrays(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -127,45 +124,38 @@ def train_batches(
     was resumed. The order of the clips does not depend on what augments them.
 
     Args:
-      source: the clips.
-      batch_size: sequences in a global batch, B.
-      seed: seed of the order, 0 <= seed < 2**32.
-      start_step: step whose batch comes first; resuming at k gives the batches that
-        an uninterrupted run gives from step k on, bit for bit.
-      process_index: this process, 0 <= process_index < process_count.
-      process_count: processes that share the global batch.
-      num_workers: processes of this one's own that make batches; 0 makes them in a
-        thread. Workers take seconds to start, and Grain asks two things of a script
-        that uses them: a `__main__` guard, and parsed absl flags (`absl.app.run`, or
-        `absl.flags.FLAGS.mark_as_parsed()`).
-      prefetch_batches: batches kept ready (per worker) while the caller computes.
-      augment: changes a clip, without writing to its arrays, as draws from the
-        generator say; it is given a state of its own for each clip of each epoch. With
-        workers it must be picklable, and so no lambda.
+        source: the clips.
+        batch_size: sequences in a global batch, B.
+        seed: seed of the order, 0 <= seed < 2**32.
+        start_step: step whose batch comes first; resuming at k gives the batches that
+            an uninterrupted run gives from step k on, bit for bit.
+        process_index: this process, 0 <= process_index < process_count.
+        process_count: processes that share the global batch.
+        num_workers: processes that prepare batches; 0: a thread does. Workers take
+            seconds to start, and Grain asks two things of a script that uses them: a
+            `__main__` guard, and parsed absl flags (`absl.app.run`).
+        prefetch_batches: batches kept ready (per worker) while the caller computes.
+        augment: changes a clip, without writing to its arrays; it is given a generator
+            of its own for each clip of each epoch. With workers it must be picklable.
 
     Returns:
-      An iterator over {"frames": uint8 [B / process_count, T, H, W, C]} and whatever
-      other keys the source has; call its `close()` when done.
+        An iterator over {"frames": uint8 [B / process_count, T, H, W, C]} and whatever
+        other keys the source has; call its `close()` when done.
 
     Raises:
-      ValueError: an argument is out of its range; the message names it.
+        ValueError: an argument is out of its range; the message names it.
     """
-    _check_batch(batch_size, process_index, process_count)
-    for name, value in (
-        ("start_step", start_step),
-        ("num_workers", num_workers),
-        ("prefetch_batches", prefetch_batches),
-    ):
-        if value < 0:
-            raise ValueError(f"{name} is {value}, but must be at least 0.")
+    _check_at_least_zero(start_step=start_step, num_workers=num_workers)
+    _check_at_least_zero(prefetch_batches=prefetch_batches)
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed is {seed}, but must be in 0 .. 2**32 - 1.")
-    clips = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+        raise ValueError(f"seed is {seed}: it must be from 0 to 2**32 - 1")
+    clips = grain.MapDataset.source(source).seed(seed).shuffle()
+    clips = clips.repeat(-(-_ENDLESS_CLIPS // len(source)))
     if augment is not None:
         # Before the rows are dealt out, or every process would draw the same numbers.
         clips = clips.random_map(augment)
-    rows = _ProcessRows(clips, batch_size, process_index, process_count)
-    batches = rows.batch(batch_size // process_count)[start_step:]
+    batches = _process_batches(clips, batch_size, process_index, process_count)
+    batches = batches[start_step:]
     if num_workers == 0:
         return iter(batches.to_iter_dataset(_read_ahead(prefetch_batches)))
     # The workers themselves run ahead by prefetch_batches.
@@ -187,34 +177,28 @@ def eval_batches(
     """The first clips of a source once, in order, in batches of one shape.
 
     Args:
-      source: the clips.
-      batch_size: sequences in a global batch, B.
-      num_sequences: how many of the source's clips, at most its length.
-      process_index: this process, 0 <= process_index < process_count.
-      process_count: processes that share the global batch.
-      prefetch_batches: batches kept ready while the caller computes.
+        source: the clips.
+        batch_size: sequences in a global batch, B.
+        num_sequences: how many of the source's clips, at most its length.
+        process_index: this process, 0 <= process_index < process_count.
+        process_count: processes that share the global batch.
+        prefetch_batches: batches kept ready while the caller computes.
 
     Returns:
-      An iterator over ceil(num_sequences / B) batches
-      {"frames": uint8 [B / process_count, T, H, W, C],
-      "weight": float32 [B / process_count]}; weight 0 marks the padding that fills the
-      last batch up (repeats of the last clip), 1 the rest.
+        An iterator over ceil(num_sequences / B) batches of the source's keys and
+        "weight", float32 [B / process_count]: 0 marks the padding that fills the last
+        batch up (repeats of the last clip), 1 the rest.
 
     Raises:
-      ValueError: an argument is out of its range; the message names it.
+        ValueError: an argument is out of its range; the message names it.
     """
-    _check_batch(batch_size, process_index, process_count)
+    _check_at_least_zero(prefetch_batches=prefetch_batches)
     if not 1 <= num_sequences <= len(source):
         raise ValueError(
-            f"num_sequences is {num_sequences}, but the source holds {len(source)}: "
-            f"it must be in 1 .. {len(source)}."
+            f"num_sequences is {num_sequences}: it must be from 1 to {len(source)}, "
+            "which the source holds"
         )
-    if prefetch_batches < 0:
-        raise ValueError(
-            f"prefetch_batches is {prefetch_batches}, but must be at least 0."
-        )
-    length = -(-num_sequences // batch_size) * batch_size
+    length = -(-num_sequences // max(1, batch_size)) * batch_size
     clips = grain.MapDataset.source(_PaddedSource(source, num_sequences, length))
-    rows = _ProcessRows(clips, batch_size, process_index, process_count)
-    batches = rows.batch(batch_size // process_count)
+    batches = _process_batches(clips, batch_size, process_index, process_count)
     return iter(batches.to_iter_dataset(_read_ahead(prefetch_batches)))

@@ -5,15 +5,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.data.composites import CompositeReader
+from convlstm_jax.data.radar.composites import read_composite
+from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.rain import RainScale
 
 # Of a top at which no value written below falls between two levels.
 SCALE = RainScale(0.0, 60.1, 223.0, 1.53)
 
 
-def reader(radar_format, **fields):
-    return CompositeReader(SCALE, radar_format=radar_format, **fields)
+def reader(radar_format="picture", **fields):
+    """What reads a file as a data set of some fields does."""
+    fields = {"downsample": 1, "dbz_max": SCALE.dbz_max, **fields}
+    config = RadarConfig(radar_format=radar_format, **fields)
+    return lambda path: read_composite(path, config)
 
 
 def level(dbz):
@@ -77,8 +81,14 @@ def write_odim(path, raw, quantity="DBZH", gain=0.5, offset=-32.0):
         file["dataset1/data1"].create_dataset("data", data=raw, compression="gzip")
 
 
-def write_knmi(path, raw, parameter, pixel_size_y=-1.0):
-    """KNMI's own HDF5 of one image."""
+def write_knmi(path, raw, parameter, pixel_size_y=-1.0, calibration=None):
+    """KNMI's own HDF5 of one image, rain gathered in 5 minutes."""
+    largest = np.iinfo(raw.dtype).max
+    if calibration is None:
+        formula = "GEO=0.01*PV+0.0" if "[MM]" in parameter else "GEO=0.5*PV-32.0"
+        calibration = {"calibration_formulas": formula}
+        for name in ("missing_data", "out_of_image"):
+            calibration[f"calibration_{name}"] = np.array([largest], np.int32)
     with h5py.File(path, "w") as file:
         texts(
             file.create_group("overview"),
@@ -102,6 +112,7 @@ def write_knmi(path, raw, parameter, pixel_size_y=-1.0):
             "+a=6378.14 +b=6356.75 +x_0=0 +y_0=0",
         )
         texts(file.create_group("image1"), image_geo_parameter=parameter)
+        texts(file.create_group("image1/calibration"), **calibration)
         file["image1"].create_dataset("image_data", data=raw, compression="gzip")
 
 

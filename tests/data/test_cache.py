@@ -74,7 +74,9 @@ def test_damage_is_told_and_mended(tmp_path):
     (found.folder / "frames.npy").write_bytes(content)
     cache._opened.cache_clear()
     found.read(0, 2)
-    with pytest.raises(CacheError, match=r"cannot be read \(frame 2 has changed\): rem"):
+    with pytest.raises(
+        CacheError, match=r"cannot be read \(frame 2 has changed\): rem"
+    ):
         found.read(0, 3)
     (found.folder / "frames.npy").write_bytes(content[:-1])
     cache._opened.cache_clear()
@@ -103,7 +105,9 @@ def test_least_recently_used_entries_make_room_but_not_those_in_use(tmp_path):
         os.utime(entry / "entry.json", (number, number))
     total = sum(file.stat().st_size for file in entry.iterdir())
     limited = FrameCache(tmp_path, int(2.8 * total))
-    with pytest.raises(CacheError, match=r"take more than the .* GB .*CONVLSTM_CACHE_G"):
+    with pytest.raises(
+        CacheError, match=r"take more than the .* GB .*CONVLSTM_CACHE_G"
+    ):
         limited.cached({"b": 0}, producer(film()))
     del old, entry  # As when its process ends.
     gc.collect()
@@ -179,7 +183,9 @@ def test_environment_variables(monkeypatch, tmp_path):
     assert default_cache().folder == tmp_path
     assert default_cache() is default_cache()
     monkeypatch.setenv("CONVLSTM_CACHE_GB", "much")
-    with pytest.raises(UserError, match="CONVLSTM_CACHE_GB is 'much': it must be a num"):
+    with pytest.raises(
+        UserError, match="CONVLSTM_CACHE_GB is 'much': it must be a num"
+    ):
         default_cache()
 
 

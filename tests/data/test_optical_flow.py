@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from convlstm_jax.data import optical_flow
+from convlstm_jax.data.radar import optical_flow
 from convlstm_jax.rain import RainScale
 
 SCALE = RainScale()

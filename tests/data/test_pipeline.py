@@ -53,6 +53,19 @@ def test_every_epoch_is_a_new_permutation():
     assert not np.array_equal(epochs[0], np.arange(24))
 
 
+@pytest.mark.parametrize("length", [1, 2, 50])
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("start_step", [0, 1, 100_000])
+def test_the_smallest_batches_and_sources(length, batch_size, start_step):
+    batches = train_batches(Numbered(length), batch_size, 0, start_step)
+    order = labels(take(batches, 3))
+    assert order.shape == (3, batch_size)
+    whole = train_batches(Numbered(length), 6, 0, start_step * batch_size // 6)
+    first = start_step * batch_size % 6
+    expected = labels(take(whole, 3)).ravel()[first : first + 3 * batch_size]
+    np.testing.assert_array_equal(order.ravel(), expected)
+
+
 def test_order_depends_on_the_seed_alone():
     first = labels(take(train_batches(Numbered(50), 8, seed=1), 5))
     again = labels(take(train_batches(Numbered(50), 8, seed=1), 5))
@@ -208,7 +221,7 @@ def test_workers_change_nothing(parsed_flags, num_workers, augment):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"batch_size": 7, "process_count": 2}, "batch_size is 7, .* processes, 2"),
+        ({"batch_size": 7, "process_count": 2}, "batch_size is 7: .* processes, 2"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"process_index": 2, "process_count": 2}, "process_index is 2"),
         ({"process_count": 0}, "process_count 0"),
@@ -259,7 +272,7 @@ def test_processes_share_the_evaluation():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"num_sequences": 51}, "num_sequences is 51, but the source holds 50"),
+        ({"num_sequences": 51}, "num_sequences is 51: it must be from 1 to 50"),
         ({"num_sequences": 0}, "num_sequences is 0"),
         ({"batch_size": 9, "process_count": 2}, "batch_size is 9"),
         ({"prefetch_batches": -1}, "prefetch_batches is -1"),

@@ -6,47 +6,40 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.data.composites import CompositeReader
-from convlstm_jax.data.radar_crops import Cutting, RadarClips, crop_places
-from convlstm_jax.data.radar_events import Composite, Event
-from convlstm_jax.rain import RainScale
-
-# Of a top at which no value of a file falls between two levels.
-SCALE = RainScale(0.0, 60.1, 223.0, 1.53)
-READER = CompositeReader(SCALE)
+from convlstm_jax.data.cache import FrameCache
+from convlstm_jax.data.radar.clips import RadarClips, crop_places
+from convlstm_jax.data.radar.composites import (
+    CompositeFile,
+    decoded_composites,
+    decoding,
+)
+from convlstm_jax.data.radar.config import RadarConfig
+from convlstm_jax.data.video.find import LeftOut
+from tests.data.radar_files import SCALE, level
 
 
 def cutting(**fields):
-    defaults = {
-        "num_frames": 4,
-        "height": 4,
-        "width": 5,
-        "frame_stride": 1,
-        "clip_stride": 1,
-        "crop_stride": 0,
-        "least_rain_share": 0.0,
-    }
-    return Cutting(**{**defaults, **fields})
+    defaults = {"height": 4, "width": 5, "crop_stride": 0, "min_rain_share": 0.0}
+    fixed = {"downsample": 1, "dbz_max": SCALE.dbz_max}
+    return RadarConfig(**{**fixed, **defaults, **fields})
 
 
 def event(folder, frames):
     start = datetime(2016, 9, 28, 14, 45)
-    composites = []
+    files = []
     for index, frame in enumerate(frames):
         path = folder / f"{index}.png"
         Image.fromarray(frame).save(path)
-        composites.append(Composite(path, start + timedelta(minutes=5 * index)))
-    return Event(tuple(composites))
+        time = start + timedelta(minutes=5 * index)
+        files.append(CompositeFile(path, path.name, time))
+    decoded = FrameCache(folder / "cache").cached({}, decoding(files, cutting()))
+    return tuple(decoded_composites([(decoded, decoded.extra)], LeftOut()))
 
 
-def clips_of(folder, frames, most_clips=1000, **fields):
-    return RadarClips(
-        [event(folder, frames)], READER, cutting(**fields), ["2016-09-28"], most_clips
-    )
-
-
-def level(value):
-    return np.rint(255 * np.clip((value / 2 - 32) / 60.1, 0, 1))
+def clips_of(folder, frames, max_clips=1000, num_frames=4, **fields):
+    config = cutting(num_train_sequences=max_clips, **fields)
+    events = [event(folder, frames)]
+    return RadarClips(config, "train", events, num_frames, ["2016-09-28"])
 
 
 def test_every_place_and_start_is_a_clip_once_in_an_order_of_its_own(tmp_path):
@@ -54,7 +47,7 @@ def test_every_place_and_start_is_a_clip_once_in_an_order_of_its_own(tmp_path):
     fields = {"num_frames": 3, "frame_stride": 2, "clip_stride": 3, "crop_stride": 2}
     clips = clips_of(tmp_path, frames, **fields)
     expected = [
-        level(frames[start : start + 5 : 2, top : top + 4, left : left + 5])
+        level(frames[start : start + 5 : 2, top : top + 4, left : left + 5] / 2 - 32)
         for start in (0, 3, 6)
         for top in (0, 2, 4)
         for left in (0, 2, 4, 6)
@@ -65,7 +58,7 @@ def test_every_place_and_start_is_a_clip_once_in_an_order_of_its_own(tmp_path):
         clip.astype(np.uint8).tobytes() for clip in expected
     }
     assert not np.array_equal(seen, expected)
-    few = clips_of(tmp_path, frames, most_clips=5, **fields)
+    few = clips_of(tmp_path, frames, max_clips=5, **fields)
     assert len(few) == 5
     np.testing.assert_array_equal(few[4]["frames"], clips[4]["frames"])
 
@@ -81,11 +74,11 @@ def test_crops_without_rain_or_data_are_passed_over(tmp_path):
     frame = np.zeros((8, 10), np.uint8)
     frame[:4, :5] = 120  # Rain here,
     frame[4:, 5:] = 255  # no data there.
-    (composite,) = event(tmp_path, [frame]).composites
-    read = READER.read(composite.path)
-    assert crop_places(read, cutting(), SCALE) == [(0, 0), (0, 5), (4, 0)]
-    wet = cutting(least_rain_share=0.5)
-    assert crop_places(read, wet, SCALE) == [(0, 0)]
+    (composite,) = event(tmp_path, [frame])
+    read = composite.read()
+    assert crop_places(read, cutting(), 0) == [(0, 0), (0, 5), (4, 0)]
+    wet = cutting(min_rain_share=0.5)
+    assert crop_places(read, wet, 0) == [(0, 0)]
 
 
 def test_the_first_frame_alone_decides(tmp_path):
@@ -102,8 +95,8 @@ def test_rain_is_a_share_of_what_holds_data(tmp_path):
     frame = np.zeros((4, 5), np.uint8)
     frame[:2] = 255  # Half: just enough data.
     frame[2:, :1] = 120  # Two tenths of the rest.
-    (composite,) = event(tmp_path, [frame]).composites
-    read = READER.read(composite.path)
+    (composite,) = event(tmp_path, [frame])
+    read = composite.read()
     for share, places in ((0.2, [(0, 0)]), (0.21, [])):
-        wanted = cutting(least_rain_share=share)
-        assert crop_places(read, wanted, SCALE) == places
+        wanted = cutting(min_rain_share=share)
+        assert crop_places(read, wanted, 0) == places

@@ -1,97 +1,437 @@
-"""Folders of composites in the formats of weather services, and what they need."""
+"""Composites of weather services: ODIM, KNMI, MeteoSwiss and BoM."""
 
 import importlib.util
-import pickle
-from datetime import datetime, timedelta
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from convlstm_jax.data.radar import radar_sources
-from convlstm_jax.data.radar_events import find_composites
-from convlstm_jax.data.radar_formats import RADAR_FORMATS, radar_format_of
+from convlstm_jax.data.radar.composites import find_composites
+from convlstm_jax.data.radar.formats import RADAR_FORMATS, check_packages
 from convlstm_jax.errors import UserError
-from tests.data.radar_files import SCALE, level, random_bytes, reader, write_odim
+from tests.data.radar_files import (
+    SCALE,
+    level,
+    level_of_rain,
+    random_bytes,
+    reader,
+    texts,
+    write_bom,
+    write_gif,
+    write_knmi,
+    write_odim,
+)
 
-HELD_OUT = {"test_conditions": ("2017-05-09",), "validation_fraction": 0.3}
+CASES = Path(__file__).parent / "cases" / "odim"
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+LOOKUP = "io/mch_lut_8bit_Metranet_v103.txt"
 
 
-def write_series(folder, start, count, minutes=15):
-    """Composites as OPERA names them."""
-    folder.mkdir()
-    frames = np.stack([random_bytes(index, (8, 10), 64) for index in range(count)])
-    for index, raw in enumerate(frames):
-        time = datetime.strptime(start, "%Y%m%d%H%M")
-        time += timedelta(minutes=minutes * index)
-        write_odim(folder / f"T_PAAH21_C_EUOC_{time:%Y%m%d%H%M}00.hdf", raw)
-    return frames
+def check(frame, levels, valid):
+    """Every pixel, and rain as it was put in, to half a level."""
+    np.testing.assert_array_equal(frame[1], valid)
+    np.testing.assert_array_equal(frame[0], np.where(valid, levels, 0))
 
 
-def sources(path, **fields):
-    return radar_sources(
-        path=str(path),
-        num_frames=3,
-        height=8,
-        width=10,
-        clip_stride=1,
-        time_step_minutes=15.0,
-        radar_format="odim_hdf5",
-        scale=SCALE,
-        num_train_sequences=10_000,
-        num_validation_sequences=10_000,
-        num_test_sequences=10_000,
-        **fields,
+def test_odim_reflectivity(tmp_path):
+    raw = random_bytes(1)
+    write_odim(tmp_path / "a.h5", raw)
+    frame = reader("odim_hdf5")(tmp_path / "a.h5")
+    check(frame, level(raw / 2 - 32), raw != 255)
+    assert not frame[0, 1, :3].any() and frame[1, 1, :3].all()
+
+
+def test_odim_rain_rate_comes_back_as_it_was(tmp_path):
+    raw = random_bytes(2, least=4)
+    write_odim(tmp_path / "a.hdf", raw, "RATE", gain=0.1, offset=0.0)
+    pixels, valid = reader("odim_hdf5")(tmp_path / "a.hdf")
+    check((pixels, valid), level_of_rain(raw / 10), raw != 255)
+    known = (raw > 4) & (raw < 255)
+    rain = SCALE.rain_mm_per_h(pixels / 255)
+    np.testing.assert_allclose(rain[known], raw[known] / 10, rtol=0.02)
+    assert not rain[raw == 0].any()
+
+
+def test_blocks_are_averaged_as_z_of_the_files_own_values(tmp_path):
+    raw = np.full((2, 6), 255, np.uint8)
+    raw[:, :2] = [[104, 124], [255, 104]]
+    raw[:, 2:4] = [[104, 255], [255, 84]]  # Half: just enough data.
+    raw[0, 4] = 104
+    write_odim(tmp_path / "a.h5", raw)
+    pixels, valid = reader("odim_hdf5", downsample=2)(tmp_path / "a.h5")
+    np.testing.assert_array_equal(valid, [[1, 1, 0]])
+    means = np.array([400, 55])  # Of 100, 1000 and 100; of 100 and 10.
+    np.testing.assert_array_equal(pixels, [[*level(10 * np.log10(means)), 0]])
+
+
+def test_knmi_reflectivity(tmp_path):
+    raw = random_bytes(3)
+    write_knmi(tmp_path / "a.h5", raw, "REFLECTIVITY_[DBZ]")
+    frame = reader("knmi_hdf5")(tmp_path / "a.h5")
+    check(frame, level(raw / 2 - 32), raw != 255)
+
+
+@pytest.mark.parametrize("minutes", [5.0, 60.0])
+def test_knmi_rain_was_gathered_in_the_time_the_file_names(minutes, tmp_path):
+    raw = np.random.default_rng(4).integers(1, 300, (6, 5)).astype(np.uint16)
+    raw[0, :4] = [0, 255, 65534, 65535]
+    write_knmi(tmp_path / "a.h5", raw, "PRECIP_[MM]")
+    read = reader("knmi_hdf5", time_step_minutes=minutes)
+    check(read(tmp_path / "a.h5"), level_of_rain(raw / 100 * 60 / 5), raw < 65534)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["overview"].attrs["product_datetime_start"]
+    rain = level_of_rain(raw / 100 * 60 / minutes)
+    check(read(tmp_path / "a.h5"), rain, raw < 65534)
+
+
+@pytest.mark.parametrize(
+    ("formula", "gain", "offset"),
+    [
+        ("GEO=0.500000*PV+-31.500000", 0.5, -31.5),
+        ("GEO = 1.5e-1 * PV - 10", 0.15, -10),
+        ("geo=.25*pv", 0.25, 0),
+    ],
+)
+def test_knmi_values_follow_from_the_calibration_formula(
+    formula, gain, offset, tmp_path
+):
+    raw = random_bytes(3)
+    calibration = {
+        "calibration_formulas": formula,
+        "calibration_missing_data": np.array([0], np.int32),  # No echo.
+        "calibration_out_of_image": np.array([255], np.int32),
+    }
+    write_knmi(tmp_path / "a.h5", raw, "ECHO_[DBZ]", calibration=calibration)
+    frame = reader("knmi_hdf5")(tmp_path / "a.h5")
+    check(frame, level(raw * gain + offset), raw != 255)
+
+
+def test_the_northern_row_comes_first(tmp_path):
+    raw = random_bytes(5)
+    write_knmi(tmp_path / "a.h5", raw, "REFLECTIVITY_[DBZ]", pixel_size_y=1.0)
+    frame = reader("knmi_hdf5")(tmp_path / "a.h5")
+    check(frame, level(raw[::-1] / 2 - 32), raw[::-1] != 255)
+
+
+def test_mch_gif_of_rain_gathered(tmp_path, pysteps):
+    """AQC: values from 2 to 250 are (value − 71.5)/2 in dB of 316 R^1.5, R in mm."""
+    raw = np.random.default_rng(6).integers(2, 100, (8, 6), np.uint8)
+    raw[0, :4] = [0, 1, 251, 255]
+    palette = np.random.default_rng(7).integers(0, 256, (256, 3))
+    write_gif(tmp_path / "AQC162721445F_00005.801.gif", raw, palette)
+    rain = 12 * (10 ** ((raw - 71.5) / 20) / 316) ** (1 / 1.5)
+    rain[(raw < 2) | (raw > 250)] = 0
+    read = reader("mch_gif", time_step_minutes=10.0)
+    frame = read(tmp_path / "AQC162721445F_00005.801.gif")
+    check(frame, level_of_rain(rain), raw != 255)
+
+
+def test_mch_gif_of_rain_rate(tmp_path, pysteps):
+    """RZC: colours stand for mm/h, by a table that comes with pysteps."""
+    lookup = next(iter(pysteps.__path__)) + "/" + LOOKUP
+    table = np.genfromtxt(lookup, skip_header=1)
+    rows = table[(table[:, -1] > 0.1) & (table[:, -1] < 100)][::7]
+    _, distinct = np.unique(rows[:, 1:4], axis=0, return_index=True)
+    rows = rows[sorted(distinct)]
+    assert len(rows) > 9
+    palette = np.zeros((256, 3))
+    palette[: len(rows)] = rows[:, 1:4]
+    palette[len(rows)] = [1, 2, 3]  # Stands for nothing.
+    raw = np.arange(len(rows) + 1, dtype=np.uint8)[np.newaxis]
+    write_gif(tmp_path / "RZC162721445VL.801.gif", raw, palette)
+    frame = reader("mch_gif")(tmp_path / "RZC162721445VL.801.gif")
+    valid = raw < len(rows)
+    check(frame, level_of_rain(np.append(rows[:, -1], 0.0))[np.newaxis], valid)
+
+
+def test_bom_netcdf_says_how_long_rain_was_gathered(tmp_path, pysteps):
+    rain = np.random.default_rng(8).integers(1, 60, (6, 5)) * 0.05
+    rain[0, :2] = [np.nan, 0.0]
+    write_bom(tmp_path / "a.nc", rain)
+    frame = reader("bom_rf3", time_step_minutes=99.0)(tmp_path / "a.nc")
+    check(frame, level_of_rain(10 * np.nan_to_num(rain)), ~np.isnan(rain))
+
+
+def test_a_composite_without_any_data(tmp_path):
+    write_odim(tmp_path / "a.h5", np.full((4, 4), 255, np.uint8))
+    assert not reader("odim_hdf5")(tmp_path / "a.h5").any()
+
+
+def truncated_odim(folder):
+    write_odim(folder / "a.h5", random_bytes(1, (64, 64)))
+    (folder / "a.h5").write_bytes((folder / "a.h5").read_bytes()[:-2000])
+    return "a.h5"
+
+
+def no_hdf5(folder):
+    (folder / "a.h5").write_bytes(b"P5 1 1 255\n ")
+    return "a.h5"
+
+
+def odim(change=None, **fields):
+    """Writes an ODIM file, and changes it by a function of the open file."""
+
+    def write(folder):
+        write_odim(folder / "a.h5", random_bytes(1), **fields)
+        with h5py.File(folder / "a.h5", "a") as file:
+            if change is not None:
+                change(file)
+        return "a.h5"
+
+    return write
+
+
+def without(group, *names):
+    def change(file):
+        for name in names:
+            del file[group].attrs[name]
+
+    return change
+
+
+def set_what(**attributes):
+    return lambda file: texts(file["dataset1/data1/what"], **attributes)
+
+
+def linked(file):
+    del file["dataset1/data1/data"]
+    file["dataset1/data1/data"] = h5py.ExternalLink("other.h5", "/data")
+
+
+def stored_elsewhere(file):
+    del file["dataset1/data1/data"]
+    file["dataset1/data1"].create_dataset(
+        "data", (9, 7), np.uint8, external=[("raw.bin", 0, 63)]
     )
 
 
-def test_a_folder_of_odim_composites(tmp_path, pysteps):
-    write_series(tmp_path / "a", "201609281445", 7)
-    second = write_series(tmp_path / "b", "201705091045", 4)
-    (tmp_path / "b" / "201705090000.png").write_bytes(b"of another format")
-    found = sources(tmp_path, **HELD_OUT)
-    assert "11 composites of 8x10 pixels" in found.description
-    test = pickle.loads(pickle.dumps(found.test))
-    clips = {clip["frames"].tobytes() for clip in (test[0], test[1])}
-    levels = np.where(second == 255, 0, level(second / 2 - 32)).astype(np.uint8)
-    assert clips == {levels[:3].tobytes(), levels[1:].tobytes()}
+def nan_for_both(file):
+    set_what(undetect=np.nan, nodata=np.nan)(file)
 
 
-def test_bad_files_are_refused_or_left_out_and_counted(tmp_path, pysteps):
-    write_series(tmp_path / "a", "201609281445", 10)
-    write_series(tmp_path / "b", "201705091045", 4)
-    cut, narrow, *_ = sorted((tmp_path / "a").iterdir())
-    cut.write_bytes(cut.read_bytes()[:900])
-    write_odim(narrow, random_bytes(1, (8, 9)))
-    with pytest.raises(UserError, match=f"'{cut}' cannot be read as odim.*'skip' such"):
-        sources(tmp_path, **HELD_OUT)
-    write_odim(tmp_path / "a" / "latest.h5", random_bytes(1, (8, 10)))
-    found = sources(tmp_path, bad_files="skip", **HELD_OUT)
-    assert f"1 unreadable (first: '{cut}' cannot be read as odim" in found.description
-    assert f"1 of another size (first: '{narrow}' has 8×9" in found.description
-    assert "1 without a time (first: " in found.description
-    assert "12 composites of 8x10 pixels" in found.description
+def has_a_huge_chunk(file):
+    del file["dataset1/data1/data"]
+    file["dataset1/data1"].create_dataset(
+        "data", (9, 7), np.uint8, chunks=(30_000, 30_000), maxshape=(None, None)
+    )
 
 
-def test_mch_names_have_the_day_of_the_year(tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    for name in ("AQC162721445F_00005.801", "AQC163991445F", ".AQC162721450F"):
-        (tmp_path / f"{name}.gif").write_bytes(b"")
-    (tmp_path / "AQC162721455F.png").write_bytes(b"")
-    (composite,), left_out = find_composites(tmp_path, "mch_gif")
-    assert composite.time == datetime(2016, 9, 28, 14, 45)
-    ((sentence,),) = left_out.values()
-    assert "AQC163991445F.gif' has no time in its name, year to minute in" in sentence
-    assert sentence.endswith("or year, day of the year, hour and minute in 9")
+def claims_a_huge_array(file):
+    del file["dataset1/data1/data"]
+    file["dataset1/data1"].create_dataset(
+        "data", (200_000, 200_000), np.uint8, chunks=(100, 100)
+    )
+
+
+def forecasts_alone(file):
+    for number in (2, 3):
+        file.copy("dataset1", f"dataset{number}")
+    texts(file["dataset1/data1/what"], quantity="VRAD")
+
+
+def twice_in_one(file):
+    file.copy("dataset1/data1", "dataset1/data2")
+
+
+def polar_without_object(file):
+    del file["what"].attrs["object"]
+    file["where"].attrs["nbins"] = 240
+
+
+def odim_of_one_radar(folder):
+    write_odim(folder / "a.h5", random_bytes(1))
+    with h5py.File(folder / "a.h5", "a") as file:
+        texts(file["what"], object="PVOL")
+    return "a.h5"
+
+
+def odim_of_one_sweep(folder):
+    odim_of_one_radar(folder)
+    with h5py.File(folder / "a.h5", "a") as file:
+        file["what"].attrs["object"] = np.array([b"scan\0\0"])
+    return "a.h5"
+
+
+def knmi_of_heights(folder):
+    write_knmi(folder / "a.h5", random_bytes(1), "HEIGHT_[KM]")
+    return "a.h5"
+
+
+def knmi(**calibration):
+    def write(folder):
+        write_knmi(folder / "a.h5", random_bytes(1), "X_[DBZ]", calibration=calibration)
+        return "a.h5"
+
+    return write
+
+
+def gif_without_product(folder):
+    write_gif(folder / "a.gif", random_bytes(1), np.zeros((256, 3)))
+    return "a.gif"
+
+
+def truncated_gif(folder):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    write_gif(folder / "AQC.gif", noise, np.zeros((256, 3)))
+    (folder / "AQC.gif").write_bytes((folder / "AQC.gif").read_bytes()[:-1500])
+    return "AQC.gif"
+
+
+def bom(**fields):
+    def write(folder):
+        write_bom(folder / "a.nc", np.ones(fields.pop("size", (4, 4))), **fields)
+        return "a.nc"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("radar_format", "write", "message"),
+    [
+        ("odim_hdf5", truncated_odim, r"truncated"),
+        ("odim_hdf5", no_hdf5, "signature not found"),
+        ("odim_hdf5", odim(quantity="VRAD"), "holds 'VRAD': it must hold one of"),
+        ("odim_hdf5", odim(without("dataset1/data1/what", "gain")), "no 'gain' in any"),
+        ("odim_hdf5", odim(without("dataset1/data1/what", "nodata")), "no 'nodata'"),
+        ("odim_hdf5", odim(set_what(undetect=255.0)), "nodata and undetect are both"),
+        ("odim_hdf5", odim(nan_for_both), "nodata and undetect are both nan"),
+        ("odim_hdf5", odim(set_what(gain=0.0)), "gain and offset are 0 and -32: they"),
+        ("odim_hdf5", odim(set_what(gain="half")), "its gain is .*half.* be a number"),
+        ("odim_hdf5", odim(linked), "is a link to somewhere else: it must hold"),
+        ("odim_hdf5", odim(stored_elsewhere), "must lie in the file itself"),
+        ("odim_hdf5", odim(claims_a_huge_array), "40,000,000,000 pixels by its own"),
+        ("odim_hdf5", odim(has_a_huge_chunk), "900,000,000 pixels by its own"),
+        ("odim_hdf5", odim(forecasts_alone), "more than once, in dataset2/data1, data"),
+        ("odim_hdf5", odim(twice_in_one), "more than once, in dataset1/data1, dataset"),
+        ("odim_hdf5", odim(polar_without_object), "is a 'SCAN' of one radar, by angle"),
+        (
+            "odim_hdf5",
+            odim(without("dataset1/what", "enddate"), quantity="ACRR"),
+            "does not say in which time its rain was gathered",
+        ),
+        ("odim_hdf5", odim_of_one_radar, "is a 'PVOL' of one radar, by angle and dist"),
+        ("odim_hdf5", odim_of_one_sweep, "is a 'SCAN' of one radar, by angle and dis"),
+        ("odim_hdf5", knmi_of_heights, "holds nothing: it must hold one of ODIM's"),
+        ("knmi_hdf5", truncated_odim, r"truncated"),
+        ("knmi_hdf5", odim(), "it has no '/image1'"),
+        ("knmi_hdf5", knmi_of_heights, r"is 'HEIGHT_\[KM\]': it must end in \[DBZ\]"),
+        ("knmi_hdf5", knmi(), "it has no 'calibration_formulas'"),
+        (
+            "knmi_hdf5",
+            knmi(calibration_formulas="GEO=PV^2"),
+            r"'GEO=PV\^2': it must be",
+        ),
+        ("knmi_hdf5", knmi(calibration_formulas="GEO=1*PV"), "not say which value is"),
+        ("mch_gif", gif_without_product, "name must begin with .* AQC, CPC, AZC, RZC"),
+        ("mch_gif", truncated_gif, "truncated"),
+        ("bom_rf3", no_hdf5, "cannot be read as bom_rf3"),
+        ("bom_rf3", bom(units=""), "unit is 'None': it must be 'dBZ', 'mm/h' or 'mm'"),
+        ("bom_rf3", bom(minutes=0), "not say in which time its rain was gathered"),
+        ("bom_rf3", bom(size=(2, 4, 4)), "has 3 dimensions: it must have two"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_a_sentence(
+    radar_format, write, message, tmp_path, pysteps
+):
+    path = tmp_path / write(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        reader(radar_format)(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"'{path}' cannot be read as {radar_format} (")
+    assert sentence.endswith(")") and "\n" not in sentence
+
+
+@pytest.mark.parametrize("radar_format", sorted(set(RADAR_FORMATS) - {"picture"}))
+def test_files_that_are_not_there(radar_format, tmp_path, pysteps):
+    path = tmp_path / "AQC"
+    with pytest.raises(UserError) as caught:
+        reader(radar_format)(path)
+    assert str(caught.value) == (
+        f"'{path}' cannot be read as {radar_format} (No such file or directory)"
+    )
+
+
+def test_each_case_of_odim_is_read_right():
+    """Rows 0 to 7 hold 32 dBZ, 8 to 15 no echo, 16 to 19 no data."""
+    paths = sorted(CASES.glob("*.h5"))
+    assert len(paths) == 5
+    for path in paths:
+        pixels, valid = reader("odim_hdf5")(path)
+        np.testing.assert_array_equal(valid[:, 0], [1] * 16 + [0] * 4, path.name)
+        expected = np.where(np.arange(20) < 8, level(np.array(32.0)), 0)
+        np.testing.assert_array_equal(pixels, np.tile(expected[:, None], 24), path.name)
+
+
+@pytest.mark.parametrize("place", ["what", "dataset1/what", "dataset1/data1/what"])
+def test_odim_attributes_are_inherited_from_any_level_above(place, tmp_path):
+    raw = random_bytes(1)
+    write_odim(tmp_path / "a.h5", raw)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        moved = dict(file["dataset1/data1/what"].attrs)
+        del file["dataset1/data1/what"]
+        texts(file.require_group(place), **moved)
+    frame = reader("odim_hdf5")(tmp_path / "a.h5")
+    check(frame, level(raw / 2 - 32), raw != 255)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "dtype", "attributes", "rain"),
+    [
+        ("TH", np.uint16, {}, None),
+        ("DBZH", np.uint8, {"gain": -1.0, "offset": 60.0}, None),
+        ("DBZH", np.int16, {"nodata": -1.0, "undetect": -2.0}, None),
+        ("DBZH", np.float32, {"nodata": -3.4e38, "undetect": -np.inf}, None),
+        ("ACRR", np.uint16, {"gain": 0.01, "offset": 0.0}, 12),
+        ("RATE", np.float64, {"gain": 0.1, "offset": -1.0}, 1),
+    ],
+)
+def test_odim_of_other_quantities_and_codings(
+    quantity, dtype, attributes, rain, tmp_path
+):
+    coding = {"gain": 0.5, "offset": -32.0, "nodata": 255.0, "undetect": 0.0}
+    coding |= attributes
+    raw = np.random.default_rng(1).integers(20, 90, (9, 7)).astype(dtype)
+    raw[0], raw[1] = dtype(coding["nodata"]), dtype(coding["undetect"])
+    write_odim(tmp_path / "a.h5", raw, quantity)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        texts(file["dataset1/data1/what"], **coding)
+    values = raw.astype(np.float64) * coding["gain"] + coding["offset"]
+    levels = (
+        level(values) if rain is None else level_of_rain(np.maximum(rain * values, 0))
+    )
+    levels[1] = 0
+    valid = np.ones((9, 7))
+    valid[0] = 0
+    check(reader("odim_hdf5")(tmp_path / "a.h5"), levels, valid)
+
+
+@pytest.mark.parametrize(
+    ("folder", "radar_format", "size", "share"),
+    [
+        ("radar_knmi_20100826", "knmi_hdf5", (191, 175), 0.2),
+        ("radar_mch_20170131", "mch_gif", (160, 177), 0.7),
+        ("radar_fmi", "picture", (306, 190), 0.7),
+    ],
+)
+def test_real_composites(folder, radar_format, size, share, request):
+    if not (REAL / folder).is_dir():
+        pytest.skip(f"{REAL / folder} is not there")
+    if radar_format == "mch_gif":
+        request.getfixturevalue("pysteps")
+    paths = [one for one in sorted((REAL / folder).rglob("*")) if one.is_file()]
+    pixels, valid = reader(radar_format, downsample=4)(paths[len(paths) // 2])
+    assert pixels.shape == size
+    assert share < valid.mean() < 1
+    assert 0.01 < (SCALE.rain_mm_per_h(pixels / 255) > 0.1).mean() < 0.5
 
 
 @pytest.mark.parametrize(
     ("radar_format", "missing", "named"),
     [
-        ("odim_hdf5", {"pysteps", "pyproj"}, "pysteps and pyproj"),
-        ("odim_hdf5", {"pyproj"}, "pyproj"),
-        ("knmi_hdf5", {"pysteps"}, "pysteps"),
         ("mch_gif", {"pysteps"}, "pysteps"),
         ("bom_rf3", {"netCDF4"}, "netCDF4"),
+        ("bom_rf3", {"netCDF4", "pysteps"}, "pysteps and netCDF4"),
     ],
 )
 def test_missing_packages_are_named_before_any_work(
@@ -103,20 +443,13 @@ def test_missing_packages_are_named_before_any_work(
     )
     message = (
         f"^radar_format is '{radar_format}', which cannot be read without {named}: "
-        r"run `pip install -r requirements-radar\.txt`\.$"
+        r"run `pip install -r requirements-radar\.txt`$"
     )
     with pytest.raises(UserError, match=message):
         find_composites(tmp_path / "none", radar_format)
-    with pytest.raises(UserError, match=message):
-        reader(radar_format)
 
 
-def test_pictures_need_nothing_more(monkeypatch):
+def test_pictures_and_hdf5_need_nothing_more(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert radar_format_of("picture") is RADAR_FORMATS["picture"]
-    assert reader("picture").radar_format == "picture"
-
-
-def test_formats_that_there_are_not():
-    with pytest.raises(UserError, match="radar_format is 'x', but must be one of pict"):
-        radar_format_of("x")
+    for radar_format in ("picture", "odim_hdf5", "knmi_hdf5"):
+        check_packages(radar_format)

@@ -33,18 +33,17 @@ def extrapolate(
     """Carries the last frame on along the motion of all of them.
 
     Args:
-      inputs: the given frames `[T, H, W]`, at least 2, pixels in [0, 1].
-      mask: 1 where there is data, `[T, H, W]`.
-      num_frames: frames to predict.
-      scale: what the pixels mean.
+        inputs: the given frames `[T, H, W]`, at least 2, pixels in [0, 1].
+        mask: 1 where there is data, `[T, H, W]`.
+        num_frames: frames to predict.
+        scale: what the pixels mean.
 
     Returns:
-      float32 `[num_frames, H, W]`, pixels in [0, 1]. What flows in over an edge, of
-      which nobody knows, is no rain. Where no motion can be made out (no rain, say)
-      the last frame stays where it is.
+        float32 `[num_frames, H, W]`, pixels in [0, 1]; no rain where it flows in over
+        an edge. Where no motion can be made out the last frame stays where it is.
 
     Raises:
-      ImportError: a package is missing, see `missing_packages`.
+        ImportError: a package is missing, see `missing_packages`.
     """
     motion, semilagrangian = _pysteps()
     # Pixels are reflectivity on another scale: the motion needs no more.
@@ -62,21 +61,17 @@ def extrapolate(
 def _pysteps() -> tuple[Any, Any]:
     with contextlib.redirect_stdout(io.StringIO()):  # Where its configuration lies.
         from pysteps import extrapolation, motion
-
-        return (
-            motion.get_method("LK"),
-            extrapolation.get_method("semilagrangian"),
-        )
+    return motion.get_method("LK"), extrapolation.get_method("semilagrangian")
 
 
 class WithOpticalFlow:
     """The clips of a radar source, each with an extrapolation beside its frames.
 
     Args:
-      source: clips with "frames" and "mask".
-      num_inputs: frames that are given.
-      num_outputs: frames to extrapolate.
-      scale: what the pixels mean.
+        source: clips with "frames" and "mask".
+        num_inputs: frames that are given.
+        num_outputs: frames to extrapolate.
+        scale: what the pixels mean.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Radar composites: their files, events, and the clips cut out of them."""
