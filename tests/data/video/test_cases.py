@@ -20,7 +20,7 @@ def film_of(name, tmp_path, height=48, width=64, **settings):
 
 
 def numbers(frames):
-    """The number in the bars of each frame, and where its square is."""
+    """The number in the bars of each frame."""
     half, eighth = frames.shape[1] // 2, frames.shape[2] / 8
     bars = [
         frames[:, :half, round(n * eighth) + 2 : round((n + 1) * eighth) - 2]
@@ -59,11 +59,6 @@ def test_a_mirrored_video(tmp_path):
     np.testing.assert_array_equal(mirrored, straight[:, :, ::-1])
 
 
-def square(frames):
-    """The left edge of the square in each frame."""
-    return np.argmax(frames[:, 30:, :, 0].max(1) > 150, axis=1)
-
-
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -82,9 +77,8 @@ def test_pictures_and_netcdf(tmp_path, name, settings):
     assert film.size == (48, 64) and film.num_frames == 12 and not film.problem
     found = film.read(0, 12)
     assert abs(int(found.max()) - 230) < 9
-    assert list(numbers(found)) == list(range(12))
-    if not film.masked:
-        assert (np.diff(square(found)) == 3).all()
+    hidden = 1 if film.masked else 0  # The gap lies in the bar of bit 0.
+    np.testing.assert_array_equal(numbers(found) | hidden, np.arange(12) | hidden)
     assert film.masked == (name == "netcdf/missing.nc")
     if film.masked:
         assert (
