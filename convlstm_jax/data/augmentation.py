@@ -10,12 +10,7 @@ Clip = dict[str, np.ndarray]
 
 
 def augment_frames(
-    clip: Clip,
-    rng: np.random.Generator,
-    *,
-    flip: bool,
-    crop: float,
-    brightness: float,
+    clip: Clip, rng: np.random.Generator, *, flip: bool, crop: float, brightness: float
 ) -> Clip:
     """Flips, crops and relights a clip, in the same way in all of its frames.
 

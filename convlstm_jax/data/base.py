@@ -123,12 +123,11 @@ class LabelledDataConfig(DataConfig):
     @property
     def augment(self) -> Augmentation | None:
         """Flips, crops and relights; None where nothing does."""
-        strengths = {
-            "flip": self.flip,
-            "crop": self.crop,
-            "brightness": self.brightness,
-        }
-        return partial(augment_frames, **strengths) if any(strengths.values()) else None
+        if not (self.flip or self.crop or self.brightness):
+            return None
+        return partial(
+            augment_frames, flip=self.flip, crop=self.crop, brightness=self.brightness
+        )
 
 
 class RainDataConfig(DataConfig):

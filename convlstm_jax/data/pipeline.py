@@ -13,16 +13,8 @@ from convlstm_jax.data.sources import ClipSource
 _ENDLESS_CLIPS = 2**48
 
 
-class BatchIterator(Protocol):
+class BatchIterator(Iterator[dict[str, np.ndarray]], Protocol):
     """An iterator over batches that holds threads or processes until closed."""
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        """Returns itself."""
-        ...
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        """Returns the next batch."""
-        ...
 
     def close(self) -> None:
         """Ends the threads and processes; no batch can be taken afterwards."""
@@ -38,16 +30,12 @@ class _ProcessRows(grain.MapDataset):
     """
 
     def __init__(
-        self,
-        parent: grain.MapDataset,
-        batch_size: int,
-        process_index: int,
-        process_count: int,
+        self, parent: grain.MapDataset, batch_size: int, index: int, count: int
     ) -> None:
         super().__init__(parent)
         self._batch_size = batch_size
-        self._num_rows = batch_size // process_count
-        self._first_row = process_index * self._num_rows
+        self._num_rows = batch_size // count
+        self._first_row = index * self._num_rows
 
     def __len__(self) -> int:
         return len(self._parent) // self._batch_size * self._num_rows
@@ -157,11 +145,8 @@ def train_batches(
     Raises:
         ValueError: an argument is out of its range; the message names it.
     """
-    _check_at_least_zero(
-        start_step=start_step,
-        num_workers=num_workers,
-        prefetch_batches=prefetch_batches,
-    )
+    _check_at_least_zero(start_step=start_step, num_workers=num_workers)
+    _check_at_least_zero(prefetch_batches=prefetch_batches)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}: it must be from 0 to 2**32 - 1")
     clips = grain.MapDataset.source(source).seed(seed).shuffle()

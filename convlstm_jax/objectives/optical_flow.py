@@ -39,9 +39,8 @@ def extrapolate(
         scale: what the pixels mean.
 
     Returns:
-        float32 `[num_frames, H, W]`, pixels in [0, 1]. What flows in over an edge, of
-        which nobody knows, is no rain. Where no motion can be made out (no rain, say)
-        the last frame stays where it is.
+        float32 `[num_frames, H, W]`, pixels in [0, 1]; no rain where it flows in over
+        an edge. Where no motion can be made out the last frame stays where it is.
 
     Raises:
         ImportError: a package is missing, see `missing_packages`.
@@ -62,11 +61,7 @@ def extrapolate(
 def _pysteps() -> tuple[Any, Any]:
     with contextlib.redirect_stdout(io.StringIO()):  # Where its configuration lies.
         from pysteps import extrapolation, motion
-
-        return (
-            motion.get_method("LK"),
-            extrapolation.get_method("semilagrangian"),
-        )
+    return motion.get_method("LK"), extrapolation.get_method("semilagrangian")
 
 
 class WithOpticalFlow:

@@ -5,15 +5,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.data.radar.composites import CompositeReader
+from convlstm_jax.data.radar.composites import read_composite
+from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.rain import RainScale
 
 # Of a top at which no value written below falls between two levels.
 SCALE = RainScale(0.0, 60.1, 223.0, 1.53)
 
 
-def reader(radar_format, **fields):
-    return CompositeReader(SCALE, radar_format=radar_format, **fields)
+def reader(radar_format="picture", **fields):
+    """What reads a file as a data set of some fields does."""
+    fields = {"downsample": 1, "dbz_max": SCALE.dbz_max, **fields}
+    config = RadarConfig(radar_format=radar_format, **fields)
+    return lambda path: read_composite(path, config)
 
 
 def level(dbz):

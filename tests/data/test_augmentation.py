@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 
-from convlstm_jax.data.augmentation import (
-    apply_symmetry,
-    apply_zoom,
-    augment_frames,
-)
+from convlstm_jax.data.augmentation import apply_symmetry, apply_zoom, augment_frames
 
 NOTHING = {"flip": False, "crop": 0.0, "brightness": 0.0}
 

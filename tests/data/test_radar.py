@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import os
 import pickle
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,21 +12,18 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.config import validated
+from convlstm_jax.data.radar import composites as composites_module
 from convlstm_jax.data.radar.clips import (
-    Event,
+    date_of,
     format_gaps,
+    name_of,
     split_at_gaps,
     split_events,
 )
-from convlstm_jax.data.radar.composites import (
-    CompositeFile,
-    CompositeReader,
-    find_composites,
-    time_of,
-)
+from convlstm_jax.data.radar.composites import CompositeFile, find_composites, time_of
 from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.errors import UserError
-from tests.data.radar_files import SCALE, level, random_bytes, write_odim
+from tests.data.radar_files import level, random_bytes, reader, write_odim
 
 FMI = Path(__file__).resolve().parents[3] / "shared" / "data" / "radar_fmi"
 
@@ -68,7 +66,7 @@ def dbz(value):
 def test_values_become_reflectivity_on_the_scale_and_255_no_data(tmp_path):
     frames = write(tmp_path, "201609281445", 1)
     (file,) = tmp_path.iterdir()
-    pixels, valid = CompositeReader(SCALE).read(file)
+    pixels, valid = reader()(file)
     np.testing.assert_array_equal(valid, frames[0] != 255)
     np.testing.assert_array_equal(pixels, np.where(valid, dbz(frames[0]), 0))
 
@@ -79,7 +77,7 @@ def test_blocks_are_averaged_as_z_over_what_holds_data(tmp_path):
     values[:2, 2:4] = [[104, 255], [255, 255]]  # Three quarters without data.
     values[2:, :2] = 0
     Image.fromarray(values).save(tmp_path / "a.pgm")
-    pixels, valid = CompositeReader(SCALE, downsample=2).read(tmp_path / "a.pgm")
+    pixels, valid = reader(downsample=2)(tmp_path / "a.pgm")
     np.testing.assert_array_equal(valid, [[1, 0, 0], [1, 0, 0]])
     dbz = 10 * np.log10((100 + 1000 + 100) / 3)
     np.testing.assert_array_equal(
@@ -90,10 +88,8 @@ def test_blocks_are_averaged_as_z_over_what_holds_data(tmp_path):
 def test_other_encodings(tmp_path):
     values = np.array([[0, 100, 200]], np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
-    reader = CompositeReader(
-        SCALE, dbz_gain=70 / 255, dbz_offset=-10.0, no_data_value=0
-    )
-    pixels, valid = reader.read(tmp_path / "a.png")
+    read = reader(dbz_gain=70 / 255, dbz_offset=-10.0, no_data_value=0)
+    pixels, valid = read(tmp_path / "a.png")
     dbz = values[0] * (70 / 255) - 10
     np.testing.assert_array_equal(valid, [[0, 1, 1]])
     np.testing.assert_array_equal(pixels[0, 1:], np.rint(255 * dbz[1:] / 60.1))
@@ -124,8 +120,8 @@ def test_a_missing_step_splits_an_event_and_is_named():
     runs, gaps = split_at_gaps(composites(0, 5, 10, 20, 25, 5000, 5005), 5)
     assert [len(run) for run in runs] == [3, 2, 2]
     assert gaps == [(datetime(2020, 1, 1, 0, 10), 1)]
-    assert runs[2].date == "2020-01-04"
-    assert runs[2].name == "2020-01-04 11:20"
+    assert date_of(runs[2]) == "2020-01-04"
+    assert name_of(runs[2]) == "2020-01-04 11:20"
 
 
 def test_the_steps_that_are_missing_are_counted_and_dated():
@@ -137,17 +133,17 @@ def test_the_steps_that_are_missing_are_counted_and_dated():
 
 
 def test_events_are_dealt_out_in_time_or_cut_where_there_are_few():
-    days = [
-        Event(tuple(composites(*range(1440 * d, 1440 * d + 50, 5)))) for d in range(5)
-    ]
-    parts, cut = split_events(days, 4, (), 0.2, 0.2)
+    days = [tuple(composites(*range(1440 * d, 1440 * d + 50, 5))) for d in range(5)]
+    fields = {"validation_fraction": 0.2, "test_fraction": 0.2}
+    parts, cut = split_events(days, 4, config("", **fields))
     assert not cut
-    assert [[event.date for event in parts[s]] for s in parts] == [
+    assert [[date_of(event) for event in parts[s]] for s in parts] == [
         ["2020-01-01", "2020-01-02", "2020-01-03"],
         ["2020-01-04"],
         ["2020-01-05"],
     ]
-    parts, cut = split_events(days[:2], 4, ["2020-01-02"], 0.1, 0.1)
+    held_out = config("", test_conditions=("2020-01-02",))
+    parts, cut = split_events(days[:2], 4, held_out)
     assert cut
     assert parts["test"] == [days[1]]
     assert [len(parts[s][0]) for s in ("train", "validation")] == [6, 4]
@@ -223,12 +219,13 @@ def test_bad_files_are_refused_or_left_out_and_counted(tmp_path):
     Image.new("L", (3, 3)).save(tmp_path / "201609280000.png")
     Image.new("L", (3, 3)).save(tmp_path / "map.png")
     Image.new("RGB", (10, 12)).save(tmp_path / "201609280005.png")
+    os.mkfifo(tmp_path / "201609280010.png")  # To be read for ever.
     Image.new("L", (10, 12)).save(tmp_path / "201609281445.png")
     found = sources(tmp_path, bad_files="skip")
-    assert "2 unreadable (first: " in found.description
-    assert "1 of another size" in found.description
-    assert "1 without a time" in found.description
-    assert "1 of a time there was" in found.description
+    assert "3 composites unreadable (first: " in found.description
+    assert "1 composite of another size" in found.description
+    assert "1 composite without a time" in found.description
+    assert "1 composite of a time there was" in found.description
     assert "Time steps missing: 1 (first: 2016-09-28 15:05)" in found.description
     assert "2 events" in found.description
 
@@ -276,11 +273,11 @@ def test_composites_are_decoded_once_until_they_or_the_fields_change(
 ):
     write(tmp_path, "201609281445", 14)
     read = []
-    plain = CompositeReader.read
+    plain = composites_module.read_composite
     monkeypatch.setattr(
-        CompositeReader,
-        "read",
-        lambda self, path: read.append(path.name) or plain(self, path),
+        composites_module,
+        "read_composite",
+        lambda path, config: read.append(path.name) or plain(path, config),
     )
     before = frames_of(list(sources(tmp_path).train))
     assert len(read) == 14
@@ -334,7 +331,7 @@ def test_the_last_composites_are_read_as_training_reads_them(tmp_path):
         config(tmp_path).read_input(str(tmp_path), 3)
     read = config(tmp_path, bad_files="skip").read_input(str(tmp_path), 8)
     np.testing.assert_array_equal(read.mask[..., 0], frames[:8] != 255)
-    assert "1 unreadable (first: " in read.label
+    assert "1 composite unreadable (first: " in read.label
     with pytest.raises(UserError, match=r"ends with 8 composites .* at least 9"):
         config(tmp_path, bad_files="skip").read_input(str(tmp_path), 9)
     Image.new("L", (10, 12), 255).save(tmp_path / "201609281525.png")
@@ -429,11 +426,14 @@ def test_bad_odim_files_are_refused_or_left_out_and_counted(tmp_path):
     write_odim(tmp_path / "a" / "latest.h5", random_bytes(1, (8, 10)))
     found = odim_sources(tmp_path, bad_files="skip")
     assert (
-        f"1 unreadable (first: 'a/{cut.name}' cannot be read as odim"
+        f"1 composite unreadable (first: 'a/{cut.name}' cannot be read as odim"
         in found.description
     )
-    assert f"1 of another size (first: 'a/{narrow.name}' has 8×9" in found.description
-    assert "1 without a time (first: " in found.description
+    assert (
+        f"1 composite of another size (first: 'a/{narrow.name}' has 8×9"
+        in found.description
+    )
+    assert "1 composite without a time (first: " in found.description
     assert "12 composites of 8x10 pixels" in found.description
 
 
@@ -444,7 +444,7 @@ def test_mch_names_have_the_day_of_the_year(tmp_path, monkeypatch):
     (tmp_path / "AQC162721455F.png").write_bytes(b"")
     (composite,), left_out = find_composites(tmp_path, "mch_gif")
     assert composite.time == datetime(2016, 9, 28, 14, 45)
-    ((sentence,),) = left_out.values()
+    ((sentence,),) = left_out.reasons.values()
     assert (
         "AQC163991445F.gif' has no time in its name: it must have year to minute in"
         in sentence

@@ -7,26 +7,21 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.data.cache import FrameCache
-from convlstm_jax.data.radar.clips import Cutting, Event, RadarClips, crop_places
+from convlstm_jax.data.radar.clips import RadarClips, crop_places
 from convlstm_jax.data.radar.composites import (
     CompositeFile,
-    CompositeReader,
     decoded_composites,
+    decoding,
 )
+from convlstm_jax.data.radar.config import RadarConfig
+from convlstm_jax.data.video.find import LeftOut
 from tests.data.radar_files import SCALE, level
 
 
 def cutting(**fields):
-    defaults = {
-        "num_frames": 4,
-        "height": 4,
-        "width": 5,
-        "frame_stride": 1,
-        "clip_stride": 1,
-        "crop_stride": 0,
-        "min_rain_share": 0.0,
-    }
-    return Cutting(**{**defaults, **fields})
+    defaults = {"height": 4, "width": 5, "crop_stride": 0, "min_rain_share": 0.0}
+    fixed = {"downsample": 1, "dbz_max": SCALE.dbz_max}
+    return RadarConfig(**{**fixed, **defaults, **fields})
 
 
 def event(folder, frames):
@@ -37,16 +32,14 @@ def event(folder, frames):
         Image.fromarray(frame).save(path)
         time = start + timedelta(minutes=5 * index)
         files.append(CompositeFile(path, path.name, time))
-    decoded = FrameCache(folder / "cache").cached(
-        {}, CompositeReader(SCALE).produce(files)
-    )
-    return Event(tuple(decoded_composites([(decoded, decoded.extra)], {})))
+    decoded = FrameCache(folder / "cache").cached({}, decoding(files, cutting()))
+    return tuple(decoded_composites([(decoded, decoded.extra)], LeftOut()))
 
 
-def clips_of(folder, frames, max_clips=1000, **fields):
-    return RadarClips(
-        [event(folder, frames)], SCALE, cutting(**fields), ["2016-09-28"], max_clips
-    )
+def clips_of(folder, frames, max_clips=1000, num_frames=4, **fields):
+    config = cutting(num_train_sequences=max_clips, **fields)
+    events = [event(folder, frames)]
+    return RadarClips(config, "train", events, num_frames, ["2016-09-28"])
 
 
 def test_every_place_and_start_is_a_clip_once_in_an_order_of_its_own(tmp_path):
@@ -81,11 +74,11 @@ def test_crops_without_rain_or_data_are_passed_over(tmp_path):
     frame = np.zeros((8, 10), np.uint8)
     frame[:4, :5] = 120  # Rain here,
     frame[4:, 5:] = 255  # no data there.
-    (composite,) = event(tmp_path, [frame]).composites
+    (composite,) = event(tmp_path, [frame])
     read = composite.read()
-    assert crop_places(read, cutting(), SCALE) == [(0, 0), (0, 5), (4, 0)]
+    assert crop_places(read, cutting(), 0) == [(0, 0), (0, 5), (4, 0)]
     wet = cutting(min_rain_share=0.5)
-    assert crop_places(read, wet, SCALE) == [(0, 0)]
+    assert crop_places(read, wet, 0) == [(0, 0)]
 
 
 def test_the_first_frame_alone_decides(tmp_path):
@@ -102,8 +95,8 @@ def test_rain_is_a_share_of_what_holds_data(tmp_path):
     frame = np.zeros((4, 5), np.uint8)
     frame[:2] = 255  # Half: just enough data.
     frame[2:, :1] = 120  # Two tenths of the rest.
-    (composite,) = event(tmp_path, [frame]).composites
+    (composite,) = event(tmp_path, [frame])
     read = composite.read()
     for share, places in ((0.2, [(0, 0)]), (0.21, [])):
         wanted = cutting(min_rain_share=share)
-        assert crop_places(read, wanted, SCALE) == places
+        assert crop_places(read, wanted, 0) == places

@@ -37,7 +37,7 @@ def check(frame, levels, valid):
 def test_odim_reflectivity(tmp_path):
     raw = random_bytes(1)
     write_odim(tmp_path / "a.h5", raw)
-    frame = reader("odim_hdf5").read(tmp_path / "a.h5")
+    frame = reader("odim_hdf5")(tmp_path / "a.h5")
     check(frame, level(raw / 2 - 32), raw != 255)
     assert not frame[0, 1, :3].any() and frame[1, 1, :3].all()
 
@@ -45,7 +45,7 @@ def test_odim_reflectivity(tmp_path):
 def test_odim_rain_rate_comes_back_as_it_was(tmp_path):
     raw = random_bytes(2, least=4)
     write_odim(tmp_path / "a.hdf", raw, "RATE", gain=0.1, offset=0.0)
-    pixels, valid = reader("odim_hdf5").read(tmp_path / "a.hdf")
+    pixels, valid = reader("odim_hdf5")(tmp_path / "a.hdf")
     check((pixels, valid), level_of_rain(raw / 10), raw != 255)
     known = (raw > 4) & (raw < 255)
     rain = SCALE.rain_mm_per_h(pixels / 255)
@@ -59,7 +59,7 @@ def test_blocks_are_averaged_as_z_of_the_files_own_values(tmp_path):
     raw[:, 2:4] = [[104, 255], [255, 84]]  # Half: just enough data.
     raw[0, 4] = 104
     write_odim(tmp_path / "a.h5", raw)
-    pixels, valid = reader("odim_hdf5", downsample=2).read(tmp_path / "a.h5")
+    pixels, valid = reader("odim_hdf5", downsample=2)(tmp_path / "a.h5")
     np.testing.assert_array_equal(valid, [[1, 1, 0]])
     means = np.array([400, 55])  # Of 100, 1000 and 100; of 100 and 10.
     np.testing.assert_array_equal(pixels, [[*level(10 * np.log10(means)), 0]])
@@ -68,7 +68,7 @@ def test_blocks_are_averaged_as_z_of_the_files_own_values(tmp_path):
 def test_knmi_reflectivity(tmp_path):
     raw = random_bytes(3)
     write_knmi(tmp_path / "a.h5", raw, "REFLECTIVITY_[DBZ]")
-    frame = reader("knmi_hdf5").read(tmp_path / "a.h5")
+    frame = reader("knmi_hdf5")(tmp_path / "a.h5")
     check(frame, level(raw / 2 - 32), raw != 255)
 
 
@@ -77,7 +77,7 @@ def test_knmi_rain_was_gathered_in_the_time_the_file_names(minutes, tmp_path):
     raw = np.random.default_rng(4).integers(1, 300, (6, 5)).astype(np.uint16)
     raw[0, :4] = [0, 255, 65534, 65535]
     write_knmi(tmp_path / "a.h5", raw, "PRECIP_[MM]")
-    read = reader("knmi_hdf5", time_step_minutes=minutes).read
+    read = reader("knmi_hdf5", time_step_minutes=minutes)
     check(read(tmp_path / "a.h5"), level_of_rain(raw / 100 * 60 / 5), raw < 65534)
     with h5py.File(tmp_path / "a.h5", "a") as file:
         del file["overview"].attrs["product_datetime_start"]
@@ -103,14 +103,14 @@ def test_knmi_values_follow_from_the_calibration_formula(
         "calibration_out_of_image": np.array([255], np.int32),
     }
     write_knmi(tmp_path / "a.h5", raw, "ECHO_[DBZ]", calibration=calibration)
-    frame = reader("knmi_hdf5").read(tmp_path / "a.h5")
+    frame = reader("knmi_hdf5")(tmp_path / "a.h5")
     check(frame, level(raw * gain + offset), raw != 255)
 
 
 def test_the_northern_row_comes_first(tmp_path):
     raw = random_bytes(5)
     write_knmi(tmp_path / "a.h5", raw, "REFLECTIVITY_[DBZ]", pixel_size_y=1.0)
-    frame = reader("knmi_hdf5").read(tmp_path / "a.h5")
+    frame = reader("knmi_hdf5")(tmp_path / "a.h5")
     check(frame, level(raw[::-1] / 2 - 32), raw[::-1] != 255)
 
 
@@ -122,7 +122,7 @@ def test_mch_gif_of_rain_gathered(tmp_path, pysteps):
     write_gif(tmp_path / "AQC162721445F_00005.801.gif", raw, palette)
     rain = 12 * (10 ** ((raw - 71.5) / 20) / 316) ** (1 / 1.5)
     rain[(raw < 2) | (raw > 250)] = 0
-    read = reader("mch_gif", time_step_minutes=10.0).read
+    read = reader("mch_gif", time_step_minutes=10.0)
     frame = read(tmp_path / "AQC162721445F_00005.801.gif")
     check(frame, level_of_rain(rain), raw != 255)
 
@@ -140,7 +140,7 @@ def test_mch_gif_of_rain_rate(tmp_path, pysteps):
     palette[len(rows)] = [1, 2, 3]  # Stands for nothing.
     raw = np.arange(len(rows) + 1, dtype=np.uint8)[np.newaxis]
     write_gif(tmp_path / "RZC162721445VL.801.gif", raw, palette)
-    frame = reader("mch_gif").read(tmp_path / "RZC162721445VL.801.gif")
+    frame = reader("mch_gif")(tmp_path / "RZC162721445VL.801.gif")
     valid = raw < len(rows)
     check(frame, level_of_rain(np.append(rows[:, -1], 0.0))[np.newaxis], valid)
 
@@ -149,13 +149,13 @@ def test_bom_netcdf_says_how_long_rain_was_gathered(tmp_path, pysteps):
     rain = np.random.default_rng(8).integers(1, 60, (6, 5)) * 0.05
     rain[0, :2] = [np.nan, 0.0]
     write_bom(tmp_path / "a.nc", rain)
-    frame = reader("bom_rf3", time_step_minutes=99.0).read(tmp_path / "a.nc")
+    frame = reader("bom_rf3", time_step_minutes=99.0)(tmp_path / "a.nc")
     check(frame, level_of_rain(10 * np.nan_to_num(rain)), ~np.isnan(rain))
 
 
 def test_a_composite_without_any_data(tmp_path):
     write_odim(tmp_path / "a.h5", np.full((4, 4), 255, np.uint8))
-    assert not reader("odim_hdf5").read(tmp_path / "a.h5").any()
+    assert not reader("odim_hdf5")(tmp_path / "a.h5").any()
 
 
 def truncated_odim(folder):
@@ -203,6 +203,17 @@ def stored_elsewhere(file):
     del file["dataset1/data1/data"]
     file["dataset1/data1"].create_dataset(
         "data", (9, 7), np.uint8, external=[("raw.bin", 0, 63)]
+    )
+
+
+def nan_for_both(file):
+    set_what(undetect=np.nan, nodata=np.nan)(file)
+
+
+def has_a_huge_chunk(file):
+    del file["dataset1/data1/data"]
+    file["dataset1/data1"].create_dataset(
+        "data", (9, 7), np.uint8, chunks=(30_000, 30_000), maxshape=(None, None)
     )
 
 
@@ -284,11 +295,13 @@ def bom(**fields):
         ("odim_hdf5", odim(without("dataset1/data1/what", "gain")), "no 'gain' in any"),
         ("odim_hdf5", odim(without("dataset1/data1/what", "nodata")), "no 'nodata'"),
         ("odim_hdf5", odim(set_what(undetect=255.0)), "nodata and undetect are both"),
+        ("odim_hdf5", odim(nan_for_both), "nodata and undetect are both nan"),
         ("odim_hdf5", odim(set_what(gain=0.0)), "gain and offset are 0 and -32: they"),
         ("odim_hdf5", odim(set_what(gain="half")), "its gain is .*half.* be a number"),
         ("odim_hdf5", odim(linked), "is a link to somewhere else: it must hold"),
         ("odim_hdf5", odim(stored_elsewhere), "must lie in the file itself"),
         ("odim_hdf5", odim(claims_a_huge_array), "40,000,000,000 pixels by its own"),
+        ("odim_hdf5", odim(has_a_huge_chunk), "900,000,000 pixels by its own"),
         ("odim_hdf5", odim(forecasts_alone), "more than once, in dataset2/data1, data"),
         ("odim_hdf5", odim(twice_in_one), "more than once, in dataset1/data1, dataset"),
         ("odim_hdf5", odim(polar_without_object), "is a 'SCAN' of one radar, by angle"),
@@ -323,7 +336,7 @@ def test_what_cannot_be_read_is_said_in_a_sentence(
 ):
     path = tmp_path / write(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        reader(radar_format).read(path)
+        reader(radar_format)(path)
     sentence = str(caught.value)
     assert sentence.startswith(f"'{path}' cannot be read as {radar_format} (")
     assert sentence.endswith(")") and "\n" not in sentence
@@ -333,7 +346,7 @@ def test_what_cannot_be_read_is_said_in_a_sentence(
 def test_files_that_are_not_there(radar_format, tmp_path, pysteps):
     path = tmp_path / "AQC"
     with pytest.raises(UserError) as caught:
-        reader(radar_format).read(path)
+        reader(radar_format)(path)
     assert str(caught.value) == (
         f"'{path}' cannot be read as {radar_format} (No such file or directory)"
     )
@@ -344,7 +357,7 @@ def test_each_case_of_odim_is_read_right():
     paths = sorted(CASES.glob("*.h5"))
     assert len(paths) == 5
     for path in paths:
-        pixels, valid = reader("odim_hdf5").read(path)
+        pixels, valid = reader("odim_hdf5")(path)
         np.testing.assert_array_equal(valid[:, 0], [1] * 16 + [0] * 4, path.name)
         expected = np.where(np.arange(20) < 8, level(np.array(32.0)), 0)
         np.testing.assert_array_equal(pixels, np.tile(expected[:, None], 24), path.name)
@@ -358,7 +371,7 @@ def test_odim_attributes_are_inherited_from_any_level_above(place, tmp_path):
         moved = dict(file["dataset1/data1/what"].attrs)
         del file["dataset1/data1/what"]
         texts(file.require_group(place), **moved)
-    frame = reader("odim_hdf5").read(tmp_path / "a.h5")
+    frame = reader("odim_hdf5")(tmp_path / "a.h5")
     check(frame, level(raw / 2 - 32), raw != 255)
 
 
@@ -390,7 +403,7 @@ def test_odim_of_other_quantities_and_codings(
     levels[1] = 0
     valid = np.ones((9, 7))
     valid[0] = 0
-    check(reader("odim_hdf5").read(tmp_path / "a.h5"), levels, valid)
+    check(reader("odim_hdf5")(tmp_path / "a.h5"), levels, valid)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +420,7 @@ def test_real_composites(folder, radar_format, size, share, request):
     if radar_format == "mch_gif":
         request.getfixturevalue("pysteps")
     paths = [one for one in sorted((REAL / folder).rglob("*")) if one.is_file()]
-    pixels, valid = reader(radar_format, downsample=4).read(paths[len(paths) // 2])
+    pixels, valid = reader(radar_format, downsample=4)(paths[len(paths) // 2])
     assert pixels.shape == size
     assert share < valid.mean() < 1
     assert 0.01 < (SCALE.rain_mm_per_h(pixels / 255) > 0.1).mean() < 0.5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,11 +21,11 @@ from convlstm_jax.data.radar.formats import (
     import_reflectivity,
     read_picture,
 )
+from convlstm_jax.data.video.find import LeftOut
 from convlstm_jax.errors import UserError
-from convlstm_jax.rain import RainScale
 
-LeftOut = dict[str, list[str]]
-"""By the reason, a sentence for each file that is left out."""
+if TYPE_CHECKING:
+    from convlstm_jax.data.radar.config import RadarConfig
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})[-_T]?(\d{4})(?:\d{2})?(?!\d)")
 _DAY_OF_YEAR = re.compile(r"(?<!\d)(\d{5})(\d{4})(?!\d)")
@@ -36,12 +36,8 @@ _MAX_BATCH = 100  # Composites of a day that are decoded, and kept, together.
 def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
     """The time a file's name holds: year to minute, 12 digits; None if it holds none.
 
-    A `-`, `_` or `T` may stand between date and time, and seconds may follow.
-
-    Args:
-        name: the file's name.
-        day_of_year: whether 9 digits are a time too: the year's last two, the day of
-            the year, hour and minute.
+    A `-`, `_` or `T` may stand between date and time, and seconds may follow. With
+    `day_of_year` 9 digits are a time too: the year's last two, day, hour and minute.
     """
     writings = [(_DATE, "%Y%m%d%H%M")]
     if day_of_year:
@@ -57,13 +53,7 @@ def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
 
 @dataclass(frozen=True)
 class CompositeFile:
-    """A file whose name tells the time of a composite.
-
-    Attributes:
-        path: the file.
-        name: its path relative to the folder that was searched.
-        time: when the composite was taken, to the minute.
-    """
+    """A file, its name below the folder that was searched, and the time in it."""
 
     path: Path
     name: str
@@ -77,10 +67,6 @@ def find_composites(
 
     All of them make one series, in whichever folders they lie. Hidden files and
     folders are passed over, as is all that is not of the format by its name.
-
-    Args:
-        folder: the folder.
-        radar_format: a name of `RADAR_FORMATS`.
 
     Returns:
         The composites, oldest first, and the files that cannot take part: those without
@@ -102,7 +88,7 @@ def find_composites(
         ) from error
 
     by_time: dict[datetime, CompositeFile] = {}
-    left_out: LeftOut = {}
+    left_out = LeftOut(noun="composite")
     written = "year to minute in 12 digits"
     if wanted.day_of_year:
         written += ", or year, day of the year, hour and minute in 9"
@@ -113,120 +99,96 @@ def find_composites(
             name = path.relative_to(root).as_posix()
             time = time_of(file, day_of_year=wanted.day_of_year)
             if time is None:
-                left_out.setdefault("without a time", []).append(
-                    f"'{name}' has no time in its name: it must have {written}"
-                )
+                told = f"'{name}' has no time in its name: it must have {written}"
+                left_out.add("without a time", told)
+            elif not path.is_file():
+                left_out.add("unreadable", f"'{name}' is no regular file")
             elif time in by_time:
-                left_out.setdefault("of a time there was", []).append(
-                    f"'{name}' is of the same time as '{by_time[time].name}'"
-                )
+                told = f"'{name}' is of the same time as '{by_time[time].name}'"
+                left_out.add("of a time there was", told)
             else:
                 by_time[time] = CompositeFile(path, name, time)
     return [by_time[time] for time in sorted(by_time)], left_out
 
 
-@dataclass(frozen=True)
-class CompositeReader:
-    """Reads composites: 8-bit pictures of reflectivities, or files of weather services.
+def read_composite(path: Path, config: "RadarConfig") -> np.ndarray:
+    """Reads one composite.
 
     A block of `downsample` × `downsample` pixels becomes one pixel, by the mean of Z
     (mm⁶/m³, not of dBZ, of which a mean has no meaning) over those of its pixels that
     hold data; what is left of a side at its end is cut off. A block in which fewer
     than half of the pixels hold data holds none itself.
 
-    Attributes:
-        scale: what the pixels read out are to mean.
-        downsample: side of a block, pixels.
-        dbz_gain: of pictures dBZ = gain · value + offset; 0.5 for the FMI's files.
-        dbz_offset: see above; −32 for the FMI's files.
-        no_data_value: the value that stands for no data in pictures; 255 for the FMI's.
-        radar_format: a name of `RADAR_FORMATS`.
-        time_step_minutes: from one composite to the next, see `import_reflectivity`.
+    Returns:
+        uint8 `[2, H, W]`: pixels of the scale times 255, rounded, 0 where there is no
+        data; and 1 where there is data, else 0.
+
+    Raises:
+        UserError: it cannot be read, or is smaller than a block.
+    """
+    scale, size = config.rain_scale, config.downsample
+    if config.radar_format == "picture":
+        # Looked up by value: 256 powers in place of a million.
+        factors = 10.0 ** ((config.dbz_gain * np.arange(256) + config.dbz_offset) / 10)
+        factors[config.no_data_value] = np.nan
+        factor = read_picture(path, factors)
+    else:
+        factor = import_reflectivity(
+            path, config.radar_format, scale, config.time_step_minutes
+        )
+    height, width = (side // size for side in factor.shape)
+    if not height or not width:
+        raise UserError(
+            f"'{path}' has {factor.shape[0]}×{factor.shape[1]} pixels (height × "
+            f"width): it must have at least downsample={size} along either"
+        )
+    blocks = factor[: height * size, : width * size].reshape(height, size, width, size)
+    there = ~np.isnan(blocks)
+    count = there.sum(axis=(1, 3))
+    total = np.where(there, blocks, 0.0).sum(axis=(1, 3))
+    valid = 2 * count >= size * size
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dbz = 10 * np.log10(total / count)
+    pixels = np.where(valid, scale.pixels(dbz), 0.0)
+    return np.stack([np.rint(255 * pixels), valid]).astype(np.uint8)
+
+
+def decoding(
+    files: Sequence[CompositeFile], config: "RadarConfig"
+) -> Callable[[FrameWriter], dict[str, Any]]:
+    """What decodes some composites into an entry of a cache.
+
+    Those of another size than the largest are padded; those that cannot be read leave
+    a sentence, so that they are told again without being read again.
     """
 
-    scale: RainScale
-    downsample: int = 1
-    dbz_gain: float = 0.5
-    dbz_offset: float = -32.0
-    no_data_value: int = 255
-    radar_format: str = "picture"
-    time_step_minutes: float = 5.0
-
-    def read(self, path: Path) -> np.ndarray:
-        """Reads one composite.
-
-        Returns:
-            uint8 `[2, H, W]`: pixels of the scale times 255, rounded, 0 where there is
-            no data; and 1 where there is data, else 0.
-
-        Raises:
-            UserError: it cannot be read, or is smaller than a block.
-        """
-        if self.radar_format == "picture":
-            # Looked up by value: 256 powers in place of a million.
-            levels = np.arange(256)
-            factors = 10.0 ** ((self.dbz_gain * levels + self.dbz_offset) / 10)
-            factors[self.no_data_value] = np.nan
-            factor = read_picture(path, factors)
-        else:
-            factor = import_reflectivity(
-                path, self.radar_format, self.scale, self.time_step_minutes
-            )
-        size = self.downsample
-        height, width = (side // size for side in factor.shape)
-        if not height or not width:
-            raise UserError(
-                f"'{path}' has {factor.shape[0]}×{factor.shape[1]} pixels (height × "
-                f"width): it must have at least downsample={size} along either"
-            )
-        blocks = factor[: height * size, : width * size].reshape(
-            height, size, width, size
-        )
-        there = ~np.isnan(blocks)
-        count = there.sum(axis=(1, 3))
-        total = np.where(there, blocks, 0.0).sum(axis=(1, 3))
-        valid = 2 * count >= size * size
-        with np.errstate(divide="ignore", invalid="ignore"):
-            dbz = 10 * np.log10(total / count)
-        pixels = np.where(valid, self.scale.pixels(dbz), 0.0)
-        return np.stack([np.rint(255 * pixels), valid]).astype(np.uint8)
-
-    def produce(
-        self, files: Sequence[CompositeFile]
-    ) -> Callable[[FrameWriter], dict[str, Any]]:
-        """What decodes some composites into an entry of a cache.
-
-        Those of another size than the largest are padded; those that cannot be read
-        leave a sentence, so that they are told again without being read again.
-        """
-
-        def produce(writer: FrameWriter) -> dict[str, Any]:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                read = list(pool.map(self._attempt, files))
-            shapes = [one.shape[1:] for one in read if not isinstance(one, str)]
-            largest = [max(sides) for sides in zip(*shapes, strict=True)]
-            composites = []
-            for file, one in zip(files, read, strict=True):
-                fact = {"name": file.name, "time": file.time.isoformat()}
-                if isinstance(one, str):
-                    composites.append({**fact, "problem": one})
-                    continue
-                height, width = one.shape[1:]
-                padding = (0, largest[0] - height), (0, largest[1] - width)
-                writer.add(*np.pad(one, [(0, 0), *padding])[..., np.newaxis])
-                size, mask = [height, width], one[1]
-                composites.append({**fact, "size": size, "data": bool(mask.any())})
-            if not shapes:  # An entry has frames.
-                writer.add(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8))
-            return {"composites": composites}
-
-        return produce
-
-    def _attempt(self, file: CompositeFile) -> np.ndarray | str:
+    def attempt(file: CompositeFile) -> np.ndarray | str:
         try:
-            return self.read(file.path)
+            return read_composite(file.path, config)
         except UserError as error:
             return str(error).replace(str(file.path), file.name)
+
+    def produce(writer: FrameWriter) -> dict[str, Any]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            read = list(pool.map(attempt, files))
+        shapes = [one.shape[1:] for one in read if not isinstance(one, str)]
+        largest = [max(sides) for sides in zip(*shapes, strict=True)]
+        composites: list[dict[str, Any]] = []
+        for file, one in zip(files, read, strict=True):
+            fact = {"name": file.name, "time": file.time.isoformat()}
+            if isinstance(one, str):
+                composites.append({**fact, "problem": one})
+                continue
+            height, width = one.shape[1:]
+            padding = (0, largest[0] - height), (0, largest[1] - width)
+            writer.add(*np.pad(one, [(0, 0), *padding])[..., np.newaxis])
+            facts = {"size": [height, width], "data": bool(one[1].any())}
+            composites.append({**fact, **facts})
+        if not shapes:  # An entry has frames.
+            writer.add(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8))
+        return {"composites": composites}
+
+    return produce
 
 
 def batches(files: Sequence[CompositeFile]) -> Iterator[list[CompositeFile]]:
@@ -239,15 +201,9 @@ def batches(files: Sequence[CompositeFile]) -> Iterator[list[CompositeFile]]:
 
 @dataclass(frozen=True, eq=False)
 class Composite:
-    """A radar composite that is decoded.
+    """A radar composite that is decoded, one of some frames.
 
-    Attributes:
-        name: its file, relative to the data folder.
-        time: when it was taken, to the minute.
-        size: (H, W) in pixels, after averaging.
-        has_data: whether any pixel holds data.
-        frames: the frames it is one of.
-        index: which of them.
+    `name` is its file below the data folder, `size` (H, W) after averaging.
     """
 
     name: str
@@ -258,7 +214,7 @@ class Composite:
     index: int
 
     def read(self) -> np.ndarray:
-        """Pixels and mask, uint8 `[2, H, W]`, see `CompositeReader.read`."""
+        """Pixels and mask, uint8 `[2, H, W]`, see `read_composite`."""
         pixels = self.frames.read(self.index)[0, ..., 0]
         mask = self.frames.read_mask(self.index)[0, ..., 0]
         height, width = self.size
@@ -270,16 +226,15 @@ def decoded_composites(
 ) -> list[Composite]:
     """The composites of some entries that can be read and have the size of most.
 
-    Args:
-        entries: frames, and what `CompositeReader.produce` told of them.
-        left_out: the others are added to it.
+    `entries` are frames and what `decoding` told of them; the others are added to
+    `left_out`.
     """
     composites: list[Composite] = []
     for frames, extra in entries:
         index = 0
         for fact in extra["composites"]:
             if "problem" in fact:
-                left_out.setdefault("unreadable", []).append(fact["problem"])
+                left_out.add("unreadable", fact["problem"])
                 continue
             time = datetime.fromisoformat(fact["time"])
             size = (fact["size"][0], fact["size"][1])
@@ -288,29 +243,21 @@ def decoded_composites(
             )
             index += 1
     sizes = Counter(one.size for one in composites)
-    usual = next((size for size, _ in sizes.most_common(1)), ())
+    usual = max(sizes, key=lambda size: sizes[size], default=(0, 0))
     for one in composites:
         if one.size != usual:
-            left_out.setdefault("of another size", []).append(
+            left_out.add(
+                "of another size",
                 f"'{one.name}' has {one.size[0]}×{one.size[1]} pixels after averaging, "
-                f"but most composites have {usual[0]}×{usual[1]}"
+                f"but most composites have {usual[0]}×{usual[1]}",
             )
     return [one for one in composites if one.size == usual]
 
 
 def refuse_left_out(left_out: LeftOut, bad_files: str) -> None:
     """Raises a `UserError` on the first file left out, where they are refused."""
-    if left_out and bad_files == "refuse":
+    if left_out.reasons and bad_files == "refuse":
         raise UserError(
-            f"{next(iter(left_out.values()))[0]}; with data.bad_files='skip' such "
-            "files are left out and counted"
+            f"{next(iter(left_out.reasons.values()))[0]}; with data.bad_files='skip' "
+            "such files are left out and counted"
         )
-
-
-def format_left_out(left_out: LeftOut) -> str:
-    """What was left out by its reason, counted, with the first of each."""
-    told = [
-        f"{len(sentences)} {why} (first: {sentences[0]})"
-        for why, sentences in left_out.items()
-    ]
-    return f": {'; '.join(told)}" if told else ""

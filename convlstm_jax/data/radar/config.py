@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -12,29 +11,31 @@ import numpy as np
 from convlstm_jax.config import field
 from convlstm_jax.data.base import InputClip, RainDataConfig
 from convlstm_jax.data.cache import FrameCache, Frames, default_cache
-from convlstm_jax.data.files import content_hash
+from convlstm_jax.data.files import content_hash, plural
 from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
 from convlstm_jax.data.radar.clips import (
-    Cutting,
     Event,
     RadarClips,
+    date_of,
     format_gaps,
+    name_of,
     split_at_gaps,
     split_events,
 )
 from convlstm_jax.data.radar.composites import (
     Composite,
     CompositeFile,
-    CompositeReader,
-    LeftOut,
     batches,
     decoded_composites,
+    decoding,
     find_composites,
-    format_left_out,
+    read_composite,
     refuse_left_out,
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS
 from convlstm_jax.data.sources import Sources
+from convlstm_jax.data.split import SPLITS
+from convlstm_jax.data.video.find import LeftOut
 from convlstm_jax.errors import UserError
 
 _PICTURES = {"radar_format": ("picture",)}
@@ -138,39 +139,23 @@ class RadarConfig(RainDataConfig):
         if not self.path or not Path(self.path).expanduser().is_dir():
             yield f"path is {self.path!r}: it must be a folder of radar composites"
 
-    @property
-    def reader(self) -> CompositeReader:
-        """What reads a composite of the folder."""
-        return CompositeReader(
-            self.rain_scale,
-            self.downsample,
-            self.dbz_gain,
-            self.dbz_offset,
-            self.no_data_value,
-            self.radar_format,
-            self.time_step_minutes,
-        )
-
     def shaping(self) -> dict[str, Any]:
         """The fields that decide the pixels of composites, and their values."""
-        reader = asdict(self.reader)
-        settings = {**reader.pop("scale"), **reader}
-        # The pixels of pictures are reflectivities whatever rain is made of them.
-        pictures = self.radar_format == "picture"
-        without = {"zr_a", "zr_b", "time_step_minutes"}
-        if not pictures:
-            without = {"dbz_gain", "dbz_offset", "no_data_value"}
-        return {name: settings[name] for name in settings if name not in without}
+        names = ["radar_format", "downsample", "dbz_min", "dbz_max"]
+        if self.radar_format == "picture":
+            names += ["dbz_gain", "dbz_offset", "no_data_value"]
+        else:  # Pixels of pictures are reflectivities, whatever rain is made of them.
+            names += ["zr_a", "zr_b", "time_step_minutes"]
+        return {name: getattr(self, name) for name in names}
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits; conditions are the dates of the events. Nothing is drawn."""
         composites, left_out = self._open()
-        told = format_left_out(left_out)
+        told = f": {left_out}" if left_out.reasons else ""
         runs, gaps = split_at_gaps(composites, self.time_step_minutes)
-        cuttings = self._cuttings(num_frames)
-        span = cuttings["train"].span
+        span = self.span(num_frames)
         events = [run for run in runs if len(run) >= span]
-        conditions = tuple(dict.fromkeys(event.date for event in events))
+        conditions = tuple(dict.fromkeys(map(date_of, events)))
         for date in self.test_conditions:
             if date not in conditions:
                 raise UserError(
@@ -179,25 +164,13 @@ class RadarConfig(RainDataConfig):
                     f"{self.time_step_minutes:g} minutes apart begin: "
                     f"{', '.join(conditions) or 'there is none'}"
                 )
-        parts, cut_in_time = split_events(
-            events,
-            span,
-            self.test_conditions,
-            self.validation_fraction,
-            self.test_fraction,
-        )
-        limits = {
-            "train": self.num_train_sequences,
-            "validation": self.num_validation_sequences,
-            "test": self.num_test_sequences,
-        }
-        scale = self.rain_scale
+        parts, cut_in_time = split_events(events, span, self)
         clips = {
-            split: RadarClips(parts[split], scale, cutting, conditions, limits[split])
-            for split, cutting in cuttings.items()
+            split: RadarClips(self, split, parts[split], num_frames, conditions)
+            for split in SPLITS
         }
         facts = self._facts(composites, events, span)
-        numbers = ", ".join(f"{len(clips[split])} {split}" for split in clips)
+        numbers = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
         numbers = (
             f"clips of {num_frames} frames at {self.height}x{self.width}: {numbers}"
         )
@@ -209,7 +182,7 @@ class RadarConfig(RainDataConfig):
                     "or change data.min_rain_share, data.time_step_minutes, the "
                     "fractions or data.test_conditions"
                 )
-        lengths = ", ".join(f"{event.name}: {len(event)}" for event in events[:8])
+        lengths = ", ".join(f"{name_of(event)}: {len(event)}" for event in events[:8])
         description = (
             f"Radar composites of '{self.path}': {facts} ({lengths}"
             f"{', …' if len(events) > 8 else ''}), "
@@ -218,7 +191,7 @@ class RadarConfig(RainDataConfig):
         if self.test_conditions:
             description += f" Held out for the test: {', '.join(self.test_conditions)}."
         description += format_gaps(gaps, self.time_step_minutes)
-        if left_out:
+        if told:
             description += f" Left out{told}."
         return Sources(
             train=clips["train"],
@@ -232,31 +205,20 @@ class RadarConfig(RainDataConfig):
             test_films=clips["test"].films(),
         )
 
-    def _cuttings(self, num_frames: int) -> dict[str, Cutting]:
-        return {
-            split: Cutting(
-                num_frames=num_frames,
-                height=self.height,
-                width=self.width,
-                frame_stride=self.frame_stride,
-                clip_stride=self.clip_stride
-                or (num_frames - 1) * self.frame_stride + 1,
-                crop_stride=self.crop_stride if split == "train" else 0,
-                min_rain_share=self.min_rain_share,
-            )
-            for split in ("train", "validation", "test")
-        }
+    def span(self, num_frames: int) -> int:
+        """Composites from the first to the last of a clip."""
+        return (num_frames - 1) * self.frame_stride + 1
 
     def _facts(
-        self, composites: list[Composite], events: list[Event[Composite]], span: int
+        self, composites: list[Composite], events: list[Event], span: int
     ) -> str:
         """What the folder holds, in words."""
         height, width = composites[0].size
         facts = (
             f"{len(composites)} composites of {height}x{width} pixels after averaging "
             f"over {self.downsample}x{self.downsample}, {self.time_step_minutes:g} "
-            f"minutes apart; {len(events)} event{'s' * (len(events) != 1)} of at least "
-            f"{span} composites"
+            f"minutes apart; {plural(len(events), 'event')} of at least {span} "
+            "composites"
         )
         steps = Counter(
             (after.time - before.time).total_seconds() / 60
@@ -276,14 +238,15 @@ class RadarConfig(RainDataConfig):
         Raises:
             UserError: there are none, or some are to be refused.
         """
-        entries = []
+        entries: list[tuple[Frames, Mapping[str, Any]]] = []
         if is_prepared(self.path):
             prepared = Prepared(self.path, "radar", self.shaping())
-            left_out = {
-                why: [*told] for why, told in prepared.manifest.left_out.items()
-            }
+            told = {why: [*one] for why, one in prepared.manifest.left_out.items()}
+            left_out = LeftOut(told, "composite")
             for item in prepared.manifest.items:
-                entries.append((prepared.frames(item), item.facts))
+                found = prepared.frames(item)
+                assert found is not None
+                entries.append((found, item.facts))
         else:
             files, left_out = find_composites(self.path, self.radar_format)
             refuse_left_out(left_out, self.bad_files)
@@ -297,7 +260,7 @@ class RadarConfig(RainDataConfig):
                 f"the folder '{self.path}' holds no radar composite that can be used "
                 f"as data.radar_format={self.radar_format!r} "
                 f"({', '.join(RADAR_FORMATS[self.radar_format].suffixes)})"
-                f"{format_left_out(left_out)}"
+                + (f": {left_out}" if left_out.reasons else "")
             )
         return composites, left_out
 
@@ -315,22 +278,17 @@ class RadarConfig(RainDataConfig):
                 frames = self._decoded(batch, folder.cache)
                 folder.add(batch[0].name, frames, frames.extra)
                 entries.append((frames, frames.extra))
-            folder.left_out = {why: [*told] for why, told in left_out.items()}
+            folder.left_out = {why: [*one] for why, one in left_out.reasons.items()}
             decoded_composites(entries, left_out)
             refuse_left_out(left_out, self.bad_files)
         assert folder.manifest is not None
         return folder.manifest
 
     def _decoded(self, batch: list[CompositeFile], cache: FrameCache) -> Frames:
-        key: Mapping[str, Any] = {
-            "kind": "radar",
-            "content": content_hash(
-                [file.path for file in batch], cache.folder / ".hashes"
-            ),
-            "names": [file.name for file in batch],
-            **self.shaping(),
-        }
-        return cache.cached(key, self.reader.produce(batch))
+        paths, names = [file.path for file in batch], [file.name for file in batch]
+        content = content_hash(paths, cache.folder / ".hashes")
+        key = {"kind": "radar", "content": content, "names": names, **self.shaping()}
+        return cache.cached(key, decoding(batch, self))
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last composites of a folder, their whole area.
@@ -340,23 +298,24 @@ class RadarConfig(RainDataConfig):
         """
         files, left_out = find_composites(path, self.radar_format)
         refuse_left_out(left_out, self.bad_files)
-        span = (num_frames - 1) * self.frame_stride + 1
+        span = self.span(num_frames)
         while True:
             events, _ = split_at_gaps(files, self.time_step_minutes)
             if not events or len(events[-1]) < span:
                 raise UserError(
                     f"'{path}' ends with {len(events[-1]) if events else 0} composites "
                     f"that are {self.time_step_minutes:g} minutes apart: it must end "
-                    f"with at least {span}{format_left_out(left_out)}"
+                    f"with at least {span}"
+                    + (f" (left out: {left_out})" if left_out.reasons else "")
                 )
-            chosen = events[-1].composites[-span:]
+            chosen = events[-1][-span:]
             read: list[np.ndarray] = []
             try:
                 for file in chosen:
-                    read.append(self.reader.read(file.path))
+                    read.append(read_composite(file.path, self))
                 break
             except UserError as error:
-                left_out.setdefault("unreadable", []).append(str(error))
+                left_out.add("unreadable", str(error))
                 refuse_left_out(left_out, self.bad_files)
                 files.remove(chosen[len(read)])
         chosen, read = chosen[:: self.frame_stride], read[:: self.frame_stride]
@@ -371,5 +330,5 @@ class RadarConfig(RainDataConfig):
                 f"'{path}': the latest composite, '{chosen[-1].name}', has no data at "
                 "any pixel: it must have some to forecast from"
             )
-        label = f"{path}{format_left_out(left_out)}"
+        label = f"{path} (left out: {left_out})" if left_out.reasons else path
         return InputClip(frames, mask, tuple(one.time for one in chosen), label)

@@ -28,13 +28,10 @@ from convlstm_jax.rain import RainScale
 
 @dataclass(frozen=True)
 class RadarFormat:
-    """What tells the files of a format, and what has to be installed to read them.
+    """The ends of a format's file names, and optional packages that read it.
 
-    Attributes:
-        suffixes: ends of the files' names, in lower case.
-        packages: optional packages that read them, by the name they are imported by.
-        day_of_year: whether the time in a name may also be written as MeteoSwiss does:
-            two digits of the year, day of the year, hour and minute.
+    With `day_of_year` the time in a name may also be written as MeteoSwiss does: two
+    digits of the year, day of the year, hour and minute.
     """
 
     suffixes: tuple[str, ...]
@@ -42,7 +39,7 @@ class RadarFormat:
     day_of_year: bool = False
 
     def has(self, name: str) -> bool:
-        """Tells whether a file of this name is of the format; hidden files are not."""
+        """Whether a file of this name is of the format; hidden files are not."""
         return name.lower().endswith(self.suffixes) and not name.startswith(".")
 
 

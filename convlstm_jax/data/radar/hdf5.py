@@ -1,5 +1,6 @@
 """Radar composites in HDF5: OPERA's data model ODIM, and KNMI's own."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,22 +74,15 @@ def read_odim(path: Path) -> Field:
         name = (first or names)[0]
         levels = next(levels for _, place, levels in places if place == name)
         values = _decoded(_array(_member(_group(file, name), "data")), levels)
-        minutes = None
-        if wanted == "ACRR":
-            minutes = _odim_minutes(levels)
-            if not minutes:
-                raise ValueError(
-                    "it does not say in which time its rain was gathered: its "
-                    "startdate, starttime, enddate and endtime must"
-                )
+    minutes = _odim_minutes(levels) if wanted == "ACRR" else None
     return Field(values, _UNITS[wanted], minutes)
 
 
 def _refuse_polar(file: h5py.File) -> None:
-    kind = _text(_what(file).get("object", "")).upper()
-    where = [_attributes(file, "where")]
-    where += [_attributes(group, "where") for _, group in _numbered(file, "dataset")]
-    polar = any(name in one for one in where for name in _POLAR_ATTRIBUTES)
+    kind = _text(_attributes(file, "what").get("object", "")).upper()
+    groups = [file, *(group for _, group in _numbered(file, "dataset"))]
+    where = {name for group in groups for name in _attributes(group, "where")}
+    polar = not where.isdisjoint(_POLAR_ATTRIBUTES)
     if kind in _POLAR_OBJECTS or polar:
         raise ValueError(
             f"it is a {kind or 'SCAN'!r} of one radar, by angle and distance: it must "
@@ -98,10 +92,9 @@ def _refuse_polar(file: h5py.File) -> None:
 
 def _odim_places(file: h5py.File) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Quantity, place and `what` of each field, the nearest level of `what` first."""
-    root = _what(file)
     for outer_name, outer in _numbered(file, "dataset"):
         for inner_name, inner in _numbered(outer, "data"):
-            levels = [_what(inner), _what(outer), root]
+            levels = [_attributes(group, "what") for group in (inner, outer, file)]
             quantity = _text(_inherited(levels, "quantity") or "")
             yield quantity.upper(), f"{outer_name}/{inner_name}", levels
 
@@ -128,9 +121,10 @@ def _decoded(raw: np.ndarray, levels: list[dict[str, Any]]) -> np.ndarray:
             f"its gain and offset are {gain:g} and {offset:g}: they must be finite, "
             "the first not 0"
         )
-    if no_data is not None and no_data == no_echo:
+    both = [one for one in (no_data, no_echo) if one is not None]
+    if len(both) == 2 and np.array_equal(both[:1], both[1:], equal_nan=True):
         raise ValueError(
-            f"its nodata and undetect are both {no_data:g}: they must differ"
+            f"its nodata and undetect are both {no_echo:g}: they must differ"
         )
     values = raw.astype(np.float64) * gain + offset
     values[_equal(raw, no_echo)] = -np.inf
@@ -149,18 +143,26 @@ def _equal(raw: np.ndarray, value: float | None) -> np.ndarray:
     return raw == value
 
 
-def _odim_minutes(levels: list[dict[str, Any]]) -> float | None:
-    times = []
-    for end in ("start", "end"):
-        text = "".join(
-            _text(_inherited(levels, f"{end}{part}") or "") for part in ("date", "time")
+def _odim_minutes(levels: list[dict[str, Any]]) -> float:
+    """Minutes in which rain was gathered, by the nearest `what` that tells."""
+    found = [
+        _text(_inherited(levels, f"{end}{part}") or "")
+        for end in ("start", "end")
+        for part in ("date", "time")
+    ]
+    try:
+        start, end = (
+            datetime.strptime((date + time)[:12], "%Y%m%d%H%M")
+            for date, time in (found[:2], found[2:])
         )
-        try:
-            times.append(datetime.strptime(text[:12], "%Y%m%d%H%M"))
-        except ValueError:
-            return None
-    minutes = (times[1] - times[0]).total_seconds() / 60
-    return minutes if minutes > 0 else None
+    except ValueError:
+        start = end = datetime.min
+    if end <= start:
+        raise ValueError(
+            "it does not say in which time its rain was gathered: its startdate, "
+            "starttime, enddate and endtime must"
+        )
+    return (end - start).total_seconds() / 60
 
 
 def read_knmi(path: Path) -> Field:
@@ -264,10 +266,6 @@ def _attributes(parent: h5py.Group, name: str) -> dict[str, Any]:
     return dict(_group(parent, name).attrs) if name in parent else {}
 
 
-def _what(group: h5py.Group) -> dict[str, Any]:
-    return _attributes(group, "what")
-
-
 def _inherited(levels: list[dict[str, Any]], name: str) -> Any:
     return next((level[name] for level in levels if name in level), None)
 
@@ -287,10 +285,12 @@ def _array(data: Any) -> np.ndarray:
         raise ValueError(
             f"its field has the shape {list(data.shape)}: it must have two dimensions"
         )
-    if 8 * data.size > MAX_FRAME_BYTES:
+    # A chunk, which is decompressed whole, may be larger than the field.
+    size = max(data.size, math.prod(data.chunks or ()))
+    if 8 * size > MAX_FRAME_BYTES:
         raise ValueError(
-            f"its field has {data.size:,} pixels by its own account: it must have at "
-            f"most {MAX_FRAME_BYTES // 8:,}"
+            f"its field has {size:,} pixels by its own account: it must have at most "
+            f"{MAX_FRAME_BYTES // 8:,}"
         )
     return np.asarray(data[...])
 
@@ -306,10 +306,6 @@ def _number(value: Any, name: str) -> float | None:
     if value is None:
         return None
     try:
-        return float(_text(value)) if _is_text(value) else float(np.ravel(value)[0])
-    except (ValueError, TypeError, IndexError) as error:
-        raise ValueError(f"its {name} is {value!r}: it must be a number") from error
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(np.ravel(value)[0], str | bytes)
+        return float(_text(value))
+    except ValueError:
+        raise ValueError(f"its {name} is {value!r}: it must be a number") from None

@@ -25,37 +25,31 @@ from convlstm_jax.data.synthetic.clips import (
     uniform_draws,
 )
 
-FLOWS_L_PER_MIN = (1, 2, 4, 8)
-"""The gas flows, litres per minute, that clips are taken under."""
+FLOWS_L_PER_MIN = (1, 2, 4, 8)  # Gas flows that clips are taken under.
 CONDITIONS = tuple(f"{flow} L/min" for flow in FLOWS_L_PER_MIN)
-"""Their names, to which a clip's "condition" is the index."""
-MIN_SIZE = 16
-"""Fewest pixels along an axis with which the column can be told from its walls."""
+MIN_SIZE = 16  # Fewest pixels with which the column can be told from its walls.
 
 FRAMES_PER_SECOND = 100
-COLUMN_HEIGHT_M = 0.15
-"""What a frame shows from its lower to its upper edge, metres."""
-SURFACE_M = 0.136
-"""Where the water ends, metres above the lower edge."""
-NEEDLE_TIP_M = 0.011
-"""Where the bubbles form, metres above the lower edge."""
-NEEDLE_PLACES = (0.2, 0.32, 0.44, 0.56, 0.68, 0.8)
-"""The needles that the gas comes through, in column widths from the left."""
-WALL_SHARE = 0.03
-"""Width of a side wall, in column widths."""
+COLUMN_HEIGHT_M = 0.15  # What a frame shows from its lower to its upper edge.
+SURFACE_M = 0.136  # Where the water ends, above the lower edge.
+NEEDLE_TIP_M = 0.011  # Where the bubbles form, above the lower edge.
+NEEDLE_PLACES = (0.2, 0.32, 0.44, 0.56, 0.68, 0.8)  # In column widths from the left.
+WALL_SHARE = 0.03  # Width of a side wall, in column widths.
 
 _GRAVITY = 9.81  # m/s²
 _TENSION_OVER_DENSITY = 0.072 / 998  # Of water, m³/s².
 _GAP_M = 0.022  # Between the plates: a flow in m³/s over it is an area in m²/s.
 _LITRES_PER_MINUTE = 1e-3 / 60  # m³/s
-# The slowest bubble has crossed the column by then.
-_WARM_UP_STEPS = 30
+_WARM_UP_STEPS = 30  # The slowest bubble has crossed the column by then.
 _WARM_UP_STEP_S = 1.6 / _WARM_UP_STEPS
 _LONGEST_GROWTH_S = 0.12
 _SWING_DECAY_S = 0.1
-_MOST_STRETCH = 0.6
-_DRAWS_PER_CLIP = 2
-_DRAWS_PER_BUBBLE = 5
+_MAX_STRETCH = 0.6
+
+_LAMP = 0.92  # Brightness of the middle of the water.
+_RIM = 0.10  # Share of the light that passes the rim of a bubble,
+_CORE = 0.97  # and its middle, where the light goes straight through.
+_RIM_WIDTH_M = 0.0018
 
 # Rows of the array of bubbles. A bubble that has not merged has swung for ever, by 0.
 _RELEASE, _RADIUS, _X, _Y, _PHASE, _DRIFT, _MERGED, _SWING_RE, _SWING_IM = range(9)
@@ -65,14 +59,10 @@ _RELEASE, _RADIUS, _X, _Y, _PHASE, _DRIFT, _MERGED, _SWING_RE, _SWING_IM = range
 class BubbleTracks:
     """The bubbles of all frames, an entry for each bubble in each frame; in metres.
 
-    Attributes:
-        frame: number of the frame, ascending.
-        x: centre, from the left edge.
-        y: centre, from the lower edge.
-        radius: of the circle of the same area.
-        shape: complex; the ellipse has the half axes radius·s and radius/s with s² = (1
-            + |shape|)/(1 − |shape|), the long one at half the angle of `shape` to the
-            horizontal.
+    `frame` is the number of the frame, ascending; (x, y) the centre, from the left and
+    lower edge; `radius` that of the circle of the same area. With complex `shape` the
+    ellipse has the half axes radius·s and radius/s, s² = (1 + |shape|)/(1 − |shape|),
+    the long one at half the angle of `shape` to the horizontal.
     """
 
     frame: np.ndarray
@@ -108,27 +98,16 @@ def follow_bubbles(
     sinks along the walls and sways. Two that touch become one of their joint area,
     whose shape swings for a while. At the surface they vanish.
 
-    Args:
-        flow_l_per_min: gas flow, litres per minute.
-        num_frames: frames to follow them for, T.
-        width_m: width of the column, walls included, metres.
-        seed: names the stream, 0 <= seed < 2**64.
-        index: names the clip in the stream.
-
-    Returns:
-        The bubbles of each frame; those of fewer frames are the first of those of more.
+    Those of fewer frames are the first of those of more.
     """
     per_second = bubbles_per_second(flow_l_per_min)
     growth_s = min(_LONGEST_GROWTH_S, 0.5 * len(NEEDLE_PLACES) / per_second)
     frame_s = 1 / FRAMES_PER_SECOND
     end_s = _WARM_UP_STEPS * _WARM_UP_STEP_S + num_frames * frame_s
     count = math.ceil((end_s + growth_s) * per_second) + 1
-    draws = np.array(
-        uniform_draws(seed, index, _DRAWS_PER_CLIP + _DRAWS_PER_BUBBLE * count)
-    )
-    sway_phase, first = draws[:_DRAWS_PER_CLIP]
+    sway_phase, first, *draws = uniform_draws(seed, index, 2 + 5 * count)
     all_bubbles = _bubbles_to_come(
-        draws[_DRAWS_PER_CLIP:].reshape(count, _DRAWS_PER_BUBBLE).T,
+        np.array(draws).reshape(count, 5).T,
         mean_diameter_m(flow_l_per_min) / 2,
         width_m,
     )
@@ -136,12 +115,9 @@ def follow_bubbles(
     born_s = all_bubbles[_RELEASE] - growth_s
 
     bubbles, born, now = all_bubbles[:, :0], 0, 0.0
-    shown: list[np.ndarray] = []
-    velocities: list[np.ndarray] = []
-    times: list[float] = []
+    shown, velocities, times = [], [], []
     for step_number in range(_WARM_UP_STEPS + num_frames):
-        warm_up = step_number < _WARM_UP_STEPS
-        step_s = _WARM_UP_STEP_S if warm_up else frame_s
+        step_s = _WARM_UP_STEP_S if step_number < _WARM_UP_STEPS else frame_s
         now += step_s
         newest = int(np.searchsorted(born_s, now))
         bubbles = np.concatenate([bubbles, all_bubbles[:, born:newest]], axis=1)
@@ -151,7 +127,7 @@ def follow_bubbles(
         bubbles, velocity = _merge(bubbles, velocity, now)
         stays = bubbles[_Y] < SURFACE_M - 0.2 * bubbles[_RADIUS]
         bubbles, velocity = bubbles[:, stays], velocity[stays]
-        if not warm_up:
+        if step_number >= _WARM_UP_STEPS:
             # Moving happens in place: what is shown has to be a copy.
             shown.append(bubbles.copy())
             velocities.append(velocity)
@@ -169,18 +145,14 @@ def follow_bubbles(
 def _bubbles_to_come(
     draws: np.ndarray, mean_radius: float, width_m: float
 ) -> np.ndarray:
-    """All bubbles of a clip as they leave their needles.
-
-    Their times of release are in units of the mean time between two, ascending.
-    """
+    """All bubbles as they leave their needles, times in means of that between two."""
     jitter, size, place, phase, drift = draws
     numbers = np.arange(len(size))
     # The needles take turns, in an order in which neighbours do not follow each other.
     needles = np.array(NEEDLE_PLACES)[(numbers * 5 // 2) % len(NEEDLE_PLACES)]
     bubbles = np.zeros((9, len(numbers)))
     bubbles[_RELEASE] = numbers + 0.9 * jitter
-    # From 0.6 to 1.5 times the mean, smaller ones more often; so that the mean area is
-    # that of the mean radius to within 1 %.
+    # The mean area is that of the mean radius to within 1 %.
     bubbles[_RADIUS] = mean_radius * (0.6 + 0.9 * size**1.5)
     bubbles[_X] = needles * width_m + 0.001 * (place - 0.5)
     bubbles[_Y] = NEEDLE_TIP_M + bubbles[_RADIUS]
@@ -191,11 +163,7 @@ def _bubbles_to_come(
 
 
 def _velocity(
-    bubbles: np.ndarray,
-    now: float,
-    flow_l_per_min: float,
-    width_m: float,
-    sway_phase: float,
+    bubbles: np.ndarray, now: float, flow_l_per_min: float, width_m: float, phase: float
 ) -> np.ndarray:
     """Velocities as complex numbers, right and up, m/s; 0 for those at a needle."""
     radius = bubbles[_RADIUS]
@@ -205,7 +173,7 @@ def _velocity(
     across = np.cos(2 * math.pi * (bubbles[_X] / width_m - 0.5))
     rise += 0.022 * stirring * (across + 0.35)
     height = bubbles[_Y]
-    sway = np.sin(2 * math.pi * (height / 0.11 - now / 1.1 + sway_phase))
+    sway = np.sin(2 * math.pi * (height / 0.11 - now / 1.1 + phase))
     sway *= 0.018 * stirring * np.minimum(height / 0.05, 1)
     zigzag = 0.35 * rise * np.cos(_zigzag_angle(bubbles, now))
     released = bubbles[_RELEASE] <= now
@@ -260,12 +228,9 @@ def _merge(
 
 
 def _tracks(
-    frame: np.ndarray,
-    bubbles: np.ndarray,
-    velocity: np.ndarray,
-    now: np.ndarray,
+    frame: np.ndarray, bubbles: np.ndarray, velocity: np.ndarray, now: np.ndarray,
     growth_s: float,
-) -> BubbleTracks:
+) -> BubbleTracks:  # fmt: skip
     """Sizes and shapes of the bubbles of all frames, each at its time `now`."""
     radius = bubbles[_RADIUS]
     # Flat across their way, large ones more, in time with the zigzag.
@@ -276,40 +241,22 @@ def _tracks(
     # The lowest swing of a bubble in two dimensions, damped (Lamb 1932, art. 275).
     frequency = np.sqrt(6 * _TENSION_OVER_DENSITY / radius**3)
     since = now - bubbles[_MERGED]
-    swing = (bubbles[_SWING_RE] + 1j * bubbles[_SWING_IM]) * np.exp(
-        -since / _SWING_DECAY_S
-    )
+    swing = bubbles[_SWING_RE] + 1j * bubbles[_SWING_IM]
+    swing *= np.exp(-since / _SWING_DECAY_S)
     shape = flat * direction + swing * np.cos(frequency * since)
-    shape *= np.minimum(1, _MOST_STRETCH / np.maximum(np.abs(shape), 1e-9))
+    shape *= np.minimum(1, _MAX_STRETCH / np.maximum(np.abs(shape), 1e-9))
     # At their needles they are round, and their area grows evenly.
     grown = np.clip((now - bubbles[_RELEASE]) / growth_s + 1, 0, 1)
     drawn = radius * np.sqrt(grown)
-    return BubbleTracks(
-        frame=frame,
-        x=bubbles[_X],
-        y=bubbles[_Y] - (radius - drawn),
-        radius=drawn,
-        shape=np.where(grown < 1, 0, shape),
-    )
-
-
-_LAMP = 0.92  # Brightness of the middle of the water.
-_RIM = 0.10  # Share of the light that passes the rim of a bubble,
-_CORE = 0.97  # and its middle, where the light goes straight through.
-_RIM_WIDTH_M = 0.0018
+    y = bubbles[_Y] - (radius - drawn)
+    return BubbleTracks(frame, bubbles[_X], y, drawn, np.where(grown < 1, 0, shape))
 
 
 def empty_column(height: int, width: int) -> np.ndarray:
-    """The column without bubbles, which is the same in all frames.
+    """The column without bubbles, float32 `[H, W]`, brightness in [0, 1].
 
-    Args:
-        height: H, pixels.
-        width: W, pixels.
-
-    Returns:
-        float32 [H, W], brightness in [0, 1]: the water before the lamp, darker towards
-        the edges; brighter air above a dark line, the surface; dark walls at both
-        sides, the nozzle plate at the bottom, and its needles.
+    The water before the lamp, darker towards the edges; brighter air above a dark line,
+    the surface; dark walls, the nozzle plate at the bottom, and its needles.
     """
     pixel_m = COLUMN_HEIGHT_M / height
     up = (height - 0.5 - np.arange(height))[:, None] * pixel_m
@@ -340,25 +287,16 @@ def _covered(pixels_inside: np.ndarray) -> np.ndarray:
 def draw_bubbles(
     column: np.ndarray, tracks: BubbleTracks, num_frames: int
 ) -> np.ndarray:
-    """Draws the frames of a clip.
+    """Draws the frames of a clip on the empty column: uint8 `[T, H, W, 1]`.
 
     Light passes a bubble in its middle and is bent away at its rim; bubbles behind each
     other take away light in turn. What is above the surface is not drawn.
-
-    Args:
-        column: float32 [H, W], the empty column.
-        tracks: the bubbles.
-        num_frames: T.
-
-    Returns:
-        uint8 [T, H, W, 1].
     """
     height, width = column.shape
     pixel_m = COLUMN_HEIGHT_M / height
     # A margin takes in what reaches out of the picture; cheaper than cutting it off.
-    longest = tracks.radius * np.sqrt(
-        (1 + np.abs(tracks.shape)) / (1 - np.abs(tracks.shape))
-    )
+    bent = np.abs(tracks.shape)
+    longest = tracks.radius * np.sqrt((1 + bent) / (1 - bent))
     halves = np.ceil(longest / pixel_m + 1).astype(int)
     margin = int(halves.max(initial=0)) + 1
     frames = np.zeros((num_frames, height + 2 * margin, width + 2 * margin), np.float32)
@@ -367,28 +305,23 @@ def draw_bubbles(
     # the largest of them.
     least = 1
     while (halves >= least).any():
-        most = max(least, int(1.3 * least))
-        drawn = np.flatnonzero((halves >= least) & (halves <= most))
+        largest = max(least, int(1.3 * least))
+        drawn = np.flatnonzero((halves >= least) & (halves <= largest))
         if drawn.size:
-            _draw_alike(frames, tracks, drawn, most, margin, pixel_m)
-        least = most + 1
+            _draw_alike(frames, tracks, drawn, largest, margin, pixel_m)
+        least = largest + 1
     surface_row = height - SURFACE_M / pixel_m  # in pixels from the upper edge
     frames = frames[:, margin : margin + height, margin : margin + width]
     first_row = math.ceil(surface_row)
     frames[:, :first_row] = column[:first_row]
-    return (frames * np.float32(255) + np.float32(0.5)).astype(np.uint8)[
-        ..., np.newaxis
-    ]
+    frames = (frames * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return frames[..., np.newaxis]
 
 
 def _draw_alike(
-    frames: np.ndarray,
-    tracks: BubbleTracks,
-    drawn: np.ndarray,
-    half: int,
-    margin: int,
-    pixel_m: float,
-) -> None:
+    frames: np.ndarray, tracks: BubbleTracks, drawn: np.ndarray, half: int,
+    margin: int, pixel_m: float,
+) -> None:  # fmt: skip
     """Draws some bubbles in windows of 2·half + 1 pixels, in place."""
     _, rows, columns = frames.shape
     x = tracks.x[drawn] / pixel_m - 0.5 + margin
@@ -428,13 +361,7 @@ class BubbleColumn(SyntheticClips["BubblesConfig"]):
 
     A clip begins when the column has been running for a while; a wider frame shows a
     wider column. Clips are {"frames": uint8 `[T, H, W, 1]`, "condition": int32 []}.
-
-    Args:
-        config: the data set's config.
-        num_frames: frames per clip, T.
-        num_clips: length of the source.
-        seed: names the stream of clips, 0 <= seed < 2**64.
-        conditions: indices into `CONDITIONS` that the clips take in turn.
+    They take the `conditions`, indices into `CONDITIONS`, in turn.
     """
 
     def __init__(
@@ -452,17 +379,10 @@ class BubbleColumn(SyntheticClips["BubblesConfig"]):
     def _generate(self, index: int) -> dict[str, np.ndarray]:
         condition = self._conditions[index % len(self._conditions)]
         height, width = self._column.shape
-        tracks = follow_bubbles(
-            FLOWS_L_PER_MIN[condition],
-            self._num_frames,
-            COLUMN_HEIGHT_M * width / height,
-            self._seed,
-            index,
-        )
-        return {
-            "frames": draw_bubbles(self._column, tracks, self._num_frames),
-            "condition": np.asarray(condition, np.int32),
-        }
+        flow, width_m = FLOWS_L_PER_MIN[condition], COLUMN_HEIGHT_M * width / height
+        tracks = follow_bubbles(flow, self._num_frames, width_m, self._seed, index)
+        frames = draw_bubbles(self._column, tracks, self._num_frames)
+        return {"frames": frames, "condition": np.asarray(condition, np.int32)}
 
 
 class BubblesConfig(DataConfig):

@@ -30,15 +30,9 @@ def _mix(bits: int) -> int:
 
 
 def uniform_draws(seed: int, index: int, count: int) -> list[float]:
-    """Draws `count` numbers, uniform in [0, 1), that depend on (seed, index) alone.
+    """Draws numbers uniform in [0, 1) that depend on (seed, index) alone.
 
-    Args:
-        seed: names the stream, 0 <= seed < 2**64.
-        index: names the sequence within the stream, 0 <= index < 2**64.
-        count: how many numbers; the first ones do not depend on it.
-
-    Returns:
-        `count` floats, each a multiple of 2**-53.
+    The first ones do not depend on `count`; each is a multiple of 2**-53.
     """
     state = _mix((_mix((seed + _GOLDEN_GAMMA) & _MASK) + index) & _MASK)
     draws = []
@@ -106,13 +100,9 @@ def generated_splits(
 ) -> Splits:
     """The three splits of a data set that is generated.
 
-    Validation and test clips depend on neither the seed nor their own number: the first
-    ones of a longer split are those of a shorter one.
-
-    Args:
-        config: gives the number of clips and the shape of a frame.
-        seed: names the stream of training clips, 0 <= seed < 2**32.
-        generate: makes a source of a number of clips and a seed.
+    `generate` makes a source of a number of clips and a seed. Validation and test clips
+    depend on neither the seed nor their own number: the first ones of a longer split
+    are those of a shorter one.
 
     Raises:
         UserError: the seed is out of its range.

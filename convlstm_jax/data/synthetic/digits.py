@@ -21,15 +21,10 @@ _IDX_IMAGES = 0x00000803  # Magic number: unsigned bytes, three dimensions.
 
 @dataclass(frozen=True, eq=False)
 class DigitSet:
-    """Digits for the three splits; no digit is in two of them.
+    """Digits for the three splits, uint8 `[N, 28, 28]`; no digit is in two of them.
 
-    Attributes:
-        train: uint8 [N, 28, 28], 0 is background.
-        validation: likewise.
-        test: likewise.
-        source: where they come from: "idx", "tfds" or "sklearn".
-        description: one sentence that tells which digits these are, from where and how
-            many; where the embedded digits stand in for MNIST, also why.
+    `source` says where they come from, "idx", "tfds" or "sklearn"; `description` which
+    digits these are and, where scikit-learn's stand in for MNIST, why.
     """
 
     train: np.ndarray
@@ -50,17 +45,11 @@ def load_digits(
     Args:
         source: "idx" reads MNIST from its published IDX files; "tfds" lets
             tensorflow-datasets download, check and cache it; "sklearn" takes the 1,797
-            digits that come with scikit-learn, enlarged (no network needed); "auto"
-            takes the first of: IDX files if a folder is named, the download if it
-            succeeds, scikit-learn's digits. A swap for the last is said in
-            `description`.
-        digits_dir: folder of the IDX files; where empty, the environment variable
-            CONVLSTM_MNIST_DIR names it. Only the two files of images are read.
-        tfds_dir: cache folder of tensorflow-datasets; where empty, its own default,
-            ~/tensorflow_datasets.
-
-    Returns:
-        The digits.
+            digits that come with scikit-learn, enlarged; "auto" takes the first of
+            these that can be had, IDX files only where a folder is named.
+        digits_dir: folder of the two IDX files of images; where empty, the environment
+            variable CONVLSTM_MNIST_DIR names it.
+        tfds_dir: cache folder of tensorflow-datasets; "" for its own default.
 
     Raises:
         UserError: the folder named holds no sound IDX files, or "tfds" was asked for
@@ -157,11 +146,7 @@ def _load_tfds(cache_dir: str) -> DigitSet:
 
 @functools.cache
 def _enlarged_digits() -> np.ndarray:
-    """Enlarges scikit-learn's digits from 8x8 with 17 shades to MNIST's manner.
-
-    Returns:
-        uint8 [1797, 28, 28], read-only.
-    """
+    """Scikit-learn's digits, enlarged from 8x8 with 17 shades to MNIST's manner."""
     # Here, because the imports take a second which users of MNIST need not wait for.
     from scipy import ndimage
     from sklearn.datasets import load_digits as load_small_digits
@@ -171,9 +156,8 @@ def _enlarged_digits() -> np.ndarray:
     large = ndimage.zoom(
         small, (1, 2.5, 2.5), order=3, mode="grid-constant", grid_mode=True
     )
-    # The cubic interpolation blurs; this contrast makes strokes as wide and as bright
-    # as MNIST's (mean pixel 33.6 against 33.3; 13.3 % of pixels above one half
-    # against 13.2 %).
+    # The cubic interpolation blurs; with this contrast strokes are as wide and as
+    # bright as MNIST's (mean pixel 33.6 against 33.3).
     large = np.clip((large - 0.4) / 0.4, 0.0, 1.0)
     images = np.zeros((len(large), 28, 28), np.uint8)
     images[:, 4:24, 4:24] = np.round(255.0 * large)
@@ -199,16 +183,9 @@ def _load_sklearn(standing_in: str = "") -> DigitSet:
 
 
 def find_idx_file(folder: Path, name: str) -> Path:
-    """Finds one of the MNIST files under the names it goes by.
+    """Finds one of the MNIST files by its published name less `.gz`.
 
-    Args:
-        folder: where to look.
-        name: the published name less `.gz`, e.g. "train-images-idx3-ubyte". Also found
-            with `.gz` and with '.' in place of '-' before "idx", as some tools unpack
-            it.
-
-    Returns:
-        The path of the file.
+    Also with `.gz`, and with '.' in place of '-' before "idx", as some tools unpack it.
 
     Raises:
         UserError: the folder does not exist or does not hold the file.
@@ -229,13 +206,7 @@ def find_idx_file(folder: Path, name: str) -> Path:
 
 
 def read_idx_images(path: Path) -> np.ndarray:
-    """Reads the images of one IDX file, compressed (`.gz`) or not.
-
-    Args:
-        path: the file.
-
-    Returns:
-        uint8 [N, 28, 28].
+    """Reads the images of one IDX file, compressed or not: uint8 `[N, 28, 28]`.
 
     Raises:
         UserError: the file is damaged, cut short or holds something else.

@@ -1,10 +1,7 @@
 """MNIST's images by tensorflow-datasets, without TensorFlow.
 
-The stock builder named `mnist` reads its files through TensorFlow; this one, named
-`mnist_digits`, needs NumPy alone. It downloads the two image files from the address
-the stock builder uses, checks their SHA-256, and keeps them prepared in the cache.
-
-It is a module of its own because the import of tensorflow-datasets takes half a
+The stock builder named `mnist` reads its files through TensorFlow; this one needs NumPy
+alone. It is a module of its own because the import of tensorflow-datasets takes half a
 second, which those who bring their own digits should not wait for.
 """
 
@@ -17,9 +14,7 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
 from tensorflow_datasets.core.download.checksums import UrlInfo
-from tensorflow_datasets.core.download.download_manager import (
-    NonMatchingChecksumError,
-)
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.util import DownloadError
 
 from convlstm_jax.data.synthetic.digits import read_idx_images
@@ -84,14 +79,11 @@ class MnistDigits(tfds.core.GeneratorBasedBuilder):
 
 
 def read_mnist(cache_dir: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads MNIST's images, downloading and preparing them the first time.
+    """Reads MNIST's training and test images, downloading them the first time.
 
     Args:
         cache_dir: where tensorflow-datasets keeps its data; "" for its default,
             ~/tensorflow_datasets.
-
-    Returns:
-        The training and the test images, uint8 [60000, 28, 28] and [10000, 28, 28].
 
     Raises:
         OSError: there is no network (told within seconds), no place to write, or the

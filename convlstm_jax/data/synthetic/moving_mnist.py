@@ -15,6 +15,7 @@ import numpy as np
 
 from convlstm_jax.config import field
 from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.files import plural
 from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.data.synthetic.clips import (
     SyntheticClips,
@@ -34,14 +35,9 @@ _FILE_SIZE = 64
 def _bounce(position: float, step: float, free: int, num_frames: int) -> np.ndarray:
     """Follows one coordinate of a digit between two walls.
 
-    Args:
-        position: start in the unit interval.
-        step: signed distance moved per frame, in unit intervals.
-        free: pixels the digit can move, the frame less the digit.
-        num_frames: frames to follow it for; the first is one step after the start.
-
-    Returns:
-        The digit's first row (or column) in each frame, integers [T].
+    `position` and `step`, the distance moved per frame, are in unit intervals; `free`
+    are the pixels the digit can move, the frame less the digit. The first frame is one
+    step after the start. Returns the digit's first row (or column), integers [T].
     """
     # Plain floats: at this length they are faster than arrays.
     pixels = []
@@ -69,12 +65,7 @@ class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
 
     Clips are {"frames": uint8 `[T, H, W, 1]`, 0 is background}.
 
-    Args:
-        config: the data set's config.
-        num_frames: frames per clip, T.
-        num_clips: length of the source.
-        seed: names the stream of clips, 0 <= seed < 2**64.
-        digits: images to draw, uint8 `[N, 28, 28]`.
+    They are drawn from `digits`, uint8 `[N, 28, 28]`.
     """
 
     def __init__(
@@ -92,17 +83,11 @@ class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
         num_frames, config = self._num_frames, self._config
         height, width, _ = config.frame_shape
         frames = np.zeros((num_frames, height, width, 1), np.uint8)
-        # windows[t, y, x] is the 28x28 part of frame t that starts at (y, x): with
-        # this view all frames of one digit are drawn by one indexed assignment, three
-        # times faster than a loop over the frames.
+        # windows[t, y, x] is the 28x28 part of frame t that starts at (y, x): with this
+        # view all frames of a digit are drawn by one indexed assignment.
+        free = (height - DIGIT_SIZE + 1, width - DIGIT_SIZE + 1)
         windows: np.ndarray = np.ndarray(
-            (
-                num_frames,
-                height - DIGIT_SIZE + 1,
-                width - DIGIT_SIZE + 1,
-                DIGIT_SIZE,
-                DIGIT_SIZE,
-            ),
+            (num_frames, *free, DIGIT_SIZE, DIGIT_SIZE),
             np.uint8,
             buffer=frames,
             strides=(height * width, width, 1, width, 1),
@@ -132,14 +117,8 @@ class MovingMNISTFile:
     The file of arXiv:1502.04681 is a uint8 array [20, 10000, 64, 64], time first. It
     is memory-mapped; only the sequences asked for are read.
 
-    Args:
-        path: the .npy file.
-        num_frames: frames per sequence, at most 20; the first ones are returned.
-        num_sequences: how many of the file's sequences to serve.
-
     Raises:
-        UserError: the file cannot be read or is not such an array, or more frames or
-            sequences are asked for than it holds.
+        UserError: the file is no such array, or holds less than is asked for.
     """
 
     def __init__(self, path: str | Path, num_frames: int, num_sequences: int) -> None:
@@ -172,13 +151,9 @@ class MovingMNISTFile:
         if not isinstance(array, np.ndarray):
             array.close()
             raise UserError(f"{self._path} is an archive of arrays: {expected}")
-        if (
-            array.dtype != np.uint8
-            or array.ndim != 4
-            or array.shape[0] != _FILE_NUM_FRAMES
-            or array.shape[1] < 1
-            or array.shape[2:] != (_FILE_SIZE, _FILE_SIZE)
-        ):
+        frames, number, *size = array.shape if array.ndim == 4 else (0, 0)
+        good = frames == _FILE_NUM_FRAMES and size == [_FILE_SIZE, _FILE_SIZE]
+        if array.dtype != np.uint8 or number < 1 or not good:
             raise UserError(
                 f"{self._path} holds {array.dtype} {list(array.shape)}: {expected}"
             )
@@ -291,8 +266,7 @@ class MovingMNISTConfig(DataConfig):
         return Sources(
             **splits,
             description=(
-                f"Moving MNIST, {self.num_digits} "
-                f"{'digit' if self.num_digits == 1 else 'digits'} on "
+                f"Moving MNIST, {plural(self.num_digits, 'digit')} on "
                 f"{self.height}x{self.width}, {test_description}. Digits: "
                 f"{digits.description}"
             ),

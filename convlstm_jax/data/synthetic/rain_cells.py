@@ -67,10 +67,7 @@ def _range_of_radar(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndar
 
 
 def _texture(
-    rng: np.random.Generator,
-    wind: np.ndarray,
-    num_frames: int,
-    shape: tuple[int, int],
+    rng: np.random.Generator, wind: np.ndarray, num_frames: int, shape: tuple[int, int]
 ) -> np.ndarray:
     """Random waves that drift with the wind and change on the way; dB, `[T, H, W]`."""
     length = rng.uniform(4, 20, _MODES)  # pixels

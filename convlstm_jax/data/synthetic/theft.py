@@ -25,8 +25,7 @@ from convlstm_jax.data.synthetic.clips import SyntheticClips, generated_splits
 Colour = Sequence[float] | np.ndarray
 
 CLASSES = ("normal", "theft")
-MIN_SIZE = 32
-"""Fewest pixels along an axis with which a hand can be made out."""
+MIN_SIZE = 32  # Fewest pixels with which a hand can be made out.
 
 # Half of the clips are thefts, and every other kind is as frequent as the next.
 _DEEDS = ("theft", "restock", "theft", "touch", "theft", "pass")
@@ -37,13 +36,7 @@ _SLOT = 0.15  # From one thing on a board to the next.
 _THING = 0.1
 _SHOULDER, _HIP, _GROUND = 0.52, 0.73, 0.95
 _SHIRTS = ((70, 95, 160), (150, 75, 70), (85, 120, 80), (120, 90, 140), (90, 90, 95))
-_COLOURS = (
-    (235, 60, 50),
-    (250, 200, 40),
-    (40, 190, 90),
-    (40, 170, 230),
-    (240, 110, 200),
-)
+_COLOURS = ((235, 60, 50), (250, 200, 40), (40, 190, 90), (40, 170, 230))
 _SKIN, _TROUSERS, _BOARD = (230, 185, 155), (50, 50, 65), (110, 90, 75)
 _GREY = np.array([0.299, 0.587, 0.114])  # Luma of ITU-R BT.601.
 
@@ -120,13 +113,11 @@ class TheftClips(SyntheticClips["TheftConfig"]):
         # Who passes by walks on; who reaches for the shelf stands before it.
         walk = rng.uniform(0, 0.9 * aspect if deed == "pass" else 0.15)
         centre = 0.5 * aspect if deed == "pass" else goal[0] - 0.11 * facing
-        x = centre + facing * walk * np.minimum(
-            time - 0.5, 0.5 if deed == "pass" else 0
-        )
+        stop = 0.5 if deed == "pass" else 0
+        x = centre + facing * walk * np.minimum(time - 0.5, stop)
         passer_by = rng.random() < 0.5
-        other_x = rng.uniform(0, aspect) + rng.choice((-1, 1)) * rng.uniform(0.2, 1) * (
-            time - 0.5
-        )
+        speed = rng.choice((-1, 1)) * rng.uniform(0.2, 1)
+        other_x = rng.uniform(0, aspect) + speed * (time - 0.5)
         shop = _Canvas(np.full((height, width, 3), wall, np.float32))
         shop.box(aspect / 2, 0.9, aspect, 0.2, floor)
         for board in _BOARDS:
@@ -145,9 +136,9 @@ class TheftClips(SyntheticClips["TheftConfig"]):
             moves = number and x[number] != x[number - 1]
             canvas.person(x[number], step if moves else 0.3, shirt, hand)
             if carries[number]:
-                canvas.thing(*hand, colour)
+                canvas.thing(hand[0], hand[1], colour)
             elif deed != "pass":
-                canvas.thing(*goal, colour)
+                canvas.thing(goal[0], goal[1], colour)
         if channels == 1:
             frames = (frames @ _GREY)[..., np.newaxis]
         return {

@@ -36,9 +36,11 @@ class LeftOut:
 
     Attributes:
         reasons: by the reason, a name or sentence for each.
+        noun: what they are, in the singular.
     """
 
     reasons: dict[str, list[str]] = field(default_factory=dict)
+    noun: str = "video"
 
     def add(self, why: str, what: str) -> None:
         """Adds one thing."""
@@ -47,7 +49,7 @@ class LeftOut:
     def __str__(self) -> str:
         """By the reason: how many, and the first."""
         return "; ".join(
-            f"{plural(len(names), 'video')} {why} (first: {names[0]})"
+            f"{plural(len(names), self.noun)} {why} (first: {names[0]})"
             for why, names in self.reasons.items()
         )
 
