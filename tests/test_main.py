@@ -275,7 +275,7 @@ def test_predict_says_when_memory_does_not_suffice(
     def forecast(self, variables, inputs, num_frames):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-    monkeypatch.setattr("convlstm_jax.tasks.forecast.ForecastTask.forecast", forecast)
+    monkeypatch.setattr("convlstm_jax.objectives.forecast.ForecastObjective.forecast", forecast)
     np.save(tmp_path / "clip.npy", np.zeros((5, 32, 40, 1), np.uint8))
     code = run(
         "--mode=predict", f"--workdir={trained}", "--num_frames=90000",

@@ -226,6 +226,7 @@ class FCLSTMAutoencoderConfig(LayersConfig):
     """LSTM encoder with one or two LSTM decoders (arXiv:1502.04681)."""
 
     network: ClassVar = FCLSTMAutoencoder
+    kind: ClassVar[str] = "decoders"
 
     name: Literal["fc_lstm_autoencoder"] = "fc_lstm_autoencoder"
     conditional: bool = field(

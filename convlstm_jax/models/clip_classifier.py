@@ -120,6 +120,7 @@ class ClipClassifierConfig(PatchConfig, ConvLayersConfig):
     """ConvLSTM layers, last frame, average over its points, dense layer."""
 
     network: ClassVar = ClipClassifier
+    kind: ClassVar[str] = "classes"
 
     name: Literal["clip_classifier"] = "clip_classifier"
     pool_size: int = field(

@@ -231,3 +231,8 @@ class FCLSTMConfig(LayersConfig):
     network: ClassVar = FCLSTMEncoderForecaster
 
     name: Literal["fc_lstm"] = "fc_lstm"
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Fully connected layers have a weight for each pixel."""
+        return False

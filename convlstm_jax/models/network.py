@@ -93,6 +93,14 @@ class ForecastingNetwork(nn.Module):
         raise NotImplementedError
 
 
+class NetworkTrainingConfig(Config):
+    """Fields that say how a network is trained; they join those of the objective."""
+
+    def length_problems(self, num_inputs: int, num_outputs: int) -> Iterator[str]:
+        """Yields what is wrong with the numbers of frames; nothing by default."""
+        yield from ()
+
+
 class ModelConfig(Config):
     """The fields of every network.
 
@@ -102,7 +110,10 @@ class ModelConfig(Config):
     """
 
     network: ClassVar[type[nn.Module]]
-    training_config: ClassVar[type[Config] | None] = None
+    training_config: ClassVar[type["NetworkTrainingConfig"] | None] = None
+    kind: ClassVar[str] = "frames"
+    """What the network predicts: "frames", "decoders" (frames by several), "classes"."""
+    reads_own_predictions: ClassVar[bool] = False
 
     name: str
     features: tuple[int, ...] = field(
@@ -123,6 +134,11 @@ class ModelConfig(Config):
         "float32",
         "Type of the computation; weights and cell states are float32.",
     )
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether no weight belongs to one location of the frames."""
+        return getattr(self, "peephole", "none") != "location"
 
     def build(self, **extra: Any) -> nn.Module:
         """The network; `extra` are fields of the module that no config holds."""

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm_jax.config import Config, field
+from convlstm_jax.config import field
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.video_convolution import VideoConvolution
 from convlstm_jax.models.network import (
+    NetworkTrainingConfig,
     ConvLayersConfig,
     Forecast,
     ForecastingNetwork,
@@ -225,7 +226,7 @@ class NextFramePredictor(ForecastingNetwork):
         return TrainingPrediction(forecast, first, dict(model_state))
 
 
-class NextFrameTrainingConfig(Config):
+class NextFrameTrainingConfig(NetworkTrainingConfig):
     """Which frames of a clip a next-frame predictor learns from."""
 
     num_training_frames: int = field(
@@ -262,6 +263,7 @@ class NextFrameConfig(ConvLayersConfig):
 
     network: ClassVar = NextFramePredictor
     training_config: ClassVar = NextFrameTrainingConfig
+    reads_own_predictions: ClassVar[bool] = True
 
     name: Literal["next_frame"] = "next_frame"
     kernel_sizes: tuple[int, ...] = field(

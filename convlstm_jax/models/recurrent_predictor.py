@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from convlstm_jax.config import Config, field
+from convlstm_jax.config import field
 from convlstm_jax.layers.convlstm import ConvLSTMCell, require_choice
 from convlstm_jax.models.network import (
+    NetworkTrainingConfig,
     Forecast,
     ForecastingNetwork,
     ModelConfig,
@@ -176,7 +177,7 @@ class RecurrentPredictor(ForecastingNetwork):
         return TrainingPrediction(Forecast(next_frames, None), 1, {})
 
 
-class SamplingConfig(Config):
+class SamplingConfig(NetworkTrainingConfig):
     """Which true frames a recurrent predictor reads in training.
 
     Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) lowers the probability of
@@ -268,6 +269,7 @@ class RecurrentPredictorConfig(PatchConfig, ModelConfig):
 
     network: ClassVar = RecurrentPredictor
     training_config: ClassVar = SamplingConfig
+    reads_own_predictions: ClassVar[bool] = True
 
     name: Literal["recurrent_predictor"] = "recurrent_predictor"
     layer_norm: bool = field(
@@ -281,3 +283,8 @@ class RecurrentPredictorConfig(PatchConfig, ModelConfig):
         "Constant added to the forget gate before its sigmoid; 0 for imported weights "
         "of OpenSTL, whose ConvLSTM cell adds none.",
     )
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Layer normalisation has a weight for each location."""
+        return not self.layer_norm

@@ -9,7 +9,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from convlstm_jax.tasks.task import Task, Variables
+from convlstm_jax.objectives.base import Objective, Variables
 from convlstm_jax.training.sharding import on_cpu, replicated
 
 
@@ -42,7 +42,7 @@ class TrainState:
 
 
 def init_state(
-    task: Task,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     *,
     seed: int,
@@ -53,7 +53,7 @@ def init_state(
     """Step 0, replicated over the devices of the mesh.
 
     Args:
-        task: gives the parameters' shapes.
+        objective: Gives the parameters' shapes.
         optimizer: gives its own state.
         seed: of the parameters' initial values.
         frame_shape: `(H, W, C)`.
@@ -62,7 +62,7 @@ def init_state(
     """
 
     def init(key):
-        model_state = task.init(key, frame_shape)
+        model_state = objective.init(key, frame_shape)
         params = model_state.pop("params")
         return TrainState(
             step=jnp.zeros((), jnp.int32),

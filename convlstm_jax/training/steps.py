@@ -10,13 +10,13 @@ from jax import Array
 from jax.sharding import Mesh
 
 from convlstm_jax.metrics.accumulate import batch_sums, sums_by_condition
-from convlstm_jax.tasks.task import Batch, Task
+from convlstm_jax.objectives.base import Batch, Objective
 from convlstm_jax.training.sharding import batch_sharded, replicated
 from convlstm_jax.training.state import TrainState
 
 
 def make_train_step(
-    task: Task,
+    objective: Objective,
     optimizer: optax.GradientTransformationExtraArgs,
     mesh: Mesh,
     *,
@@ -31,7 +31,7 @@ def make_train_step(
     gradients are not finite leaves the state as it was and marks it.
 
     Args:
-        task: gives the loss.
+        objective: Gives the loss.
         optimizer: from `OptimizerConfig.build`.
         mesh: devices; the batch is divided over them.
         seed: of the step's randomness.
@@ -46,7 +46,7 @@ def make_train_step(
 
         def mean_loss(params):
             variables = {"params": params, **state.model_state}
-            losses, model_state = task.loss_fn(variables, batch, key, state.step)
+            losses, model_state = objective.loss_fn(variables, batch, key, state.step)
             return losses.mean(), model_state
 
         (loss, model_state), gradients = jax.value_and_grad(mean_loss, has_aux=True)(
@@ -77,14 +77,14 @@ def make_train_step(
 
 
 def make_eval_step(
-    task: Task, mesh: Mesh, *, with_baselines: bool, num_conditions: int = 0
+    objective: Objective, mesh: Mesh, *, with_baselines: bool, num_conditions: int = 0
 ) -> Callable[[Any, Batch], dict[str, Any]]:
     """The evaluation step, jitted over a mesh: sums over one batch.
 
     Args:
-        task: gives the metrics of every clip.
+        objective: Gives the metrics of every clip.
         mesh: devices; the batch is divided over them.
-        with_baselines: see `Task.measure`.
+        with_baselines: see `Objective.measure`.
         num_conditions: where clips have conditions, how many there are; the metrics are
             then also summed for each of them.
 
@@ -96,7 +96,7 @@ def make_eval_step(
     """
 
     def eval_step(variables, batch: Batch):
-        contenders = task.measure(variables, batch, with_baselines=with_baselines)
+        contenders = objective.measure(variables, batch, with_baselines=with_baselines)
         weight = batch["weight"]
         sums: dict[str, Any] = {
             name: batch_sums(metrics, weight) for name, metrics in contenders.items()

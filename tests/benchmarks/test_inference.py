@@ -3,7 +3,7 @@
 import json
 
 from benchmarks import gpu_checks, inference
-from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.objectives.forecast import ForecastObjective
 
 
 def test_a_forecaster_and_a_classifier(tmp_path, capsys):
@@ -39,13 +39,13 @@ def test_the_checks_of_a_gpu_pass_on_a_cpu(tmp_path, monkeypatch):
 
 
 def test_a_shorter_forecast_that_differs_is_an_error(monkeypatch, capsys):
-    forecast = ForecastTask.forecast
+    forecast = ForecastObjective.forecast
 
     def by_length(task, variables, inputs, num_frames):
         found = forecast(task, variables, inputs, num_frames)
         return found._replace(frames=found.frames + 0.01 * num_frames)
 
-    monkeypatch.setattr(ForecastTask, "forecast", by_length)
+    monkeypatch.setattr(ForecastObjective, "forecast", by_length)
     arguments = ["--systems=moving_mnist_recurrent:quick", "--batch-sizes=1"]
     assert inference.main([*arguments, "--seconds=0.01"]) == 1
     assert "moving_mnist_recurrent:quick: a forecast of " in capsys.readouterr().err

@@ -15,8 +15,8 @@ from convlstm_jax.evaluation.result import Contender, EvaluationResult, WorstCli
 from convlstm_jax.evaluation.vmaf import add_vmaf
 from convlstm_jax.metrics.accumulate import MetricSummary
 from convlstm_jax.metrics.vmaf import find_ffmpeg, vmaf
-from convlstm_jax.tasks.losses import Forecast
-from convlstm_jax.tasks.task import VideoTask
+from convlstm_jax.models.network import Forecast
+from convlstm_jax.objectives.forecast import FramesObjective
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.player import ClipName
 
@@ -25,7 +25,7 @@ CLIPS, SIZE = 7, (24, 32, 1)
 
 
 @dataclass(frozen=True)
-class Fade(VideoTask):
+class Fade(FramesObjective):
     """Predicts that the last frame grows darker by a factor."""
 
     def forecast(self, variables, inputs, num_frames):

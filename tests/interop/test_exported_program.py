@@ -9,8 +9,8 @@ from convlstm_jax.models.clip_classifier import ClipClassifier
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.models.next_frame import NextFramePredictor
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
-from convlstm_jax.tasks.classification import ClassificationTask
-from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.objectives.classify import ClassificationObjective
+from convlstm_jax.objectives.forecast import ForecastObjective
 
 T_IN, T_OUT, FRAME = 3, 2, (32, 36, 1)
 
@@ -50,7 +50,7 @@ ENCODER_FORECASTER = EncoderForecaster(
     ids=["forecast", "recurrent", "next_frame"],
 )
 def test_the_program_is_the_function_for_any_batch(model):
-    predict = forecast_of(ForecastTask(model, T_IN, T_OUT))
+    predict = forecast_of(ForecastObjective(model, T_IN, T_OUT))
     program = export.deserialize(bytearray(export_program(predict, T_IN, FRAME)))
     assert program.platforms == PLATFORMS == ("cpu", "cuda", "rocm", "tpu")
     for batch in (1, 3):
@@ -66,7 +66,7 @@ def test_results_may_have_names():
         features=(3,), num_classes=2, input_kernel_size=3, recurrent_kernel_size=3,
         patch_size=2, pool_size=1,
     )  # fmt: skip
-    task = ClassificationTask(model, T_IN, ("normal", "theft"))
+    task = ClassificationObjective(model, T_IN, ("normal", "theft"))
     variables = jax.jit(lambda: task.init(jax.random.key(0), FRAME))()
     classify = jax.jit(lambda frames: task.classify(variables, frames))
 
@@ -82,7 +82,7 @@ def test_results_may_have_names():
 
 
 def test_frames_of_any_size():
-    task = ForecastTask(ENCODER_FORECASTER, T_IN, T_OUT)
+    task = ForecastObjective(ENCODER_FORECASTER, T_IN, T_OUT)
     predict = forecast_of(task)
     data = export_program(predict, T_IN, FRAME, sizes_in_steps_of=2)
     program = export.deserialize(bytearray(data))

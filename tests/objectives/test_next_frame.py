@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from convlstm_jax.models.next_frame import NextFramePredictor, NextFrameTrainingConfig
-from convlstm_jax.tasks.forecast import ForecastTask
-from convlstm_jax.tasks.losses import Forecast
+from convlstm_jax.objectives.forecast import ForecastObjective
+from convlstm_jax.models.network import Forecast
 from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.loop import TrainConfig, fit
-from convlstm_jax.training.optimizer import AdadeltaConfig
+from convlstm_jax.training.loop import FitSettings, fit
+from convlstm_jax.training.optimizer import make_optimizer
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState
 from convlstm_jax.training.steps import make_eval_step, make_train_step
@@ -25,7 +25,7 @@ fast_jit = functools.partial(
 def make_task(causal_head=True, **fields):
     model = NextFramePredictor((3, 2), (3, 3), 2, causal_head=causal_head)
     training = NextFrameTrainingConfig(**fields)
-    return ForecastTask(model, 3, 4, training=training)
+    return ForecastObjective(model, 3, 4, training=training)
 
 
 @functools.cache
@@ -126,14 +126,16 @@ def test_without_noise_the_frames_are_the_targets():
 
 def test_a_model_without_normalisation_has_no_state():
     training = NextFrameTrainingConfig()
-    task = ForecastTask(NextFramePredictor((2,), (3,)), 3, 4, training=training)
+    task = ForecastObjective(NextFramePredictor((2,), (3,)), 3, 4, training=training)
     fresh = jax.eval_shape(lambda key: task.init(key, FRAME_SHAPE), jax.random.key(0))
     assert set(fresh) == {"params"}
     shapes = jax.eval_shape(task.loss_fn, fresh, noisy_batch(), jax.random.key(0), 0)
     assert shapes[1] == {}
 
 
-OPTIMIZER = AdadeltaConfig(learning_rate=1.0).build(9, 9)
+OPTIMIZER = make_optimizer(
+    name="adadelta", learning_rate=1.0, schedule="constant", num_steps=9
+)
 
 
 @functools.cache
@@ -196,17 +198,13 @@ def trained(workdir, num_steps):
         Batches,
         lambda variables: {"loss": 1.0, "mse": 1.0},
         lambda step, variables, writers: None,
-        TrainConfig(
-            num_steps=num_steps,
-            batch_size=8,
-            eval_every_steps=100,
-            checkpoint_every_steps=100,
-            log_every_steps=1,
-        ),
+        FitSettings(num_steps, 8, 100, 100, 1),
         workdir=workdir,
         mesh=mesh,
     )
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
+    with Checkpoints(
+        workdir / "checkpoints", metric_name="loss", higher_is_better=False
+    ) as checkpoints:
         _, state, _ = checkpoints.restore_latest(new_state(mesh))
     return jax.device_get(state)
 

@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
-from convlstm_jax.tasks.losses import LOSSES
-from convlstm_jax.tasks.recurrent import RecurrentTask
-from convlstm_jax.tasks.sampling import Sampling
-from convlstm_jax.tasks.task import Forecast
-from convlstm_jax.training.optimizer import AdamConfig
+from convlstm_jax.models.recurrent_predictor import RecurrentPredictor, SamplingConfig
+from convlstm_jax.objectives.forecast import ForecastObjective
+from convlstm_jax.objectives.losses import LOSSES
+from convlstm_jax.models.network import Forecast
+from convlstm_jax.training.optimizer import make_optimizer
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState
 from convlstm_jax.training.steps import make_train_step
@@ -23,9 +22,15 @@ OPTIONS = {"xla_backend_optimization_level": 0}
 fast_jit = functools.partial(jax.jit, compiler_options=OPTIONS)
 
 
-def make_task(**fields):
+def make_task(loss="mse", sampling="none", end=100, start=50, decay=10):
+    training = SamplingConfig(
+        sampling=sampling,
+        sampling_end_step=end,
+        reverse_sampling_start_step=start,
+        reverse_sampling_decay_steps=decay,
+    )
     model = RecurrentPredictor((3, 2), 3, 3, patch_size=2)
-    return RecurrentTask(model, INPUTS, OUTPUTS, **fields)
+    return ForecastObjective(model, INPUTS, OUTPUTS, loss, training)
 
 
 def stored_frames(clips=2, num_frames=INPUTS + OUTPUTS):
@@ -90,7 +95,7 @@ def test_mse_by_hand():
 @pytest.mark.parametrize("name", ["scheduled", "reverse_scheduled"])
 def test_both_schedules_end_as_a_forecast_does(name):
     frames = stored_frames()
-    task = make_task(sampling=Sampling(name, 100, 50, 10))
+    task = make_task(sampling=name)
     expected = expected_loss(frames, mask_of(INPUTS))
     np.testing.assert_allclose(loss_of(task, frames, 100), expected, rtol=1e-5)
     assert (loss_of(task, frames, 60) != expected).any()
@@ -98,7 +103,7 @@ def test_both_schedules_end_as_a_forecast_does(name):
 
 def test_scheduled_sampling_begins_with_every_frame_read():
     frames = stored_frames()
-    task = make_task(sampling=Sampling("scheduled", 100))
+    task = make_task(sampling="scheduled")
     expected = expected_loss(frames, mask_of(INPUTS + OUTPUTS))
     np.testing.assert_allclose(loss_of(task, frames, 0), expected, rtol=1e-5)
 
@@ -106,7 +111,7 @@ def test_scheduled_sampling_begins_with_every_frame_read():
 def test_the_step_and_its_key_fix_what_is_read():
     """So a resumed run reads what the uninterrupted one would have read."""
     frames = stored_frames(clips=8)
-    task = make_task(sampling=Sampling("reverse_scheduled", 100, 50, 10))
+    task = make_task(sampling="reverse_scheduled")
     first = loss_of(task, frames, 20, seed=3)
     np.testing.assert_array_equal(first, loss_of(task, frames, 20, seed=3))
     assert (first != loss_of(task, frames, 20, seed=4)).any()
@@ -153,8 +158,10 @@ def test_a_forecast_may_have_any_number_of_frames_and_is_not_clipped():
 
 def test_devices_exchange_sums_alone_and_train_alike():
     """No activation moves between devices, also not for the kernels' gradients."""
-    task = make_task(sampling=Sampling("scheduled", 4))
-    optimizer = AdamConfig(learning_rate=0.01).build(100, 100)
+    task = make_task(sampling="scheduled", end=4)
+    optimizer = make_optimizer(
+        name="adam", learning_rate=0.01, schedule="constant", num_steps=100
+    )
     batch = {"frames": stored_frames(clips=8)}
     results = []
     for devices in (1, 8):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
-from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.loop import TrainConfig, fit
 from convlstm_jax.training.optimizer import AdamConfig
@@ -22,7 +22,7 @@ from convlstm_jax.training.state import init_state
 from convlstm_jax.training.steps import make_train_step
 
 MESH = data_mesh(jax.devices()[:1])
-TASK = ForecastTask(
+TASK = ForecastObjective(
     EncoderForecaster(
         features=(2,), input_kernel_size=3, recurrent_kernel_size=3, patch_size=2
     ),

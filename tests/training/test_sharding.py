@@ -70,7 +70,7 @@ if processes > 1:
     jax.distributed.initialize(address, processes, process)
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
-from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.loop import TrainConfig, fit
 from convlstm_jax.training.optimizer import AdamConfig
@@ -79,7 +79,7 @@ from convlstm_jax.training.state import init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
 
 assert jax.process_count() == processes and jax.device_count() == 4
-task = ForecastTask(EncoderForecaster((2,), 3, 3, patch_size=2), 2, 2)
+task = ForecastObjective(EncoderForecaster((2,), 3, 3, patch_size=2), 2, 2)
 optimizer = AdamConfig(learning_rate=1e-3).build(50, 50)
 mesh = data_mesh()
 state = init_state(

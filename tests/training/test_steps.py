@@ -12,14 +12,14 @@ import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.models.network import ForecastingNetwork
-from convlstm_jax.tasks.forecast import ForecastTask
+from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState, init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
 
 FRAME_SHAPE = (8, 6, 1)
-TASK = ForecastTask(EncoderForecaster((3, 2), 3, 3, patch_size=2), 3, 2)
+TASK = ForecastObjective(EncoderForecaster((3, 2), 3, 3, patch_size=2), 3, 2)
 OPTIMIZER = AdamConfig(learning_rate=0.01).build(100, 100)
 EMA_DECAY = 0.8
 
@@ -200,7 +200,7 @@ class OnePixel(ForecastingNetwork):
 
 
 def test_init_state():
-    task, mesh = ForecastTask(OnePixel(), 2, 1), mesh_of(8)
+    task, mesh = ForecastObjective(OnePixel(), 2, 1), mesh_of(8)
     init = functools.partial(init_state, task, OPTIMIZER, frame_shape=(2, 3, 2))
     state = init(seed=4, with_ema=True, mesh=mesh)
     expected = task.init(jax.random.key(4), (2, 3, 2))["params"]
