@@ -72,9 +72,17 @@ def run(
     assert isinstance(objective, FramesObjective)
     num_frames = num_frames or objective.num_output_frames
     clip = experiment.data.read_input(str(input), objective.num_input_frames)
+    whole_area = isinstance(objective, NowcastObjective) and clip.mask is not None
+    if whole_area and not experiment.model.takes_any_size:
+        raise UserError(
+            "this model has weights for each location of its crops, so it cannot "
+            "forecast the whole area: for --mode=predict on radar composites "
+            "config.model.name must be a convolutional network and "
+            "config.model.peephole 'channel' or 'none'"
+        )
     step, variables = _load(objective, experiment, workdir)
     try:
-        if isinstance(objective, NowcastObjective) and clip.mask is not None:
+        if isinstance(objective, NowcastObjective) and whole_area:
             _nowcast(experiment, objective, variables, clip, output, num_frames)
         else:
             _forecast(objective, variables, clip, output, num_frames)
@@ -148,16 +156,6 @@ def _nowcast(
     frames, masks = _unit(clip.frames), clip.mask
     assert masks is not None
     height, width = frames.shape[1:3]
-    if not experiment.model.takes_any_size and (height, width) != (
-        experiment.data.height,
-        experiment.data.width,
-    ):
-        raise UserError(
-            "this model has weights for each location of its crops, so it cannot "
-            "forecast the whole area: for --mode=predict on radar composites "
-            "config.model.name must be a convolutional network and "
-            "config.model.peephole 'channel' or 'none'"
-        )
     patch = getattr(experiment.model, "patch_size", 1)
     padding = ((0, 0), (0, -height % patch), (0, -width % patch), (0, 0))
     pixels = _predicted(objective, variables, np.pad(frames, padding), num_frames)

@@ -5,22 +5,19 @@ import pytest
 from PIL import Image
 
 from configs import radar_nowcasting
-from convlstm_jax.cli import nowcast
-from convlstm_jax.cli.build import build_task
+from convlstm_jax.cli import predict as predict_mode
+from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.errors import UserError
 
 
 def predict(tmp_path, **fields):
-    config = radar_nowcasting.get_config("quick")
-    config.update_from_flattened_dict(
-        {name.replace("__", "."): value for name, value in fields.items()}
-    )
-    nowcast.run(
-        config,
-        build_task(config),
+    overrides = {"data.path": str(tmp_path)}
+    overrides |= {name.replace("__", "."): value for name, value in fields.items()}
+    predict_mode.run(
+        experiment(radar_nowcasting.get_config("quick"), overrides),
         workdir=tmp_path / "none",
-        input_path=tmp_path,
-        output_path=tmp_path / "out.npy",
+        input=tmp_path,
+        output=tmp_path.parent / "out.npy",
         num_frames=3,
     )
 
@@ -65,8 +62,8 @@ def test_a_composite_without_data(tmp_path):
 
 def test_a_format_that_cannot_be_read_here(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="'knmi_hdf5', which cannot be read without py"):
-        predict(tmp_path, data__radar_format="knmi_hdf5")
+    with pytest.raises(UserError, match="'mch_gif', which cannot be read without py"):
+        predict(tmp_path, data__radar_format="mch_gif")
 
 
 @pytest.mark.parametrize(

@@ -3,44 +3,45 @@ import os
 
 import pytest
 
-from configs import base, moving_mnist
+from configs import moving_mnist
 from convlstm_jax.cli import workdir
-from convlstm_jax.cli.validate import leaves, validate
+from convlstm_jax.cli.experiment import experiment, leaves
+from convlstm_jax.cli.saved_config import load_config, save_config
 from convlstm_jax.errors import UserError
 
 
 def test_the_config_survives_the_round_trip(tmp_path):
     config = moving_mnist.get_config("9x9-128-64-64")
-    workdir.save_config(tmp_path, config)
-    loaded = workdir.load_config(tmp_path)
+    save_config(tmp_path, config)
+    loaded, _ = load_config(tmp_path)
     assert loaded.to_dict() == config.to_dict()
     assert loaded.model.features == (128, 64, 64)
     types = {path: type(value) for path, value in leaves(config).items()}
     assert {path: type(value) for path, value in leaves(loaded).items()} == types
     assert loaded.is_locked
-    validate(loaded)
+    experiment(loaded)
 
 
 def test_saving_replaces_the_file_and_leaves_no_other(tmp_path):
-    config = base.get_config()
-    workdir.save_config(tmp_path, config)
+    config = moving_mnist.get_config()
+    save_config(tmp_path, config)
     config.seed = 3
-    workdir.save_config(tmp_path, config)
-    assert workdir.load_config(tmp_path).seed == 3
+    save_config(tmp_path, config)
+    assert load_config(tmp_path)[0].seed == 3
     assert os.listdir(tmp_path) == ["config.json"]
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
-    workdir.save_config(tmp_path, base.get_config())
+    save_config(tmp_path, moving_mnist.get_config())
 
     def fail(_):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(UserError, match="disk full"):
-        workdir.save_config(tmp_path, base.get_config())
+        save_config(tmp_path, moving_mnist.get_config())
     assert os.listdir(tmp_path) == ["config.json"]
-    assert workdir.load_config(tmp_path).seed == 0
+    assert load_config(tmp_path)[0].seed == 0
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_a_broken_config_file_is_named(tmp_path, text, message):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("latin1"))
     with pytest.raises(UserError, match=message) as caught:
-        workdir.load_config(tmp_path)
+        load_config(tmp_path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -124,7 +125,7 @@ def test_what_a_run_lacks_is_named(tmp_path):
         workdir.require_run(file, checkpoints=True)
     with pytest.raises(UserError, match=r"holds no config\.json"):
         workdir.require_run(tmp_path, checkpoints=True)
-    workdir.save_config(tmp_path, base.get_config())
+    save_config(tmp_path, moving_mnist.get_config())
     workdir.require_run(tmp_path, checkpoints=False)
     with pytest.raises(UserError, match="holds no checkpoint under checkpoints/"):
         workdir.require_run(tmp_path, checkpoints=True)
@@ -136,7 +137,7 @@ def test_what_a_run_lacks_is_named(tmp_path):
 
 
 def test_the_file_is_plain_json(tmp_path):
-    workdir.save_config(tmp_path, base.get_config())
+    save_config(tmp_path, moving_mnist.get_config())
     text = (tmp_path / "config.json").read_text()
     assert json.loads(text)["model"]["features"] == [128, 64, 64]
     assert text.endswith("}\n")

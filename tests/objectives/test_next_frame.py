@@ -9,8 +9,8 @@ from convlstm_jax.models.next_frame import NextFramePredictor, NextFrameTraining
 from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.models.network import Forecast
 from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.loop import FitSettings, fit
-from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.loop import TrainConfig, fit
+from convlstm_jax.training.optimizer import AdadeltaConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState
 from convlstm_jax.training.steps import make_eval_step, make_train_step
@@ -133,9 +133,7 @@ def test_a_model_without_normalisation_has_no_state():
     assert shapes[1] == {}
 
 
-OPTIMIZER = make_optimizer(
-    name="adadelta", learning_rate=1.0, schedule="constant", num_steps=9
-)
+OPTIMIZER = AdadeltaConfig(learning_rate=1.0).build(9, 9)
 
 
 @functools.cache
@@ -198,13 +196,17 @@ def trained(workdir, num_steps):
         Batches,
         lambda variables: {"loss": 1.0, "mse": 1.0},
         lambda step, variables, writers: None,
-        FitSettings(num_steps, 8, 100, 100, 1),
+        TrainConfig(
+            num_steps=num_steps,
+            batch_size=8,
+            eval_every_steps=100,
+            checkpoint_every_steps=100,
+            log_every_steps=1,
+        ),
         workdir=workdir,
         mesh=mesh,
     )
-    with Checkpoints(
-        workdir / "checkpoints", metric_name="loss", higher_is_better=False
-    ) as checkpoints:
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
         _, state, _ = checkpoints.restore_latest(new_state(mesh))
     return jax.device_get(state)
 

@@ -10,7 +10,7 @@ from convlstm_jax.models.recurrent_predictor import RecurrentPredictor, Sampling
 from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.objectives.losses import LOSSES
 from convlstm_jax.models.network import Forecast
-from convlstm_jax.training.optimizer import make_optimizer
+from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState
 from convlstm_jax.training.steps import make_train_step
@@ -159,9 +159,7 @@ def test_a_forecast_may_have_any_number_of_frames_and_is_not_clipped():
 def test_devices_exchange_sums_alone_and_train_alike():
     """No activation moves between devices, also not for the kernels' gradients."""
     task = make_task(sampling="scheduled", end=4)
-    optimizer = make_optimizer(
-        name="adam", learning_rate=0.01, schedule="constant", num_steps=100
-    )
+    optimizer = AdamConfig(learning_rate=0.01).build(100, 100)
     batch = {"frames": stored_frames(clips=8)}
     results = []
     for devices in (1, 8):
