@@ -290,6 +290,25 @@ def test_composites_are_decoded_once_until_they_or_the_fields_change(
     assert len(read) == 42
 
 
+def test_an_event_that_lasts_over_midnight_is_one(tmp_path):
+    """Its composites lie in two entries of the cache."""
+    frames = write(tmp_path, "201609282320", 16)
+    bad = tmp_path / "201609290000_rain.pgm.gz"
+    found = sources(tmp_path, height=12, width=10, frame_stride=2, test_fraction=0.45)
+    assert found.conditions == ("2016-09-28",)
+    clips = [found.train[index]["frames"] for index in range(len(found.train))]
+    clips += [found.test[index]["frames"] for index in range(len(found.test))]
+    levels = np.where(frames == 255, 0, dbz(frames)).astype(np.uint8)
+    expected = {levels[k : k + 7 : 2].tobytes() for k in range(16)}
+    assert len(clips) > 1 and {clip.tobytes() for clip in clips} <= expected
+    bad.write_bytes(b"damaged")
+    found = sources(tmp_path, bad_files="skip", test_fraction=0.4)
+    assert (
+        "2 events of at least 4 composites (2016-09-28 23:20: 8, 2016-09-29 00:05"
+        in (found.description)
+    )
+
+
 def test_a_prepared_folder_gives_what_its_source_gives(tmp_path):
     write(tmp_path / "a", "201609281445", 22)
     bad = sorted((tmp_path / "a").iterdir())[3]

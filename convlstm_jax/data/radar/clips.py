@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -150,7 +151,8 @@ class RadarClips:
         """Returns the number of clips."""
         return len(self._places)
 
-    def films(self) -> list[str]:
+    @property
+    def film_names(self) -> list[str]:
         """The event that each clip is cut from, by the time of its first composite."""
         return [name_of(self._events[number]) for number in self._places[:, 0]]
 
@@ -171,10 +173,15 @@ class RadarClips:
         chosen = self._events[number][start : start + self._span : config.frame_stride]
         rows = slice(top, top + config.height)
         columns = slice(left, left + config.width)
-        crops = np.stack([one.read()[:, rows, columns, None] for one in chosen])
+        frames, masks = [], []
+        for _, group in groupby(chosen, key=lambda one: id(one.frames)):
+            run = list(group)  # Of one entry of the cache, read at once.
+            asked = (run[0].index, len(run), config.frame_stride)
+            frames.append(run[0].frames.read(*asked)[:, rows, columns])
+            masks.append(run[0].frames.read_mask(*asked)[:, rows, columns])
         return {
-            "frames": np.ascontiguousarray(crops[:, 0]),
-            "mask": np.ascontiguousarray(crops[:, 1]),
+            "frames": np.concatenate(frames),
+            "mask": np.concatenate(masks),
             "condition": np.asarray(self._conditions[number], np.int32),
         }
 
