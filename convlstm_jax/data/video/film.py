@@ -111,16 +111,8 @@ def open_film(path: Path, settings: FrameSettings) -> Opened:
     Raises:
         UserError: it is missing, of an unknown kind, damaged, or no such film.
     """
+    _check_there(path)
     suffix = path.suffix.lower()
-    if not path.exists():
-        raise UserError(
-            f"There is no film at '{path}': it must be a file "
-            f"({', '.join(FILM_SUFFIXES)}) or a folder of pictures"
-        )
-    if suffix != ".zarr" and not path.is_dir():
-        check_regular(path)
-    elif suffix in FILM_SUFFIXES and suffix != ".zarr":
-        raise UserError(f"'{path}' is a folder: it must be a {suffix} file")
     if suffix in ARRAY_SUFFIXES:
         opened = open_array(path, settings)
     elif settings.channels not in (1, 3):
@@ -142,6 +134,19 @@ def open_film(path: Path, settings: FrameSettings) -> Opened:
         )
     check_crop_box(path, settings.crop_box, *opened.size)
     return opened
+
+
+def _check_there(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise UserError(
+            f"There is no film at '{path}': it must be a file "
+            f"({', '.join(FILM_SUFFIXES)}) or a folder of pictures"
+        )
+    if suffix != ".zarr" and not path.is_dir():
+        check_regular(path)
+    elif suffix in FILM_SUFFIXES and suffix != ".zarr":
+        raise UserError(f"'{path}' is a folder: it must be a {suffix} file")
 
 
 Keep = Callable[[np.ndarray, np.ndarray | None], None]
@@ -208,7 +213,7 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
         "blank": blank,
         "rate": opened.rate,
         "size": list(opened.size),
-        "first_bad": first_bad or opened.cut,
+        "first_bad": opened.cut or first_bad,
         "problem": _format_problem(opened.cut, total, last, readable, first_bad),
     }
 
@@ -245,6 +250,7 @@ def cached_film(
     Raises:
         UserError: nothing of it can be read; see `decode`.
     """
+    _check_there(path)
     key = {
         "kind": "film",
         # The same bytes are read otherwise under another suffix.

@@ -94,7 +94,7 @@ def picture_values(path: Path, picture: Image.Image, page: int, channels: int) -
     Raises:
         OSError: the picture is damaged; see `PICTURE_ERRORS` for what else is raised.
     """
-    form, tile = picture.format, list(picture.tile)
+    form, tile = picture.format, list(getattr(picture, "tile", ()))
     bits = picture.tag_v2.get(258, (8,)) if form == "TIFF" else (8,)  # type: ignore[attr-defined]
     deep_colour = picture.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") and (
         (max(bits) > 8 if form == "TIFF" else ";16" in repr(tile))
