@@ -202,7 +202,7 @@ class RadarConfig(RainDataConfig):
             width=self.width,
             channels=1,
             conditions=conditions,
-            test_films=clips["test"].films(),
+            test_films=clips["test"].film_names,
         )
 
     def span(self, num_frames: int) -> int:
