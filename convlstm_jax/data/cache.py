@@ -289,6 +289,7 @@ class FrameCache:
                 self._make_room(writer.num_bytes)
                 shutil.rmtree(self.folder / name, ignore_errors=True)  # A damaged one.
                 partial.rename(self.folder / name)
+            _opened.cache_clear()  # Of an entry that was damaged.
         finally:
             writer.close()
             shutil.rmtree(partial, ignore_errors=True)

@@ -226,7 +226,7 @@ def _open_npz(
     opened: list[tuple[int, Any]] = []
 
     def read(first: int, end: int) -> np.ndarray:
-        position, file = opened[0] if opened else (-1, None)
+        position, file = opened.pop() if opened else (-1, None)
         if position != first:
             if file is not None:
                 file.close()
@@ -235,10 +235,9 @@ def _open_npz(
             for _ in range(first):
                 file.read(frame_bytes)
         content = file.read(frame_bytes * (end - first))
-        opened[:] = [(end, file)]
         if len(content) < frame_bytes * (end - first):
-            opened[:] = [(-1, file)]
             raise EOFError("it ends early")
+        opened.append((end, file))
         return np.frombuffer(content, dtype).reshape(end - first, *shape[1:])
 
     return shape, dtype, read
@@ -269,9 +268,11 @@ def _open_xarray(
     else:
         with path.open("rb") as file:
             classic = file.read(3) == b"CDF"
-        options["engine"] = "scipy" if classic else "h5netcdf"
-        if not classic:
+        if classic:
+            options["engine"] = "scipy"
+        else:
             _refuse_links(path)
+            options |= {"engine": "h5netcdf", "phony_dims": "sort"}
     data = closing.enter_context(xarray.open_dataset(path.absolute(), **options))
     if not variable:
         names = sorted(map(str, data))
