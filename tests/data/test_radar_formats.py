@@ -331,6 +331,11 @@ def bom(**fields):
             r"'GEO=PV\^2': it must be",
         ),
         ("knmi_hdf5", knmi(calibration_formulas="GEO=1*PV"), "not say which value is"),
+        (
+            "knmi_hdf5",
+            knmi(calibration_formulas="GEO=1*PV", calibration_missing_data=0),
+            "does not say which value is no data",
+        ),
         ("mch_gif", gif_without_product, "name must begin with .* AQC, CPC, AZC, RZC"),
         ("mch_gif", truncated_gif, "truncated"),
         ("bom_rf3", no_hdf5, "cannot be read as bom_rf3"),
