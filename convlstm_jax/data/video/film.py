@@ -18,8 +18,14 @@ from convlstm_jax.data.files import (
 )
 from convlstm_jax.data.video.arrays import ARRAY_SUFFIXES, open_array
 from convlstm_jax.data.video.containers import VIDEO_SUFFIXES, open_container
-from convlstm_jax.data.video.fit import FrameSettings, check_crop_box, fit
-from convlstm_jax.data.video.opened import Bad, Opened, SetupError
+from convlstm_jax.data.video.fit import (
+    Bad,
+    FrameSettings,
+    Opened,
+    SetupError,
+    check_crop_box,
+    fit,
+)
 from convlstm_jax.data.video.pictures import (
     PICTURE_SUFFIXES,
     STACK_SUFFIXES,
@@ -103,10 +109,6 @@ class Film:
 
 def open_film(path: Path, settings: FrameSettings) -> Opened:
     """Opens a film of any kind; its frames are decoded as they are taken.
-
-    Args:
-        path: a video file, GIF, TIFF, APNG, WebP, array, or folder of pictures.
-        settings: what is asked for.
 
     Raises:
         UserError: it is missing, of an unknown kind, damaged, or no such film.
@@ -246,9 +248,6 @@ def cached_film(
         settings: what is asked for.
         cache: keeps the frames.
         check: called for every frame that is decoded; what it raises ends the work.
-
-    Raises:
-        UserError: nothing of it can be read; see `decode`.
     """
     _check_there(path)
     key = {

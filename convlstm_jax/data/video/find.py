@@ -19,12 +19,7 @@ from convlstm_jax.errors import UserError
 
 @dataclass(frozen=True)
 class Found:
-    """A film before it is opened.
-
-    Attributes:
-        path: a file, a Zarr store, or a folder with pictures in it.
-        name: its path below the folder searched, with "/" between the levels.
-    """
+    """A film before it is opened, named by its path below the folder searched."""
 
     path: Path
     name: str
@@ -131,14 +126,7 @@ def _is_store(path: Path) -> bool:
 
 
 def condition_pattern(condition: str) -> re.Pattern[str] | None:
-    """Reads the rule that gives each film its condition.
-
-    Args:
-        condition: "" for no conditions; "folder" for the first level of the film's
-            name; else a regular expression with one group, searched for in the name.
-
-    Returns:
-        A pattern whose one group is the condition, None for no conditions.
+    """A pattern whose one group, searched for in a film's name, is its condition.
 
     Raises:
         UserError: the expression is none, or has another number of groups.
