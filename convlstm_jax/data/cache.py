@@ -312,7 +312,7 @@ class FrameCache:
     def _own_lease(self) -> tuple[int, str]:
         """Descriptor and name of a file that names the entries this process uses.
 
-        It is locked as long as the process lives: the system unlocks it however it ends.
+        It is locked as long as the process lives, and unlocked however that ends.
         """
         with self._lock:
             if self._lease is None or self._lease[0] != os.getpid():

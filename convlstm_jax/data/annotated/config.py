@@ -20,15 +20,14 @@ from convlstm_jax.data.annotated.cvat import (
     read_cvat,
 )
 from convlstm_jax.data.base import LabelledDataConfig
-from convlstm_jax.data.cache import default_cache
 from convlstm_jax.data.files import plural
 from convlstm_jax.data.prepared import Manifest, is_prepared
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.data.split import SPLITS, deal, mixed, shares
 from convlstm_jax.data.video.clips import FilmClips, clip_span, open_films
 from convlstm_jax.data.video.config import FilmFields
-from convlstm_jax.data.video.film import Film
-from convlstm_jax.data.video.find import Found, find_films
+from convlstm_jax.data.video.film import Film, Found
+from convlstm_jax.data.video.find import find_films
 from convlstm_jax.errors import UserError
 
 NO_EVENT = "normal"
@@ -233,9 +232,7 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
         else:
             found, others = self._find()
             wanted = [Found(o.path, o.name) for o in found if o.annotations is not None]
-            opened = open_films(
-                wanted, self.frame_settings, self.bad_files, default_cache()
-            )
+            opened = open_films(wanted, self.frame_settings, self.bad_files)
             by_path = {film.path: film for film in opened}
             films = [
                 (

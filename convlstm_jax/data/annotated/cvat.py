@@ -197,7 +197,7 @@ def _annotations(root: Element, path: str) -> Annotations:
         raise _Mistake(f" has the version {version!r}, but must be {_FORMAT}")
     if root.find("image") is not None:
         raise _Mistake(
-            f' holds <image> elements and so is "CVAT for images", but must be {_FORMAT}'
+            f' holds <image> elements: it is "CVAT for images", but must be {_FORMAT}'
         )
     task = root.find("meta/task")
     task = root.find("meta/job") if task is None else task

@@ -9,10 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from convlstm_jax.data.cache import CacheError, FrameCache
+from convlstm_jax.data.cache import CacheError, FrameCache, default_cache
 from convlstm_jax.data.split import SPLITS, cut_in_time, deal, name_bits, shares
-from convlstm_jax.data.video.film import BadFiles, Film, cached_film, refuse_bad
-from convlstm_jax.data.video.find import Found
+from convlstm_jax.data.video.film import (
+    BadFiles,
+    Film,
+    Found,
+    cached_film,
+    refuse_bad,
+)
 from convlstm_jax.data.video.fit import FrameSettings, SetupError
 from convlstm_jax.errors import UserError
 
@@ -23,7 +28,7 @@ def open_films(
     found: Sequence[Found],
     settings: FrameSettings,
     bad_files: BadFiles,
-    cache: FrameCache,
+    cache: FrameCache | None = None,
 ) -> list[Film]:
     """Opens films, decoding those that are not in the cache, several at a time.
 
@@ -41,7 +46,7 @@ def open_films(
 
     def open_one(one: Found) -> Film:
         try:
-            return cached_film(one.name, one.path, settings, cache, check)
+            return cached_film(one, settings, cache or default_cache(), check)
         except (CacheError, SetupError):
             raise
         except UserError as error:

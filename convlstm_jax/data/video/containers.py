@@ -26,7 +26,7 @@ _OPTIONS = {
     "mpegvideo,asf,flv,ogg,m4v,h264,hevc,dv,ivf",
 }
 _AV_ERRORS = (av.FFmpegError, OSError, ValueError, EOFError)
-_DEEP_GREY = tuple(f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le", "be"))  # fmt: skip
+_DEEP_GREY = tuple(f"gray{bits}le" for bits in (9, 10, 12, 14, 16))
 _EBML_HEADER, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 Step = tuple[tuple[int, ...], Raw | Bad]
@@ -132,7 +132,7 @@ def _steps(path: Path, channels: int) -> Iterator[Step]:
 def _raw(frame: av.VideoFrame, channels: int, converter: VideoReformatter) -> Raw:
     """The pixels of a frame as it is shown."""
     form, white = frame.format, 255
-    if form.name in _DEEP_GREY:
+    if form.name.replace("be", "le") in _DEEP_GREY:
         pixels = frame.to_ndarray()[..., np.newaxis]
         white = 2 ** form.components[0].bits - 1
     elif form.is_rgb and max(component.bits for component in form.components) > 8:

@@ -47,6 +47,14 @@ REMEDY = "mend it, or set config.data.bad_files=skip to use what can be read"
 _DARK = 2**15 - 1
 
 
+@dataclass(frozen=True)
+class Found:
+    """A film before it is opened, named by its path below the folder searched."""
+
+    path: Path
+    name: str
+
+
 @dataclass(frozen=True, eq=False)
 class Film:
     """The frames of a film in one size. Can be pickled.
@@ -164,7 +172,7 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
             one of zeros, unless no other follows.
 
     Returns:
-        The other attributes of `Film`, as JSON has them, with "first_bad", a clause.
+        Other attributes of `Film`, as JSON has them, with "first_bad", a clause.
 
     Raises:
         UserError: nothing of it can be read, or its values ask for a `value_range`.
@@ -234,21 +242,13 @@ def _format_problem(
 
 
 def cached_film(
-    name: str,
-    path: Path,
-    settings: FrameSettings,
-    cache: FrameCache,
-    check: Callable[[], None],
+    one: Found, settings: FrameSettings, cache: FrameCache, check: Callable[[], None]
 ) -> Film:
     """Opens a film whose frames are in the cache, or puts them there.
 
-    Args:
-        name: see `Film`.
-        path: the film.
-        settings: what is asked for.
-        cache: keeps the frames.
-        check: called for every frame that is decoded; what it raises ends the work.
+    `check` is called for every frame that is decoded; what it raises ends the work.
     """
+    path = one.path
     _check_there(path)
     key = {
         "kind": "film",
@@ -269,17 +269,17 @@ def cached_film(
             facts[fact] = facts[fact].replace(str(path), "\0")
         return facts
 
-    return film_of(name, path, cache.cached(key, produce))
+    return film_of(one, cache.cached(key, produce))
 
 
-def film_of(name: str, path: Path, frames: Frames) -> Film:
+def film_of(one: Found, frames: Frames) -> Film:
     """The film whose frames an entry holds."""
     facts = frames.extra
     return Film(
-        name,
-        path,
+        one.name,
+        one.path,
         facts["num_frames"],
-        facts["problem"].replace("\0", str(path)),
+        facts["problem"].replace("\0", str(one.path)),
         frozenset(facts["holes"]),
         frozenset(facts["blank"]),
         facts["rate"],
@@ -323,8 +323,7 @@ def read_last(
         resize: whether frames of another size are resized, or refused.
 
     Returns:
-        uint8 `[num_frames, H, W, C]`, and bool `[num_frames, H, W, 1]` where there is
-        data, None for everywhere.
+        uint8 `[num_frames, H, W, C]`; and the masks, see `fit`.
 
     Raises:
         UserError: it cannot be read, or is too short.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convlstm_jax.data.files import natural_order, plural, reason
-from convlstm_jax.data.video.film import FILM_SUFFIXES
+from convlstm_jax.data.video.film import FILM_SUFFIXES, Found
 from convlstm_jax.data.video.pictures import (
     PICTURE_SUFFIXES,
     STACK_SUFFIXES,
@@ -15,14 +15,6 @@ from convlstm_jax.data.video.pictures import (
     num_pages,
 )
 from convlstm_jax.errors import UserError
-
-
-@dataclass(frozen=True)
-class Found:
-    """A film before it is opened, named by its path below the folder searched."""
-
-    path: Path
-    name: str
 
 
 @dataclass
