@@ -26,9 +26,9 @@ def run(
         data_config: the data set.
         num_frames: frames per clip.
         seed: the training seed.
-        input_path: a file; all its frames are written instead, as they are read.
+        input_path: a file; its frames are written instead, as they are read.
         output_path: the `.npy` to write them to, uint8 `[N, H, W, C]`; without
-            `input_path` the `.png` of the contact sheet, by default `contact_sheet.png`.
+            `input_path` the `.png` of the contact sheet.
 
     Raises:
         UserError: the data cannot be read, or the output cannot be written.

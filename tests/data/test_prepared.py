@@ -119,7 +119,7 @@ def stop_after(monkeypatch, count):
     def stop(*args):
         if len(opened) == count:
             raise Killed
-        opened.append(args[0])
+        opened.append(args[0].name)
         return cached_film(*args)
 
     monkeypatch.setattr(film_clips, "cached_film", stop)

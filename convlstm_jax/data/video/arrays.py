@@ -12,8 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from convlstm_jax.data.files import MAX_FRAME_BYTES, check_budget, reason
-from convlstm_jax.data.video.fit import FrameSettings, Raw
-from convlstm_jax.data.video.opened import Bad, Opened, SetupError
+from convlstm_jax.data.video.fit import Bad, FrameSettings, Opened, Raw, SetupError
 from convlstm_jax.errors import UserError
 
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")

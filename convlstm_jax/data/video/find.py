@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convlstm_jax.data.files import natural_order, plural, reason
-from convlstm_jax.data.video.film import FILM_SUFFIXES
+from convlstm_jax.data.video.film import FILM_SUFFIXES, Found
 from convlstm_jax.data.video.pictures import (
     PICTURE_SUFFIXES,
     STACK_SUFFIXES,
@@ -15,19 +15,6 @@ from convlstm_jax.data.video.pictures import (
     num_pages,
 )
 from convlstm_jax.errors import UserError
-
-
-@dataclass(frozen=True)
-class Found:
-    """A film before it is opened.
-
-    Attributes:
-        path: a file, a Zarr store, or a folder with pictures in it.
-        name: its path below the folder searched, with "/" between the levels.
-    """
-
-    path: Path
-    name: str
 
 
 @dataclass
@@ -131,14 +118,7 @@ def _is_store(path: Path) -> bool:
 
 
 def condition_pattern(condition: str) -> re.Pattern[str] | None:
-    """Reads the rule that gives each film its condition.
-
-    Args:
-        condition: "" for no conditions; "folder" for the first level of the film's
-            name; else a regular expression with one group, searched for in the name.
-
-    Returns:
-        A pattern whose one group is the condition, None for no conditions.
+    """A pattern whose one group, searched for in a film's name, is its condition.
 
     Raises:
         UserError: the expression is none, or has another number of groups.
