@@ -35,8 +35,6 @@ FOLDER_VARIABLE = "CONVLSTM_CACHE_DIR"
 LIMIT_VARIABLE = "CONVLSTM_CACHE_GB"
 _DEFAULT_GB = 20.0
 
-_OPEN_ENTRIES = 64
-
 
 class CacheError(UserError):
     """The cache cannot be written to, or is damaged; no fault of what is decoded."""
@@ -63,10 +61,7 @@ class Frames:
         return self.shape[0]
 
     def read(self, start: int, count: int = 1, stride: int = 1) -> np.ndarray:
-        """Reads frames start, start + stride, ... into an array of the caller's own.
-
-        Returns:
-            uint8 `[count, H, W, C]`.
+        """Reads frames start, start + stride, ...: uint8 `[count, H, W, C]`, a copy.
 
         Raises:
             CacheError: the entry is gone or damaged.
@@ -87,10 +82,7 @@ class Frames:
     def _slice(self, name: str, start: int, count: int, stride: int) -> np.ndarray:
         end = start + (count - 1) * stride + 1
         if start < 0 or count < 1 or stride < 1 or end > len(self):
-            raise IndexError(
-                f"{count} frames from {start} on with a stride of {stride} are asked "
-                f"of {len(self)}"
-            )
+            raise IndexError(f"{start}:{end}:{stride} of {len(self)} frames")
         try:
             return np.array(_opened(self.folder / name)[start:end:stride])
         except (OSError, ValueError) as error:
@@ -103,7 +95,7 @@ class Frames:
         )
 
 
-@lru_cache(maxsize=_OPEN_ENTRIES)
+@lru_cache(maxsize=64)
 def _opened(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -115,13 +107,9 @@ class FrameWriter:
         self._folder = folder
         self._max_bytes = max_bytes
         self._files: dict[str, BinaryIO] = {}
-        self._frame_shape: tuple[int, ...] = ()
+        self._shape: tuple[int, ...] = ()
         self._checks: list[int] = []
         self.num_bytes = 0
-
-    def __len__(self) -> int:
-        """Frames written so far."""
-        return len(self._checks)
 
     def add(self, frame: np.ndarray, mask: np.ndarray | None = None) -> None:
         """Writes a frame.
@@ -134,17 +122,16 @@ class FrameWriter:
         Raises:
             CacheError: the disk refuses, or the entry outgrows the cache.
         """
-        if not self._checks:
-            self._frame_shape = frame.shape
-        masked = "mask.npy" in self._files if self._checks else mask is not None
-        if frame.dtype != np.uint8 or frame.shape != self._frame_shape:
+        self._shape = self._shape or frame.shape
+        if frame.dtype != np.uint8 or frame.shape != self._shape:
             raise ValueError(f"a frame is {frame.dtype} {frame.shape}")
-        if masked != (mask is not None):
+        if self._checks and ("mask.npy" in self._files) != (mask is not None):
             raise ValueError("a mask must be given for every frame or for none")
-        self._append("frames.npy", np.ascontiguousarray(frame))
+        frame = np.ascontiguousarray(frame)
+        self._append("frames.npy", frame)
         if mask is not None:
             self._append("mask.npy", np.ascontiguousarray(mask, np.uint8))
-        self._checks.append(zlib.crc32(np.ascontiguousarray(frame)))
+        self._checks.append(zlib.crc32(frame))
 
     def _append(self, name: str, values: np.ndarray) -> None:
         self.num_bytes += values.nbytes
@@ -158,11 +145,11 @@ class FrameWriter:
 
     def finish(self, key_parts: Mapping[str, Any], extra: dict[str, Any]) -> None:
         """Completes the files and puts them on the disk."""
-        shape = (len(self._checks), *self._frame_shape)
+        shape = (len(self._checks), *self._shape)
         with _disk_errors(self._folder):
             for name, file in self._files.items():
-                channels = 1 if name == "mask.npy" else shape[-1]
                 file.seek(0)
+                channels = 1 if name == "mask.npy" else shape[-1]
                 _write_header(file, (*shape[:-1], channels))
                 _sync(file)
             with (self._folder / "checks.npy").open("wb") as file:
@@ -170,9 +157,10 @@ class FrameWriter:
                 _sync(file)
             sizes = {one.name: one.stat().st_size for one in self._folder.iterdir()}
             entry = {"shape": shape, "masked": "mask.npy" in sizes, "sizes": sizes}
-            text = json.dumps({**entry, "key": key_parts, "extra": extra})
             with (self._folder / "entry.json").open("wb") as file:
-                file.write(text.encode())
+                file.write(
+                    json.dumps(entry | {"key": key_parts, "extra": extra}).encode()
+                )
                 _sync(file)
 
     def close(self) -> None:
@@ -213,11 +201,14 @@ def _too_large(max_bytes: int) -> CacheError:
     )
 
 
-class FrameCache:
-    """Entries below a folder.
+Producer = Callable[[FrameWriter], dict[str, Any]]
 
-    Several threads and processes may use it at once. What a living process has asked
-    for stays; of the rest the entries used least recently are removed.
+
+class FrameCache:
+    """Entries below a folder, for several threads and processes at once.
+
+    What a living process has asked for stays; of the rest the entries used least
+    recently are removed.
 
     Args:
         folder: the folder; made when the first entry is.
@@ -231,11 +222,7 @@ class FrameCache:
         self._lease: tuple[int, int, str] | None = None  # Process, descriptor, name.
         self._num_bytes: int | None = None  # Of all entries, as far as is known.
 
-    def cached(
-        self,
-        key_parts: Mapping[str, Any],
-        produce: Callable[[FrameWriter], dict[str, Any]],
-    ) -> Frames:
+    def cached(self, key_parts: Mapping[str, Any], produce: Producer) -> Frames:
         """Gives the frames of a key, producing them the first time.
 
         Args:
@@ -250,7 +237,9 @@ class FrameCache:
         name = entry_name(key_parts)
         with _disk_errors(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._use(name)
+            descriptor, _ = self._own_lease()
+            with self._locked("cache.lock"):  # Not while entries are removed.
+                os.write(descriptor, f"{name}\n".encode())
         found = self.find(name)
         if found is None:
             with self._locked(f"{name[:2]}.lock"):
@@ -273,12 +262,10 @@ class FrameCache:
             return None
 
     def _fill(
-        self,
-        name: str,
-        key_parts: Mapping[str, Any],
-        produce: Callable[[FrameWriter], dict[str, Any]],
+        self, name: str, key_parts: Mapping[str, Any], produce: Producer
     ) -> Frames:
-        partial = self.folder / f".{self._lease_name()}.{uuid.uuid4().hex}.partial"
+        _, lease = self._own_lease()
+        partial = self.folder / f".{lease}.{uuid.uuid4().hex}.partial"
         writer = FrameWriter(partial, self._max_bytes)
         try:
             with _disk_errors(partial):
@@ -289,6 +276,7 @@ class FrameCache:
                 self._make_room(writer.num_bytes)
                 shutil.rmtree(self.folder / name, ignore_errors=True)  # A damaged one.
                 partial.rename(self.folder / name)
+            _opened.cache_clear()
         finally:
             writer.close()
             shutil.rmtree(partial, ignore_errors=True)
@@ -314,40 +302,33 @@ class FrameCache:
         total = num_bytes + sum(size for _, size, _ in entries)
         in_use = self._in_use()
         for _, size, folder in sorted(entries):
-            if total <= self._max_bytes:
-                break
-            if folder.name not in in_use:
+            if total > self._max_bytes and folder.name not in in_use:
                 shutil.rmtree(folder, ignore_errors=True)
                 total -= size
         if total > self._max_bytes:
             raise _too_large(self._max_bytes)
         self._num_bytes = total
 
-    # A lease is a file that a living process holds locked and that names the entries
-    # it uses. The system unlocks it however the process ends.
+    def _own_lease(self) -> tuple[int, str]:
+        """Descriptor and name of a file that names the entries this process uses.
 
-    def _use(self, name: str) -> None:
-        with self._lock:
-            self._lease_name()
-            assert self._lease is not None
-            with self._locked("cache.lock"):  # Not while entries are removed.
-                os.write(self._lease[1], f"{name}\n".encode())
-
-    def _lease_name(self) -> str:
+        It is locked as long as the process lives, and unlocked however that ends.
+        """
         with self._lock:
             if self._lease is None or self._lease[0] != os.getpid():
-                folder = self.folder / ".in_use"
-                folder.mkdir(exist_ok=True)
+                (self.folder / ".in_use").mkdir(exist_ok=True)
                 with self._locked("cache.lock"):
                     self._in_use()  # Removes what dead processes left.
                     name = uuid.uuid4().hex
-                    descriptor = os.open(folder / name, os.O_CREAT | os.O_WRONLY)
+                    path = self.folder / ".in_use" / name
+                    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
                     _flock(descriptor, fcntl.LOCK_EX)
                 self._lease = os.getpid(), descriptor, name
                 weakref.finalize(self, os.close, descriptor)
-            return self._lease[2]
+            return self._lease[1:]
 
     def _in_use(self) -> set[str]:
+        """The entries that living processes use."""
         names: set[str] = set()
         alive: set[str] = set()
         for path in (self.folder / ".in_use").iterdir():

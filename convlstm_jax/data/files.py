@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from convlstm_jax.errors import UserError
@@ -23,16 +23,7 @@ _SETTLED_SECONDS = 2.0
 
 
 def check_budget(path: Path, num_frames: int, frame_bytes: int) -> None:
-    """Refuses a file that claims to hold more than a film can, before it is read.
-
-    Args:
-        path: the file.
-        num_frames: frames it has by its own account.
-        frame_bytes: decoded bytes of one of them.
-
-    Raises:
-        UserError: it holds too much; the message names the limit.
-    """
+    """Refuses a file that claims more frames, or larger ones, than are ever read."""
     for found, limit, what in (
         (frame_bytes, MAX_FRAME_BYTES, "bytes in a frame"),
         (num_frames, MAX_FRAMES, "frames"),
@@ -92,17 +83,17 @@ def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
     if index is not None:
         names = "\0".join(map(str, files)).encode("utf-8", "surrogateescape")
         kept = index / f"{hashlib.sha256(names).hexdigest()}.json"
-        try:
+        with contextlib.suppress(OSError, ValueError, TypeError):
             found_state, found = json.loads(kept.read_text("utf-8"))
             if found_state == state:
                 return str(found)
-        except (OSError, ValueError, TypeError):
-            pass
     began = time.time()
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode("utf-8", "surrogateescape") + b"\0")
-        digest.update(_hash_of(file) + b"\n")
+        with contextlib.suppress(OSError), file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(b"\n")
     changed = max((max(one[1:3]) for one in state if one), default=0)
     settled = began - changed / 1e9 > _SETTLED_SECONDS
     if kept is not None and settled and [_state(file) for file in files] == state:
@@ -111,7 +102,7 @@ def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
     return digest.hexdigest()
 
 
-def _state(file: Path) -> Sequence[int]:
+def _state(file: Path) -> list[int]:
     try:
         found = file.stat()
     except OSError:
@@ -119,20 +110,8 @@ def _state(file: Path) -> Sequence[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def _hash_of(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest()
-    except OSError:
-        return b""
-
-
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a small file; a crash leaves the old one or the new one.
-
-    Raises:
-        OSError: the disk refuses.
-    """
+    """Writes a small file; a crash leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
     try:
@@ -141,6 +120,5 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError:
+    finally:
         partial.unlink(missing_ok=True)
-        raise

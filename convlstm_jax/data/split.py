@@ -12,13 +12,7 @@ SPLITS = ("train", "validation", "test")
 def shares(
     validation_fraction: float, test_fraction: float, *, held_out: bool = False
 ) -> dict[str, float]:
-    """The share of each split that is not training, the last in order first.
-
-    Args:
-        validation_fraction: share for validation.
-        test_fraction: share for test.
-        held_out: whether the test split is chosen otherwise, and gets no share.
-    """
+    """The share of each split but training; none for test where that is held out."""
     wanted = {"test": test_fraction, "validation": validation_fraction}
     return {name: wanted[name] for name in wanted if not (held_out and name == "test")}
 
@@ -77,9 +71,9 @@ def name_bits(name: str) -> int:
 
 def mixed(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     """Sorts by a hash of the items' names: as good as random, always the same."""
-
-    def digest(item: T) -> bytes:
-        # File names may hold bytes that are no text.
-        return hashlib.sha256(name(item).encode(errors="surrogateescape")).digest()
-
-    return sorted(items, key=digest)
+    return sorted(
+        items,
+        key=lambda item: hashlib.sha256(
+            name(item).encode("utf-8", "surrogateescape")
+        ).digest(),
+    )

@@ -137,7 +137,7 @@ def test_events_are_dealt_out_in_time_or_cut_where_there_are_few():
     fields = {"validation_fraction": 0.2, "test_fraction": 0.2}
     parts, cut = split_events(days, 4, config("", **fields))
     assert not cut
-    assert [[date_of(event) for event in parts[s]] for s in parts] == [
+    assert [[date_of(event) for event, _ in parts[s]] for s in parts] == [
         ["2020-01-01", "2020-01-02", "2020-01-03"],
         ["2020-01-04"],
         ["2020-01-05"],
@@ -145,8 +145,8 @@ def test_events_are_dealt_out_in_time_or_cut_where_there_are_few():
     held_out = config("", test_conditions=("2020-01-02",))
     parts, cut = split_events(days[:2], 4, held_out)
     assert cut
-    assert parts["test"] == [days[1]]
-    assert [len(parts[s][0]) for s in ("train", "validation")] == [6, 4]
+    assert parts["test"] == [(days[1], days[1])]
+    assert [len(parts[s][0][1]) for s in ("train", "validation")] == [6, 4]
 
 
 def frames_of(source):
@@ -264,7 +264,7 @@ def test_test_clips_name_their_event_and_composites_without_data_are_told(tmp_pa
         (tmp_path / name).write_bytes(gzip.compress(nothing))
     found = sources(tmp_path, validation_fraction=0.3, test_fraction=0.3)
     assert len(found.test_films) == len(found.test)
-    assert set(found.test_films) == {"2016-09-28 15:35"}
+    assert set(found.test_films) == {"2016-09-28 14:45"}
     assert f"2 without data at any pixel (first: '{names[0]}')" in found.description
 
 
@@ -288,6 +288,26 @@ def test_composites_are_decoded_once_until_they_or_the_fields_change(
     write(tmp_path, "201609281445", 1, seed=7)
     assert frames_of(list(sources(tmp_path).train)) != before
     assert len(read) == 42
+
+
+def test_an_event_that_lasts_over_midnight_is_one(tmp_path):
+    """Its composites lie in two entries of the cache."""
+    frames = write(tmp_path, "201609282220", 28)
+    bad = tmp_path / "201609290000_rain.pgm.gz"
+    found = sources(tmp_path, height=12, width=10, frame_stride=2, test_fraction=0.45)
+    assert found.conditions == ("2016-09-28",)
+    assert set(found.test_films) == {"2016-09-28 22:20"}
+    clips = [found.train[index]["frames"] for index in range(len(found.train))]
+    clips += [found.test[index]["frames"] for index in range(len(found.test))]
+    levels = np.where(frames == 255, 0, dbz(frames)).astype(np.uint8)
+    expected = {levels[k : k + 7 : 2].tobytes() for k in range(28)}
+    assert len(clips) > 1 and {clip.tobytes() for clip in clips} <= expected
+    bad.write_bytes(b"damaged")
+    found = sources(tmp_path, bad_files="skip", test_fraction=0.4)
+    assert (
+        "2 events of at least 4 composites (2016-09-28 22:20: 20, 2016-09-29 00:05"
+        in (found.description)
+    )
 
 
 def test_a_prepared_folder_gives_what_its_source_gives(tmp_path):

@@ -38,8 +38,9 @@ def event(folder, frames):
 
 def clips_of(folder, frames, max_clips=1000, num_frames=4, **fields):
     config = cutting(num_train_sequences=max_clips, **fields)
-    events = [event(folder, frames)]
-    return RadarClips(config, "train", events, num_frames, ["2016-09-28"])
+    whole = event(folder, frames)
+    parts = [(whole, whole)]
+    return RadarClips(config, "train", parts, num_frames, ["2016-09-28"])
 
 
 def test_every_place_and_start_is_a_clip_once_in_an_order_of_its_own(tmp_path):

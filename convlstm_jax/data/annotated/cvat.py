@@ -19,10 +19,10 @@ from xml.etree.ElementTree import Element
 from convlstm_jax.data.files import check_regular, reason
 from convlstm_jax.errors import UserError
 
-VERSION = "1.1"
-
 SHAPES = ("box", "points", "polygon", "polyline", "cuboid", "ellipse", "mask",
           "skeleton")  # fmt: skip
+
+_FORMAT = '"CVAT for video 1.1"'
 
 # Frames by which decoders differ over the length of a video.
 _COUNTED_OTHERWISE = 3
@@ -30,13 +30,7 @@ _COUNTED_OTHERWISE = 3
 
 @dataclass(frozen=True)
 class Shape:
-    """What a track is in one frame, and in those after it until its next shape.
-
-    Attributes:
-        kind: the XML element, one of `SHAPES`.
-        frame: number of the frame in the video, from 0.
-        outside: whether the object is not to be seen from this frame on.
-    """
+    """What a track is from a frame of the video until its next shape."""
 
     kind: str
     frame: int
@@ -77,20 +71,10 @@ class Annotations:
         """
         tracks = []
         for track in self.tracks:
-            runs = [
-                list(run)
-                for _, run in groupby(track.shapes, lambda shape: shape.outside)
-            ]
+            runs = [list(run) for _, run in groupby(track.shapes, lambda s: s.outside)]
             kept = [shape for run in runs for shape in (run[:1] + run[1:][-1:])]
-            shapes = [[shape.kind, shape.frame, shape.outside] for shape in kept]
-            tracks.append([track.label, shapes])
-        return {
-            "source": self.source,
-            "start_frame": self.start_frame,
-            "stop_frame": self.stop_frame,
-            "tracks": tracks,
-            "path": self.path,
-        }
+            tracks.append([track.label, [[s.kind, s.frame, s.outside] for s in kept]])
+        return {**vars(self), "tracks": tracks}
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> "Annotations":
@@ -138,34 +122,27 @@ def _visible(track: Track, end_of_video: int) -> list[tuple[int, int]]:
             first = None
         elif not shape.outside and first is None:
             first = shape.frame
-    if first is not None:
-        intervals.append((first, end_of_video))
-    return intervals
+    return intervals if first is None else [*intervals, (first, end_of_video)]
 
 
 def check_frames(annotations: Annotations, num_frames: int) -> None:
     """Raises a `UserError` if frames are annotated that the video lacks.
 
-    An object must not be seen in one. At the end a few frames may be annotated that
-    are not there, as decoders do not count alike.
-
-    Args:
-        annotations: the annotations of a video.
-        num_frames: frames that the video has.
+    At the end a few frames may be annotated that are not there, as decoders do not
+    count alike, but no object may be seen in them.
     """
+    held = f"but the video holds the frames 0 .. {num_frames - 1} only"
     for number, track in enumerate(annotations.tracks):
         for shape in reversed(track.shapes):
             if not shape.outside and shape.frame >= num_frames:
                 raise UserError(
                     f"'{annotations.path}': track {number} ({track.label!r}) has a "
-                    f"{shape.kind} in frame {shape.frame}, but the video holds the "
-                    f"frames 0 .. {num_frames - 1} only"
+                    f"{shape.kind} in frame {shape.frame}, {held}"
                 )
     if annotations.stop_frame >= num_frames + _COUNTED_OTHERWISE:
         raise UserError(
             f"'{annotations.path}' annotates the frames {annotations.start_frame} .. "
-            f"{annotations.stop_frame}, but the video holds the frames 0 .. "
-            f"{num_frames - 1} only"
+            f"{annotations.stop_frame}, {held}"
         )
 
 
@@ -177,44 +154,17 @@ def read_cvat(path: Path) -> Annotations:
             (which may define entities without end), is of another format or version,
             or a number is missing, none, or out of its range.
     """
-    root = _parse(path)
-    if root.tag != "annotations" or root.find("version") is None:
-        raise UserError(
-            f"'{path}' has the root element <{root.tag}>, but must be CVAT's "
-            f'"CVAT for video {VERSION}": <annotations> with a <version>'
-        )
-    version = (root.findtext("version") or "").strip()
-    if version != VERSION:
-        raise UserError(
-            f"'{path}' has the version {version!r}, but must be \"CVAT for video "
-            f'{VERSION}"'
-        )
-    if root.find("image") is not None:
-        raise UserError(
-            f"'{path}' holds <image> elements and so is \"CVAT for images\", but must "
-            f'be "CVAT for video {VERSION}"'
-        )
-    task = root.find("meta/task")
-    task = root.find("meta/job") if task is None else task
-    if task is None:
-        raise UserError(
-            f"'{path}' has no <task> or <job> in its <meta>, but must be the export of "
-            "one task or job (a project's does not tell which video a track is of)"
-        )
-    size = _meta_number(task, "size", path, minimum=1)
-    start = _meta_number(task, "start_frame", path, minimum=0, default=0)
-    step = _frame_step(task, path)
-    stop = _meta_number(
-        task, "stop_frame", path, minimum=start, default=start + (size - 1) * step
-    )
-    # Where a file says both, the smaller one holds.
-    stop = min(stop, start + size * step - 1)
-    source = root.findtext("meta/source") or task.findtext("source") or ""
-    tracks = tuple(
-        _track(element, f"'{path}': track {number}", start, stop, step)
-        for number, element in enumerate(root.iterfind("track"))
-    )
-    return Annotations(source.strip(), start, stop, tracks, str(path))
+    check_regular(path)
+    try:
+        return _annotations(_parse(path), str(path))
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
+    except _Mistake as error:
+        raise UserError(f"'{path}'{error}") from error
+
+
+class _Mistake(Exception):
+    """What is wrong with a file, to follow its name."""
 
 
 class _NoDocumentType(ElementTree.TreeBuilder):
@@ -226,46 +176,69 @@ class _NoDocumentType(ElementTree.TreeBuilder):
 
 
 def _parse(path: Path) -> Element:
-    check_regular(path)
     try:
         parser = ElementTree.XMLParser(target=_NoDocumentType())
         return ElementTree.parse(path, parser).getroot()
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
     # Unknown encodings are LookupErrors, those of several bytes ValueErrors.
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UserError(
-            f"'{path}' is not XML, or cut short ({error}), but must be \"CVAT for "
-            f'video {VERSION}"'
+        raise _Mistake(
+            f" is not XML, or cut short ({error}), but must be {_FORMAT}"
         ) from error
 
 
-def _meta_number(
-    parent: Element, name: str, path: Path, minimum: int, default: int | None = None
-) -> int:
-    text = parent.findtext(name)
-    if text is None and default is not None:
-        return default
-    number = _whole_number(text)
-    if number is None or number < minimum:
-        found = "no value" if text is None else repr(text)
-        raise UserError(
-            f"'{path}' has {found} for <{name}>, but it must be a whole number of at "
-            f"least {minimum}"
+def _annotations(root: Element, path: str) -> Annotations:
+    if root.tag != "annotations" or root.find("version") is None:
+        raise _Mistake(
+            f" has the root element <{root.tag}>, but must be CVAT's {_FORMAT}: "
+            "<annotations> with a <version>"
         )
-    return number
-
-
-def _frame_step(task: Element, path: Path) -> int:
-    """Every which frame of the video is in the task: <frame_filter>step=5</...>."""
-    text = (task.findtext("frame_filter") or "").strip()
+    version = (root.findtext("version") or "").strip()
+    if version != "1.1":
+        raise _Mistake(f" has the version {version!r}, but must be {_FORMAT}")
+    if root.find("image") is not None:
+        raise _Mistake(
+            f' holds <image> elements: it is "CVAT for images", but must be {_FORMAT}'
+        )
+    task = root.find("meta/task")
+    task = root.find("meta/job") if task is None else task
+    if task is None:
+        raise _Mistake(
+            " has no <task> or <job> in its <meta>, but must be the export of one task "
+            "or job (a project's does not tell which video a track is of)"
+        )
+    size = _meta_number(task, "size", minimum=1)
+    start = _meta_number(task, "start_frame", minimum=0, default=0)
+    text = (task.findtext("frame_filter") or "").strip()  # Every which frame it has.
     step = _whole_number(text.replace(" ", "").removeprefix("step=")) if text else 1
     if step is None or step < 1:
-        raise UserError(
-            f"'{path}' has {text!r} for <frame_filter>, but it must be empty or "
-            "step=N with N at least 1"
+        raise _Mistake(
+            f" has {text!r} for <frame_filter>, but it must be empty or step=N with N "
+            "at least 1"
         )
-    return step
+    end = start + (size - 1) * step
+    stop = _meta_number(task, "stop_frame", minimum=start, default=end)
+    # Where a file says both, the smaller one holds.
+    stop = min(stop, start + size * step - 1)
+    source = root.findtext("meta/source") or task.findtext("source") or ""
+    tracks = tuple(
+        _track(element, f": track {number}", start, stop, step)
+        for number, element in enumerate(root.iterfind("track"))
+    )
+    return Annotations(source.strip(), start, stop, tracks, path)
+
+
+def _meta_number(
+    parent: Element, name: str, minimum: int, default: int | None = None
+) -> int:
+    text = parent.findtext(name)
+    number = default if text is None else _whole_number(text)
+    if number is None or number < minimum:
+        found = "no value" if text is None else repr(text)
+        raise _Mistake(
+            f" has {found} for <{name}>, but it must be a whole number of at least "
+            f"{minimum}"
+        )
+    return number
 
 
 def _whole_number(text: str | None) -> int | None:
@@ -278,38 +251,35 @@ def _whole_number(text: str | None) -> int | None:
 def _track(element: Element, where: str, start: int, stop: int, step: int) -> Track:
     label = element.get("label")
     if not label:
-        raise UserError(f"{where} has no label, but every track must have one")
-    where = f"{where} ({label!r})"
+        raise _Mistake(f"{where} has no label, but every track must have one")
+    where = f"{where} ({label!r}) has"
     by_frame: dict[int, Shape] = {}
     for child in element:
-        if child.tag in SHAPES:
-            shape = _shape(child, where, start, stop, step)
-            by_frame[shape.frame] = shape
+        if child.tag not in SHAPES:
+            continue
+        text = child.get("frame")
+        frame = _whole_number(text)
+        if frame is None:
+            found = "without a frame" if text is None else f"with the frame {text!r}"
+            raise _Mistake(f"{where} a {child.tag} {found}: it must be a whole number")
+        outside = _is_outside(child, where, frame)
+        # What closes a track may lie one step behind the last frame.
+        if not start <= frame <= (stop + step if outside else stop):
+            raise _Mistake(
+                f"{where} a {child.tag} in frame {frame}, but the file's frames are "
+                f"{start} .. {stop} (start_frame, stop_frame, size)"
+            )
+        by_frame[frame] = Shape(child.tag, frame, outside)
     return Track(label, tuple(by_frame[frame] for frame in sorted(by_frame)))
 
 
-def _shape(element: Element, where: str, start: int, stop: int, step: int) -> Shape:
-    kind = element.tag
-    text = element.get("frame")
-    frame = _whole_number(text)
-    if frame is None:
-        found = "without a frame" if text is None else f"with the frame {text!r}"
-        raise UserError(f"{where} has a {kind} {found}: it must be a whole number")
+def _is_outside(element: Element, where: str, frame: int) -> bool:
     # A skeleton's points are elements of their own.
-    parts = element.findall("*[@outside]") if kind == "skeleton" else []
+    parts = element.findall("*[@outside]") if element.tag == "skeleton" else []
     flags = [part.get("outside") for part in parts or [element]]
     for flag in flags:
         if flag not in ("0", "1", None):
-            raise UserError(
-                f"{where} has outside={flag!r} in frame {frame}, but it must be '0' or "
-                "'1'"
+            raise _Mistake(
+                f"{where} outside={flag!r} in frame {frame}, but it must be '0' or '1'"
             )
-    outside = all(flag == "1" for flag in flags)
-    # What closes a track may lie one step behind the last frame.
-    last = stop + step if outside else stop
-    if not start <= frame <= last:
-        raise UserError(
-            f"{where} has a {kind} in frame {frame}, but the file's frames are "
-            f"{start} .. {stop} (start_frame, stop_frame, size)"
-        )
-    return Shape(kind, frame, outside)
+    return all(flag == "1" for flag in flags)

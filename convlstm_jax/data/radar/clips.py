@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -27,6 +28,8 @@ class _Timed(Protocol):
 TimedT = TypeVar("TimedT", bound=_Timed)
 Event = tuple[Composite, ...]
 """Composites one time step apart, none missing, oldest first."""
+Part = tuple[Event, Event]
+"""An event and the part of it that is used, which may be the whole."""
 
 
 def date_of(event: Sequence[_Timed]) -> str:
@@ -77,28 +80,28 @@ def format_gaps(gaps: Sequence[tuple[datetime, int]], time_step_minutes: float) 
 
 def split_events(
     events: Sequence[Event], span: int, config: "RadarConfig"
-) -> tuple[dict[str, list[Event]], bool]:
+) -> tuple[dict[str, list[Part]], bool]:
     """Deals events of at least `span` composites out, in the order of time.
 
     Returns:
-        The events of each split; and whether there were so few that each was cut in
-        time: the beginning to learn from, the end to test on.
+        The events, or parts of them, of each split; and whether there were so few that
+        each was cut in time: the beginning to learn from, the end to test on.
     """
     test_dates = config.test_conditions
-    held_out = [event for event in events if date_of(event) in test_dates]
+    held_out = [(event, event) for event in events if date_of(event) in test_dates]
     others = [event for event in events if date_of(event) not in test_dates]
     wanted = shares(
         config.validation_fraction, config.test_fraction, held_out=bool(test_dates)
     )
-    parts = deal(others, wanted)
-    cut = parts is None and bool(others)
-    if parts is None:
-        parts = {split: [] for split in SPLITS}
-        for event in others:
-            for split, (first, end) in cut_in_time(len(event), span, wanted).items():
-                if first < end:
-                    parts[split].append(event[first:end])
-    return {**parts, **({"test": held_out} if test_dates else {})}, cut
+    dealt = deal([(event, event) for event in others], wanted)
+    parts = dealt or {split: [] for split in SPLITS}
+    for event in [] if dealt else others:
+        for split, (first, end) in cut_in_time(len(event), span, wanted).items():
+            if first < end:
+                parts[split].append((event, event[first:end]))
+    if test_dates:
+        parts["test"] = held_out
+    return parts, bool(others) and not dealt
 
 
 class RadarClips:
@@ -115,7 +118,7 @@ class RadarClips:
     Args:
         config: the data set's config, which says how clips are cut out of an event.
         split: "train", "validation" or "test".
-        events: the events of the split; their composites must be of one size.
+        parts: the events of the split; their composites must be of one size.
         num_frames: frames per clip, T.
         conditions: dates of events, to which a clip's "condition" is the index.
     """
@@ -124,23 +127,24 @@ class RadarClips:
         self,
         config: "RadarConfig",
         split: str,
-        events: Sequence[Event],
+        parts: Sequence[Part],
         num_frames: int,
         conditions: Sequence[str],
     ) -> None:
         self._config = config
-        self._events = tuple(events)
+        self._parts = [part for _, part in parts]
+        self._names = [name_of(event) for event, _ in parts]
         self._span = config.span(num_frames)
-        self._conditions = [conditions.index(date_of(event)) for event in events]
+        self._conditions = [conditions.index(date_of(event)) for event, _ in parts]
         crop_stride = config.crop_stride if split == "train" else 0
         max_clips = getattr(config, f"num_{split}_sequences")
         places = [
             (number, start, top, left)
-            for number, event in enumerate(self._events)
+            for number, part in enumerate(self._parts)
             for start in range(
-                0, len(event) - self._span + 1, config.clip_stride or self._span
+                0, len(part) - self._span + 1, config.clip_stride or self._span
             )
-            for top, left in crop_places(event[start].read(), config, crop_stride)
+            for top, left in crop_places(part[start].read(), config, crop_stride)
         ]
         self._places = np.array(places, np.int64).reshape(-1, 4)
         order = np.random.default_rng(_ORDER_SEED).permutation(len(places))
@@ -150,9 +154,10 @@ class RadarClips:
         """Returns the number of clips."""
         return len(self._places)
 
-    def films(self) -> list[str]:
+    @property
+    def film_names(self) -> list[str]:
         """The event that each clip is cut from, by the time of its first composite."""
-        return [name_of(self._events[number]) for number in self._places[:, 0]]
+        return [self._names[number] for number in self._places[:, 0]]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Reads clip `index` of `len(self)`, see `ClipSource`.
@@ -168,13 +173,18 @@ class RadarClips:
             )
         number, start, top, left = map(int, self._places[index])
         config = self._config
-        chosen = self._events[number][start : start + self._span : config.frame_stride]
+        chosen = self._parts[number][start : start + self._span : config.frame_stride]
         rows = slice(top, top + config.height)
         columns = slice(left, left + config.width)
-        crops = np.stack([one.read()[:, rows, columns, None] for one in chosen])
+        frames, masks = [], []
+        for _, group in groupby(chosen, key=lambda one: id(one.frames)):
+            run = list(group)  # Of one entry of the cache, read at once.
+            asked = (run[0].index, len(run), config.frame_stride)
+            frames.append(run[0].frames.read(*asked)[:, rows, columns])
+            masks.append(run[0].frames.read_mask(*asked)[:, rows, columns])
         return {
-            "frames": np.ascontiguousarray(crops[:, 0]),
-            "mask": np.ascontiguousarray(crops[:, 1]),
+            "frames": np.concatenate(frames),
+            "mask": np.concatenate(masks),
             "condition": np.asarray(self._conditions[number], np.int32),
         }
 

@@ -12,8 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from convlstm_jax.data.files import MAX_FRAME_BYTES, check_budget, reason
-from convlstm_jax.data.video.fit import FrameSettings, Raw
-from convlstm_jax.data.video.opened import Bad, Opened, SetupError
+from convlstm_jax.data.video.fit import Bad, FrameSettings, Opened, Raw, SetupError
 from convlstm_jax.errors import UserError
 
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")
@@ -226,7 +225,7 @@ def _open_npz(
     opened: list[tuple[int, Any]] = []
 
     def read(first: int, end: int) -> np.ndarray:
-        position, file = opened[0] if opened else (-1, None)
+        position, file = opened.pop() if opened else (-1, None)
         if position != first:
             if file is not None:
                 file.close()
@@ -235,10 +234,9 @@ def _open_npz(
             for _ in range(first):
                 file.read(frame_bytes)
         content = file.read(frame_bytes * (end - first))
-        opened[:] = [(end, file)]
         if len(content) < frame_bytes * (end - first):
-            opened[:] = [(-1, file)]
             raise EOFError("it ends early")
+        opened.append((end, file))
         return np.frombuffer(content, dtype).reshape(end - first, *shape[1:])
 
     return shape, dtype, read
@@ -269,9 +267,11 @@ def _open_xarray(
     else:
         with path.open("rb") as file:
             classic = file.read(3) == b"CDF"
-        options["engine"] = "scipy" if classic else "h5netcdf"
-        if not classic:
+        if classic:
+            options["engine"] = "scipy"
+        else:
             _refuse_links(path)
+            options |= {"engine": "h5netcdf", "phony_dims": "sort"}
     data = closing.enter_context(xarray.open_dataset(path.absolute(), **options))
     if not variable:
         names = sorted(map(str, data))

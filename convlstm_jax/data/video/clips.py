@@ -2,19 +2,23 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
 
-from convlstm_jax.data.cache import CacheError, FrameCache
+from convlstm_jax.data.cache import CacheError, FrameCache, default_cache
 from convlstm_jax.data.split import SPLITS, cut_in_time, deal, name_bits, shares
-from convlstm_jax.data.video.film import BadFiles, Film, cached_film, refuse_bad
-from convlstm_jax.data.video.find import Found
-from convlstm_jax.data.video.fit import FrameSettings
-from convlstm_jax.data.video.opened import SetupError
+from convlstm_jax.data.video.film import (
+    BadFiles,
+    Film,
+    Found,
+    cached_film,
+    refuse_bad,
+)
+from convlstm_jax.data.video.fit import FrameSettings, SetupError
 from convlstm_jax.errors import UserError
 
 _MAX_THREADS = 4
@@ -24,20 +28,12 @@ def open_films(
     found: Sequence[Found],
     settings: FrameSettings,
     bad_files: BadFiles,
-    cache: FrameCache,
+    cache: FrameCache | None = None,
 ) -> list[Film]:
     """Opens films, decoding those that are not in the cache, several at a time.
 
-    Args:
-        found: the films.
-        settings: what shapes their frames.
-        bad_files: "refuse" raises an error at the first film that cannot be read
-            whole; with "skip" such a film has a `problem`, and no frames if none of
-            them can be read.
-        cache: keeps the frames.
-
-    Returns:
-        The films in the same order.
+    With `bad_files` "skip", a film that cannot be read whole has a `problem`, and no
+    frames if none of them can be read.
 
     Raises:
         UserError: a film is to be refused, or the cache cannot be written to.
@@ -50,7 +46,7 @@ def open_films(
 
     def open_one(one: Found) -> Film:
         try:
-            return cached_film(one.name, one.path, settings, cache, check)
+            return cached_film(one, settings, cache or default_cache(), check)
         except (CacheError, SetupError):
             raise
         except UserError as error:
@@ -80,14 +76,7 @@ def open_films(
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A stretch of one film that belongs to one split.
-
-    Attributes:
-        film: the film.
-        condition: what it was taken under; "" where there are no conditions.
-        first: number of its first frame in the split.
-        end: number of the frame after its last.
-    """
+    """The frames first .. end - 1 of a film, which belong to one split."""
 
     film: Film
     condition: str
@@ -224,19 +213,18 @@ def split_films(
     fractions: tuple[float, float],
     split_by: str,
 ) -> tuple[dict[str, list[Part]], bool]:
-    """Deals films out to the splits, by their names alone.
+    """Deals films out to the splits, by their names alone; see `VideoConfig`.
 
     Args:
         whole: the films.
         span: frames from the first to the last of a clip.
         test_conditions: the films of these are the test split and in no other.
         fractions: shares for validation and, where nothing is held out, for test.
-        split_by: what is dealt out: "file" films, "condition" all films of a condition
-            together, "time" parts of each film.
+        split_by: "file", "condition" or "time".
 
     Returns:
-        The stretches of each split, and whether each film was cut in time: as asked
-        for, or because there were so few.
+        The parts of each split, and whether each film was cut in time: as asked for, or
+        because there were so few.
 
     Raises:
         UserError: there are fewer conditions to deal out than splits.
@@ -267,13 +255,12 @@ def split_films(
 def _groups(parts: Sequence[Part], *, by_condition: bool) -> list[list[Part]]:
     """Films that stay together, in an order of their own drawn from their names."""
     groups: dict[str, list[Part]] = {}
-    names: Callable[[Part], tuple[int, str]] = lambda part: (  # noqa: E731
-        name_bits(part.film.name),
-        part.film.name,
-    )
-    for part in sorted(parts, key=names):
-        key = part.condition if by_condition else part.film.name
-        groups.setdefault(key, []).append(part)
-    return [
-        groups[key] for key in sorted(groups, key=lambda key: (name_bits(key), key))
-    ]
+    named = {part.film.name: part for part in parts}
+    for name in sorted(named, key=_name_order):
+        key = named[name].condition if by_condition else name
+        groups.setdefault(key, []).append(named[name])
+    return [groups[key] for key in sorted(groups, key=_name_order)]
+
+
+def _name_order(name: str) -> tuple[int, str]:
+    return name_bits(name), name

@@ -1,6 +1,7 @@
 """The data set "video": clips from a folder of your own films."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,6 @@ import numpy as np
 
 from convlstm_jax.config import field
 from convlstm_jax.data.base import DataConfig, InputClip
-from convlstm_jax.data.cache import default_cache
 from convlstm_jax.data.files import natural_order, plural
 from convlstm_jax.data.prepared import (
     KINDS,
@@ -29,9 +29,8 @@ from convlstm_jax.data.video.clips import (
     open_films,
     split_films,
 )
-from convlstm_jax.data.video.film import Film, film_of, read_last, refuse_bad
+from convlstm_jax.data.video.film import Film, Found, film_of, read_last, refuse_bad
 from convlstm_jax.data.video.find import (
-    Found,
     LeftOut,
     condition_of,
     condition_pattern,
@@ -108,23 +107,24 @@ class FilmFields(DataConfig):
     @property
     def frame_settings(self) -> FrameSettings:
         """What shapes the frames."""
-        return FrameSettings(
-            self.height,
-            self.width,
-            self.channels,
-            self.crop_box,
-            getattr(self, "value_range", ()),
-            getattr(self, "variable", ""),
+        names = ("height", "width", "channels", "crop_box", "value_range", "variable")
+        fields = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        return FrameSettings(**fields)
+
+    @property
+    def max_clips(self) -> tuple[int, int, int]:
+        """Most clips of training, validation and test."""
+        return (
+            self.num_train_sequences,
+            self.num_validation_sequences,
+            self.num_test_sequences,
         )
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last frames of a film; see `DataConfig.read_input`."""
+        film, settings = Path(path).expanduser(), self.frame_settings
         frames, masks = read_last(
-            Path(path).expanduser(),
-            self.frame_settings,
-            num_frames,
-            self.frame_stride,
-            self.bad_files,
+            film, settings, num_frames, self.frame_stride, self.bad_files
         )
         mask = None if masks is None else masks.astype(np.uint8)
         return InputClip(frames, mask, label=path)
@@ -136,20 +136,10 @@ class FilmFields(DataConfig):
             UserError: it cannot be read.
         """
         one = Found(Path(path).expanduser(), Path(path).name)
-        cache = default_cache()
-        (film,) = open_films([one], self.frame_settings, self.bad_files, cache)
+        (film,) = open_films([one], self.frame_settings, self.bad_files)
         if not film.num_frames:
             raise UserError(film.problem)
         return film
-
-    @property
-    def max_clips(self) -> tuple[int, int, int]:
-        """Most clips of training, validation and test."""
-        return (
-            self.num_train_sequences,
-            self.num_validation_sequences,
-            self.num_test_sequences,
-        )
 
     def films(self) -> list[tuple[Film, str]]:
         """The films, each with its condition, "" for one without.
@@ -190,22 +180,18 @@ class FilmFields(DataConfig):
         facts: Sequence[dict[str, Any]],
         left_out: dict[str, list[str]],
     ) -> Manifest:
-        """Writes a prepared folder of films.
+        """Writes a prepared folder of films; one with a problem has no frames.
 
         Args:
             output: the folder.
             found: the films.
-            facts: what the manifest is to tell of each; one with a "problem" is not
-                decoded.
+            facts: what the manifest is to tell of each.
             left_out: by the reason, sentences on other files.
         """
         settings = self.frame_settings
         with preparing(output, self.name, self.path, settings.as_json()) as folder:
-            wanted = [
-                one
-                for one, fact in zip(found, facts, strict=True)
-                if not fact.get("problem")
-            ]
+            sound = [not fact.get("problem") for fact in facts]
+            wanted = list(compress(found, sound))
             films = iter(open_films(wanted, settings, self.bad_files, folder.cache))
             for one, fact in zip(found, facts, strict=True):
                 if fact.get("problem"):
@@ -229,7 +215,7 @@ class FilmFields(DataConfig):
             path, frames = prepared.folder / item.name, prepared.frames(item)
             film = Film(item.name, path, problem=str(item.facts.get("problem", "")))
             if frames is not None:
-                film = film_of(item.name, path, frames)
+                film = film_of(Found(path, item.name), frames)
             if self.bad_files == "refuse":
                 if frames is None:
                     raise UserError(film.problem)
@@ -383,9 +369,7 @@ class VideoConfig(FilmFields):
         else:
             found = self._find()
             self._conditions(found)  # To be refused before anything is decoded.
-            films = open_films(
-                found, self.frame_settings, self.bad_files, default_cache()
-            )
+            films = open_films(found, self.frame_settings, self.bad_files)
         names = self._conditions([Found(film.path, film.name) for film in films])
         return list(zip(films, names, strict=True))
 

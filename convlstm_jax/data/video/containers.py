@@ -11,8 +11,7 @@ from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 
 from convlstm_jax.data.files import check_budget, reason
-from convlstm_jax.data.video.fit import Raw
-from convlstm_jax.data.video.opened import Bad, Opened
+from convlstm_jax.data.video.fit import Bad, Opened, Raw
 from convlstm_jax.errors import UserError
 
 VIDEO_SUFFIXES = (
@@ -27,16 +26,14 @@ _OPTIONS = {
     "mpegvideo,asf,flv,ogg,m4v,h264,hevc,dv,ivf",
 }
 _AV_ERRORS = (av.FFmpegError, OSError, ValueError, EOFError)
-_DEEP_GREY = ("gray9le", "gray10le", "gray12le", "gray14le", "gray16le")
+_DEEP_GREY = tuple(f"gray{bits}le" for bits in (9, 10, 12, 14, 16))
 _EBML_HEADER, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+Step = tuple[tuple[int, ...], Raw | Bad]
 
 
 def open_container(path: Path, channels: int) -> Opened:
-    """Opens a video file; cover pictures are passed over.
-
-    Args:
-        path: the file.
-        channels: 1 (grey) or 3 (RGB).
+    """Opens a video file for 1 channel (grey) or 3 (RGB); covers are passed over.
 
     Raises:
         UserError: it cannot be read.
@@ -58,13 +55,14 @@ def open_container(path: Path, channels: int) -> Opened:
     except _AV_ERRORS as error:
         why = f"{reason(error)}; {cut}" if cut else reason(error)
         raise UserError(f"'{path}' cannot be read as a video ({why})") from error
-    frames = _frames(path, channels)
+    steps = _steps(path, channels)
     damaged: list[Raw | Bad] = []
-    for size, frame in frames:
+    for shape, frame in steps:
         if isinstance(frame, Raw):
-            rest = _of_one_size(size, frames)
-            joined = chain(damaged, (frame,), rest)
-            return Opened(size, joined, total if cut else None, rate, cut)
+            frames = chain(damaged, (frame,), _of_one_size(shape, steps))
+            return Opened(
+                (shape[0], shape[1]), frames, total if cut else None, rate, cut
+            )
         damaged.append(frame)
     why = f" ({cut})" if cut else ""
     raise UserError(f"'{path}' holds no frame that can be decoded{why}")
@@ -75,27 +73,21 @@ def _opened(path: Path) -> av.container.InputContainer:
     return av.open(str(path.absolute()), options=_OPTIONS)
 
 
-Step = tuple[tuple[int, int], Raw | Bad]
-
-
-def _of_one_size(size: tuple[int, int], steps: Iterator[Step]) -> Iterator[Raw | Bad]:
+def _of_one_size(size: tuple[int, ...], steps: Iterator[Step]) -> Iterator[Raw | Bad]:
     for found, frame in steps:
-        if isinstance(frame, Raw) and found != size:
-            yield Bad("the frame size changes within the film")
-        else:
-            yield frame
+        changed = isinstance(frame, Raw) and found != size
+        yield Bad("the frame size changes within the film") if changed else frame
 
 
-def _frames(path: Path, channels: int) -> Iterator[Step]:
+def _steps(path: Path, channels: int) -> Iterator[Step]:
     """Every frame that is shown with its (height, width), and those that are damaged.
 
     A damaged packet leaves a gap where its time is, or where it lies in a file without
-    times: packets that are not to be shown by themselves decode to nothing, and leave
-    none.
+    times. Packets that are not to be shown decode to nothing, and leave none.
     """
     lost: list[int] = []
-    why = "cannot be decoded"
-    size = (0, 0)
+    why = "it cannot be decoded"
+    size: tuple[int, ...] = (0, 0)
     with _opened(path) as container:
         stream = container.streams.best("video")
         stream.thread_type = "SLICE"  # Errors then belong to the packet they come with.
@@ -111,7 +103,7 @@ def _frames(path: Path, channels: int) -> Iterator[Step]:
             decoded: list[av.VideoFrame] = []
             try:
                 if packet is not None and packet.is_corrupt:
-                    raise ValueError(why)
+                    raise ValueError("its packet is damaged")
                 decoded = stream.decode(packet)
             except _AV_ERRORS as error:
                 why = f"it cannot be decoded: {reason(error)}"
@@ -123,10 +115,9 @@ def _frames(path: Path, channels: int) -> Iterator[Step]:
                 while lost and frame.pts is not None and min(lost) < frame.pts:
                     lost.remove(min(lost))
                     yield size, Bad(why)
-                if frame.is_corrupt:
-                    yield size, Bad("it is damaged")
-                    continue
                 try:
+                    if frame.is_corrupt:
+                        raise ValueError("it is damaged")
                     raw = _raw(frame, channels, converter)
                 except _AV_ERRORS as error:
                     yield size, Bad(reason(error))
@@ -141,11 +132,10 @@ def _frames(path: Path, channels: int) -> Iterator[Step]:
 def _raw(frame: av.VideoFrame, channels: int, converter: VideoReformatter) -> Raw:
     """The pixels of a frame as it is shown."""
     form, white = frame.format, 255
-    deep = max(component.bits for component in form.components) > 8
-    if deep and form.name in (*_DEEP_GREY, *(f"{n[:-2]}be" for n in _DEEP_GREY)):
+    if form.name.replace("be", "le") in _DEEP_GREY:
         pixels = frame.to_ndarray()[..., np.newaxis]
         white = 2 ** form.components[0].bits - 1
-    elif deep and form.is_rgb and not form.name.endswith(("f32le", "f32be", "f16le")):
+    elif form.is_rgb and max(component.bits for component in form.components) > 8:
         # FFmpeg stretches fewer bits than 16 to all of them.
         pixels = converter.reformat(frame, format="rgb48le").to_ndarray()
         white = 65535
@@ -171,19 +161,15 @@ def _as_shown(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
         horizontal, vertical = c < 0, b < 0
     else:
         raise ValueError("it is to be shown turned by no multiple of 90 degrees")
-    pixels = pixels[:, ::-1] if horizontal else pixels
-    return pixels[::-1] if vertical else pixels
-
-
-# How long a file says it is. Decoders read a cut file up to its end and then stop as if
-# nothing had happened, so a download that broke off would pass for a shorter film.
+    return pixels[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
 def announced_size(path: Path) -> int | None:
-    """The bytes a video file should have by its own account.
+    """The bytes a video file should have by its own account; None: it does not tell.
 
-    MP4 and QuickTime are read box by box, AVI by its RIFF header and Matroska (mkv,
-    webm) by the size of its segment; None where the file does not tell.
+    Decoders read a cut file up to its end and then stop as if nothing had happened, so
+    a download that broke off would pass for a shorter film. MP4 and QuickTime are read
+    box by box, AVI by its RIFF header and Matroska by the size of its segment.
     """
     with path.open("rb") as file:
         head = file.read(4096)

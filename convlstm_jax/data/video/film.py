@@ -18,8 +18,14 @@ from convlstm_jax.data.files import (
 )
 from convlstm_jax.data.video.arrays import ARRAY_SUFFIXES, open_array
 from convlstm_jax.data.video.containers import VIDEO_SUFFIXES, open_container
-from convlstm_jax.data.video.fit import FrameSettings, check_crop_box, fit
-from convlstm_jax.data.video.opened import Bad, Opened, SetupError
+from convlstm_jax.data.video.fit import (
+    Bad,
+    FrameSettings,
+    Opened,
+    SetupError,
+    check_crop_box,
+    fit,
+)
 from convlstm_jax.data.video.pictures import (
     PICTURE_SUFFIXES,
     STACK_SUFFIXES,
@@ -39,6 +45,14 @@ REMEDY = "mend it, or set config.data.bad_files=skip to use what can be read"
 
 # 16 bits of which the upper half is never used are most likely fewer bits.
 _DARK = 2**15 - 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """A film before it is opened, named by its path below the folder searched."""
+
+    path: Path
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,10 +118,6 @@ class Film:
 def open_film(path: Path, settings: FrameSettings) -> Opened:
     """Opens a film of any kind; its frames are decoded as they are taken.
 
-    Args:
-        path: a video file, GIF, TIFF, APNG, WebP, array, or folder of pictures.
-        settings: what is asked for.
-
     Raises:
         UserError: it is missing, of an unknown kind, damaged, or no such film.
     """
@@ -162,7 +172,7 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
             one of zeros, unless no other follows.
 
     Returns:
-        The other attributes of `Film`, as JSON has them, with "first_bad", a clause.
+        Other attributes of `Film`, as JSON has them, with "first_bad", a clause.
 
     Raises:
         UserError: nothing of it can be read, or its values ask for a `value_range`.
@@ -232,24 +242,13 @@ def _format_problem(
 
 
 def cached_film(
-    name: str,
-    path: Path,
-    settings: FrameSettings,
-    cache: FrameCache,
-    check: Callable[[], None],
+    one: Found, settings: FrameSettings, cache: FrameCache, check: Callable[[], None]
 ) -> Film:
     """Opens a film whose frames are in the cache, or puts them there.
 
-    Args:
-        name: see `Film`.
-        path: the film.
-        settings: what is asked for.
-        cache: keeps the frames.
-        check: called for every frame that is decoded; what it raises ends the work.
-
-    Raises:
-        UserError: nothing of it can be read; see `decode`.
+    `check` is called for every frame that is decoded; what it raises ends the work.
     """
+    path = one.path
     _check_there(path)
     key = {
         "kind": "film",
@@ -270,17 +269,17 @@ def cached_film(
             facts[fact] = facts[fact].replace(str(path), "\0")
         return facts
 
-    return film_of(name, path, cache.cached(key, produce))
+    return film_of(one, cache.cached(key, produce))
 
 
-def film_of(name: str, path: Path, frames: Frames) -> Film:
+def film_of(one: Found, frames: Frames) -> Film:
     """The film whose frames an entry holds."""
     facts = frames.extra
     return Film(
-        name,
-        path,
+        one.name,
+        one.path,
         facts["num_frames"],
-        facts["problem"].replace("\0", str(path)),
+        facts["problem"].replace("\0", str(one.path)),
         frozenset(facts["holes"]),
         frozenset(facts["blank"]),
         facts["rate"],
@@ -324,8 +323,7 @@ def read_last(
         resize: whether frames of another size are resized, or refused.
 
     Returns:
-        uint8 `[num_frames, H, W, C]`, and bool `[num_frames, H, W, 1]` where there is
-        data, None for everywhere.
+        uint8 `[num_frames, H, W, C]`; and the masks, see `fit`.
 
     Raises:
         UserError: it cannot be read, or is too short.

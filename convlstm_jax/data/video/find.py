@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convlstm_jax.data.files import natural_order, plural, reason
-from convlstm_jax.data.video.film import FILM_SUFFIXES
+from convlstm_jax.data.video.film import FILM_SUFFIXES, Found
 from convlstm_jax.data.video.pictures import (
     PICTURE_SUFFIXES,
     STACK_SUFFIXES,
@@ -15,19 +15,6 @@ from convlstm_jax.data.video.pictures import (
     num_pages,
 )
 from convlstm_jax.errors import UserError
-
-
-@dataclass(frozen=True)
-class Found:
-    """A film before it is opened.
-
-    Attributes:
-        path: a file, a Zarr store, or a folder with pictures in it.
-        name: its path below the folder searched, with "/" between the levels.
-    """
-
-    path: Path
-    name: str
 
 
 @dataclass
@@ -84,47 +71,45 @@ def find_films(folder: str | Path, *, beside_files: bool = True) -> list[Found]:
 
 
 def _search(root: Path, beside_files: bool) -> Iterator[Found]:
-    seen: set[str] = set()
-    folders = [root]
+    seen: set[tuple[int, int]] = set()
+    folders = [(str(root), "")]
     while folders:  # No recursion: folders may be nested deeper than calls can be.
-        folder = folders.pop()
-        real = os.path.realpath(folder)
-        if real in seen:  # Links may lead in circles.
-            continue
-        seen.add(real)
-        name = folder.relative_to(root).as_posix() if folder != root else root.name
-        prefix = "" if folder == root else f"{name}/"
+        folder, prefix = folders.pop()
+        name = prefix[:-1] or root.name
+        files: list[str] = []
+        pictures: list[str] = []
         try:
-            entries = sorted(folder.iterdir())
-            files: list[Path] = []
-            pictures: list[Path] = []
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if _is_store(entry):
-                    files.append(entry)
-                elif entry.is_dir():
-                    folders.append(entry)
-                elif has_suffix(entry.name, FILM_SUFFIXES):
-                    files.append(entry)
-                elif has_suffix(entry.name, PICTURE_SUFFIXES):
-                    pictures.append(entry)
+            found = os.stat(folder)
+            if (found.st_dev, found.st_ino) in seen:  # Links may lead in circles.
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    if entry.name.startswith("."):
+                        continue
+                    is_folder = entry.is_dir()
+                    if is_folder and not entry.name.lower().endswith(".zarr"):
+                        folders.append((entry.path, f"{prefix}{entry.name}/"))
+                    elif is_folder or has_suffix(entry.name, FILM_SUFFIXES):
+                        files.append(entry.name)
+                    elif has_suffix(entry.name, PICTURE_SUFFIXES):
+                        pictures.append(entry.name)
         except OSError as error:
-            if folder == root:
+            if not prefix:
                 raise UserError(
                     f"The folder '{folder}' cannot be read ({reason(error)})"
                 ) from error
-            yield Found(folder, name)  # For all that one can tell.
+            yield Found(Path(folder), name)  # For all that one can tell.
             continue
         # In a folder, the files of one suffix are all stacks or all single pictures.
         for suffix in STACK_SUFFIXES:
-            alike = [one for one in pictures if one.suffix.lower() == suffix]
-            if alike and num_pages(alike[0]) > 1:
+            alike = [one for one in pictures if one.lower().endswith(suffix)]
+            if alike and num_pages(Path(folder, alike[0])) > 1:
                 files += alike
                 pictures = [one for one in pictures if one not in alike]
-        yield from (Found(one, prefix + one.name) for one in files)
+        yield from (Found(Path(folder, one), prefix + one) for one in files)
         if pictures and (beside_files or not files):
-            yield Found(folder, name)
+            yield Found(Path(folder), name)
 
 
 def _is_store(path: Path) -> bool:
@@ -133,14 +118,7 @@ def _is_store(path: Path) -> bool:
 
 
 def condition_pattern(condition: str) -> re.Pattern[str] | None:
-    """Reads the rule that gives each film its condition.
-
-    Args:
-        condition: "" for no conditions; "folder" for the first level of the film's
-            name; else a regular expression with one group, searched for in the name.
-
-    Returns:
-        A pattern whose one group is the condition, None for no conditions.
+    """A pattern whose one group, searched for in a film's name, is its condition.
 
     Raises:
         UserError: the expression is none, or has another number of groups.

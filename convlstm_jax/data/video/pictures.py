@@ -20,8 +20,7 @@ from convlstm_jax.data.files import (
     natural_order,
     reason,
 )
-from convlstm_jax.data.video.fit import Raw
-from convlstm_jax.data.video.opened import Bad, Opened
+from convlstm_jax.data.video.fit import Bad, Opened, Raw
 from convlstm_jax.errors import UserError
 
 PICTURE_SUFFIXES = (

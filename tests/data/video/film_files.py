@@ -6,7 +6,7 @@ from PIL import Image
 
 from convlstm_jax.data.cache import FrameCache
 from convlstm_jax.data.video.clips import open_films
-from convlstm_jax.data.video.find import Found
+from convlstm_jax.data.video.film import Found
 from convlstm_jax.data.video.fit import FrameSettings
 
 HEIGHT, WIDTH = 32, 48

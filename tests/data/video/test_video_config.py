@@ -1,5 +1,6 @@
 """Folders of films: what is found, how it is split and cut, what is left out."""
 
+import os
 import pickle
 import re
 
@@ -8,7 +9,6 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.config import validated
-from convlstm_jax.data.video import find
 from convlstm_jax.data.video.config import VideoConfig
 from convlstm_jax.data.video.find import find_films
 from convlstm_jax.errors import UserError
@@ -88,10 +88,10 @@ def test_folder_that_cannot_be_read(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="holds no video and no pictures"):
         open_folder(tmp_path)
 
-    def refuse(self):
+    def refuse(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(find.Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"folder '.*' cannot be read \(Permission"):
         open_folder(tmp_path)
 

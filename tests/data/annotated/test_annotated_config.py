@@ -1,4 +1,4 @@
-"""Labelled clips: finding files, labels by hand, splits, what is left out, mistakes."""
+"""Annotated films: finding files, labels by hand, splits, what is left out."""
 
 import pickle
 import re
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.data.annotated_videos import open_annotated_videos
-from convlstm_jax.data.clip_cutting import cut_clips, split_videos
-from convlstm_jax.data.cvat import Annotations, Shape, Track, write_cvat
-from convlstm_jax.data.labelled_clips import class_names, labelled_clips_sources
+from convlstm_jax.config import validated
+from convlstm_jax.data.annotated.config import AnnotatedVideoConfig, cut_clips
+from convlstm_jax.data.annotated.cvat import Annotations, Shape, Track
 from convlstm_jax.data.pipeline import train_batches
+from convlstm_jax.data.prepared import kind_of
+from convlstm_jax.data.split import deal, shares
 from convlstm_jax.errors import UserError
 
 SIZE = {"height": 2, "width": 3, "channels": 1}
@@ -20,13 +21,23 @@ SIZE = {"height": 2, "width": 3, "channels": 1}
 
 def track(label, first, end):
     """A track that is seen in frames first .. end − 1."""
-    box = ((0.0, 0.0), (1.0, 1.0))
-    return Track(label, (Shape("box", first, False, box), Shape("box", end, True, box)))
+    return Track(label, (Shape("box", first, False), Shape("box", end, True)))
 
 
-def write_xml(path, *tracks, length=20, source="", **fields):
-    defaults = {"start_frame": 0, "stop_frame": length - 1, "width": 3, "height": 2}
-    write_cvat(path, Annotations(source, length, tracks=tracks, **(defaults | fields)))
+def write_xml(path, *tracks, length=20, source="", start_frame=0, stop_frame=None):
+    """A file of "CVAT for video 1.1"."""
+    stop_frame = length - 1 if stop_frame is None else stop_frame
+    shapes = [
+        f'<track label="{one.label}">' + "".join(
+            f'<{s.kind} frame="{s.frame}" outside="{int(s.outside)}"/>' for s in one.shapes
+        ) + "</track>"
+        for one in tracks
+    ]  # fmt: skip
+    path.write_text(
+        f"<annotations><version>1.1</version><meta><task><size>{length}</size>"
+        f"<start_frame>{start_frame}</start_frame><stop_frame>{stop_frame}</stop_frame>"
+        f"<source>{source}</source></task></meta>{''.join(shapes)}</annotations>"
+    )
 
 
 def write_video(path, first=0, length=20):
@@ -51,15 +62,16 @@ def folder(tmp_path):
     return tmp_path / "shop"
 
 
-def sources(folder, **fields):
+def config(folder, **fields):
     defaults = {
-        "event_labels": ("theft",),
-        "num_frames": 4,
-        "seed": 0,
-        "validation_fraction": 0.3,
-        "test_fraction": 0.3,
-    }
-    return labelled_clips_sources(path=str(folder), **(SIZE | defaults | fields))
+        "event_labels": ("theft",), "validation_fraction": 0.3, "test_fraction": 0.3,
+        "path": str(folder),
+    }  # fmt: skip
+    return AnnotatedVideoConfig(**SIZE | defaults | fields)
+
+
+def sources(folder, num_frames=4, seed=0, **fields):
+    return config(folder, **fields).sources(num_frames=num_frames, seed=seed)
 
 
 def contents(source):
@@ -136,16 +148,16 @@ def test_strides(folder):
 )
 def test_half_of_an_odd_number_of_frames(tmp_path, interval, label):
     write_pair(tmp_path / "a.npy", track("theft", *interval))
-    (video,), _ = open_annotated_videos(tmp_path, **SIZE)
-    clips = cut_clips(video, ["theft"], num_frames=5, frame_stride=1, clip_stride=20)
+    (pair,), _ = config(tmp_path)._annotated_films()
+    clips = cut_clips(*pair, ["theft"], num_frames=5, frame_stride=1, clip_stride=20)
     assert clips.labelled == (() if label is None else ((0, label),))
     assert clips.num_unclear == (label is None)
 
 
 def test_only_annotated_frames_are_used(tmp_path):
     write_pair(tmp_path / "a.npy", track("theft", 6, 9), start_frame=5, stop_frame=13)
-    (video,), _ = open_annotated_videos(tmp_path, **SIZE)
-    clips = cut_clips(video, ["theft"], num_frames=3, frame_stride=1, clip_stride=2)
+    (pair,), _ = config(tmp_path)._annotated_films()
+    clips = cut_clips(*pair, ["theft"], num_frames=3, frame_stride=1, clip_stride=2)
     assert clips.labelled == ((5, 1), (7, 1), (9, 0), (11, 0))
 
 
@@ -188,34 +200,26 @@ def test_clips_out_of_range(folder):
 @pytest.mark.parametrize("count", range(3, 12))
 @pytest.mark.parametrize("fractions", [(0.1, 0.1), (0.3, 0.2), (0.5, 0.49)])
 def test_each_split_gets_its_share(count, fractions):
-    names = {number: f"{number}.mp4" for number in range(2 * count)}
-    events = set(range(count))
-    splits = split_videos(names, events, *fractions)
-    assert sorted(n for split in splits.values() for n in split) == list(names)
+    dealt = deal(range(count), shares(*fractions))
+    assert sorted(n for members in dealt.values() for n in members) == [*range(count)]
     for split, fraction in zip(("validation", "test"), fractions, strict=True):
-        for kind in (events, set(names) - events):
-            having = len(kind.intersection(splits[split]))
-            assert having >= 1 and abs(having - fraction * count) <= 1.5
-    for kind in (events, set(names) - events):
-        assert kind.intersection(splits["training"])
-
-
-def test_too_few_videos_to_share_are_for_training():
-    splits = split_videos({0: "a", 1: "b", 2: "c", 3: "d", 4: "e"}, {3, 4}, 0.3, 0.3)
-    assert {3, 4} <= set(splits["training"])
-    assert len(splits["validation"]) == len(splits["test"]) == 1
+        assert len(dealt[split]) >= 1
+        assert abs(len(dealt[split]) - fraction * count) <= 1.5
+    assert dealt["train"]
+    assert deal(range(2), shares(*fractions)) is None
 
 
 # Finding the files.
 
 
 def names_and_labels(path, **fields):
-    videos, left_out = open_annotated_videos(path, **(SIZE | fields))
+    films, left_out = config(path, **fields)._annotated_films()
     found = {
-        video.name: [track.label for track in video.annotations.tracks]
-        for video in videos
+        film.name: [track.label for track in annotations.tracks]
+        for film, annotations in films
+        if annotations is not None
     }
-    return found, left_out
+    return found, left_out + [film.problem for film, _ in films if film.problem]
 
 
 def test_annotations_of_the_same_name_and_shared_ones(tmp_path):
@@ -263,20 +267,18 @@ def test_a_shared_file_that_names_another_video(tmp_path):
 
 def test_bad_files_are_refused_or_skipped_and_told(folder):
     write_video(folder / "lonely.npy")
-    write_pair(folder / "short.npy", track("theft", 25, 30), length=20, stop_frame=39)
-    (folder / "short.xml").write_text(
-        (folder / "short.xml").read_text().replace("<size>20", "<size>40")
-    )
+    write_video(folder / "short.npy")
+    write_xml(folder / "short.xml", track("theft", 25, 30), length=40)
     write_video(folder / "torn" / "torn.npy")
     (folder / "torn" / "annotations.xml").write_text("<annotations>")
     for bad, pattern in {
+        "torn": r"annotations\.xml' is not XML, or cut short",
         "lonely": r"lonely\.npy' has no annotations",
         "short": r"short\.xml': track 0 \('theft'\) has a box in frame 25, .* \.\. 19",
-        "torn": r"annotations\.xml' is not XML, or cut short",
     }.items():
         with pytest.raises(UserError, match=pattern):
             sources(folder)
-        _, left_out = open_annotated_videos(folder, **SIZE, bad_files="skip")
+        _, left_out = names_and_labels(folder, bad_files="skip")
         assert [text for text in left_out if re.search(pattern, text)]
         for path in [*folder.glob(f"{bad}.*"), *folder.glob(f"{bad}/*")]:
             path.rename(path.with_name(f".{path.name}"))
@@ -289,7 +291,7 @@ def test_what_is_left_out_is_in_the_description(folder):
     write_pair(folder / "tiny.npy", length=3)
     description = sources(folder, bad_files="skip").description
     assert description.startswith("7 videos")
-    assert "Left out: 1 videos without a clip of either class; " in description
+    assert "Left out: 1 video without a clip of either class; " in description
     assert description.count("has no annotations") == 3
     assert description.endswith("; 2 more files.")
 
@@ -313,15 +315,15 @@ def test_a_video_that_ends_early(folder):
     write_avi(path, 20)
     write_xml(folder / "cut.xml", track("theft", 16, 20))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    with pytest.raises(UserError, match=r"cut\.avi' cannot be read as a video .* cut"):
+    with pytest.raises(UserError, match=r"cut\.avi' cannot be read whole .* cut"):
         sources(folder)
     splits = sources(folder, bad_files="skip")
     assert "part of 'cut.avi' (the file ends early: " in splits.description
-    videos, _ = open_annotated_videos(folder, **SIZE, bad_files="skip")
-    video = next(video for video in videos if video.name == "cut.avi")
-    clips = cut_clips(video, ["theft"], num_frames=4, frame_stride=1, clip_stride=4)
-    assert 0 < video.video.num_frames < 16
-    assert len(clips.labelled) == video.video.num_frames // 4
+    pairs, _ = config(folder, bad_files="skip")._annotated_films()
+    pair = next(pair for pair in pairs if pair[0].name == "cut.avi")
+    clips = cut_clips(*pair, ["theft"], num_frames=4, frame_stride=1, clip_stride=4)
+    assert 0 < pair[0].num_frames < 16
+    assert len(clips.labelled) == pair[0].num_frames // 4
     assert clips.num_unreadable == 5 - len(clips.labelled)
 
 
@@ -331,21 +333,35 @@ def test_a_video_that_ends_early(folder):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"event_labels": ()}, r"event_labels is \(\), but must hold at least one"),
+        (
+            {"event_labels": ()},
+            r"event_labels is \(\): it must hold at least one label",
+        ),
         ({"event_labels": ("",)}, r"event_labels is \('',\)"),
         ({"event_labels": ("normal",)}, r"event_labels is \('normal',\)"),
+        ({"frame_stride": 0}, "frame_stride is 0"),
+        ({"test_fraction": 0.7, "validation_fraction": 0.3}, "sum must be below 1"),
+        ({"bad_files": "ignore"}, "bad_files is 'ignore': it must be one of 'refuse'"),
+        ({"crop": 1.0}, "crop is 1.0"),
+        (
+            {"condition": "folder"},
+            "condition is not a field with name='annotated_video'",
+        ),
+    ],
+)
+def test_wrong_fields(fields, message):
+    values = {"path": "a", "name": "annotated_video"} | fields
+    _, problems = validated(AnnotatedVideoConfig, values)
+    assert len(problems) == 1 and re.search(message, problems[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
         (
             {"event_labels": ("theft", "robery")},
             r"event_labels holds 'robery', but no track .*; there are \['person', 'th",
         ),
-        ({"num_frames": 0}, "num_frames is 0, but must be at least 1"),
-        ({"frame_stride": 0}, "frame_stride is 0, but must be at least 1"),
-        ({"clip_stride": -1}, "clip_stride is -1, but must be at least 0"),
-        ({"num_test_sequences": 0}, "num_test_sequences is 0"),
-        ({"validation_fraction": 0.0}, r"test_fraction are 0\.0 and 0\.3, but both"),
-        ({"test_fraction": 0.7}, r"are 0\.3 and 0\.7, but .* sum below 1"),
-        ({"bad_files": "ignore"}, "bad_files is 'ignore', but must be 'refuse' or"),
-        ({"height": 0}, "height is 0"),
         (
             {"num_frames": 20},
             r"training split of .* no clip of the class 'theft', which 0 of 6 videos",
@@ -353,7 +369,7 @@ def test_a_video_that_ends_early(folder):
         ({"num_test_sequences": 1}, "The test split of .* would hold no clip of"),
     ],
 )
-def test_wrong_fields(folder, fields, message):
+def test_what_does_not_fit_the_folder(folder, fields, message):
     with pytest.raises(UserError, match=message):
         sources(folder, **fields)
 
@@ -378,5 +394,76 @@ def test_two_videos_with_the_event_are_too_few(folder):
 
 
 def test_class_names():
-    assert class_names(("theft",)) == ("normal", "theft")
-    assert class_names(["theft", "robbery"]) == ("normal", "theft+robbery")
+    assert AnnotatedVideoConfig(path="a").classes == ("normal", "theft")
+    labels = ("theft", "robbery")
+    two = AnnotatedVideoConfig(path="a", event_labels=labels)
+    assert two.classes == ("normal", "theft+robbery")
+    assert two.augment is None
+    assert AnnotatedVideoConfig(path="a", flip=True).augment is not None
+
+
+# Prepared folders.
+
+
+def spoil(folder):
+    """Adds films with faults."""
+    write_video(folder / "lonely.npy")  # Without annotations.
+    write_video(folder / "short.npy")  # With those of a longer film.
+    write_xml(folder / "short.xml", track("theft", 15, 30), length=40)
+    write_video(folder / "torn" / "torn.npy")
+    (folder / "torn" / "annotations.xml").write_text("<annotations>")
+    (folder / "empty.mkv").write_bytes(b"")  # That cannot be read at all.
+    write_xml(folder / "empty.xml", track("theft", 5, 9))
+    film = np.full((20, 2, 3), 0.5, np.float32)
+    film[6, 1, 1] = np.nan
+    np.save(folder / "nan.npy", film)
+    write_xml(folder / "nan.xml", track("theft", 3, 20))
+
+
+@pytest.mark.parametrize("bad_files", ["refuse", "skip"])
+@pytest.mark.parametrize("fields", [{}, {"clip_stride": 1, "frame_stride": 2}])
+def test_a_prepared_folder_gives_the_same(folder, tmp_path, fields, bad_files):
+    if bad_files == "skip":
+        spoil(folder)
+    out = tmp_path / "out"
+    fields = fields | {"bad_files": bad_files}
+    manifest = config(folder, **fields).prepare(out)
+    assert kind_of(out) == "annotated_video"
+    problems = {
+        i.name: i.facts["problem"] for i in manifest.items if i.facts["problem"]
+    }
+    expected, found = sources(folder, **fields), sources(out, **fields)
+    for name in ("train", "validation", "test"):
+        first, second = getattr(expected, name), getattr(found, name)
+        assert len(first) == len(second)
+        for index in range(len(first)):
+            for key, value in first[index].items():
+                np.testing.assert_array_equal(value, second[index][key])
+    if bad_files == "skip":
+        for name, words in {
+            "lonely.npy": "has no annotations", "torn/torn.npy": "has no annotations",
+            "empty.mkv": "cannot be read", "nan.npy": "19 of 20 frames can be read",
+        }.items():  # fmt: skip
+            assert words in problems.pop(name)
+        (left_out,) = manifest.left_out.values()
+        assert len(left_out) == 1 and "torn/annotations.xml' is not XML" in left_out[0]
+        assert "short.xml' annotates the frames 0 .. 39" in "".join(
+            names_and_labels(out, **fields)[1]
+        )
+    assert not problems
+    assert found.description.replace(str(out), str(folder)) == expected.description
+
+
+def test_other_annotations_than_before_are_told(folder, tmp_path):
+    config(folder).prepare(tmp_path / "out")
+    write_xml(folder / "day 0" / "1.xml", track("theft", 7, 14))
+    with pytest.raises(UserError, match=r"videos \('day 0/1.npy' has changed since\)"):
+        config(folder).prepare(tmp_path / "out")
+
+
+def test_the_last_frames_and_one_film(folder):
+    settings = config(folder, frame_stride=3)
+    clip = settings.read_input(str(folder / "day 0" / "1.npy"), 4)
+    assert clip.frames[:, 0, 0, 0].tolist() == [50, 53, 56, 59]
+    film = settings.open_film(str(folder / "day 0" / "1.npy"))
+    assert film.num_frames == 20

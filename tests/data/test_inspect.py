@@ -1,0 +1,126 @@
+"""`--mode=inspect` and `--mode=prepare` on data configs: what they print and write."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlstm_jax.cli import inspect as inspect_mode
+from convlstm_jax.cli import prepare as prepare_mode
+from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
+from convlstm_jax.data.video.config import VideoConfig
+from convlstm_jax.errors import UserError
+from tests.data.video.film_files import grey_pixels, write_video
+
+H, W = 32, 48
+
+
+@pytest.fixture
+def films(tmp_path):
+    for number in range(5):
+        folder = tmp_path / "films" / f"flow{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"film{number}.npy", grey_pixels(40 + number))
+    write_video(tmp_path / "films" / "flow0" / "z.avi", grey_pixels(9), "ffv1", "gray")
+    return tmp_path / "films"
+
+
+def config(path, **fields):
+    return VideoConfig(path=str(path), height=H, width=W, condition="folder", **fields)
+
+
+def test_a_table_counts_and_a_sheet(films, tmp_path, capsys):
+    (films / "flow1" / "bad.mp4").write_bytes(b"no video")
+    sheet = tmp_path / "sheet.png"
+    inspect_mode.run(config(films), 5, 0, None, sheet)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["film", "frames", "size", "rate", "condition", "split",
+                                "left", "out"]  # fmt: skip
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:8]}
+    assert rows["flow0/film2.npy"][:3] == ["42", "32x48", "flow0"]
+    assert rows["flow0/z.avi"][:4] == ["9", "32x48", "10/s", "flow0"]
+    assert rows["flow1/bad.mp4"][0] == "0" and "cannot be read" in lines[5] + lines[6]
+    assert {rows[f"flow{n % 2}/film{n}.npy"][3] for n in range(5)} <= {
+        "train", "validation", "test"}  # fmt: skip
+    text = "\n".join(lines)
+    assert (
+        "7 films, 219 frames; shortest: flow1/bad.mp4 (0), longest: flow0/film4.npy"
+        in (text)
+    )
+    assert "\ntest: 8 clips of 5 frames: warning: fewer than 20 tell little" in text
+    assert "Training stops at the first film of which something is left out" in text
+    assert lines[-1] == f"{sheet}: the first clips of each split"
+    with Image.open(sheet) as picture:
+        assert picture.width > 5 * W and picture.height > 9 * H
+
+
+def test_what_cannot_be_trained_on_is_told_with_the_table(films, capsys):
+    with pytest.raises(UserError, match="No video of .* can be used"):
+        inspect_mode.run(config(films), 99, 0)
+    printed = capsys.readouterr().out
+    assert "flow0/film2.npy" in printed and "No training: No video of" in printed
+
+
+def test_synthetic_clips_are_counted_and_drawn(tmp_path, capsys):
+    digits = MovingMNISTConfig(digits="sklearn", num_test_sequences=9)
+    inspect_mode.run(digits, 4, 0, None, tmp_path / "sheet.png")
+    printed = capsys.readouterr().out
+    assert "test: 9 clips of 4 frames: warning" in printed
+    assert (tmp_path / "sheet.png").exists()
+    with pytest.raises(
+        UserError, match=r"config.data.path must be set to a folder of fi"
+    ):
+        inspect_mode.run(digits, 4, 0, tmp_path / "a.npy", tmp_path / "b.npy")
+
+
+def test_the_frames_of_one_file_are_written_as_they_are_read(films, tmp_path, capsys):
+    out = tmp_path / "frames.npy"
+    film = films / "flow0" / "film2.npy"
+    inspect_mode.run(config(films), 5, 0, film, out)
+    np.testing.assert_array_equal(np.load(out)[..., 0], grey_pixels(42))
+    assert capsys.readouterr().out == f"{out}: 42 frames of {film}\n"
+    (films / "bad.mp4").write_bytes(b"no video")
+    for given, words in (
+        ((films / "bad.mp4", out), "bad.mp4' cannot be read"),
+        (
+            (film, tmp_path / "a.txt"),
+            "a.txt is of another kind: it must be a .npy file",
+        ),
+        ((film, None), "it must be a .npy file"),
+        (
+            (None, tmp_path / "a.gif"),
+            "a.gif is of another kind: it must be a .png file",
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
+            inspect_mode.run(config(films), 5, 0, *given)
+    film = grey_pixels(6) / np.float32(255)
+    film[2, 0, 0] = np.nan
+    np.save(films / "nan.npy", film)
+    inspect_mode.run(config(films, bad_files="skip"), 5, 0, films / "nan.npy", out)
+    assert len(np.load(out)) == 5
+    assert "; left out: 5 of 6 frames can be read" in capsys.readouterr().out
+
+
+def test_prepare(films, tmp_path, capsys):
+    out = tmp_path / "out"
+    (films / "flow1" / "bad.mp4").write_bytes(b"no video")
+    skipping = config(films, bad_files="skip")
+    prepare_mode.run(skipping, out, 5, 0)
+    printed = capsys.readouterr().out
+    assert f"{out}: 219 frames of 6 videos\nleft out: of flow1/bad.mp4: '" in printed
+    assert f"Videos of '{out}': 6 videos, split by video (4 train, 1 valid" in printed
+    prepare_mode.run(skipping, out, 5, 0)  # Nothing to do, and said as before.
+    assert capsys.readouterr().out == printed
+    (tmp_path / "file").write_text("")
+    for given, output, words in (
+        (skipping, films / "out", "lies in config.data.path"),
+        (skipping, tmp_path / "file", "file is a file: it must be a folder"),
+        (config(out), tmp_path / "new", "which is a prepared folder already"),
+        (
+            MovingMNISTConfig(),
+            tmp_path / "new",
+            "needs config.data.path, a folder of vi",
+        ),
+    ):
+        with pytest.raises(UserError, match=words):
+            prepare_mode.run(given, output, 5, 0)
