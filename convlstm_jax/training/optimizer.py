@@ -49,8 +49,7 @@ class OptimizerConfig(Config):
         when=_PLATEAU,
     )
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The optimizer itself, at a learning rate by step."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         raise NotImplementedError
 
     def learning_rates(self, num_steps: int) -> optax.Schedule:
@@ -86,7 +85,7 @@ class OptimizerConfig(Config):
         chain = []
         if self.clip_norm:
             chain.append(optax.clip_by_global_norm(self.clip_norm))
-        chain.append(self.optimizer(self.learning_rates(num_steps)))
+        chain.append(self._optimizer(self.learning_rates(num_steps)))
         if self.schedule == "reduce_on_plateau":
             chain.append(
                 optax.contrib.reduce_on_plateau(
@@ -103,8 +102,7 @@ class AdamConfig(OptimizerConfig):
 
     name: Literal["adam"] = "adam"
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adam(rate)
 
 
@@ -114,8 +112,7 @@ class AdamWConfig(OptimizerConfig):
     name: Literal["adamw"] = "adamw"
     weight_decay: float = field(0.0, "Decoupled weight decay.", ge=0)
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adamw(rate, weight_decay=self.weight_decay)
 
 
@@ -125,8 +122,7 @@ class RMSPropConfig(OptimizerConfig):
     name: Literal["rmsprop"] = "rmsprop"
     rmsprop_decay: float = field(0.9, "Decay of the mean squared gradient.", ge=0, lt=1)
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.rmsprop(rate, decay=self.rmsprop_decay)
 
 
@@ -135,8 +131,7 @@ class AdadeltaConfig(OptimizerConfig):
 
     name: Literal["adadelta"] = "adadelta"
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adadelta(rate, rho=0.95)
 
 
@@ -145,8 +140,7 @@ class MuonConfig(OptimizerConfig):
 
     name: Literal["muon"] = "muon"
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return muon(rate)
 
 
