@@ -5,7 +5,7 @@
 
 The workload is Moving MNIST, two digits on 64x64, sequences of 20 frames: the source
 alone, and the whole input pipeline (shuffling, batches of 16, read-ahead thread). The
-process is held to one core where the system allows it, so the figure is what is left
+process is held to one core where the system allows it, so the result is what is left
 to an input pipeline beside a busy accelerator.
 """
 

@@ -183,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=8192, help="of the matrices")
-    parser.add_argument("--json", default="", help="file to write the figures to")
+    parser.add_argument("--json", default="", help="file to write the results to")
     options = parser.parse_args(arguments)
     device = jax.devices()[0].device_kind
     machine = machine_line(("jax", "jaxlib", "flax"))

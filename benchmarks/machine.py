@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""What a measurement was made on."""
 
 import datetime
 import importlib.metadata

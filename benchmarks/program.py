@@ -7,7 +7,7 @@
 The rate: `main.py` trains, and another process takes the same step again and again on
 one batch that lies on the device. They take turns as long as from one log line to the
 next; the one that waits is stopped (SIGSTOP), so neither disturbs the other. What
-main.py does between two log lines counts: data, copies, reading and writing figures,
+main.py does between two log lines counts: data, copies, reading and writing metrics,
 and the checkpoints at the config's rhythm. A round spans that rhythm, so each has its
 checkpoint. Validations are other work and are left out, as are the first steps, up to
 the first log line. On an accelerator the steps that were handed to it before the stop,
@@ -106,7 +106,7 @@ class _Training(_Process):
         super().__init__("main.py", command, folder, cache)
 
     def wait_for(self, step: int) -> None:
-        """Waits until the figures of a step are logged."""
+        """Waits until the metrics of a step are logged."""
         while True:
             found = _STEP_LINE.search(self.line())
             if found and int(found[1]) >= step:

@@ -156,7 +156,7 @@ class Entrant:
     def row(
         self, workload: Workload, ours: "Entrant", facts: dict[str, Any]
     ) -> dict[str, Any]:
-        """The figures, as they go into the table and the file.
+        """The results, as they go into the table and the file.
 
         Args:
           workload: what was measured.
@@ -213,7 +213,7 @@ def measure(
       seconds: a contender that has used so many gets no further turn.
 
     Returns:
-      Rows of figures; and the contenders that left, with reasons, see `_left`.
+      Rows of results; and the contenders that left, with reasons, see `_left`.
 
     Raises:
       ContenderError: the first contender fails.

@@ -42,30 +42,23 @@ _NUMBERED = re.compile(
 _MAX_BYTES = 2**32  # Of one array; a few bytes on disk can declare any number.
 
 
-class KerasLayer(NamedTuple):
-    """The variables of one layer.
-
-    Attributes:
-        kind: its class, a key of `VARIABLES`.
-        arrays: by Keras's name of the variable: its path in the file, and itself.
-    """
-
-    kind: str
-    arrays: dict[str, tuple[str, np.ndarray]]
+# The variables of one layer, by Keras's name: path in the file, and values.
+Arrays = dict[str, tuple[str, np.ndarray]]
 
 
 class KerasFile(NamedTuple):
     """A model as Keras saved it.
 
     Attributes:
-        layers: the layers with variables, in the model's order within each kind.
+        layers: the layers with variables by class, a key of `VARIABLES`, in the model's
+            order.
         config: the architecture, as Keras's `to_json` has it, in any JSON type; `None`
             where the file holds weights alone.
         unknown: groups of layers that are not in `VARIABLES`, or lack variables.
         skipped: (path in the file, why it is of no use).
     """
 
-    layers: tuple[KerasLayer, ...]
+    layers: dict[str, list[Arrays]]
     config: Any
     unknown: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
@@ -141,7 +134,7 @@ def _text(value: str | bytes) -> str:
 
 def _numbered(contents: _Contents) -> KerasFile:
     """The layers of `layers/<class>[_<number>]/…vars/<number>`."""
-    found: dict[tuple[str, int], dict[str, tuple[str, np.ndarray]]] = {}
+    found: dict[tuple[str, int], Arrays] = {}
     unknown, skipped = [], []
     for name, array in contents.arrays.items():
         if not name.startswith("layers/") or "/seed_generator/" in name:
@@ -158,15 +151,17 @@ def _numbered(contents: _Contents) -> KerasFile:
             arrays[names[index]] = name, array
         else:
             skipped.append((name, _reason(name)))
-    layers = tuple(KerasLayer(key[0], found[key]) for key in sorted(found))
-    return KerasFile(
-        layers, contents.config, tuple(dict.fromkeys(unknown)), tuple(skipped)
-    )
+    layers: dict[str, list[Arrays]] = {kind: [] for kind in VARIABLES}
+    for kind, number in sorted(found):
+        layers[kind].append(found[kind, number])
+    unknown = list(dict.fromkeys(unknown))
+    return KerasFile(layers, contents.config, tuple(unknown), tuple(skipped))
 
 
 def _named(contents: _Contents) -> KerasFile:
     """The layers of `[model_weights/]<layer>/…/<variable>[:0]`."""
-    layers, unknown, used = [], [], set()
+    layers: dict[str, list[Arrays]] = {kind: [] for kind in VARIABLES}
+    unknown, used = [], set()
     is_model = any(name.startswith("model_weights/") for name in contents.arrays)
     prefix = "model_weights/" if is_model else ""
     for layer in contents.layer_names:
@@ -180,11 +175,11 @@ def _named(contents: _Contents) -> KerasFile:
         used |= {name for name, _ in arrays.values()}
         kinds = [kind for kind, names in VARIABLES.items() if set(arrays) == set(names)]
         if kinds:
-            layers.append(KerasLayer(kinds[0], arrays))
+            layers[kinds[0]].append(arrays)
         else:
             unknown.append(layer)
     skipped = tuple((n, _reason(n)) for n in contents.arrays if n not in used)
-    return KerasFile(tuple(layers), contents.config, tuple(unknown), skipped)
+    return KerasFile(layers, contents.config, tuple(unknown), skipped)
 
 
 def _reason(name: str) -> str:

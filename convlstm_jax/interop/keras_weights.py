@@ -77,14 +77,10 @@ def import_keras(
             f"its layers {', '.join(file.unknown)} are none of "
             f"{', '.join(keras_files.VARIABLES)} with all variables"
         )
-    layers = {
-        kind: [layer.arrays for layer in file.layers if layer.kind == kind]
-        for kind in keras_files.VARIABLES
-    }
-    problems += _count_problems(layers, model)
+    problems += _count_problems(file.layers, model)
     if problems:
         raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
-    variables, placed = fill(path, shapes, lambda target: _source(layers, target))
+    variables, placed = fill(path, shapes, lambda target: _source(file.layers, target))
     notes: tuple[str, ...] = ()
     if file.config is None:
         notes = (
@@ -95,7 +91,7 @@ def import_keras(
     return Imported(variables, ImportReport(placed, file.skipped, notes))
 
 
-def _source(layers: dict[str, list[dict[str, Any]]], target: str) -> Source:
+def _source(layers: dict[str, list[keras_files.Arrays]], target: str) -> Source:
     """What the file offers for a path in our model."""
     for pattern, kind, variable in _PATHS:
         match = re.fullmatch(pattern, target)
@@ -125,7 +121,7 @@ def _model_problems(model: NextFramePredictor) -> list[str]:
 
 
 def _count_problems(
-    layers: dict[str, list[Any]], model: NextFramePredictor
+    layers: dict[str, list[keras_files.Arrays]], model: NextFramePredictor
 ) -> list[str]:
     """Layers that the model has no place for; too few are missing arrays."""
     normalized = model.num_normalized_layers

@@ -43,49 +43,37 @@ _STATISTICS = (
 )
 
 
-class Naming(NamedTuple):
-    """How the cells of a kind of network are called, and what they have in common.
-
-    Attributes:
-        cell: the name of a cell, with `{}` for its number.
-        first: the number of the bottom layer.
-        gate_order: the order in which a cell splits its convolution into gates.
-    """
-
-    cell: str
-    first: int
-    gate_order: str
-
-
-NAMINGS = (
-    Naming("convlstm{}.convLSTMcell", 1, "ifgo"),
-    Naming("cell_list.{}", 0, "ifog"),
-)
+# How cells are called, with {} for the number, the number of the bottom layer, and the
+# order in which a cell splits its convolution into gates.
+_NAMINGS = (("convlstm{}.convLSTMcell", 1, "ifgo"), ("cell_list.{}", 0, "ifog"))
 
 
 class Network(NamedTuple):
-    """The names of a network's modules.
+    """The names of a network's modules; layers are counted from 0 at the bottom.
 
     Attributes:
-        naming: how the cells are called.
-        cells: the cells by layer, counted from 0 at the bottom.
+        cell_name: what its cells are called, see `_NAMINGS`, as the next two.
+        first: the number of the bottom layer in it.
+        gate_order: the order of the gates.
+        cells: the cells by layer.
         norms: the batch normalisations by the layer that they follow.
         heads: the convolutions that are in no cell.
     """
 
-    naming: Naming
+    cell_name: str
+    first: int
+    gate_order: str
     cells: dict[int, str]
     norms: dict[int, str]
     heads: tuple[str, ...]
 
     def cell(self, layer: int) -> str:
         """The name of a cell, or what it would be called."""
-        missing = self.naming.cell.format(layer + self.naming.first)
-        return self.cells.get(layer, missing)
+        return self.cells.get(layer, self.cell_name.format(layer + self.first))
 
     def norm(self, layer: int) -> str:
         """The name of a batch normalisation, or what it would be called."""
-        return self.norms.get(layer, f"batchnorm{layer + self.naming.first}")
+        return self.norms.get(layer, f"batchnorm{layer + self.first}")
 
 
 def import_pytorch(
@@ -141,22 +129,17 @@ def find_network(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> Netw
     ]
     suffix = ".running_mean"
     norms = [key.removesuffix(suffix) for key in state_dict if key.endswith(suffix)]
-    for naming in NAMINGS:
-        cells = _by_number(path, f"{naming.cell}.conv", naming.first, convolutions)
+    for cell_name, first, gate_order in _NAMINGS:
+        cells = _by_number(path, f"{cell_name}.conv", first, convolutions)
         if not cells:
             continue
-        norms_by_layer = _by_number(path, "batchnorm{}", naming.first, norms)
+        norms_by_layer = _by_number(path, "batchnorm{}", first, norms)
         if len(norms_by_layer) < len(norms):
             norms_by_layer = dict(enumerate(norms))
-        return Network(
-            naming,
-            {layer: name.removesuffix(".conv") for layer, name in cells.items()},
-            norms_by_layer,
-            tuple(name for name in convolutions if name not in cells.values()),
-        )
-    expected = " or ".join(
-        f"{naming.cell.format(naming.first)}.conv.weight" for naming in NAMINGS
-    )
+        heads = tuple(name for name in convolutions if name not in cells.values())
+        cells = {layer: name.removesuffix(".conv") for layer, name in cells.items()}
+        return Network(cell_name, first, gate_order, cells, norms_by_layer, heads)
+    expected = " or ".join(f"{n.format(k)}.conv.weight" for n, k, _ in _NAMINGS)
     raise UserError(
         f"'{path}' has no ConvLSTM cells of a known name: it must have {expected} "
         f"among its keys, which are {', '.join(state_dict)}"
@@ -233,7 +216,7 @@ def _wanted(
         leaf = jax.ShapeDtypeStruct(tuple(shape), np.float32)
         wanted[target] = leaf, Source(key, state_dict.get(key), axes, gate_order)
 
-    gate_order = network.naming.gate_order
+    gate_order = network.gate_order
     for index, features in enumerate(model.features):
         layer, cell = f"params/layer_{index}", network.cell(index)
         ours = shapes["params"][f"layer_{index}"]
@@ -289,12 +272,12 @@ def _variables(
 
 
 def _notes(network: Network, model: NextFramePredictor) -> list[str]:
-    cell, _, gate_order = network.naming
+    order, cell = ", ".join(network.gate_order), network.cell_name.format("N")
     epsilon = f", epsilon {_TORCH_EPSILON:g} in batch normalisation"
     notes = [
         "the file holds weights alone, so what they were trained with is taken on "
-        f"trust: gates in the order {', '.join(gate_order)}, as in cells called "
-        f"{cell.format('N')}, activation {model.activation!r}, zeros around the frames"
+        f"trust: gates in the order {order}, as in cells called {cell}, activation "
+        f"{model.activation!r}, zeros around the frames"
         f"{epsilon if network.norms else ''}, a sigmoid at the end"
     ]
     if network.norms:

@@ -27,12 +27,6 @@ from convlstm_jax.training import checkpoint_reading as reading
 from convlstm_jax.training.checkpoint_reading import CheckpointError, PyTree
 from convlstm_jax.training.checkpoint_record import Record, named_leaves, record_of
 from convlstm_jax.training.early_stopping import EarlyStopping
-from convlstm_jax.training.orbax_storage import (
-    one_line,
-    plain_path,
-    silence_orbax,
-    state_handler,
-)  # fmt: skip
 
 __all__ = ["CheckpointError", "Checkpoints", "restore_part"]
 
@@ -70,7 +64,7 @@ class Checkpoints:
         Raises:
             CheckpointError: the folder cannot be created or read.
         """
-        silence_orbax()
+        reading.silence_orbax()
         self.directory = pathlib.Path(directory).absolute()
         self._losses: dict[int, float] = {}
         self._last_saved_step: int | None = None
@@ -80,7 +74,7 @@ class Checkpoints:
         except OSError as error:
             raise CheckpointError(
                 f"The checkpoint folder {self.directory} cannot be opened: "
-                f"{one_line(error)}."
+                f"{reading.one_line(error)}."
             ) from error
 
     def __enter__(self) -> Checkpoints:
@@ -205,8 +199,11 @@ class Checkpoints:
             # Metadata of damaged checkpoints would keep the folder from being opened.
             lightweight_initialize=True,
         )
-        handlers = {"state": state_handler(), "record": ocp.JsonCheckpointHandler()}
-        path = self._cleanup.enter_context(plain_path(self.directory))
+        handlers = {
+            "state": reading.state_handler(),
+            "record": ocp.JsonCheckpointHandler(),
+        }
+        path = self._cleanup.enter_context(reading.plain_path(self.directory))
         return ocp.CheckpointManager(path, options=options, item_handlers=handlers)
 
     def _set_aside(self, damaged_steps: Sequence[int]) -> None:
@@ -231,7 +228,8 @@ class Checkpoints:
                 self._manager = self._open_manager()
         return CheckpointError(
             f"The checkpoint of step {self._last_saved_step} could not be saved in "
-            f"{self.directory} (the earlier ones are intact): {one_line(error)}."
+            f"{self.directory} (the earlier ones are intact): "
+            f"{reading.one_line(error)}."
         )
 
 
@@ -256,7 +254,7 @@ def restore_part(
             model.
         ValueError: `which` is neither "best" nor "latest".
     """
-    silence_orbax()
+    reading.silence_orbax()
     directory = pathlib.Path(directory).absolute()
     steps = reading.restoring_order(directory, which)
     found = reading.first_intact(directory, steps, template, partly=True)

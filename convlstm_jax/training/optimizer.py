@@ -1,12 +1,20 @@
 """Optimizers and learning-rate schedules, all of them optax's."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import optax
+from jax import Array
 
 from convlstm_jax.config import Config, field
-from convlstm_jax.training.muon import muon
+from convlstm_jax.ops.gates import GATE_ORDER
 
+_MUON_KERNELS = ("input_kernel", "recurrent_kernel")
+# A momentum of 0.95, the usual value, learned more slowly in runs of a few minutes.
+_MUON_MOMENTUM = 0.9
+# Root mean square of an update at a learning rate of 1, about Adam's (Liu et al.,
+# arXiv:2502.16982), so that one learning rate suits both.
+_MUON_UPDATE_SIZE = 0.2
 _PLATEAU = {"schedule": ("reduce_on_plateau",)}
 
 
@@ -49,8 +57,7 @@ class OptimizerConfig(Config):
         when=_PLATEAU,
     )
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """The optimizer itself, at a learning rate by step."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         raise NotImplementedError
 
     def learning_rates(self, num_steps: int) -> optax.Schedule:
@@ -86,7 +93,7 @@ class OptimizerConfig(Config):
         chain = []
         if self.clip_norm:
             chain.append(optax.clip_by_global_norm(self.clip_norm))
-        chain.append(self.optimizer(self.learning_rates(num_steps)))
+        chain.append(self._optimizer(self.learning_rates(num_steps)))
         if self.schedule == "reduce_on_plateau":
             chain.append(
                 optax.contrib.reduce_on_plateau(
@@ -103,8 +110,7 @@ class AdamConfig(OptimizerConfig):
 
     name: Literal["adam"] = "adam"
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adam(rate)
 
 
@@ -114,8 +120,7 @@ class AdamWConfig(OptimizerConfig):
     name: Literal["adamw"] = "adamw"
     weight_decay: float = field(0.0, "Decoupled weight decay.", ge=0)
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adamw(rate, weight_decay=self.weight_decay)
 
 
@@ -125,8 +130,7 @@ class RMSPropConfig(OptimizerConfig):
     name: Literal["rmsprop"] = "rmsprop"
     rmsprop_decay: float = field(0.9, "Decay of the mean squared gradient.", ge=0, lt=1)
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.rmsprop(rate, decay=self.rmsprop_decay)
 
 
@@ -135,8 +139,7 @@ class AdadeltaConfig(OptimizerConfig):
 
     name: Literal["adadelta"] = "adadelta"
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adadelta(rate, rho=0.95)
 
 
@@ -145,8 +148,7 @@ class MuonConfig(OptimizerConfig):
 
     name: Literal["muon"] = "muon"
 
-    def optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        """See `OptimizerConfig`."""
+    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
         return muon(rate)
 
 
@@ -157,3 +159,63 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
     "adadelta": AdadeltaConfig,
     "muon": MuonConfig,
 }
+
+
+def muon(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Muon for input and recurrent kernels, NAdam for the rest, at one learning rate.
+
+    Muon is momentum made orthogonal: K. Jordan et al., "Muon: An optimizer for hidden
+    layers in neural networks", 2024, https://kellerjordan.github.io/posts/muon/.
+
+    The kernel `[K, K, C, 4F]` (or `[C, 4F]`) of a layer holds those of four gates. Each
+    of them is one matrix, `[K·K·C, F]`, whose momentum is replaced by the nearest
+    orthogonal one: all directions of the matrix learn at one speed. `update` needs the
+    parameters.
+    """
+    inner = optax.contrib.muon(
+        learning_rate,
+        beta=_MUON_MOMENTUM,
+        consistent_rms=_MUON_UPDATE_SIZE,
+        muon_weight_dimension_numbers=_matrices,
+    )
+
+    def init(params):
+        return inner.init(_split_gates(params))
+
+    def update(updates, state, params):
+        shapes = updates
+        updates, state = inner.update(
+            _split_gates(updates), state, _split_gates(params)
+        )
+        joined = jax.tree.map(lambda u, like: u.reshape(like.shape), updates, shapes)
+        return joined, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _is_kernel(path: tuple[Any, ...]) -> bool:
+    return getattr(path[-1], "key", None) in _MUON_KERNELS
+
+
+def _split_gates(tree: Any) -> Any:
+    """Kernels `[..., C, 4F]` as `[..., C, 4, F]`; all else as it is."""
+
+    def split(path: tuple[Any, ...], leaf: Array) -> Array:
+        if not _is_kernel(path):
+            return leaf
+        return leaf.reshape(*leaf.shape[:-1], len(GATE_ORDER), -1)
+
+    return jax.tree_util.tree_map_with_path(split, tree)
+
+
+def _matrices(tree: Any) -> Any:
+    """Which axes are the matrix's rows and columns; `None` for Adam's parameters."""
+
+    def axes(path: tuple[Any, ...], leaf: Array):
+        if not _is_kernel(path):
+            return None
+        return optax.contrib.MuonDimensionNumbers(
+            reduction_axis=tuple(range(leaf.ndim - 2)), output_axis=leaf.ndim - 1
+        )
+
+    return jax.tree_util.tree_map_with_path(axes, tree)

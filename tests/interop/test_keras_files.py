@@ -52,7 +52,7 @@ def test_every_container_gives_the_layers_in_order(container, tmp_path):
     assert file.unknown == ()
     for kind in ("ConvLSTM2D", "BatchNormalization", "Conv3D"):
         expected = [weights for other, weights in LAYERS if other == kind]
-        found = [layer.arrays for layer in file.layers if layer.kind == kind]
+        found = file.layers[kind]
         assert len(found) == len(expected)
         for arrays, weights in zip(found, expected, strict=True):
             assert set(arrays) == set(weights)
@@ -65,7 +65,8 @@ def test_more_than_ten_layers_are_counted_as_numbers(tmp_path):
     layers = [(kind, {k: v + i for k, v in weights.items()})
               for i, (kind, weights) in enumerate(layers)]  # fmt: skip
     write_weights(tmp_path / "many.h5", layers)
-    found = [layer.arrays["beta"][1] for layer in read(tmp_path / "many.h5").layers]
+    layers_read = read(tmp_path / "many.h5").layers["BatchNormalization"]
+    found = [arrays["beta"][1] for arrays in layers_read]
     np.testing.assert_array_equal(found, [weights["beta"] for _, weights in layers])
 
 

@@ -80,8 +80,9 @@ def test_the_files_that_other_tests_write_are_laid_out_as_keras_does(saved, tmp_
     def layout(path):
         file = keras_files.read(path)
         return [
-            (layer.kind, [(k, name, v.shape) for k, (name, v) in layer.arrays.items()])
-            for layer in file.layers
+            (kind, [(k, name, v.shape) for k, (name, v) in arrays.items()])
+            for kind, layers in file.layers.items()
+            for arrays in layers
         ], file.config is not None
 
     for file in FILES:

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from convlstm_jax.training.muon import muon
+from convlstm_jax.training.optimizer import muon
 
 RATE = 0.02
 FEATURES = 3

@@ -4,7 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from convlstm_jax.training.optimizer import OPTIMIZERS, OptimizerConfig
+from convlstm_jax.config import refusal, validated
+from convlstm_jax.training.optimizer import OPTIMIZERS, AdamConfig, OptimizerConfig
 
 RATE = 0.02
 PARAMS = {"kernel": jnp.array([[1.5, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, -1])}
@@ -22,7 +23,8 @@ def make(name="adam", num_steps=10, plateau_window_steps=1000, **fields):
 def updates_of(optimizer, gradients=(GRADIENTS,), values=(1.0,)):
     """The updates of one step after the other, as a list of trees."""
     state = optimizer.init(PARAMS)
-    step = jax.jit(optimizer.update)
+    options = {"xla_backend_optimization_level": 0}
+    step = jax.jit(optimizer.update, compiler_options=options)
     updates = []
     for gradient, value in zip(gradients, values, strict=True):
         update, state = step(gradient, state, PARAMS, value=jnp.float32(value))
@@ -156,3 +158,30 @@ def test_reduce_on_plateau_leaves_a_falling_loss_alone():
     )
     norms = norms_of(optimizer, np.linspace(9, 1, 12)) / (RATE * np.sqrt(6))
     np.testing.assert_allclose(norms, 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("num_steps", [1, 10**9])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schedule": "constant", "warmup_steps": 10**9},
+        {"schedule": "cosine", "warmup_steps": 10**9},
+        {"schedule": "one_cycle"},
+        {"schedule": "reduce_on_plateau", "plateau_patience": 10**9},
+        {"clip_norm": 1e-30, "ema_decay": 0.9999999},
+    ],
+)
+def test_extreme_values_are_possible(num_steps, fields):
+    config = AdamConfig(**fields)
+    state = config.build(num_steps, plateau_window_steps=num_steps).init(PARAMS)
+    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(state))
+    rates = config.learning_rates(num_steps)
+    assert all(0 <= rates(step) <= 1e-3 for step in (0, 1, num_steps))
+
+
+@pytest.mark.parametrize("field", ["warmup_steps", "plateau_patience"])
+def test_step_counts_beyond_32_bits_are_refused(field):
+    _, problems = validated(
+        AdamConfig, {"schedule": "reduce_on_plateau", field: 10**10}
+    )
+    assert problems == [refusal(AdamConfig, field, 10**10)]

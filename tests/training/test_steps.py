@@ -161,11 +161,14 @@ def test_the_step_reports_loss_and_gradient_norm_and_takes_the_state():
 def test_what_is_not_finite_leaves_the_state_as_it_was_for_good():
     """Parameters, optimizer, average and step number; later good batches as well."""
     mesh = mesh_of(1)
-    step = make_train_step(TASK, OPTIMIZER, mesh, seed=0, ema_decay=EMA_DECAY)
+    jitted = make_train_step(TASK, OPTIMIZER, mesh, seed=0, ema_decay=EMA_DECAY)
     good = {"frames": np.float32(make_batch()["frames"]) / 255}
     bad = {"frames": good["frames"].copy()}
     bad["frames"][5, 1, 2, 3] = np.nan
-    state, logs = step(make_state(mesh, with_ema=True), put_batch(good, mesh))
+    state = make_state(mesh, with_ema=True)
+    lowered = jitted.lower(state, put_batch(good, mesh))
+    step = lowered.compile(COMPILER_OPTIONS)
+    state, logs = step(state, put_batch(good, mesh))
     assert logs["finite"]
     kept = jax.device_get(state)
     # The average after one step, by hand.
