@@ -56,11 +56,18 @@ class DataConfig(Config):
     num_validation_sequences: int = field(
         1000, "Maximum number of validation clips.", ge=1
     )
-    num_test_sequences: int = field(10_000, "Maximum number of test clips.", ge=1)
-    num_workers: int = field(
-        0, "Processes that prepare batches; 0: a thread of the training process.", ge=0
+    num_test_sequences: int = field(
+        10_000, "Maximum number of test clips.", ge=1, may_change=True
     )
-    prefetch_batches: int = field(2, "Batches prepared ahead of time.", ge=0)
+    num_workers: int = field(
+        0,
+        "Processes that prepare batches; 0: a thread of the training process.",
+        ge=0,
+        may_change=True,
+    )
+    prefetch_batches: int = field(
+        2, "Batches prepared ahead of time.", ge=0, may_change=True
+    )
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

@@ -19,14 +19,21 @@ _NUM_WORST_CLIPS = 4
 class EvalConfig(Config):
     """How the test set is evaluated and drawn."""
 
-    num_sequences: int = field(10_000, "Test sequences that are evaluated.", ge=1)
-    batch_size: int = field(64, "Sequences in one step, over all devices.", ge=1)
-    num_pictures: int = field(8, "Test sequences that are drawn.", ge=0)
+    num_sequences: int = field(
+        10_000, "Test sequences that are evaluated.", ge=1, may_change=True
+    )
+    batch_size: int = field(
+        64, "Sequences in one step, over all devices.", ge=1, may_change=True
+    )
+    num_pictures: int = field(
+        8, "Test sequences that are drawn.", ge=0, may_change=True
+    )
     num_vmaf_sequences: int = field(
         16,
         "Test sequences, evenly spread, whose VMAF is measured where the package "
         "imageio-ffmpeg is installed. A film of 64 x 64 pixels takes about 50 ms.",
         ge=0,
+        may_change=True,
     )
 
 
@@ -39,6 +46,7 @@ class RainEvalConfig(EvalConfig):
         unit="mm/h",
         gt=0,
         min_length=1,
+        may_change=True,
     )
     fss_window_sizes: tuple[int, ...] = field(
         (5,),
@@ -49,6 +57,7 @@ class RainEvalConfig(EvalConfig):
         odd=True,
         min_length=1,
         example="(1,5,9)",
+        may_change=True,
     )
 
 

@@ -33,7 +33,7 @@ _STEPS_IN_FLIGHT = 2
 class TrainConfig(Config):
     """How long to train, and how often to validate, save and log."""
 
-    num_steps: int = field(100_000, "Optimizer steps.", ge=1, le=10**9)
+    num_steps: int = field(100_000, "Optimizer steps.", ge=1, le=10**9, may_change=True)
     batch_size: int = field(16, "Clips in a step, over all devices.", ge=1)
     eval_every_steps: int = field(
         1000,
@@ -44,12 +44,17 @@ class TrainConfig(Config):
     checkpoint_every_steps: int = field(
         500, "Steps between checkpoints; each validation saves one as well.", ge=1
     )
-    log_every_steps: int = field(50, "Steps between lines of the log.", ge=1)
+    log_every_steps: int = field(
+        50, "Steps between lines of the log.", ge=1, may_change=True
+    )
     early_stopping_patience: int = field(
-        0, "Validations without improvement before training stops; 0: never.", ge=0
+        0,
+        "Validations without improvement before training stops; 0: never.",
+        ge=0,
+        may_change=True,
     )
     num_validation_sequences: int = field(256, "Clips of one validation.", ge=1)
-    num_pictures: int = field(4, "Clips drawn at a validation.", ge=0)
+    num_pictures: int = field(4, "Clips drawn at a validation.", ge=0, may_change=True)
 
 
 @dataclass(frozen=True)

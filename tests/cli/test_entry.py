@@ -85,7 +85,7 @@ def main(*arguments):
         (["--mode=evaluate", "--workdir=gone"], "--workdir=gone does not exist"),
         (["--mode=predict"], "--mode=predict needs --workdir, --input and --output"),
         ([CONFIG, "--workdir=/dev/null"], "--workdir=/dev/null is a file"),
-        ([CONFIG, "--input=x", "--mode=evaluate"], "2 things on the command line"),
+        ([CONFIG, "--input=x", "--mode=evaluate"], "3 things on the command line"),
     ],
 )
 def test_mistakes_end_with_code_2_and_a_sentence(calls, capsys, arguments, message):
@@ -96,7 +96,7 @@ def test_mistakes_end_with_code_2_and_a_sentence(calls, capsys, arguments, messa
     assert message in output.err
     assert "Traceback" not in output.err
     assert calls == []
-    if not output.err.startswith("error: 2"):
+    if not output.err.startswith("error: 3"):
         assert output.err.count("\n") == 1
     assert not Path("runs").exists()
 

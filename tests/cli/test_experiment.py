@@ -70,7 +70,7 @@ def problems_of(module, **overrides):
             moving_mnist,
             {"model__features": "64,0"},
             "config.model.features is (64, 0): it must be a tuple of one or more "
-            "integers from 1 to 65536, such as (128,64,64)",
+            "integers from 1 to 65536, such as (64, 64)",
         ),
         (
             moving_mnist,
@@ -239,7 +239,12 @@ def test_any_forecasting_network_goes_with_any_objective_that_asks_for_frames():
     assert len(forecasting) == 4
     for module in (moving_mnist, radar_nowcasting):
         for name in forecasting:
-            overrides = {"model.name": name, "data.height": "64", "data.width": "64"}
+            overrides = {
+                "model.name": name,
+                "model.features": "8,8,8",
+                "data.height": "64",
+                "data.width": "64",
+            }
             assert experiment(module.get_config(), overrides).model.name == name
 
 

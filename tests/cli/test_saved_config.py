@@ -49,7 +49,9 @@ def another(value):
     return value + type(value)(1) if isinstance(value, (int, float)) else value + "x"
 
 
-@pytest.mark.parametrize("path", leaves(moving_mnist.get_config()))
+@pytest.mark.parametrize(
+    "path", [path for path in leaves(moving_mnist.get_config()) if "name" not in path]
+)
 def test_resuming_may_change_the_free_fields_alone(path):
     saved = moving_mnist.get_config()
     before = leaves(saved)[path]

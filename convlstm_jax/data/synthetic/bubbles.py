@@ -396,7 +396,9 @@ class BubblesConfig(DataConfig):
     num_validation_sequences: int = field(
         100, "Maximum number of validation clips.", ge=1
     )
-    num_test_sequences: int = field(1000, "Maximum number of test clips.", ge=1)
+    num_test_sequences: int = field(
+        1000, "Maximum number of test clips.", ge=1, may_change=True
+    )
     test_conditions: tuple[str, ...] = field(
         (),
         "Gas flows that test clips are taken under and no others; empty: all splits "

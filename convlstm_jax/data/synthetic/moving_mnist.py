@@ -206,11 +206,13 @@ class MovingMNISTConfig(DataConfig):
     digits_dir: str = field(
         "",
         "Folder of MNIST's IDX files; empty: environment variable CONVLSTM_MNIST_DIR.",
+        may_change=True,
     )
     tfds_dir: str = field(
         "",
         "Folder in which tensorflow-datasets keeps downloads; empty: "
         "~/tensorflow_datasets.",
+        may_change=True,
     )
     num_digits: int = field(2, "Digits in a clip.", ge=1)
     velocity: float = field(
@@ -220,7 +222,9 @@ class MovingMNISTConfig(DataConfig):
         le=1,
     )
     test_file: str = field(
-        "", "Official test set, mnist_test_seq.npy; empty: test clips are generated."
+        "",
+        "Official test set, mnist_test_seq.npy; empty: test clips are generated.",
+        may_change=True,
     )
 
     @property

@@ -89,7 +89,9 @@ class MovingSquaresConfig(DataConfig):
     num_validation_sequences: int = field(
         50, "Maximum number of validation clips.", ge=1
     )
-    num_test_sequences: int = field(1000, "Maximum number of test clips.", ge=1)
+    num_test_sequences: int = field(
+        1000, "Maximum number of test clips.", ge=1, may_change=True
+    )
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits, see `DataConfig.sources`."""

@@ -176,7 +176,9 @@ class TheftConfig(LabelledDataConfig):
     num_validation_sequences: int = field(
         300, "Maximum number of validation clips.", ge=1
     )
-    num_test_sequences: int = field(600, "Maximum number of test clips.", ge=1)
+    num_test_sequences: int = field(
+        600, "Maximum number of test clips.", ge=1, may_change=True
+    )
 
     @property
     def classes(self) -> tuple[str, ...]:
