@@ -27,22 +27,11 @@ from convlstm_jax.metrics.registry import (
 )
 from convlstm_jax.viz.player import PlayerClip, player_data
 
-_MEDIA_TYPES = {
-    ".png": "image/png",
-    ".gif": "image/gif",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-}
+_MEDIA_TYPES = {".png": "png", ".gif": "gif", ".jpg": "jpeg", ".jpeg": "jpeg"}
 # Shown large at the top, the first four of these that were measured.
 _HEADLINES = (
-    "mse",
-    "ssim",
-    "psnr_db",
-    "cross_entropy_nats",
-    "mae",
-    "rainfall_mse",
-    "accuracy",
-)
+    "mse", "ssim", "psnr_db", "cross_entropy_nats", "mae", "rainfall_mse", "accuracy",
+)  # fmt: skip
 
 
 def write_report(
@@ -110,10 +99,6 @@ def write_report(
             once=True,
         ),
         classes=contenders["model"].per_class if "model" in contenders else {},
-        num_lead_times=max(
-            (len(x) for c in contenders.values() for x in c.per_lead_time.values()),
-            default=0,
-        ),
         clips=clips,
         player_data=data,
         shrunk=factor,
@@ -216,4 +201,4 @@ def _embedded(picture: Path) -> str:
             f"the picture '{picture}' cannot be read ({error.strerror}): it must be a "
             "file"
         ) from error
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+    return f"data:image/{media_type};base64,{base64.b64encode(content).decode('ascii')}"

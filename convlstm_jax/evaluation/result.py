@@ -83,6 +83,12 @@ class EvaluationResult:
         """The metrics of the model."""
         return self.contenders["model"]
 
+    @property
+    def num_lead_times(self) -> int:
+        """The number of predicted frames, 0 of a classifier."""
+        curves = [c.per_lead_time.values() for c in self.contenders.values()]
+        return max((len(curve) for each in curves for curve in each), default=0)
+
     def to_json(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""
         values: dict[str, Any] = {

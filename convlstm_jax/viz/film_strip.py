@@ -34,21 +34,13 @@ NAME_STYLE = {"colour": TEXT, "bold": True}
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a strip.
+    """One row of a strip."""
 
-    Attributes:
-        lines: Texts beside the frames, each with the style `Canvas.text` takes.
-        colour: Colour of the bar in front of them.
-        frames: uint8 `[H, W, C]` each; None leaves a gap.
-        times: What stands above each frame, or nothing at all.
-        border: Style of the frames' borders, see `Canvas.frame`.
-    """
-
-    lines: Sequence[tuple[str, Mapping[str, Any]]]
-    colour: str
-    frames: Sequence[np.ndarray | None]
-    times: Sequence[str] = ()
-    border: Mapping[str, Any] | None = None
+    lines: Sequence[tuple[str, Mapping[str, Any]]]  # texts in front, and their styles
+    colour: str  # of the bar in front of them
+    frames: Sequence[np.ndarray | None]  # uint8 [H, W, C]; None leaves a gap
+    times: Sequence[str] = ()  # above each frame, or nothing at all
+    border: Mapping[str, Any] | None = None  # the frames' style, see `Canvas.frame`
 
 
 def draw_strip(
