@@ -91,12 +91,9 @@ class EvaluationResult:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""
-        values: dict[str, Any] = {
-            name: _to_json(contender) for name, contender in self.contenders.items()
-        }
-        values["per_lead_time"] = {
-            name: contender.per_lead_time for name, contender in self.contenders.items()
-        }
+        contenders = self.contenders.items()
+        values: dict[str, Any] = {name: _to_json(c) for name, c in contenders}
+        values["per_lead_time"] = {name: c.per_lead_time for name, c in contenders}
         if self.worst_clips:
             values["worst_clips"] = [
                 {**clip.name.to_json(), "mse": clip.mse} for clip in self.worst_clips
@@ -105,13 +102,8 @@ class EvaluationResult:
             values["drawn_clips"] = [clip.to_json() for clip in self.drawn_clips]
         if self.condition_counts:
             values["per_condition"] = {
-                condition: {
-                    "count": count,
-                    **{
-                        name: _to_json(contender.per_condition[condition])
-                        for name, contender in self.contenders.items()
-                    },
-                }
+                condition: {"count": count}
+                | {name: _to_json(c.per_condition[condition]) for name, c in contenders}
                 for condition, count in self.condition_counts.items()
             }
         if self.step is not None:
