@@ -135,6 +135,7 @@ def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
         if metric.derive is not None and metric.repeats in means:
             derived = metric.derive(means[metric.repeats], values_per_frame)
             numbers[metric.key] = derived
+    for metric in METRICS.values():
         if metric.pool is not None and metric.sums in pooled:
             moments = pooled[metric.sums]
             of_all = metric.pool(moments.sum(0), count * len(moments))
