@@ -3,7 +3,7 @@
 On the device, inside one jitted step: `batch_sums(frame_metrics(...), weight)`. On the
 host, `add_sums` over the batches in float64 and one `summarize` at the end. Averages of
 batch averages never appear, so neither batch size nor a short last batch, padded to
-full size with rows of weight 0, changes a figure.
+full size with rows of weight 0, changes a metric.
 """
 
 import dataclasses
