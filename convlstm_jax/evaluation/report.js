@@ -17,23 +17,23 @@
     const figure = document.createElement("figure");
     const caption = document.createElement("figcaption");
     const canvas = document.createElement("canvas");
-    const figures = document.createElement("p");
+    const hint = document.createElement("p");
     const picture = new Image();
     caption.textContent = row.name;
     figure.className = "panel " + row.kind;
     [canvas.width, canvas.height] = [row.width, row.height];
     canvas.setAttribute("role", "img");
-    figure.append(caption, canvas, figures);
+    figure.append(caption, canvas, hint);
     picture.onload = show;
     picture.src = row.picture;
-    return { row, figure, canvas, figures, picture };
+    return { row, figure, canvas, hint, picture };
   }
 
   function show() {
     const position = Number(slider.value);
     time.textContent = clip.times[position];
     slider.setAttribute("aria-valuetext", clip.times[position]);
-    for (const { row, figure, canvas, figures, picture } of views) {
+    for (const { row, figure, canvas, hint, picture } of views) {
       const frame = Math.min(position - row.first, row.count - 1);
       const now = frame === position - row.first && frame >= 0;
       const context = canvas.getContext("2d");
@@ -44,7 +44,7 @@
         context.drawImage(picture, 0, frame * row.height, row.width, row.height,
           0, 0, row.width, row.height);
       }
-      figures.textContent = (now && row.notes[frame]) || row.hint || "\u00a0";
+      hint.textContent = (now && row.notes[frame]) || row.hint || "\u00a0";
     }
   }
 

@@ -84,6 +84,12 @@ class EvaluationResult:
         return self.contenders["model"]
 
     @property
+    def num_lead_times(self) -> int:
+        """The number of predicted frames, 0 of a classifier."""
+        curves = [c.per_lead_time.values() for c in self.contenders.values()]
+        return max((len(curve) for each in curves for curve in each), default=0)
+
+    @property
     def per_lead_time(self) -> dict[str, dict[str, list[float | None]]]:
         """Contender → metric → one value a lead time."""
         return {name: c.per_lead_time for name, c in self.contenders.items()}
@@ -105,9 +111,8 @@ class EvaluationResult:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `evaluation.json`."""
-        values: dict[str, Any] = {
-            name: _to_json(contender) for name, contender in self.contenders.items()
-        }
+        contenders = self.contenders.items()
+        values: dict[str, Any] = {name: _to_json(c) for name, c in contenders}
         values["per_lead_time"] = self.per_lead_time
         if self.worst_clips:
             values["worst_clips"] = [
@@ -117,13 +122,8 @@ class EvaluationResult:
             values["drawn_clips"] = [clip.to_json() for clip in self.drawn_clips]
         if self.condition_counts:
             values["per_condition"] = {
-                condition: {
-                    "count": count,
-                    **{
-                        name: _to_json(contender.per_condition[condition])
-                        for name, contender in self.contenders.items()
-                    },
-                }
+                condition: {"count": count}
+                | {name: _to_json(c.per_condition[condition]) for name, c in contenders}
                 for condition, count in self.condition_counts.items()
             }
         if self.step is not None:

@@ -3,7 +3,7 @@
 On the device, inside one jitted step: `batch_sums(frame_metrics(...), weight)`. On the
 host, `add_sums` over the batches in float64 and one `summarize` at the end. Averages of
 batch averages never appear, so neither batch size nor a short last batch, padded to
-full size with rows of weight 0, changes a figure.
+full size with rows of weight 0, changes a metric.
 """
 
 import dataclasses
@@ -135,6 +135,7 @@ def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
         if metric.derive is not None and metric.repeats in means:
             derived = metric.derive(means[metric.repeats], values_per_frame)
             numbers[metric.key] = derived
+    for metric in METRICS.values():
         if metric.pool is not None and metric.sums in pooled:
             moments = pooled[metric.sums]
             of_all = metric.pool(moments.sum(0), count * len(moments))

@@ -104,6 +104,14 @@ def _mean_over_pixels(means: Any, values_per_frame: int) -> float:
 
 
 register(
+    Metric("mse_per_pixel", "MSE", unit="mean over pixels", order=60, repeats="mse",
+        derive=_mean_over_pixels, convention=(
+        "Squared error averaged over pixels, channels, frames and samples; pixels in "
+        "[0, 1].")),
+    Metric("mae_per_pixel", "MAE", unit="mean over pixels", order=61, repeats="mae",
+        derive=_mean_over_pixels, convention=(
+        "Absolute error averaged over pixels, channels, frames and samples; pixels in "
+        "[0, 1].")),
     Metric("cross_entropy_nats_per_frame", "Cross-entropy", unit="nats per frame",
         order=51, repeats="cross_entropy_nats",
         derive=lambda means, _: float(means.mean()), convention=(
@@ -113,12 +121,4 @@ register(
         derive=lambda means, _: float(means.sum()), convention=(
         "Cross-entropy in nats summed over the pixels, channels and predicted frames "
         "of a sequence, averaged over samples.")),
-    Metric("mse_per_pixel", "MSE", unit="mean over pixels", order=60, repeats="mse",
-        derive=_mean_over_pixels, convention=(
-        "Squared error averaged over pixels, channels, frames and samples; pixels in "
-        "[0, 1].")),
-    Metric("mae_per_pixel", "MAE", unit="mean over pixels", order=61, repeats="mae",
-        derive=_mean_over_pixels, convention=(
-        "Absolute error averaged over pixels, channels, frames and samples; pixels in "
-        "[0, 1].")),
 )  # fmt: skip

@@ -21,36 +21,24 @@ _Function = TypeVar("_Function", bound=Callable[..., Array])
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """What is known of a metric.
+    """What is known of a metric."""
 
-    Attributes:
-        key: Name in `evaluation.json`, `metrics.csv` and TensorBoard.
-        label: Short name in tables and plots.
-        convention: One sentence that defines the value; "" for what only training logs.
-        unit: Unit or kind of sum.
-        direction: Which values are better.
-        order: Place in tables and plots, ascending.
-        repeats: Key of the metric that this one equals up to a constant factor.
-        min_side: Smallest height and width of a frame that it is defined for.
-        function: (prediction, target) → `[B, T]` of a frame metric.
-        from_logits: (logits, target) → the same, preferred where logits are known.
-        derive: (means over clips of `repeats` `[T]`, H·W·C) → total.
-        sums: Where it does not average over frames: the key of what `function` gives,
-            `[B, T, N]`, to be summed over clips.
-        pool: (sums `[..., N]`, number of frames) → `[...]`, NaN where undefined.
-    """
-
-    key: str
-    label: str
-    convention: str = ""
-    unit: str = ""
-    direction: Literal["higher", "lower", "neither"] = "lower"
-    order: int = 1000
-    repeats: str = ""
-    min_side: int = 1
+    key: str  # in evaluation.json, metrics.csv and TensorBoard
+    label: str  # in tables and plots
+    convention: str = ""  # one sentence; "" for what only training logs
+    unit: str = ""  # unit or kind of sum
+    direction: Literal["higher", "lower", "neither"] = "lower"  # which is better
+    order: int = 1000  # place in tables and plots, ascending
+    repeats: str = ""  # key of the metric that it equals up to a constant factor
+    min_side: int = 1  # smallest height and width of a frame that it is defined for
+    # (prediction, target) → [B, T] of a frame metric.
     function: Callable[..., Array] | None = None
+    # (logits, target) → the same, preferred where logits are known.
     from_logits: Callable[..., Array] | None = None
+    # (means of `repeats` over clips [T], H·W·C) → total.
     derive: Callable[[Any, int], float] | None = None
+    # Where it is no average over frames: the key of what `function` gives, [B, T, N],
+    # to be summed over clips, and (sums [..., N], number of frames) → [...].
     sums: str = ""
     pool: Callable[[Any, float], Any] | None = None
 
@@ -94,14 +82,10 @@ def frame_metric(metric: Metric) -> Callable[[_Function], _Function]:
 def frame_metrics(
     prediction: Video, target: Video, logits: Video | None = None
 ) -> dict[str, Array]:
-    """Measures every registered frame metric.
+    """Measures every registered frame metric of clips `[B, T, H, W, C]` in [0, 1].
 
-    Args:
-        prediction: Predicted frames `[B, T, H, W, C]` in [0, 1].
-        target: True frames `[B, T, H, W, C]` in [0, 1].
-        logits: Logits of the prediction (`prediction = sigmoid(logits)`), from which
-            the cross-entropy is exact; without them it comes from the prediction
-            clipped to [1e-6, 1 − 1e-6].
+    From logits (`prediction = sigmoid(logits)`) the cross-entropy is exact; without
+    them it comes from the prediction clipped to [1e-6, 1 − 1e-6].
 
     Returns:
         Key → `[B, T]`, and "correlation_moments" `[B, T, 8]`. Metrics whose window is
@@ -129,11 +113,6 @@ def matched_frames(
 
     The common type is float32, or float64 where either clip has it: bfloat16 keeps
     only eight bits of a sum over a frame, so metrics are never computed in it.
-
-    Args:
-        prediction: Predicted frames `[B, T, H, W, C]`, floating point.
-        target: True frames of the same shape, floating point.
-        name: What error messages call the first clip.
 
     Raises:
         ValueError: The shapes differ, are not `[B, T, H, W, C]`, or a clip holds

@@ -40,6 +40,7 @@ partner is left out of the next scale.
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,26 @@ _K1 = 0.01
 _K2 = 0.03
 
 
+def gaussian_weights(size: int, sigma: float) -> tuple[float, ...]:
+    """`size` samples of a Gaussian about their middle, with sum 1."""
+    middle = size // 2
+    samples = [math.exp(-0.5 * ((i - middle) / sigma) ** 2) for i in range(size)]
+    total = math.fsum(samples)
+    return tuple(sample / total for sample in samples)
+
+
+class _Window(NamedTuple):
+    """The window `weights` ⊗ `weights`, and what goes with it in a convention."""
+
+    weights: tuple[float, ...]
+    data_range: float
+    covariance_factor: float
+
+
+_GAUSSIAN = _Window(gaussian_weights(GAUSSIAN_WINDOW_SIZE, GAUSSIAN_SIGMA), 1.0, 1.0)
+_UNIFORM = _Window((1 / UNIFORM_WINDOW_SIZE,) * UNIFORM_WINDOW_SIZE, 2.0, 49 / 48)
+
+
 @frame_metric(Metric("ssim", "SSIM", direction="higher", order=20,
     min_side=GAUSSIAN_WINDOW_SIZE, convention=(
     "SSIM of Wang et al. 2004: Gaussian window 11×11 with sigma 1.5, data range 1, "
@@ -73,13 +94,7 @@ def ssim(prediction: Video, target: Video) -> PerFrame:
     Raises:
         ValueError: A frame is smaller than the window.
     """
-    return _mean_similarity(
-        prediction,
-        target,
-        weights=gaussian_weights(GAUSSIAN_WINDOW_SIZE, GAUSSIAN_SIGMA),
-        data_range=1.0,
-        covariance_factor=1.0,
-    )
+    return _mean_similarity(prediction, target, _GAUSSIAN)
 
 
 @frame_metric(Metric("ssim_openstl", "SSIM, OpenSTL", direction="higher", order=21,
@@ -101,81 +116,45 @@ def ssim_openstl(prediction: Video, target: Video) -> PerFrame:
     Raises:
         ValueError: A frame is smaller than the window.
     """
-    pixels = UNIFORM_WINDOW_SIZE**2
-    return _mean_similarity(
-        prediction,
-        target,
-        weights=(1.0 / UNIFORM_WINDOW_SIZE,) * UNIFORM_WINDOW_SIZE,
-        data_range=2.0,
-        covariance_factor=pixels / (pixels - 1),
-    )
+    return _mean_similarity(prediction, target, _UNIFORM)
 
 
-def _mean_similarity(
-    prediction: Video,
-    target: Video,
-    *,
-    weights: tuple[float, ...],
-    data_range: float,
-    covariance_factor: float,
-) -> PerFrame:
-    """Mean SSIM of each frame with the separable window `weights` ⊗ `weights`."""
+def _mean_similarity(prediction: Video, target: Video, window: _Window) -> PerFrame:
+    """Mean SSIM of each frame."""
     prediction, target = matched_frames(prediction, target)
     height, width = prediction.shape[2:4]
-    if min(height, width) < len(weights):
+    if min(height, width) < len(window.weights):
         raise ValueError(
             f"frames are of {height}×{width} pixels (height×width): for this SSIM "
-            f"height and width must be at least {len(weights)}"
+            f"height and width must be at least {len(window.weights)}"
         )
-    found: PerFrame = _similarity(
-        prediction, target, weights, data_range, covariance_factor
-    )
+    found: PerFrame = _similarity(prediction, target, window)
     return found
 
 
 # Compiled on its own, so that a call outside of `jax.jit` is one program, not hundreds.
-@functools.partial(
-    jax.jit, static_argnames=("weights", "data_range", "covariance_factor")
-)
-def _similarity(
-    prediction: Array,
-    target: Array,
-    weights: tuple[float, ...],
-    data_range: float,
-    covariance_factor: float,
-) -> PerFrame:
+@functools.partial(jax.jit, static_argnames="window")
+def _similarity(prediction: Array, target: Array, window: _Window) -> PerFrame:
     """The mean of the map of eq. 13 over each frame."""
-    luminance, structure = similarity_factors(
-        jnp.moveaxis(prediction, -1, -3),
-        jnp.moveaxis(target, -1, -3),
-        weights,
-        data_range,
-        covariance_factor,
-    )
-    return map_mean(luminance * structure).mean(-1)
+    x, y = (jnp.moveaxis(clip, -1, -3) for clip in (prediction, target))
+    luminance, structure = _similarity_factors(x, y, window)
+    return _map_mean(luminance * structure).mean(-1)
 
 
-def similarity_factors(
-    prediction: Array,
-    target: Array,
-    weights: tuple[float, ...],
-    data_range: float,
-    covariance_factor: float,
-) -> tuple[Array, Array]:
+def _similarity_factors(x: Array, y: Array, window: _Window) -> tuple[Array, Array]:
     """The two factors of eq. 13 for every window inside images `[..., H, W]`."""
     # One stack of three through the filters: a third of the operations to compile.
-    images = jnp.stack([prediction, target, prediction - target])
-    means, variances = _window_moments(images, weights)
+    means, variances = _window_moments(jnp.stack([x, y, x - y]), window.weights)
     mean_x, mean_y, mean_difference = means
-    variance_x, variance_y, variance_difference = variances * covariance_factor
-    c1 = (_K1 * data_range) ** 2
-    c2 = (_K2 * data_range) ** 2
+    variance_x, variance_y, variance_difference = variances * window.covariance_factor
+    c1 = (_K1 * window.data_range) ** 2
+    c2 = (_K2 * window.data_range) ** 2
     luminance = 1.0 - mean_difference**2 / (mean_x**2 + mean_y**2 + c1)
     structure = 1.0 - variance_difference / (variance_x + variance_y + c2)
     return luminance, structure
 
 
-def map_mean(values: Array) -> Array:
+def _map_mean(values: Array) -> Array:
     """The mean over the last two axes."""
     # Axis by axis: one float32 sum over thousands of values near 1 rounds too much.
     return values.mean(-1).mean(-1)
@@ -214,14 +193,6 @@ def _axis_moments(
         first += weight * distance
         second += weight * distance * distance
     return centre + first, second - first * first
-
-
-def gaussian_weights(size: int, sigma: float) -> tuple[float, ...]:
-    """`size` samples of a Gaussian about their middle, with sum 1."""
-    middle = size // 2
-    samples = [math.exp(-0.5 * ((i - middle) / sigma) ** 2) for i in range(size)]
-    total = math.fsum(samples)
-    return tuple(sample / total for sample in samples)
 
 
 def scale_weights(smaller_side: int) -> tuple[float, ...]:
@@ -269,14 +240,13 @@ def ms_ssim(prediction: Video, target: Video) -> PerFrame:
 @functools.partial(jax.jit, static_argnames="weights")
 def _ms_ssim(prediction: Array, target: Array, weights: tuple[float, ...]) -> PerFrame:
     x, y = (jnp.moveaxis(clip, -1, -3) for clip in (prediction, target))
-    window = gaussian_weights(GAUSSIAN_WINDOW_SIZE, GAUSSIAN_SIGMA)
     product: Array = jnp.ones(())
     for scale, weight in enumerate(weights):
         if scale:
             x, y = _halved(x), _halved(y)
-        luminance, structure = similarity_factors(x, y, window, 1.0, 1.0)
+        luminance, structure = _similarity_factors(x, y, _GAUSSIAN)
         last = scale == len(weights) - 1
-        mean = map_mean(luminance * structure if last else structure)
+        mean = _map_mean(luminance * structure if last else structure)
         product = product * jnp.maximum(mean, 0.0) ** weight
     return product.mean(-1)
 

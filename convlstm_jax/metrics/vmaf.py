@@ -7,7 +7,7 @@ package imageio-ffmpeg.
 One convention throughout: libvmaf's default model (vmaf_v0.6.1, 0 to 100), frames in
 their own size, luma alone, of full range: pixel 0 is luma 0 and pixel 1 is luma 255.
 Handing over planes of luma with flat chroma beside keeps ffmpeg from squeezing grey
-values to 16 … 235, which changes the figures by some points. A frame's motion is that
+values to 16 … 235, which changes the values by some points. A frame's motion is that
 from the frame before, so a clip's first frame has none: where the clips are equal it
 gets 97.4 and the others 100.
 """
@@ -67,12 +67,8 @@ def vmaf(
 ) -> NDArray[np.float64]:
     """VMAF of each frame of a clip.
 
-    Args:
-        ffmpeg: Path from `find_ffmpeg`.
-        prediction: Predicted frames `[T, H, W, C]` in [0, 1], H and W at least 24. Of
-            three channels the luma of BT.601 is measured, of others their mean; NaN
-            as 0.
-        target: True frames of the same shape.
+    Clips are `[T, H, W, C]` in [0, 1], H and W at least 24. Of three channels the luma
+    of BT.601 is measured, of others their mean; NaN counts as 0.
 
     Returns:
         `[T]`, from 0 to 100.

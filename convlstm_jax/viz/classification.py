@@ -9,11 +9,10 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from convlstm_jax.atomic_file import atomic_file
-from convlstm_jax.viz.film_strip import Row, draw_strip, selection
+from convlstm_jax.viz.film_strip import NAME_STYLE, Row, draw_strip, selection
 from convlstm_jax.viz.pixels import (
     BACKGROUND,
     FAINT_TEXT,
-    INPUT_COLOUR,
     PREDICTION_COLOUR,
     TEXT,
     TRUTH_COLOUR,
@@ -114,7 +113,7 @@ def _percent(share: float) -> str:
 def classified_clips_strip(
     path: str | Path,
     frames: np.ndarray,
-    labels: Sequence[int] | np.ndarray | None,
+    labels: Sequence[int] | np.ndarray,
     probabilities: np.ndarray,
     classes: Sequence[str],
     *,
@@ -131,7 +130,7 @@ def classified_clips_strip(
     Args:
         path: The PNG file to write.
         frames: Clips `[N, T, H, W, C]`, uint8 or floats in [0, 1].
-        labels: True class of each clip `[N]`, or None where they are unknown.
+        labels: True class of each clip `[N]`.
         probabilities: Of each class `[N, K]`, as the model has them.
         classes: Name of each class, K of them.
         max_columns: Most frames in a row, at least 2.
@@ -141,27 +140,22 @@ def classified_clips_strip(
     chosen = selection(frames.shape[1], max_columns)
     rows: list[Row] = []
     for index, clip in enumerate(frames):
-        predicted = int(probabilities[index].argmax())
-        label = None if labels is None else int(labels[index])
-        wrong = label is not None and label != predicted
+        label, predicted = int(labels[index]), int(probabilities[index].argmax())
+        wrong = label != predicted
         share = f"{100 * probabilities[index].max():.1f} %"
         style: dict[str, Any] = {"colour": WRONG_COLOUR if wrong else TEXT}
-        lines = [
+        lines: list[tuple[str, dict[str, Any]]] = [
+            (f"true: {shortened(classes[label], 32)}", NAME_STYLE),
             (f"predicted: {shortened(classes[predicted], 32)}", style | {"bold": True}),
             (f"wrong, {share}" if wrong else share, style),
         ]
-        colour = INPUT_COLOUR
-        if label is not None:
-            true = f"true: {shortened(classes[label], 32)}"
-            lines.insert(0, (true, {"colour": TEXT, "bold": True}))
-            colour = WRONG_COLOUR if wrong else TRUTH_COLOUR
         values = clip[chosen]
         if clip.dtype == np.uint8:
             values = values / np.float32(255)
         rows.append(
             Row(
                 lines,
-                colour,
+                WRONG_COLOUR if wrong else TRUTH_COLOUR,
                 list(fit(to_pixels(values), frame_size)),
                 [] if rows else [str(frame + 1) for frame in chosen],
                 {"colour": WRONG_COLOUR, "border": 2} if wrong else None,

@@ -132,10 +132,11 @@ def read_metrics(csv_path: str | Path) -> dict[tuple[str, str], dict[int, float]
         rows = rows[:-1] or rows
     table: dict[tuple[str, str], dict[int, float]] = {}
     for number, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
         try:
-            step, split, metric, value = row or ("0", "", "", "0")
-            if row:
-                table.setdefault((metric, split), {})[int(step)] = float(value)
+            step, split, metric, value = row
+            table.setdefault((metric, split), {})[int(step)] = float(value)
         except ValueError as error:
             raise UserError(
                 f"'{csv_path}' has '{','.join(row)}' in line {number}: it must be a "

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from convlstm_jax.errors import UserError
 from convlstm_jax.viz.pixels import (
     FAINT_TEXT,
     INPUT_COLOUR,
@@ -34,21 +33,13 @@ NAME_STYLE = {"colour": TEXT, "bold": True}
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a strip.
+    """One row of a strip."""
 
-    Attributes:
-        lines: Texts beside the frames, each with the style `Canvas.text` takes.
-        colour: Colour of the bar in front of them.
-        frames: uint8 `[H, W, C]` each; None leaves a gap.
-        times: What stands above each frame, or nothing at all.
-        border: Style of the frames' borders, see `Canvas.frame`.
-    """
-
-    lines: Sequence[tuple[str, Mapping[str, Any]]]
-    colour: str
-    frames: Sequence[np.ndarray | None]
-    times: Sequence[str] = ()
-    border: Mapping[str, Any] | None = None
+    lines: Sequence[tuple[str, Mapping[str, Any]]]  # texts in front, and their styles
+    colour: str  # of the bar in front of them
+    frames: Sequence[np.ndarray | None]  # uint8 [H, W, C]; None leaves a gap
+    times: Sequence[str] = ()  # above each frame, or nothing at all
+    border: Mapping[str, Any] | None = None  # the frames' style, see `Canvas.frame`
 
 
 def draw_strip(
@@ -127,11 +118,9 @@ def film_strip(
         title: A line above the strip, if not empty.
         reconstruction: Whether truth and prediction are the inputs, last one first: the
             prediction is then called "reconstruction", and time runs back from t.
-
-    Raises:
-        UserError: Shapes do not fit each other or the file cannot be written.
     """
-    given, known, predicted = check_forecast(inputs, truth, prediction)
+    given, predicted = to_pixels(inputs), to_pixels(prediction)
+    known = None if truth is None else to_pixels(truth)
     later = outcome_times(len(predicted), reconstruction)
     rows = []
     for name, colour, times, clip in (
@@ -164,37 +153,6 @@ def clip_strip(
 
 
 def selection(num_frames: int, max_frames: int) -> np.ndarray:
-    """Indices of at most `max_frames` frames, evenly spread, first and last included.
-
-    Raises:
-        UserError: max_frames is below 2.
-    """
-    if max_frames < 2:
-        raise UserError(f"max_columns is {max_frames}: it must be at least 2")
-    return np.rint(np.linspace(0, num_frames - 1, min(num_frames, max_frames))).astype(
-        int
-    )
-
-
-def check_forecast(
-    inputs: np.ndarray, truth: np.ndarray | None, prediction: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """The parts of one forecast as uint8 pixels of one size and number of channels.
-
-    Raises:
-        UserError: Frames differ in size or channels, or truth and prediction in length.
-    """
-    given, predicted = to_pixels(inputs), to_pixels(prediction)
-    known = None if truth is None else to_pixels(truth)
-    for name, part in (("prediction", predicted), ("truth", known)):
-        if part is not None and part.shape[1:] != given.shape[1:]:
-            raise UserError(
-                f"{name} has frames of shape {part.shape[1:]}: they must have that of "
-                f"the inputs, {given.shape[1:]}"
-            )
-    if known is not None and len(known) != len(predicted):
-        raise UserError(
-            f"prediction has {len(predicted)} frames: it must have as many as truth, "
-            f"{len(known)}"
-        )
-    return given, known, predicted
+    """Indices of at most `max_frames` frames, evenly spread from first to last."""
+    count = min(num_frames, max_frames)
+    return np.rint(np.linspace(0, num_frames - 1, count)).astype(int)

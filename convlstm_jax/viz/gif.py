@@ -14,7 +14,6 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from convlstm_jax.atomic_file import atomic_file
-from convlstm_jax.viz.film_strip import check_forecast
 from convlstm_jax.viz.pixels import (
     FAINT_TEXT,
     GRID,
@@ -102,9 +101,6 @@ def comparison_gif(
     green and the prediction a blue border, and the time counts on from t+1. The last
     frame stays for a second; the GIF loops forever and has T_in + T_out frames. The
     arguments are those of `film_strip`.
-
-    Raises:
-        UserError: Shapes do not fit each other or the file cannot be written.
     """
     clips = (np.asarray(clip)[None] for clip in (inputs, truth, prediction))
     comparison_grid_gif(
@@ -124,15 +120,12 @@ def comparison_grid_gif(
     """Plays several forecasts in a grid that is about square, truth | prediction.
 
     Clips have one more axis in front than those of `comparison_gif`, `[N, T, H, W, C]`.
-
-    Raises:
-        UserError: Shapes do not fit each other or the file cannot be written.
     """
     # Per sample the two panels, each a whole clip input → outcome.
     samples = []
     for clips in zip(inputs, truth, prediction, strict=True):
-        given, *outcomes = check_forecast(*clips)
-        films = [np.concatenate([given, part]) for part in outcomes if part is not None]
+        given, *outcomes = map(to_pixels, clips)
+        films = [np.concatenate([given, outcome]) for outcome in outcomes]
         samples.append([fit(film, frame_size) for film in films])
     later = outcome_times(len(prediction[0]), reconstruction)
     times = [*range(1 - len(inputs[0]), 1), *later]

@@ -56,42 +56,25 @@ class ClipName:
 
 @dataclass(frozen=True)
 class PlayerRow:
-    """One film of a clip, in a panel of its own.
+    """One film of a clip, in a panel of its own."""
 
-    Attributes:
-        name: What is written above it.
-        first: Position of its first frame on the slider.
-        pixels: uint8 `[T, H, W, 1 or 3]`.
-        notes: A text for each frame, or none at all.
-        hint: Shown where there is no note.
-        kind: "input", "truth", "prediction" or "error", for its colour.
-    """
-
-    name: str
-    first: int
-    pixels: np.ndarray
-    notes: Sequence[str] = ()
-    hint: str = ""
-    kind: str = "input"
+    name: str  # written above it
+    first: int  # position of its first frame on the slider
+    pixels: np.ndarray  # uint8 [T, H, W, 1 or 3]
+    notes: Sequence[str] = ()  # a text for each frame, or none at all
+    hint: str = ""  # shown where there is no note
+    kind: str = "input"  # or "truth", "prediction", "error": its colour
 
 
 @dataclass(frozen=True)
 class PlayerClip:
-    """A clip of the player.
+    """A clip of the player."""
 
-    Attributes:
-        name: Its name in the list of clips.
-        group: The heading that it stands under in that list.
-        times: The name of each position of the slider.
-        rows: The films, the one of the inputs first.
-        note: A line about the clip.
-    """
-
-    name: str
-    group: str
-    times: Sequence[str]
-    rows: Sequence[PlayerRow]
-    note: str = ""
+    name: str  # in the list of clips
+    group: str  # the heading it stands under in that list
+    times: Sequence[str]  # names of the slider's positions
+    rows: Sequence[PlayerRow]  # the one of the inputs first
+    note: str = ""  # a line about the clip
 
 
 def forecast_clip(

@@ -17,7 +17,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from convlstm_jax.atomic_file import atomic_file
-from convlstm_jax.errors import UserError
 from convlstm_jax.viz.pixels import FAINT_TEXT, TEXT
 
 _HEIGHT, _WIDTH = 2, 3
@@ -39,16 +38,8 @@ def space_time_correlation(clips: NDArray, axis: int) -> NDArray[np.float64]:
         `[T // 2 + 1, 2 * (S // 2) + 1]` for the S pixels along the axis: row τ, column
         ξ + S // 2, for ξ from -(S // 2) to S // 2. R(0, 0) is 1; all is NaN where the
         clips are constant.
-
-    Raises:
-        UserError: clips is no `[N, T, H, W, C]`.
     """
     clips = np.asarray(clips)
-    if clips.ndim != 5 or 0 in clips.shape:
-        raise UserError(
-            f"clips has shape {clips.shape}: it must be [N, T, H, W, C] with no empty "
-            "axis"
-        )
     values = np.moveaxis(clips, (1, axis), (0, -1)).astype(np.float64)
     values = values.reshape(*values.shape[:1], -1, values.shape[-1])  # [T, lines, S]
     length, lines, size = values.shape
@@ -77,18 +68,9 @@ def draw_space_time_correlation(path: str | Path, films: Mapping[str, NDArray]) 
     All panels have the same colours and scales. The white line is where R is greatest
     at each lag, as long as it is above 0.2: its slope is a velocity.
 
-    Args:
-        path: The PNG file to write.
-        films: Name ("truth", "prediction") → `[N, T, H, W, C]`, of one shape, with T
-            at least 2.
-
-    Raises:
-        UserError: A film has another shape or one frame alone, or the file cannot be
-            written.
+    Films are `[N, T, H, W, C]` of one shape, with T at least 2, by name ("truth",
+    "prediction").
     """
-    for name, film in films.items():
-        if np.ndim(film) == 5 and np.shape(film)[1] < 2:
-            raise UserError(f"the film {name!r} has one frame: it must have 2 or more")
     figure = Figure(figsize=(3.6 * len(films) + 0.9, 5.8), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(2, len(films), squeeze=False, sharex="row", sharey="row")

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.report import flatten, write_report
 from convlstm_jax.evaluation.result import Contender, EvaluationResult, WorstClip
 from convlstm_jax.metrics.accumulate import MetricSummary
@@ -320,11 +319,3 @@ def test_flatten():
         "a.d": 2,
         "e": 3,
     }
-
-
-def test_pictures_must_be_there_and_be_pictures(tmp_path):
-    with pytest.raises(UserError, match=r"missing.png' cannot be read \(No such file"):
-        report(tmp_path, pictures=[("x", tmp_path / "missing.png")])
-    with pytest.raises(UserError, match=r"clip.mp4' has the suffix '.mp4'"):
-        report(tmp_path, pictures=[("x", tmp_path / "clip.mp4")])
-    assert not (tmp_path / "report.html").exists()

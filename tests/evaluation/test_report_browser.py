@@ -60,6 +60,9 @@ def opened(tmp_path_factory):
         yield driver
 
 
+METRICS = ("mse", "mae", "ssim_openstl", "cross_entropy_nats", "mse_per_pixel")
+
+
 def films(seed):
     """Frames of distinct values: every one shows in another colour."""
     generator = np.random.default_rng(seed)
@@ -82,7 +85,10 @@ def write(folder):
         config={"seed": 3},
         data_description="random films",
         result=EvaluationResult(
-            {"model": Contender({"mse": 1.5}), "zeros": Contender({"mse": 2.5})}
+            {
+                name: Contender(dict.fromkeys(METRICS, 1234.5), {"mse": [12.345] * 20})
+                for name in ("model", "reconstruction", "copy_last", "zeros")
+            }
         ),
         clips=clips,
     )
@@ -228,6 +234,27 @@ def test_light_and_dark(opened, tmp_path):
         assert opened.get_screenshot_as_file(str(tmp_path / f"{scheme}.png"))
         assert (tmp_path / f"{scheme}.png").stat().st_size > 10_000
     assert colours == ["rgb(245, 246, 249)", "rgb(19, 21, 26)"]
+
+
+def test_on_a_narrow_screen_the_baselines_stay_beside_the_model(opened):
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page, metrics, names = opened.execute_script("""
+      const curves = document.querySelector("details .card");
+      document.querySelector("details").open = true;
+      curves.scrollLeft = 1000;
+      return [
+        document.documentElement.scrollWidth,
+        document.querySelector("table.contenders").parentNode.scrollWidth,
+        [...curves.querySelectorAll("tbody th")].map(
+          (name) => [name.textContent, name.getBoundingClientRect().left]),
+      ];
+    """)
+    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert page <= 390 and metrics <= 390
+    labels = ["model", "reconstruction of the inputs", "copy last frame", "all zeros"]
+    assert [name for name, _ in names] == labels
+    assert all(0 <= left < 40 for _, left in names)
 
 
 def test_nothing_goes_wrong_and_nothing_is_asked_for(tmp_path):

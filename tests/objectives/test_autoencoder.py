@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.metrics.cross_entropy import cross_entropy_from_logits
+from convlstm_jax.metrics.pixel import cross_entropy_from_logits
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoderConfig
 from convlstm_jax.objectives import OBJECTIVES, DataFacts
 from convlstm_jax.training.sharding import data_mesh

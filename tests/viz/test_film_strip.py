@@ -1,10 +1,8 @@
 """Film strips: sizes, and that each frame stands where it belongs."""
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from convlstm_jax.errors import UserError
 from convlstm_jax.viz.film_strip import film_strip, selection
 from convlstm_jax.viz.pixels import fit
 
@@ -112,19 +110,3 @@ def test_fit_enlarges_by_whole_factors_and_shrinks_by_averages():
     small = fit(stripes, 100)
     assert small.shape == (1, 150, 100, 3)
     assert (small == 100).all()
-
-
-def test_errors(tmp_path):
-    path = tmp_path / "strip.png"
-    clip = levels(3, 50)
-    with pytest.raises(
-        UserError, match=r"prediction has frames of shape \(16, 32, 1\)"
-    ):
-        film_strip(path, clip, clip, levels(3, 50, 16, 32))
-    with pytest.raises(UserError, match=r"truth has frames of shape \(32, 16, 3\)"):
-        film_strip(path, clip, levels(3, 50, channels=3), clip)
-    with pytest.raises(UserError, match=r"prediction has 3 frames.*truth, 2"):
-        film_strip(path, clip, clip[:2], clip)
-    with pytest.raises(UserError, match="max_columns is 1"):
-        film_strip(path, clip, clip, clip, max_columns=1)
-    assert not path.exists()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.errors import UserError
 from convlstm_jax.viz.gif import comparison_gif, comparison_grid_gif, gif_bytes
 from convlstm_jax.viz.pixels import time_label
 
@@ -150,10 +149,3 @@ def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
     names = ["truth", "reconstruction"]
     given = ["input", "input"]
     assert texts == [*given, earlier, *given, "t", *names, "t", *names, earlier]
-
-
-def test_forecasts_that_do_not_fit(tmp_path):
-    path, clip = tmp_path / "bad.gif", level(2, 7)
-    with pytest.raises(UserError, match="prediction has 1 frames"):
-        comparison_gif(path, clip, clip, clip[:1])
-    assert not path.exists()

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.errors import UserError
 from convlstm_jax.viz.space_time_correlation import (
     draw_space_time_correlation,
     space_time_correlation,
@@ -60,11 +59,3 @@ def test_the_picture(tmp_path):
     middle = pixels.shape[1] * 45 // 100
     assert red[:, :middle].sum() > 50
     assert red[:, middle : middle * 2 - 40].sum() == 0
-
-
-def test_what_cannot_be_drawn(tmp_path):
-    with pytest.raises(UserError, match=r"clips has shape \(4, 3, 3, 1\)"):
-        space_time_correlation(np.ones((4, 3, 3, 1)), 2)
-    with pytest.raises(UserError, match="'truth' has one frame"):
-        films = {"truth": np.ones((1, 1, 3, 3, 1))}
-        draw_space_time_correlation(tmp_path / "a.png", films)
