@@ -13,7 +13,9 @@ from jax import Array
 from jaxtyping import Float
 
 Video = Float[Array, "B T H W C"]
+ForecastVideo = Float[Array, "B S H W C"]
 Frame = Float[Array, "B H W C"]
+OutputFrame = Float[Array, "B H W D"]
 Hidden = Float[Array, "B H W F"]
 HiddenSequence = Float[Array, "B T H W F"]
 Carry = tuple[Hidden, Hidden]

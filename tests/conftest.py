@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices, no silent broadcasting, Ctrl-C as in a terminal."""
+"""Eight virtual CPU devices, shapes checked, no silent broadcasting, Ctrl-C as in a terminal."""
 
 import os
 import signal
@@ -14,7 +14,14 @@ _CACHE = tempfile.TemporaryDirectory(prefix="convlstm_jax-")
 os.environ["CONVLSTM_CACHE_DIR"] = _CACHE.name
 
 import jax
+import jaxtyping
 import pytest
+
+# The shapes and types that functions declare are checked whenever a test calls them.
+jaxtyping.install_import_hook(
+    [f"convlstm_jax.{name}" for name in ("ops", "layers", "models")],
+    "beartype.beartype",
+)
 
 # A shell ignores Ctrl-C for what it runs in the background, and so would every test and
 # every process that one starts.
@@ -29,6 +36,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def at_root(monkeypatch):
     """In the repository's root, as paths of configs are relative to it."""
     monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+
+
+@pytest.fixture
+def unchecked_types():
+    """As outside the tests: annotations are not checked, so that functions must."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import json
 import jax
 import numpy as np
 import pytest
+from convlstm_jax.cli.trained_weights import load_variables
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import write_clip
 from tests.program import run

@@ -5,10 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+from convlstm_jax.cli.trained_weights import load_variables
 
 from convlstm_jax.cli import build, import_weights, workdir
 from convlstm_jax.cli.flags import IMPORTS_FROM
-from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.interop import openstl_weights
 from convlstm_jax.interop.keras_weights import import_keras
 from convlstm_jax.training.sharding import data_mesh

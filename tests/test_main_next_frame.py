@@ -5,10 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
+from convlstm_jax.cli.trained_weights import load_variables
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import run
 

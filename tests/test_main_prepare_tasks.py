@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.data.prepared_folders import assert_same_clips, contents_of
 
 from convlstm_jax.cli import build
 from convlstm_jax.cli.entry import load_config
 from convlstm_jax.cli.flags import parse
 from convlstm_jax.data import preparing, theft_videos
-from tests.data.prepared_folders import assert_same_clips, contents_of
 from tests.program import run
 
 ROOT = Path(__file__).resolve().parent.parent

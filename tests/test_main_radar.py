@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 import jax
 import numpy as np
 import pytest
+from convlstm_jax.cli.trained_weights import load_variables
+from convlstm_jax.data.composites import CompositeReader
+from convlstm_jax.data.optical_flow import missing_packages
 from PIL import Image
 
 from configs import radar_nowcasting
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.trained_weights import load_variables
-from convlstm_jax.data.composites import CompositeReader
-from convlstm_jax.data.optical_flow import missing_packages
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import run
 

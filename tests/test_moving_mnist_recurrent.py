@@ -7,10 +7,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from convlstm_jax.cli.trained_weights import load_variables
 
 from configs import moving_mnist_recurrent
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.models.recurrent_predictor import SamplingConfig
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import run

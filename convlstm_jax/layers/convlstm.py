@@ -23,7 +23,9 @@ from convlstm_jax.types import Carry, Frame, Hidden, HiddenSequence, Video
 IMPLEMENTATIONS = ("fused", "scan")
 
 
-def forget_gate_ones(key: Array, shape: tuple[int, ...], dtype=jnp.float32) -> Array:
+def forget_gate_ones(
+    key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> Array:
     """Initial bias `[4F]`: one for the forget gate, zero for the others.
 
     A cell that starts out remembering trains faster (Jozefowicz et al. 2015).
@@ -40,22 +42,17 @@ class ConvLSTMCell(nn.RNNCellBase):
     The carry is `(c, h)`, each `[B, H, W, F]`; c is float32 whatever `dtype` is.
 
     Attributes:
-      features: hidden channels F.
-      input_kernel_size: input-to-state kernel, pixels, odd.
-      recurrent_kernel_size: state-to-state kernel, pixels, odd.
-      peephole: "channel" (one weight per channel), "location" (one per pixel and
-        channel) or "none".
-      activation: "tanh" or "relu", for the candidate and the output.
-      use_bias: whether every gate has a bias.
-      dtype: dtype of the convolutions and of h.
-      param_dtype: dtype of the parameters.
-      kernel_init: initializer of the input kernel.
-      recurrent_kernel_init: initializer of the recurrent kernel.
-      bias_init: initializer of the bias.
-      peephole_init: initializer of the peephole weights.
+        features: Hidden channels F.
+        input_kernel_size: Input-to-state kernel, pixels, odd.
+        recurrent_kernel_size: State-to-state kernel, pixels, odd.
+        peephole: "channel" (one weight per channel), "location" (one per pixel and
+            channel) or "none".
+        activation: "tanh" or "relu", for the candidate and the output.
+        use_bias: Whether every gate has a bias.
+        dtype: Of the convolutions and of h; parameters are of `param_dtype`.
 
     Raises:
-      ValueError: at construction, for a value that is not allowed.
+        ValueError: At construction, for a value that is not allowed.
     """
 
     features: int
@@ -71,8 +68,8 @@ class ConvLSTMCell(nn.RNNCellBase):
     bias_init: nn.initializers.Initializer = forget_gate_ones
     peephole_init: nn.initializers.Initializer = nn.initializers.zeros
 
-    def __post_init__(self):
-        """Refuses what a ConvLSTM cannot be, before any parameter is made."""
+    def __post_init__(self) -> None:
+        """Refuses invalid fields before any parameter is created."""
         _require_positive_integer("features", self.features)
         for name in ("input_kernel_size", "recurrent_kernel_size"):
             size = getattr(self, name)
@@ -88,15 +85,13 @@ class ConvLSTMCell(nn.RNNCellBase):
 
     @nn.compact
     def weights(self, input_features: int | None, height: int, width: int) -> Weights:
-        """The cell's parameters, made on first use.
+        """The cell's parameters, created on first use.
 
-        Args:
-          input_features: input channels C, or `None` for a cell without input.
-          height: H, pixels (location peepholes depend on it).
-          width: W, pixels.
+        `input_features` is `None` for a cell without input; peepholes per location
+        depend on height and width, in pixels.
         """
 
-        def kernel(name, init, size, channels):
+        def kernel(name: Any, init: Any, size: Any, channels: Any) -> Any:
             shape = (size, size, channels, 4 * self.features)
             return self.param(name, init, shape, self.param_dtype)
 
@@ -123,11 +118,7 @@ class ConvLSTMCell(nn.RNNCellBase):
         return Weights(input_kernel, recurrent_kernel, bias, peephole)
 
     def __call__(self, carry: Carry, inputs: Frame | None) -> tuple[Carry, Hidden]:
-        """One step: `(c, h)` and a frame `[B, H, W, C]` (or `None`) to `(c, h), h`.
-
-        Raises:
-          ValueError: the carry does not fit the frame, or the features.
-        """
+        """One step: `(c, h)` and a frame `[B, H, W, C]` (or `None`) to `(c, h), h`."""
         frame_shape = None if inputs is None else inputs.shape
         _require_carry("carry", carry, frame_shape, self.features)
         height, width = carry[1].shape[1:3]
@@ -144,10 +135,7 @@ class ConvLSTMCell(nn.RNNCellBase):
         """Zeros for inputs of shape `[B, H, W, C]`; `rng` is not used."""
         del rng
         shape = (*input_shape[:-1], self.features)
-        return (
-            jnp.zeros(shape, state_dtype(self.dtype)),
-            jnp.zeros(shape, self.dtype),
-        )
+        return (jnp.zeros(shape, state_dtype(self.dtype)), jnp.zeros(shape, self.dtype))
 
     @property
     def num_feature_axes(self) -> int:
@@ -162,14 +150,13 @@ class ConvLSTM(nn.Module):
     1e-9 in float64; the parameter tree is that of `nn.RNN(cell)`.
 
     Attributes:
-      cell: the cell.
-      implementation: "fused" (fast, `ops.sequence`) or "scan" (the cell under
-        `nn.scan`, plain autodiff: the reference).
-      reverse: runs from the last valid frame to the first; outputs stay at their
-        frames.
-      memory: what "fused" keeps for the backward pass: "default", all gates and
-        states; or "checkpoint", the carry of every ⌈√T⌉th step, between which the
-        layer then runs a second time, see `ops.memory`.
+        cell: The cell.
+        implementation: "fused" (fast, `ops.sequence`) or "scan" (the cell under
+            `nn.scan`, plain autodiff: the reference).
+        reverse: Runs from the last valid frame to the first; outputs stay at their
+            frames.
+        memory: What "fused" keeps for the backward pass: "default", all gates and
+            states; or "checkpoint", the carry of every ⌈√T⌉th step, see `ops.memory`.
     """
 
     cell: ConvLSTMCell
@@ -177,8 +164,8 @@ class ConvLSTM(nn.Module):
     reverse: bool = False
     memory: str = "default"
 
-    def __post_init__(self):
-        """Refuses an unknown implementation, and savings that only "fused" knows."""
+    def __post_init__(self) -> None:
+        """Refuses invalid fields."""
         require_choice("implementation", self.implementation, IMPLEMENTATIONS)
         require_choice("memory", self.memory, tuple(MEMORY))
         for problem in memory_problem(self.memory, self.implementation):
@@ -196,21 +183,18 @@ class ConvLSTM(nn.Module):
         """Runs the layer.
 
         Args:
-          inputs: `[B, T, H, W, C]`; or `None` for a layer without input, which then
-            needs `initial_carry` and `num_steps`.
-          initial_carry: `(c, h)`, each `[B, H, W, F]`; zeros if not given.
-          seq_lengths: valid frames of each clip, `[B]`. After a clip's end its carry
-            stays as it is and its outputs are zero.
-          num_steps: frames to run when there is no input.
+            inputs: `[B, T, H, W, C]`; or `None` for a layer without input, which then
+                needs `initial_carry` and `num_steps`.
+            initial_carry: `(c, h)`, each `[B, H, W, F]`; zeros if not given.
+            seq_lengths: Valid frames of each clip, `[B]`. After a clip's end its carry
+                stays as it is and its outputs are zero.
+            num_steps: Frames to run when there is no input.
 
         Returns:
-          The final carry and the outputs `[B, T, H, W, F]`.
+            The final carry and the outputs `[B, T, H, W, F]`.
 
         Raises:
-          ValueError: no input and no carry or number of steps; input that is not
-            five-dimensional, or of other than `num_steps` frames; a carry that does
-            not fit the input, or the features; lengths that are not one integer a
-            clip.
+            ValueError: The arguments do not fit the layer or each other.
         """
         frame_shape = None
         if inputs is None:
@@ -260,8 +244,8 @@ class ConvLSTM(nn.Module):
             dtype=self.cell.dtype,
         )
 
-    def _scan(self, inputs, initial_carry, valid, num_steps):
-        def step(cell, carry, frame):
+    def _scan(self, inputs: Any, initial_carry: Any, valid: Any, num_steps: Any) -> Any:
+        def step(cell: Any, carry: Any, frame: Any) -> Any:
             inputs, valid = frame
             new_carry, output = cell(carry, inputs)
             if valid is None:
@@ -286,7 +270,7 @@ class ConvLSTM(nn.Module):
         return scan(self.cell, carry, (inputs, valid))
 
 
-def _require_positive_integer(name: str, value) -> None:
+def _require_positive_integer(name: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}: it must be an integer of at least 1")
 
@@ -310,7 +294,7 @@ def _require_carry(
         )
 
 
-def require_choice(name: str, value, allowed: tuple[str, ...]) -> None:
+def require_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     """Raises a ValueError over a module's field that is not one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}: it must be one of {allowed}")

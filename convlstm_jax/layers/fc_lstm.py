@@ -17,16 +17,7 @@ class FCLSTM(nn.Module):
 
     With 1×1 kernels on a 1×1 frame, ConvLSTM's equation is the LSTM's and its
     convolutions are matrix products, so one op serves both. A peephole per channel is
-    the LSTM's diagonal peephole.
-
-    Attributes:
-      features: hidden units F.
-      peephole: "channel" or "none".
-      activation: "tanh" or "relu".
-      dtype: dtype of the matrix products and of h; c is float32.
-      implementation: "fused" or "scan", see `ConvLSTM`.
-      reverse: runs from the last vector to the first.
-      memory: see `ConvLSTM`.
+    the LSTM's diagonal peephole. Fields are those of `ConvLSTMCell` and `ConvLSTM`.
     """
 
     features: int
@@ -37,8 +28,8 @@ class FCLSTM(nn.Module):
     reverse: bool = False
     memory: str = "default"
 
-    def setup(self):
-        """The ConvLSTM that does the work."""
+    def setup(self) -> None:
+        """The ConvLSTM over one-pixel frames."""
         self.lstm = ConvLSTM(
             ConvLSTMCell(
                 features=self.features,
@@ -61,11 +52,7 @@ class FCLSTM(nn.Module):
         seq_lengths: Int[Array, " B"] | None = None,
         num_steps: int | None = None,
     ) -> tuple[VectorCarry, Float[Array, "B T F"]]:
-        """Runs the layer over `[B, T, D]`; arguments as `ConvLSTM`, without H and W.
-
-        Raises:
-          ValueError: inputs that are not three-dimensional, or what `ConvLSTM` raises.
-        """
+        """Runs the layer over `[B, T, D]`; arguments as `ConvLSTM`, without H and W."""
         if inputs is not None and inputs.ndim != 3:
             raise ValueError(f"inputs has shape {inputs.shape}: it must be [B, T, D]")
         frame_carry = None

@@ -1,4 +1,4 @@
-"""A convolution over time and space that can look back alone, and be continued."""
+"""Causal 3-D convolution with streaming state."""
 
 from typing import Any
 
@@ -11,31 +11,25 @@ from convlstm_jax.types import HiddenSequence, Video
 
 
 class VideoConvolution(nn.Module):
-    """An N×K×K convolution over the frames of a clip, zeros around it.
+    """An N×K×K convolution over the frames of a clip, padded with zeros.
 
-    Causal, frame t of the output sees the frames t−N+1 … t of the input. Otherwise
-    the kernel is centred in time, as in Keras's `Conv3D(padding="same")`: the output
-    sees (N−1)/2 frames of its own future. Either way H and W stay. Parameters are
+    If causal, frame t of the output depends on the frames t−N+1 … t of the input.
+    Otherwise the kernel is centred in time, as in Keras's `Conv3D(padding="same")`: the
+    output depends on (N−1)/2 later frames. Either way H and W stay. Parameters are
     "kernel" `[N, K, K, C, F]` (time, height, width, in, out, as in Keras) and "bias"
-    `[F]`.
-
-    It is computed as one convolution of the frames with all N temporal taps beside
-    each other, whose results are shifted in time and added: the multiply-adds of the
-    definition, in the two-dimensional convolution that every backend is fast at.
+    `[F]`. It is computed as one 2-D convolution with all N temporal taps side by side,
+    whose results are shifted in time and added.
 
     Attributes:
-      features: output channels F.
-      kernel_size: K, pixels, odd.
-      num_frames: N, frames that the kernel spans, odd; 1 is a convolution of each frame
-        by itself.
-      causal: whether the output sees no later frame.
-      dtype: dtype of the convolution; the sum over time and the output are float32
-        (float64 if `dtype` is).
-      param_dtype: dtype of the parameters.
-      kernel_init: initializer of the kernel.
+        features: Output channels F.
+        kernel_size: K, pixels, odd.
+        num_frames: N, frames that the kernel spans, odd.
+        causal: Whether the output depends on no later frame.
+        dtype: Of the convolution; the sum over time and the output are float32
+            (float64 if `dtype` is).
 
     Raises:
-      ValueError: at construction, for a size that is not odd.
+        ValueError: At construction, for a size that is not odd.
     """
 
     features: int
@@ -46,7 +40,7 @@ class VideoConvolution(nn.Module):
     param_dtype: Any = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.glorot_uniform()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses a kernel without a middle."""
         for name in ("kernel_size", "num_frames"):
             size = getattr(self, name)
@@ -58,20 +52,16 @@ class VideoConvolution(nn.Module):
 
     @property
     def num_past_frames(self) -> int:
-        """Frames before t that the output at t sees."""
+        """Frames before t that the output at t depends on."""
         later = 0 if self.causal else (self.num_frames - 1) // 2
         return self.num_frames - 1 - later
 
     @nn.nowrap
-    def remember(self, past: Array | None, inputs: HiddenSequence) -> HiddenSequence:
-        """The last frames of `inputs`, which a call on the frames after them needs.
+    def remember(self, past: Array | None, inputs: HiddenSequence) -> Array:
+        """The streaming state for a call on the next frames: the last input frames.
 
-        Args:
-          past: the frames remembered before, or `None` at the start of a clip.
-          inputs: `[B, T, H, W, C]`.
-
-        Returns:
-          `[B, num_past_frames, H, W, C]`; zeros stand where there was no frame.
+        `past` is the state before, or `None` at the start of a clip. Returns
+        `[B, num_past_frames, H, W, C]`, zeros where there was no frame.
         """
         count = self.num_past_frames
         if past is None:
@@ -84,13 +74,8 @@ class VideoConvolution(nn.Module):
     def __call__(self, inputs: HiddenSequence, past: Array | None = None) -> Video:
         """Convolves a clip, or its next frames.
 
-        Args:
-          inputs: `[B, T, H, W, C]`.
-          past: the frames before, from `remember`; zeros if not given. (After the last
-            frame there are always zeros, which matters where the kernel is not causal.)
-
-        Returns:
-          `[B, T, H, W, F]`.
+        `past` is the state from `remember`; zeros if not given. (After the last frame
+        there are always zeros, which matters where the kernel is not causal.)
         """
         size, spans = self.kernel_size, self.num_frames
         channels = inputs.shape[-1]

@@ -19,8 +19,8 @@ from jax import Array
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from convlstm_jax.types import Video
 from convlstm_jax.metrics.registry import Metric, frame_metric, matched_frames
+from convlstm_jax.types import Video
 
 _FRAME = (2, 3, 4)
 # A variance below this share of the mean square is rounding noise of none.

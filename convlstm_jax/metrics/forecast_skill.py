@@ -25,9 +25,9 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from convlstm_jax.types import Video
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
 from convlstm_jax.metrics.registry import Metric, none_if_nan, register, score_name
+from convlstm_jax.types import Video
 
 register(
     Metric("rainfall_mse", "Rainfall-MSE", unit="(mm/h)²", order=70, convention=(

@@ -4,13 +4,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from convlstm_jax.types import PerFrame, Video
 from convlstm_jax.metrics.registry import (
     Metric,
     frame_metric,
     matched_frames,
     register,
 )
+from convlstm_jax.types import PerFrame, Video
 
 MIN_MEAN_SQUARED_ERROR = 1e-10
 """Floor of the mean squared error inside `psnr_db`: 100 dB."""

@@ -46,8 +46,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from convlstm_jax.types import PerFrame, Video
 from convlstm_jax.metrics.registry import Metric, frame_metric, matched_frames
+from convlstm_jax.types import PerFrame, Video
 
 GAUSSIAN_WINDOW_SIZE = 11
 GAUSSIAN_SIGMA = 1.5

@@ -1,11 +1,7 @@
 """The FC-LSTM autoencoder of Srivastava et al. 2015.
 
-@inproceedings{srivastava2015unsupervised,
-  title={Unsupervised Learning of Video Representations using {LSTM}s},
-  author={Srivastava, Nitish and Mansimov, Elman and Salakhutdinov, Ruslan},
-  booktitle={International Conference on Machine Learning},
-  year={2015}
-}
+N. Srivastava, E. Mansimov, R. Salakhutdinov, "Unsupervised Learning of Video
+Representations using LSTMs", ICML 2015, arXiv:1502.04681.
 """
 
 from collections.abc import Mapping
@@ -17,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from convlstm_jax.config import field
-from convlstm_jax.layers.fc_lstm import FCLSTM, VectorCarry
-from convlstm_jax.models.network import LayersConfig, require_video
+from convlstm_jax.layers.fc_lstm import VectorCarry
+from convlstm_jax.models.network import LayersConfig, LayersNetwork, require_video
 from convlstm_jax.types import Video
 
 # What a decoder can be asked for: the inputs, last frame first, or what follows them.
@@ -27,18 +23,10 @@ DECODERS = ("reconstruction", "forecast")
 _Vectors = Float[Array, "B T D"]
 
 
-class Decoder(nn.Module):
-    """A stack of LSTMs and a dense layer from the top one to the pixels' logits.
-
-    Attributes: See `FCLSTMAutoencoderConfig`.
-    """
+class Decoder(LayersNetwork):
+    """A stack of LSTMs and a dense layer from the top one to the pixels' logits."""
 
     features: tuple[int, ...]
-    peephole: str = "channel"
-    activation: str = "tanh"
-    dtype: Any = jnp.float32
-    implementation: str = "fused"
-    memory: str = "default"
 
     @nn.compact
     def __call__(
@@ -51,26 +39,17 @@ class Decoder(nn.Module):
         """Unrolls the stack.
 
         Args:
-          inputs: what the bottom layer reads, `[B, num_frames, num_pixels]`, or `None`
-            for a decoder without input.
-          carries: `(c, h)` of every layer to start from.
-          num_frames: frames to decode.
-          num_pixels: D, pixels of a frame.
+            inputs: Of the bottom layer, `[B, num_frames, num_pixels]`, or `None`.
+            carries: `(c, h)` of every layer to start from.
+            num_frames: Frames to decode.
+            num_pixels: D, pixels of a frame.
 
         Returns:
-          The carries after the last frame, and logits `[B, num_frames, D]`, float32.
+            The carries after the last frame, and logits `[B, num_frames, D]`, float32.
         """
         hidden, final_carries = inputs, []
         for index, features in enumerate(self.features):
-            layer = FCLSTM(
-                features=features,
-                peephole=self.peephole,
-                activation=self.activation,
-                dtype=self.dtype,
-                implementation=self.implementation,
-                memory=self.memory,
-                name=f"lstm_{index}",
-            )
+            layer = self._fc_lstm(features, f"lstm_{index}")
             carry, hidden = layer(
                 hidden, initial_carry=carries[index], num_steps=num_frames
             )
@@ -79,7 +58,7 @@ class Decoder(nn.Module):
         return tuple(final_carries), logits.astype(jnp.float32)
 
 
-class FCLSTMAutoencoder(nn.Module):
+class FCLSTMAutoencoder(LayersNetwork):
     """An LSTM encoder with one or two LSTM decoders (arXiv:1502.04681, section 2).
 
     The encoder reads the frames, each as one vector of H·W·C pixels. Its last states,
@@ -87,11 +66,10 @@ class FCLSTMAutoencoder(nn.Module):
     reverse order, "forecast" the frames that follow. With both it is the paper's
     composite model. Each decoder has weights and an output layer of its own.
 
-    An unconditional decoder has no input. A conditional one reads the frame before the
-    one it is to give: in training the true one (as in the authors' published code), at
-    test time its own output, a probability per pixel. Before its first frame it reads
-    zeros, which is no input at all: like the authors' code, it starts from the
-    encoder's states alone.
+    An unconditional decoder has no input. A conditional one reads the frame before: in
+    training the true one (as in the authors' published code), at test time its own
+    output, a probability per pixel. Before its first frame it reads zeros: like the
+    authors' code, it starts from the encoder's states alone.
 
     Attributes: See `FCLSTMAutoencoderConfig`; and
         decoders: Which of `DECODERS` the model has.
@@ -100,13 +78,8 @@ class FCLSTMAutoencoder(nn.Module):
     features: tuple[int, ...]
     decoders: tuple[str, ...] = DECODERS
     conditional: bool = False
-    peephole: str = "channel"
-    activation: str = "tanh"
-    dtype: Any = jnp.float32
-    implementation: str = "fused"
-    memory: str = "default"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses a model without decoders, or with unknown ones."""
         if not self.decoders or not set(self.decoders) <= set(DECODERS):
             raise ValueError(
@@ -114,7 +87,7 @@ class FCLSTMAutoencoder(nn.Module):
             )
         super().__post_init__()
 
-    def setup(self):
+    def setup(self) -> None:
         """The encoder's layers and the decoders."""
         fields = {
             "peephole": self.peephole,
@@ -123,26 +96,23 @@ class FCLSTMAutoencoder(nn.Module):
             "implementation": self.implementation,
             "memory": self.memory,
         }
-        self.encoder = [FCLSTM(features, **fields) for features in self.features]
+        self.encoder = [self._fc_lstm(features) for features in self.features]
         self.decoder = {
             name: Decoder(self.features, **fields) for name in self.decoders
         }
 
-    def __call__(self, inputs: Video, targets: Mapping[str, Video]) -> dict[str, Video]:
-        """What training scores: conditional decoders read the true frames.
+    def __call__(self, inputs: Video, targets: Mapping[str, Array]) -> dict[str, Array]:
+        """Logits of each decoder in training; conditional ones read the true frames.
 
         The logits of frame t do not depend on the target's frames from t on.
 
         Args:
-          inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-          targets: for each decoder its true output `[B, T_out, H, W, C]`; an
-            unconditional one takes its length only.
+            inputs: `[B, T, H, W, C]`, pixels in [0, 1].
+            targets: For each decoder its true output `[B, T_out, H, W, C]`, of which an
+                unconditional one uses the length alone.
 
         Returns:
-          Each decoder's logits in the shape of its target, float32.
-
-        Raises:
-          ValueError: the inputs are not five-dimensional.
+            Each decoder's logits in the shape of its target, float32.
         """
         if not self.conditional:
             return self.generate(
@@ -161,18 +131,11 @@ class FCLSTMAutoencoder(nn.Module):
 
     def generate(
         self, inputs: Video, num_frames: Mapping[str, int]
-    ) -> dict[str, Video]:
-        """What the decoders make of the inputs alone, at test time.
+    ) -> dict[str, Array]:
+        """Logits of each decoder from the inputs alone, at test time.
 
-        Args:
-          inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-          num_frames: for each decoder that is asked, frames to decode; any number.
-
-        Returns:
-          Each such decoder's logits `[B, num_frames, H, W, C]`, float32.
-
-        Raises:
-          ValueError: the inputs are not five-dimensional.
+        `num_frames` holds, for each decoder to run, the frames to decode; any number.
+        Returns each such decoder's logits `[B, num_frames, H, W, C]`, float32.
         """
         carries = self._encode(inputs)
         batch, _, *frame_shape = inputs.shape
@@ -204,7 +167,7 @@ class FCLSTMAutoencoder(nn.Module):
     ) -> _Vectors:
         """Unrolls a conditional decoder frame by frame on its own outputs."""
 
-        def step(decoder, state, _):
+        def step(decoder: Any, state: Any, _: Any) -> Any:
             carries, frame = state
             carries, logits = decoder(frame[:, None], carries, 1, num_pixels)
             logits = logits[:, 0]

@@ -1,6 +1,6 @@
-"""A clip's class from what a stack of ConvLSTM layers holds after its last frame."""
+"""Classification of clips by the last hidden state of a stack of ConvLSTM layers."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,8 +8,12 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from convlstm_jax.config import field
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
-from convlstm_jax.models.network import ConvLayersConfig, PatchConfig, require_video
+from convlstm_jax.models.network import (
+    ConvLayersConfig,
+    LayersNetwork,
+    PatchConfig,
+    require_video,
+)
 from convlstm_jax.ops.patches import to_patches
 from convlstm_jax.types import Video
 
@@ -17,21 +21,18 @@ Logits = Float[Array, "B N"]
 """One logit for each of N classes."""
 
 
-class ClipClassifier(nn.Module):
+class ClipClassifier(LayersNetwork):
     """ConvLSTM layers → last frame → global average pool → dense.
 
     Pixels are shifted from [0, 1] to [−1, 1], so that bright frames do not drown what
     happens in them; frames are cut into patches and read by a stack of ConvLSTM layers.
     Between two layers every frame is max-pooled, as in Keras's stacks of `ConvLSTM2D`
-    and `MaxPooling3D((1, 2, 2))`; the number of frames stays. The top layer's hidden
-    state after the last frame is averaged over height and width, and a dense layer
-    gives one logit per class.
+    and `MaxPooling3D((1, 2, 2))`. The top layer's hidden state after the last frame is
+    averaged over height and width, and a dense layer gives one logit per class.
 
-    A layer takes time by its number of pixels, which patches and pooling bring down. By
-    default three layers read a 224×224 frame at 56×56 (patches of 4×4), 28×28 and
-    14×14 pixels; without either, [32, 64, 64] would take 54 times the multiply-adds.
-    The parameters do not depend on the size of the frames, unless peepholes are per
-    location.
+    Patches and pooling reduce a layer's pixels and so its time: by default three layers
+    read a 224×224 frame at 56×56 (patches of 4×4), 28×28 and 14×14 pixels; without
+    either, [32, 64, 64] would take 54 times the multiply-adds.
 
     Attributes: See `ClipClassifierConfig`; and
         num_classes: Number of classes, at least 2.
@@ -47,13 +48,8 @@ class ClipClassifier(nn.Module):
     recurrent_kernel_size: int = 3
     patch_size: int = 4
     pool_size: int = 2
-    peephole: str = "channel"
-    activation: str = "tanh"
-    dtype: Any = jnp.float32
-    implementation: str = "fused"
-    memory: str = "default"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses what is no classifier."""
         if not self.features:
             raise ValueError("features is empty: it must have at least one layer")
@@ -72,34 +68,28 @@ class ClipClassifier(nn.Module):
 
         Args:
             inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-            seq_lengths: Valid frames of each clip, `[B]`, at least 1; what stands
-                behind them changes nothing. All T if not given.
+            seq_lengths: Valid frames of each clip, `[B]`, at least 1; later frames are
+                ignored. All T if not given.
 
         Returns:
             Logits `[B, num_classes]` in float32.
 
         Raises:
-            ValueError: The inputs are not five-dimensional, `patch_size` does not
-                divide height and width, or pooling leaves no pixel.
+            ValueError: The inputs are not five-dimensional, or `patch_size` or
+                `pool_size` do not fit height and width.
         """
         require_video(inputs)
         hidden = to_patches(2 * inputs - 1, self.patch_size)
         for index, features in enumerate(self.features):
             if index:
                 hidden = _max_pool(hidden, self.pool_size)
-            cell = ConvLSTMCell(
-                features=features,
+            cell = self._conv_cell(
+                features,
+                f"layer_{index}",
                 input_kernel_size=self.input_kernel_size,
                 recurrent_kernel_size=self.recurrent_kernel_size,
-                peephole=self.peephole,
-                activation=self.activation,
-                dtype=self.dtype,
-                name=f"layer_{index}",
             )
-            layer = ConvLSTM(
-                cell, implementation=self.implementation, memory=self.memory
-            )
-            (_, last), hidden = layer(hidden, seq_lengths=seq_lengths)
+            (_, last), hidden = self._over_time(cell)(hidden, seq_lengths=seq_lengths)
         pooled = last.astype(jnp.float32).mean(axis=(1, 2))
         return nn.Dense(self.num_classes, name="output")(pooled)
 

@@ -1,4 +1,4 @@
-"""What a model is made of, counted without running it."""
+"""Parameters and multiply-adds of a model, counted without running it."""
 
 from typing import Any
 
@@ -16,16 +16,12 @@ def parameter_table(params: Any) -> list[tuple[str, tuple[int, ...], int]]:
     ]
 
 
-def multiply_adds(function, *arguments: Any) -> int:
+def multiply_adds(function: Any, *arguments: Any) -> int:
     """Multiply-adds of the convolutions and matrix products of one call.
 
-    Read off the traced program: loops count as often as they run, and nothing is
-    computed. Padding counts as if it were data, which is the habit of the field, and a
-    convolution as the direct one even where a CPU takes Winograd's algorithm.
-
-    Args:
-      function: traceable function.
-      *arguments: arrays or `jax.ShapeDtypeStruct`s.
+    Read off the traced program: loops count as often as they run. Padding counts as
+    data, which is the habit of the field, and a convolution as the direct one even if a
+    CPU takes Winograd's algorithm. Arguments are arrays or `jax.ShapeDtypeStruct`s.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -50,7 +46,7 @@ def _count(jaxpr: core.Jaxpr) -> int:
     return total
 
 
-def _convolution(equation) -> int:
+def _convolution(equation: Any) -> int:
     kernel: Array = equation.invars[1].aval
     output: Array = equation.outvars[0].aval
     specification = equation.params["dimension_numbers"].rhs_spec
@@ -58,7 +54,7 @@ def _convolution(equation) -> int:
     return output.size * kernel.size // output_channels
 
 
-def _matrix_product(equation) -> int:
+def _matrix_product(equation: Any) -> int:
     left: Array = equation.invars[0].aval
     output: Array = equation.outvars[0].aval
     (contracted, _), _ = equation.params["dimension_numbers"]

@@ -1,13 +1,8 @@
 """The encoder–forecaster of Shi et al. 2015, convolutional and fully connected.
 
-@inproceedings{shi2015convolutional,
-  title={Convolutional {LSTM} Network: A Machine Learning Approach for Precipitation
-         Nowcasting},
-  author={Shi, Xingjian and Chen, Zhourong and Wang, Hao and Yeung, Dit-Yan and Wong,
-          Wai-kin and Woo, Wang-chun},
-  booktitle={Advances in Neural Information Processing Systems},
-  year={2015}
-}
+X. Shi, Z. Chen, H. Wang, D.-Y. Yeung, W.-k. Wong, W.-c. Woo, "Convolutional LSTM
+Network: A Machine Learning Approach for Precipitation Nowcasting", NeurIPS 2015,
+arXiv:1506.04214.
 """
 
 from itertools import accumulate
@@ -17,28 +12,28 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+from convlstm_jax.layers.convlstm import ConvLSTM
 from convlstm_jax.layers.fc_lstm import FCLSTM
 from convlstm_jax.models.network import (
     ConvLayersConfig,
     Forecast,
     ForecastingNetwork,
     LayersConfig,
+    LayersNetwork,
     PatchConfig,
-    TrainingPrediction,
     Variables,
     forecast_from_logits,
     require_video,
 )
 from convlstm_jax.ops.patches import from_patches, to_patches
-from convlstm_jax.types import HiddenSequence, Video
+from convlstm_jax.types import ForecastVideo, HiddenSequence, Video
 
 DARK_LOGIT = -3.0
 """A pixel of 0.047, about the mean of two digits on 64×64: where forecasts begin, as a
 sigmoid that starts from 0.5 must first learn that most of a frame is dark."""
 
 
-class _EncoderForecaster(ForecastingNetwork):
+class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
     """What both have in common: a call `(inputs, num_frames)` that gives logits."""
 
     features: tuple[int, ...]
@@ -76,33 +71,15 @@ class _EncoderForecaster(ForecastingNetwork):
         """See `ForecastingNetwork`; any number of frames, whatever was trained."""
         return forecast_from_logits(self.apply(variables, inputs, num_frames))  # type: ignore[arg-type]
 
-    @nn.nowrap
-    def predict_for_training(
-        self,
-        variables: Variables,
-        clip: Video,
-        num_inputs: int,
-        *,
-        key: Array,
-        step: Array,
-        training: Any = None,
-    ) -> TrainingPrediction:
-        """See `ForecastingNetwork`: the forecast; uses neither key nor step."""
-        del key, step, training
-        inputs, num_outputs = clip[:, :num_inputs], clip.shape[1] - num_inputs
-        forecast = self.forecast(variables, inputs, num_outputs)
-        return TrainingPrediction(forecast, num_inputs, {})
-
 
 class EncoderForecaster(_EncoderForecaster):
     """ConvLSTM encoder–forecaster (arXiv:1506.04214, section 3.2).
 
     Frames are cut into patches. A stack of ConvLSTM layers, the encoder, reads them;
-    each layer's last state starts the layer of the same place in a second stack, the
-    forecaster, whose first layer has no input. A 1×1 convolution over the concatenated
-    hidden states of all forecaster layers gives one logit per pixel and frame. With
-    peepholes per channel and patches of 4×4 the parameter counts are those of the
-    paper's table 1.
+    each layer's last state starts the same layer of a second stack, the forecaster,
+    whose first layer has no input. A 1×1 convolution over the hidden states of all
+    forecaster layers gives one logit per pixel and frame. With peepholes per
+    channel and patches of 4×4 the parameter counts are those of the paper's table 1.
 
     Attributes: See `EncoderForecasterConfig`; and
         first_logit: Initial bias of the output, about what an untrained network gives.
@@ -111,32 +88,22 @@ class EncoderForecaster(_EncoderForecaster):
     input_kernel_size: int = 5
     recurrent_kernel_size: int = 5
     patch_size: int = 4
-    peephole: str = "channel"
-    activation: str = "tanh"
-    dtype: Any = jnp.float32
-    implementation: str = "fused"
-    memory: str = "default"
     first_logit: float = DARK_LOGIT
 
     def _layer(self, features: int, name: str) -> ConvLSTM:
-        cell = ConvLSTMCell(
-            features=features,
-            input_kernel_size=self.input_kernel_size,
-            recurrent_kernel_size=self.recurrent_kernel_size,
-            peephole=self.peephole,
-            activation=self.activation,
-            dtype=self.dtype,
-            name=name,
-        )
-        return ConvLSTM(cell, implementation=self.implementation, memory=self.memory)
+        sizes = {
+            "input_kernel_size": self.input_kernel_size,
+            "recurrent_kernel_size": self.recurrent_kernel_size,
+        }
+        return self._over_time(self._conv_cell(features, name, **sizes))
 
     @nn.compact
-    def __call__(self, inputs: Video, num_frames: int) -> Video:
-        """Forecasts the frames that follow.
+    def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
+        """Forecasts the frames that follow; any number, whatever was trained.
 
         Args:
             inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-            num_frames: Frames to forecast; any number, whatever was trained.
+            num_frames: Frames to forecast.
 
         Returns:
             Logits `[B, num_frames, H, W, C]` in float32; the forecast is their sigmoid.
@@ -185,26 +152,13 @@ class FCLSTMEncoderForecaster(_EncoderForecaster):
         first_logit: Initial bias of the output, about what an untrained network gives.
     """
 
-    peephole: str = "channel"
-    activation: str = "tanh"
-    dtype: Any = jnp.float32
-    implementation: str = "fused"
-    memory: str = "default"
     first_logit: float = DARK_LOGIT
 
     def _layer(self, features: int, name: str) -> FCLSTM:
-        return FCLSTM(
-            features=features,
-            peephole=self.peephole,
-            activation=self.activation,
-            dtype=self.dtype,
-            implementation=self.implementation,
-            memory=self.memory,
-            name=name,
-        )
+        return self._fc_lstm(features, name)
 
     @nn.compact
-    def __call__(self, inputs: Video, num_frames: int) -> Video:
+    def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
         """As `EncoderForecaster`: frames in [0, 1] to logits `[B, T, H, W, C]`."""
         require_video(inputs)
         batch, time, *frame_shape = inputs.shape

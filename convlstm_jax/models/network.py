@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from convlstm_jax.config import Config, field
-from convlstm_jax.layers.convlstm import memory_problem
+from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell, memory_problem
+from convlstm_jax.layers.fc_lstm import FCLSTM
 from convlstm_jax.types import Video
 
 # {"params": …} and, where a network has them, other collections such as "batch_stats".
@@ -79,7 +80,7 @@ class ForecastingNetwork(nn.Module):
         step: Array,
         training: Any = None,
     ) -> TrainingPrediction:
-        """The predictions that a training step scores.
+        """The predictions that a training step scores; by default the forecast.
 
         Args:
             variables: The network's variables.
@@ -90,7 +91,45 @@ class ForecastingNetwork(nn.Module):
             training: Settings of the config class that the network's config names in
                 `training_config`, or an object with the same attributes.
         """
-        raise NotImplementedError
+        del key, step, training
+        forecast = self.forecast(
+            variables, clip[:, :num_inputs], clip.shape[1] - num_inputs
+        )
+        return TrainingPrediction(forecast, num_inputs, {})
+
+
+class LayersNetwork(nn.Module, kw_only=True):
+    """The fields of networks whose layers run over whole sequences."""
+
+    peephole: str = "channel"
+    activation: str = "tanh"
+    dtype: Any = jnp.float32
+    implementation: str = "fused"
+    memory: str = "default"
+
+    def _conv_cell(self, features: int, name: str, **fields: Any) -> ConvLSTMCell:
+        return ConvLSTMCell(
+            features=features,
+            peephole=self.peephole,
+            activation=self.activation,
+            dtype=self.dtype,
+            name=name,
+            **fields,
+        )
+
+    def _over_time(self, cell: ConvLSTMCell) -> ConvLSTM:
+        return ConvLSTM(cell, implementation=self.implementation, memory=self.memory)
+
+    def _fc_lstm(self, features: int, name: str | None = None) -> FCLSTM:
+        return FCLSTM(
+            features=features,
+            peephole=self.peephole,
+            activation=self.activation,
+            dtype=self.dtype,
+            implementation=self.implementation,
+            memory=self.memory,
+            name=name,
+        )
 
 
 class NetworkTrainingConfig(Config):
@@ -131,8 +170,7 @@ class ModelConfig(Config):
         "layer runs a second time).",
     )
     dtype: Literal["float32", "bfloat16"] = field(
-        "float32",
-        "Type of the computation; weights and cell states are float32.",
+        "float32", "Type of the computation; weights and cell states are float32."
     )
 
     @property

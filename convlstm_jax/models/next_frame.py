@@ -5,6 +5,7 @@ https://keras.io/examples/vision/conv_lstm/, and the older `examples/conv_lstm.p
 Keras 2, with the network of Shi et al. 2015 (see `models.encoder_forecaster`).
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -14,13 +15,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from convlstm_jax.config import field
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
 from convlstm_jax.layers.video_convolution import VideoConvolution
 from convlstm_jax.models.network import (
-    NetworkTrainingConfig,
     ConvLayersConfig,
     Forecast,
     ForecastingNetwork,
+    LayersNetwork,
+    NetworkTrainingConfig,
     TrainingPrediction,
     Variables,
     forecast_from_logits,
@@ -36,18 +37,13 @@ _HEAD_KERNEL_SIZE = 3
 
 
 class PredictorState(NamedTuple):
-    """What a predictor keeps of the frames it has seen.
-
-    Attributes:
-        carries: `(c, h)` of each ConvLSTM layer, bottom layer first.
-        past_features: The last outputs of the stack, as many as the head looks back at.
-    """
+    """`(c, h)` of each layer, and the last features that the head looks back at."""
 
     carries: tuple[Carry, ...]
     past_features: HiddenSequence
 
 
-class NextFramePredictor(ForecastingNetwork):
+class NextFramePredictor(LayersNetwork, ForecastingNetwork):
     """A stack of ConvLSTM layers that predicts the next frame at every frame.
 
     The lower layers are followed by batch normalisation over batch, time, height and
@@ -55,9 +51,7 @@ class NextFramePredictor(ForecastingNetwork):
     are the (biased) mean and variance of a training batch. A 3×3 convolution over one
     or more frames gives one logit per pixel. Initialisers are Keras's: Glorot-uniform
     for input kernels and the head, orthogonal for recurrent kernels, a bias of one for
-    forget gates; so is the layout of all parameters (gates i, f, c, o). Gates are plain
-    sigmoids, as in Keras 3; Keras 2 had the "hard" one, a line cut at 0 and 1.
-
+    forget gates. Gates are plain sigmoids, as in Keras 3; Keras 2 had "hard" ones.
     In training the network reads true frames alone; a forecast reads its own
     predictions.
 
@@ -68,19 +62,15 @@ class NextFramePredictor(ForecastingNetwork):
             or more layers are to be normalised than there are.
     """
 
-    features: tuple[int, ...]
-    kernel_sizes: tuple[int, ...]
+    features: tuple[int, ...]  # type: ignore[misc]
+    kernel_sizes: tuple[int, ...]  # type: ignore[misc]
     num_normalized_layers: int = 0
     batch_norm_momentum: float = BATCH_NORM_MOMENTUM
     head_frames: int = 3
     causal_head: bool = True
-    peephole: str = "none"
-    activation: str = "tanh"
-    dtype: Any = jnp.float32
-    implementation: str = "fused"
-    memory: str = "default"
+    peephole: str = dataclasses.field(default="none", kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Refuses what does not fit together."""
         for problem in _layer_problems(self):
             raise ValueError(problem)
@@ -92,14 +82,10 @@ class NextFramePredictor(ForecastingNetwork):
         Args:
             inputs: `[B, T, H, W, C]`, pixels in [0, 1].
             train: Normalises with the batch's own statistics and updates the running
-                ones (collection "batch_stats", which must be mutable) instead of using
-                them.
+                ones (mutable collection "batch_stats") instead of using them.
 
         Returns:
             Logits `[B, T, H, W, C]` in float32; those at t are of the frame at t+1.
-
-        Raises:
-            ValueError: The inputs are not five-dimensional.
         """
         _, logits = self._run(inputs, None, train)
         return logits
@@ -110,7 +96,7 @@ class NextFramePredictor(ForecastingNetwork):
         return state, logits[:, -1]
 
     def step(self, state: PredictorState, frame: Frame) -> tuple[PredictorState, Frame]:
-        """Goes on by one frame `[B, H, W, C]`, as if it had been read with the rest."""
+        """Continues by one frame, as if it had been read with the rest."""
         state, logits = self._run(frame[:, None], state, False)
         return state, logits[:, 0]
 
@@ -124,22 +110,16 @@ class NextFramePredictor(ForecastingNetwork):
         carries = []
         sizes = zip(self.features, self.kernel_sizes, strict=True)
         for index, (features, kernel_size) in enumerate(sizes):
-            cell = ConvLSTMCell(
-                features=features,
+            cell = self._conv_cell(
+                features,
+                f"layer_{index}",
                 input_kernel_size=kernel_size,
                 recurrent_kernel_size=kernel_size,
-                peephole=self.peephole,
-                activation=self.activation,
-                dtype=self.dtype,
                 kernel_init=nn.initializers.glorot_uniform(),
                 recurrent_kernel_init=nn.initializers.orthogonal(),
-                name=f"layer_{index}",
             )
             if state is None:
-                layer = ConvLSTM(
-                    cell, implementation=self.implementation, memory=self.memory
-                )
-                carry, hidden = layer(hidden)
+                carry, hidden = self._over_time(cell)(hidden)
             else:
                 carry, output = cell(state.carries[index], hidden[:, 0])
                 hidden = output[:, None]
@@ -179,17 +159,16 @@ class NextFramePredictor(ForecastingNetwork):
     ) -> Forecast:
         """See `ForecastingNetwork`: reads the inputs, then its own predictions.
 
-        The carried state is that of the layers and the feature frames that the head
-        looks back at, so that no frame is read twice. The same as predicting from the
-        whole track again and again and keeping the last frame, as the Keras examples
-        do; also with a head that is not causal, which sees zeros after the last frame
-        of a track.
+        The carried state is that of the layers and the features that the head looks
+        back at, so that no frame is read twice: the same as predicting from the whole
+        track again and again, as the Keras examples do, also with a head that is not
+        causal, which sees zeros after the last frame of a track.
         """
         state: PredictorState
         logits: Frame
         state, logits = self.apply(variables, inputs, method="read")  # type: ignore[assignment]
 
-        def step(carry, _):
+        def step(carry: Any, _: Any) -> Any:
             state, logits = carry
             frame = jax.nn.sigmoid(logits)
             state, logits = self.apply(variables, state, frame, method="step")
@@ -208,13 +187,9 @@ class NextFramePredictor(ForecastingNetwork):
         *,
         key: Array,
         step: Array,
-        training: "NextFrameTrainingConfig",
+        training: Any = None,
     ) -> TrainingPrediction:
-        """See `ForecastingNetwork`: next frames from true frames; uses no randomness.
-
-        Of a clip's first N frames, those that `training` names, it reads all but the
-        last. The state is the updated "batch_stats".
-        """
+        """See `ForecastingNetwork`: reads true frames, all but the last one used."""
         del key, step
         last = training.num_training_frames or clip.shape[1]
         first = 1 if training.score_inputs else num_inputs

@@ -1,13 +1,7 @@
 """The one-step predictor unrolled over time, OpenSTL's ConvLSTM-S and -L.
 
-@inproceedings{tan2023openstl,
-  title={{OpenSTL}: A Comprehensive Benchmark of Spatio-Temporal Predictive Learning},
-  author={Tan, Cheng and Li, Siyuan and Gao, Zhangyang and Guan, Wenfei and Wang,
-          Zedong and Liu, Zicheng and Wu, Lirong and Li, Stan Z},
-  booktitle={Advances in Neural Information Processing Systems Datasets and Benchmarks
-             Track},
-  year={2023}
-}
+C. Tan et al., "OpenSTL: A Comprehensive Benchmark of Spatio-Temporal Predictive
+Learning", NeurIPS Datasets and Benchmarks 2023, arXiv:2306.11249.
 """
 
 from collections.abc import Iterator
@@ -22,10 +16,10 @@ from jaxtyping import Float
 from convlstm_jax.config import field
 from convlstm_jax.layers.convlstm import ConvLSTMCell, require_choice
 from convlstm_jax.models.network import (
-    NetworkTrainingConfig,
     Forecast,
     ForecastingNetwork,
     ModelConfig,
+    NetworkTrainingConfig,
     PatchConfig,
     TrainingPrediction,
     Variables,
@@ -40,13 +34,13 @@ from convlstm_jax.ops.rollout import (
     TeacherForcing,
     initial_state,
 )
-from convlstm_jax.types import Video
+from convlstm_jax.types import ForecastVideo, Video
 
 Probability = Float[Array, ""]
 
 
 class RecurrentPredictor(ForecastingNetwork):
-    """A stack of ConvLSTM layers that predicts the next frame (arXiv:2306.11249).
+    """A stack of ConvLSTM layers that predicts the next frame.
 
     Frames are cut into patches. The layers have neither biases nor peepholes; a 1×1
     convolution without bias from the last layer's hidden state gives the patches of
@@ -54,9 +48,9 @@ class RecurrentPredictor(ForecastingNetwork):
     kernels of 5×5 on 4×4 patches are OpenSTL's ConvLSTM-S and -L, whose published
     counts also hold two convolutions per cell that are never used.
 
-    Training, evaluation and prediction are one rollout; they differ in the true frames
-    it reads. Predicted frames are linear outputs and are neither fed back nor scored
-    clipped; OpenSTL, too, clips them to [0, 1] for SSIM and PSNR alone.
+    Training and forecasts are one rollout and differ in the true frames it reads.
+    Predicted frames are neither fed back nor scored clipped to [0, 1]; OpenSTL, too,
+    clips them for SSIM and PSNR alone.
 
     Attributes: See `RecurrentPredictorConfig`.
     """
@@ -71,18 +65,16 @@ class RecurrentPredictor(ForecastingNetwork):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, frames: Video, teacher_forcing: TeacherForcing) -> Video:
+    def __call__(self, frames: Video, teacher_forcing: TeacherForcing) -> ForecastVideo:
         """Predicts frames 1 … S of clips from true frames or its own predictions.
 
         Args:
             frames: `[B, T, H, W, C]`, pixels in [0, 1]; T may be less than S.
             teacher_forcing: `[B, S]`, true where step t reads frame t of the clip,
-                false where it reads its own prediction of it. The first step has no
-                prediction.
+                false where it reads its own prediction. The first must be true.
 
         Returns:
-            `[B, S, H, W, C]` in float32; output t predicts frame t+1. Nothing keeps
-            the values inside [0, 1].
+            `[B, S, H, W, C]` in float32, not bounded; output t predicts frame t+1.
 
         Raises:
             ValueError: The frames are not five-dimensional, `patch_size` does not
@@ -166,13 +158,13 @@ class RecurrentPredictor(ForecastingNetwork):
         *,
         key: Array,
         step: Array,
-        training: "SamplingConfig",
+        training: Any = None,
     ) -> TrainingPrediction:
         """See `ForecastingNetwork`: all next frames of the clip, inputs too.
 
         The true frames that are read are drawn by the schedule in `training`.
         """
-        mask = training.teacher_forcing(key, step, clip.shape[:2], num_inputs)
+        mask = training.teacher_forcing(key, step, (*clip.shape[:2],), num_inputs)
         next_frames: Video = self.apply(variables, clip[:, :-1], mask)  # type: ignore[assignment]
         return TrainingPrediction(Forecast(next_frames, None), 1, {})
 
@@ -181,12 +173,11 @@ class SamplingConfig(NetworkTrainingConfig):
     """Which true frames a recurrent predictor reads in training.
 
     Scheduled sampling (Bengio et al. 2015, arXiv:1506.03099) lowers the probability of
-    reading a true frame among those to forecast linearly from 1 to 0 at
-    `sampling_end_step`, as PredRNN and OpenSTL do, which write 1 / end_step as a
-    changing rate of 0.00002. Reverse scheduled sampling (Wang et al. 2021,
-    arXiv:2103.09504) lowers it from ½ linearly to 0 after
-    `reverse_sampling_start_step`, and raises the probability among the given frames by
-    1 − ½ exp(−(step − start) / decay) from ½ to 1, which it becomes at the end step.
+    reading a true frame among those to forecast linearly from 1 to 0, as PredRNN and
+    OpenSTL do (1 / end step is their changing rate of 0.00002). Reverse scheduled
+    sampling (Wang et al. 2021, arXiv:2103.09504) lowers it from ½ linearly to 0 from
+    the start step on, and raises that among the given frames as 1 − ½ exp(−(step −
+    start) / decay), to 1 at the end step.
     """
 
     sampling: Literal["none", "scheduled", "reverse_scheduled"] = field(
@@ -243,17 +234,10 @@ class SamplingConfig(NetworkTrainingConfig):
     def teacher_forcing(
         self, key: Array, step: Array | int, clips: tuple[int, int], num_inputs: int
     ) -> TeacherForcing:
-        """Draws, for each clip and step of the rollout, whether the frame is read.
+        """Draws, for each of `clips = (B, T)` and step, whether the frame is read.
 
-        Args:
-            key: Randomness of the training step; the same key gives the same draw.
-            step: Training steps taken before.
-            clips: `(B, T)`, number of clips and their frames.
-            num_inputs: Given frames; the first is always read. Of the others all but
-                the last may be read.
-
-        Returns:
-            `[B, T − 1]`.
+        The first frame always is, the last never; the same key gives the same draw.
+        Returns `[B, T − 1]`.
         """
         given, forecast = self.probabilities(step)
         batch_size, num_frames = clips

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,9 @@ def split_gates(
     return i, f, g, o
 
 
-def frame_peepholes(peephole: Array | None, dtype) -> tuple[Array, Array, Array] | None:
+def frame_peepholes(
+    peephole: Array | None, dtype: Any
+) -> tuple[Array, Array, Array] | None:
     """Peephole weights per gate, in shapes that multiply `[B, H, W, F]`."""
     if peephole is None:
         return None
@@ -161,7 +163,7 @@ class Weights(NamedTuple):
     peephole: Array | None
 
 
-def state_dtype(compute_dtype):
+def state_dtype(compute_dtype: Any) -> Any:
     """The dtype of cell state and gate arithmetic: float32, or float64 if computed so.
 
     The state is a sum over all time steps and does not follow the compute dtype down.
@@ -169,7 +171,7 @@ def state_dtype(compute_dtype):
     return jnp.promote_types(compute_dtype, jnp.float32)
 
 
-def carry_of_dtype(carry: Carry, compute_dtype) -> Carry:
+def carry_of_dtype(carry: Carry, compute_dtype: Any) -> Carry:
     """`(c, h)` in the dtypes of a computation, see `state_dtype`."""
     cell_state, hidden = carry
     return cell_state.astype(state_dtype(compute_dtype)), hidden.astype(compute_dtype)
@@ -198,7 +200,7 @@ def convlstm_step(
     inputs: Frame | None,
     *,
     activation: str = "tanh",
-    dtype=jnp.float32,
+    dtype: Any = jnp.float32,
 ) -> tuple[Carry, Hidden]:
     """One step of equation 3 of Shi et al. 2015 (arXiv:1506.04214).
 

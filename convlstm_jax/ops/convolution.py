@@ -23,7 +23,7 @@ from convlstm_jax.ops.winograd import (
     transform_kernel_adjoint,
     winograd_for,
 )
-from convlstm_jax.types import Frame
+from convlstm_jax.types import Frame, OutputFrame
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -48,9 +48,7 @@ def same_convolution(
     return outputs.reshape(*leading, height, width, kernel.shape[-1])
 
 
-def transposed_kernel(
-    kernel: Float[Array, "K1 K2 C D"],
-) -> Float[Array, "K1 K2 D C"]:
+def transposed_kernel(kernel: Float[Array, "K1 K2 C D"]) -> Float[Array, "K1 K2 D C"]:
     """The kernel whose `same_convolution` is the adjoint of the given odd kernel's."""
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
@@ -146,7 +144,7 @@ def hold_kernel(
     return HeldKernel(kernel, adjoint, frame_shape, on_cpu, by_tiles)
 
 
-def held_convolution(inputs: Frame, held: HeldKernel) -> Frame:
+def held_convolution(inputs: Frame, held: HeldKernel) -> OutputFrame:
     """`same_convolution` of `[B, H, W, C]`."""
     if held.by_tiles is not None:
         algorithm, tiles = held.by_tiles
@@ -169,7 +167,7 @@ def start_gathering(held: HeldKernel, num_steps: int) -> Array:
 
 
 def pull_back(
-    held: HeldKernel, gathered: Array, step: Array, inputs: Frame, gradient: Frame
+    held: HeldKernel, gathered: Array, step: Array, inputs: Frame, gradient: OutputFrame
 ) -> tuple[Array, Frame]:
     """The adjoint of `held_convolution` at a step, given the gradient of its result.
 

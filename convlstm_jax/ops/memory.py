@@ -28,7 +28,7 @@ from convlstm_jax.ops.rollout import (
     state_of_dtype,
 )
 from convlstm_jax.ops.sequence import convlstm_sequence
-from convlstm_jax.types import Carry, HiddenSequence, Video
+from convlstm_jax.types import Carry, ForecastVideo, HiddenSequence, Video
 
 
 def checkpointed_sequence(
@@ -47,7 +47,7 @@ def checkpointed_sequence(
     if num_steps is None:
         raise ValueError("num_steps is None: without inputs it must be given")
 
-    def run(length, weights, carry, frames):
+    def run(length: Any, weights: Any, carry: Any, frames: Any) -> Any:
         inputs, valid = frames
         options_now = {"num_steps": length, "valid": valid, "reverse": reverse}
         return convlstm_sequence(
@@ -64,12 +64,13 @@ def checkpointed_rollout(
     teacher_forcing: TeacherForcing,
     state: RolloutState,
     **options: Any,
-) -> tuple[RolloutState, Video]:
+) -> tuple[RolloutState, ForecastVideo]:
     """`rollout` in segments of ⌈√S⌉ steps; arguments as there."""
     num_steps = teacher_forcing.shape[1]
 
-    def run(_, weights, state, sequences):
-        return rollout(weights, *sequences, state, **options)
+    def run(_: Any, weights: Any, state: Any, sequences: Any) -> Any:
+        frames, teacher_forcing = sequences
+        return rollout(weights, frames, teacher_forcing, state, **options)
 
     dtype = options.get("dtype", jnp.float32)
     state = state_of_dtype(state, dtype)
@@ -78,7 +79,12 @@ def checkpointed_rollout(
 
 
 def _in_segments(
-    run: Callable, weights: Any, carry: Any, sequences: Any, num_steps: int, reverse
+    run: Callable[..., Any],
+    weights: Any,
+    carry: Any,
+    sequences: Any,
+    num_steps: int,
+    reverse: Any,
 ) -> tuple[Any, Array]:
     """Runs over sequences `[B, T, …]` with a checkpoint every ⌈√T⌉ steps.
 
@@ -88,7 +94,7 @@ def _in_segments(
     length = math.isqrt(max(num_steps - 1, 0)) + 1
     num_segments, rest = divmod(num_steps, length)
 
-    def segment(length, carry, part):
+    def segment(length: Any, carry: Any, part: Any) -> Any:
         # Nothing is shared in a scan.
         checkpointed = jax.checkpoint(partial(run, length), prevent_cse=False)
         return checkpointed(weights, carry, part)

@@ -1,9 +1,14 @@
 """Frames as patches: space to channels and back."""
 
+from jax import Array
+from jaxtyping import Float
+
 from convlstm_jax.types import Video
 
+Patches = Float[Array, "B T R S D"]
 
-def to_patches(video: Video, patch_size: int) -> Video:
+
+def to_patches(video: Video, patch_size: int) -> Patches:
     """Turns every P×P patch into the channels of one pixel.
 
     `[B, T, H, W, C]` becomes `[B, T, H/P, W/P, P·P·C]`; the channel index is (row in
@@ -27,7 +32,7 @@ def to_patches(video: Video, patch_size: int) -> Video:
     )
 
 
-def from_patches(patches: Video, patch_size: int) -> Video:
+def from_patches(patches: Patches, patch_size: int) -> Video:
     """The inverse of `to_patches`."""
     batch, time, rows, columns, depth = patches.shape
     channels = depth // (patch_size * patch_size)

@@ -82,7 +82,7 @@ def run_forwards(
     steps, dtype = settings.num_steps, settings.dtype
     peepholes = frame_peepholes(peephole, state_dtype(dtype))
 
-    def step(state, t):
+    def step(state: Any, t: Any) -> Any:
         cell_state, hidden, (all_gates, cell_states, hiddens) = state
         gates, new_cell_state, new_hidden = update_state(
             pre_activations(hidden, t), cell_state, peepholes, settings.activation
@@ -138,7 +138,7 @@ def run_backwards(
     peepholes = frame_peepholes(peephole, state_dtype(settings.dtype))
     initial_cell_state, _ = residuals.initial
 
-    def step(state, t):
+    def step(state: Any, t: Any) -> Any:
         cell_gradient, hidden_gradient, gathered = state
         kept_cell_gradient, kept_hidden_gradient = cell_gradient, hidden_gradient
         hidden_gradient = hidden_gradient + frame_at(output_gradient, t)
@@ -178,12 +178,12 @@ def buffer(frame: Array | jax.ShapeDtypeStruct, num_frames: int) -> Array:
     return jnp.zeros((frame.shape[0], num_frames, *frame.shape[1:]), frame.dtype)
 
 
-def frame_at(sequence: Array, t) -> Array:
+def frame_at(sequence: Array, t: Any) -> Array:
     """Frame t of `[B, T, …]`."""
     return lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
 
 
-def store(sequence: Array, frame: Array, index) -> Array:
+def store(sequence: Array, frame: Array, index: Any) -> Array:
     """The sequence with the frame at its index."""
     return lax.dynamic_update_index_in_dim(
         sequence, frame.astype(sequence.dtype), index, axis=1
@@ -191,7 +191,7 @@ def store(sequence: Array, frame: Array, index) -> Array:
 
 
 def state_before(
-    settings: Settings, initial: Hidden, states: HiddenSequence, t
+    settings: Settings, initial: Hidden, states: HiddenSequence, t: Any
 ) -> Hidden:
     """The state that step t starts from, given the states after each step."""
     previous, first = (
@@ -210,13 +210,13 @@ def states_before(
     return jnp.concatenate([initial[:, None], states[:, :-1]], axis=1)
 
 
-def _store_gate(gates: Array, gate: Array, t, index: int) -> Array:
+def _store_gate(gates: Array, gate: Array, t: Any, index: int) -> Array:
     """All gates `[B, T, 4, H, W, F]` with one of step t in its place."""
     gate = gate.astype(gates.dtype)[:, None, None]
     return lax.dynamic_update_slice(gates, gate, (0, t, index, 0, 0, 0))
 
 
-def _valid_frame(valid: ValidFrames, t) -> Array:
+def _valid_frame(valid: ValidFrames, t: Any) -> Array:
     return frame_at(valid, t)[:, None, None, None]
 
 

@@ -43,7 +43,7 @@ from convlstm_jax.ops.convolution import (
     start_gathering,
 )
 from convlstm_jax.ops.recurrence import late
-from convlstm_jax.types import Carry, Frame, Hidden, Video
+from convlstm_jax.types import Carry, ForecastVideo, Frame, Hidden, Video
 
 TeacherForcing = Bool[Array, "B S"]
 
@@ -117,7 +117,7 @@ class _Kept(NamedTuple):
 
 
 def initial_state(
-    weights: StackWeights, frame_shape: tuple[int, ...], dtype=jnp.float32
+    weights: StackWeights, frame_shape: tuple[int, ...], dtype: Any = jnp.float32
 ) -> RolloutState:
     """Zeros for frames of shape `(B, H, W, C)`."""
     *leading, _ = frame_shape
@@ -135,8 +135,8 @@ def rollout(
     state: RolloutState,
     *,
     forget_offset: float = 1.0,
-    dtype=jnp.float32,
-) -> tuple[RolloutState, Video]:
+    dtype: Any = jnp.float32,
+) -> tuple[RolloutState, ForecastVideo]:
     """Runs the stack for S steps, one predicted frame a step.
 
     Step t reads frame t where `teacher_forcing[:, t]`, and the prediction of step t−1
@@ -164,34 +164,38 @@ def rollout(
     return _rollout(settings, weights, frames, state, teacher_forcing)
 
 
-def frames_of_steps(frames: Video, num_steps: int, dtype) -> Video:
+def frames_of_steps(frames: Video, num_steps: int, dtype: Any) -> ForecastVideo:
     """As many frames as steps; missing ones, which are not read, are zeros."""
     frames = frames[:, :num_steps].astype(dtype)
     missing = num_steps - frames.shape[1]
     return jnp.pad(frames, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
 
 
-def state_of_dtype(state: RolloutState, dtype) -> RolloutState:
+def state_of_dtype(state: RolloutState, dtype: Any) -> RolloutState:
     """The state in the dtypes of `rollout`."""
     carries = tuple(carry_of_dtype(carry, dtype) for carry in state.carries)
     return RolloutState(carries, state.prediction.astype(dtype))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _rollout(settings, weights, frames, state, teacher_forcing):
+def _rollout(
+    settings: Any, weights: Any, frames: Any, state: Any, teacher_forcing: Any
+) -> Any:
     arguments = (weights, frames, state, teacher_forcing)
     result, _ = _by_platform(partial(_run, settings, keep=False), arguments)
     return result
 
 
-def _rollout_forward(settings, weights, frames, state, teacher_forcing):
+def _rollout_forward(
+    settings: Any, weights: Any, frames: Any, state: Any, teacher_forcing: Any
+) -> Any:
     arguments = (weights, frames, state, teacher_forcing)
     result, kept = _by_platform(partial(_run, settings, keep=True), arguments)
     hiddens = tuple(hidden for _, hidden in state.carries)
     return result, (weights, teacher_forcing, hiddens, result[0].carries, *kept)
 
 
-def _rollout_backward(settings, saved, gradients):
+def _rollout_backward(settings: Any, saved: Any, gradients: Any) -> Any:
     arguments = (*saved, gradients)
     return *_by_platform(partial(_run_back, settings), arguments), None
 
@@ -199,7 +203,7 @@ def _rollout_backward(settings, saved, gradients):
 _rollout.defvjp(_rollout_forward, _rollout_backward)
 
 
-def _by_platform(function, arguments):
+def _by_platform(function: Any, arguments: Any) -> Any:
     """Calls a function with whether it runs on a CPU."""
     return lax.platform_dependent(
         *arguments,
@@ -208,7 +212,16 @@ def _by_platform(function, arguments):
     )
 
 
-def _run(settings, weights, frames, state, teacher_forcing, *, keep, on_cpu):
+def _run(
+    settings: Any,
+    weights: Any,
+    frames: Any,
+    state: Any,
+    teacher_forcing: Any,
+    *,
+    keep: Any,
+    on_cpu: Any,
+) -> Any:
     """The loop over time.
 
     Returns the result of `rollout` and, with `keep`, what the backward pass needs: the
@@ -216,7 +229,7 @@ def _run(settings, weights, frames, state, teacher_forcing, *, keep, on_cpu):
     """
     kernels = _hold(settings, weights, state.prediction.shape, on_cpu)
 
-    def step(state, now):
+    def step(state: Any, now: Any) -> Any:
         frame, teacher_forcing = now
         read = jnp.where(teacher_forcing[:, None, None, None], frame, state.prediction)
         carries, layers = [], []
@@ -263,14 +276,23 @@ def _layer_step(
 
 
 def _run_back(
-    settings, weights, forcing, hiddens, carries, read, layers, gradients, *, on_cpu
-):
+    settings: Any,
+    weights: Any,
+    forcing: Any,
+    hiddens: Any,
+    carries: Any,
+    read: Any,
+    layers: Any,
+    gradients: Any,
+    *,
+    on_cpu: Any,
+) -> Any:
     """The backward loop, from each layer's first h, last carry and what was kept."""
     state_gradient, prediction_gradients = gradients
     num_steps, *frame_shape = read.shape
     kernels = _hold(settings, weights, frame_shape, on_cpu)
 
-    def step(state, now):
+    def step(state: Any, now: Any) -> Any:
         gradient, carries, gathered, norm_sums = state
         t, forcing, prediction_gradient, frame, layers_now = now
         inputs = [frame, *(hidden for _, hidden in carries)]
@@ -329,23 +351,28 @@ def _run_back(
     (gradient, _, gathered, norm_gradients), frame_gradients = lax.scan(
         step, state, steps, reverse=True
     )
-    gathered = gathered, norm_gradients
     ends, kept = (hiddens, carries), (read, layers)
-    gradients = _weight_gradients(settings, weights, kernels, gathered, ends, kept)
+    found = gathered, norm_gradients
+    gradients = _weight_gradients(settings, weights, kernels, found, ends, kept)
     return gradients, _swap_time(frame_gradients), gradient
 
 
 def _start(kernels: _PerKernel, num_steps: int, late_for: Array | None) -> _PerKernel:
     """What the loop gathers, at its start."""
 
-    def start(kernel):
+    def start(kernel: Any) -> Any:
         gathered = start_gathering(kernel, num_steps)
         return gathered if late_for is None else late(gathered, late_for)
 
-    return jax.tree.map(start, kernels, is_leaf=lambda x: isinstance(x, HeldKernel))
+    started: _PerKernel = jax.tree.map(
+        start, kernels, is_leaf=lambda x: isinstance(x, HeldKernel)
+    )
+    return started
 
 
-def _weight_gradients(settings, weights, kernels, gathered, ends, kept):
+def _weight_gradients(
+    settings: Any, weights: Any, kernels: Any, gathered: Any, ends: Any, kept: Any
+) -> Any:
     """The gradients of all weights, after the backward loop."""
     (gathered, norm_gradients), (hiddens, carries) = gathered, ends
     inputs, layers = kept
@@ -440,10 +467,10 @@ def _normalise(z: Hidden, norm: Norm) -> Hidden:
     )
 
 
-def _hold(settings, weights, frame_shape, on_cpu) -> _PerKernel:
+def _hold(settings: Any, weights: Any, frame_shape: Any, on_cpu: Any) -> _PerKernel:
     """All kernels as `HeldKernel`s."""
 
-    def hold(*kernels):
+    def hold(*kernels: Array) -> Any:
         kernel = jnp.concatenate(kernels, axis=2).astype(settings.dtype)
         return hold_kernel(kernel, frame_shape, on_cpu=on_cpu)
 
@@ -456,7 +483,7 @@ def _hold(settings, weights, frame_shape, on_cpu) -> _PerKernel:
     return _PerKernel(tuple(layers), hold(weights.output_kernel))
 
 
-def _reads(kernels: tuple[HeldKernel, ...], inputs: Array, hidden: Array):
+def _reads(kernels: tuple[HeldKernel, ...], inputs: Array, hidden: Array) -> Any:
     """What a layer's kernels read: both side by side, or each its own."""
     if len(kernels) == 1:
         return [jnp.concatenate([inputs, hidden], axis=-1)]

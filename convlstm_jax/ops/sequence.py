@@ -14,6 +14,7 @@ The same function as a scan of `convlstm_step`, differently ordered:
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def convlstm_sequence(
     activation: str = "tanh",
     valid: ValidFrames | None = None,
     reverse: bool = False,
-    dtype=jnp.float32,
+    dtype: Any = jnp.float32,
     in_loop: bool = False,
 ) -> tuple[Carry, HiddenSequence]:
     """Runs one ConvLSTM layer over a sequence (Shi et al. 2015, equation 3).
@@ -101,19 +102,21 @@ def convlstm_sequence(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sequence(settings, weights, inputs, carry, valid):
+def _sequence(settings: Any, weights: Any, inputs: Any, carry: Any, valid: Any) -> Any:
     final_carry, outputs, _ = _run(settings, weights, inputs, carry, valid, False)
     return final_carry, outputs
 
 
-def _sequence_forward(settings, weights, inputs, carry, valid):
+def _sequence_forward(
+    settings: Any, weights: Any, inputs: Any, carry: Any, valid: Any
+) -> Any:
     final_carry, outputs, residuals = _run(
         settings, weights, inputs, carry, valid, True
     )
     return (final_carry, outputs), (weights, inputs, valid, residuals)
 
 
-def _sequence_backward(settings, saved, gradients):
+def _sequence_backward(settings: Any, saved: Any, gradients: Any) -> Any:
     weights, inputs, valid, residuals = saved
     arguments = (weights, inputs, valid, residuals, gradients)
     backward = partial(_backward, settings)
@@ -133,7 +136,14 @@ def _sequence_backward(settings, saved, gradients):
 _sequence.defvjp(_sequence_forward, _sequence_backward)
 
 
-def _run(settings, weights, inputs, carry, valid, keep_residuals):
+def _run(
+    settings: Any,
+    weights: Any,
+    inputs: Any,
+    carry: Any,
+    valid: Any,
+    keep_residuals: Any,
+) -> Any:
     arguments = (weights, inputs, carry, valid)
     forward = partial(_forward, settings, keep_residuals=keep_residuals)
     algorithm = _algorithm(settings, weights, carry[1])
@@ -143,7 +153,7 @@ def _run(settings, weights, inputs, carry, valid, keep_residuals):
     return lax.platform_dependent(*arguments, cpu=tiled, default=forward)
 
 
-def _algorithm(settings, weights, hidden):
+def _algorithm(settings: Any, weights: Any, hidden: Any) -> Any:
     kernel_shape = weights.recurrent_kernel.shape
     kernel = weights.input_kernel
     if kernel is not None and kernel.shape[:2] != kernel_shape[:2]:
@@ -151,7 +161,15 @@ def _algorithm(settings, weights, hidden):
     return winograd_for(kernel_shape, hidden.shape, settings.dtype)
 
 
-def _forward(settings, weights, inputs, carry, valid, *, keep_residuals):
+def _forward(
+    settings: Any,
+    weights: Any,
+    inputs: Any,
+    carry: Any,
+    valid: Any,
+    *,
+    keep_residuals: Any,
+) -> Any:
     dtype = settings.dtype
     kernel = weights.recurrent_kernel.astype(dtype)
     bias = None if weights.bias is None else weights.bias.astype(dtype)
@@ -161,7 +179,7 @@ def _forward(settings, weights, inputs, carry, valid, *, keep_residuals):
         if bias is not None:
             hoisted = hoisted + bias.reshape(1, 1, 1, 1, -1)
 
-    def pre_activations(hidden, t):
+    def pre_activations(hidden: Any, t: Any) -> Any:
         z = split_gates(same_convolution(hidden, kernel))
         if hoisted is not None:
             others = frame_at(hoisted, t)
@@ -176,11 +194,13 @@ def _forward(settings, weights, inputs, carry, valid, *, keep_residuals):
     )
 
 
-def _backward(settings, weights, inputs, valid, residuals, gradients):
+def _backward(
+    settings: Any, weights: Any, inputs: Any, valid: Any, residuals: Any, gradients: Any
+) -> Any:
     dtype = settings.dtype
     kernel = transposed_kernel(weights.recurrent_kernel.astype(dtype))
 
-    def gather(gate_gradients, t, stored):
+    def gather(gate_gradients: Any, t: Any, stored: Any) -> Any:
         dz = jnp.concatenate(gate_gradients, axis=-1).astype(dtype)
         return same_convolution(dz, kernel), store(stored, dz, t)
 
@@ -201,24 +221,26 @@ def _backward(settings, weights, inputs, valid, residuals, gradients):
     return weight_gradient, input_gradient, carry_gradient
 
 
-def _parameter_gradients(settings, weights, inputs, residuals, dz):
+def _parameter_gradients(
+    settings: Any, weights: Any, inputs: Any, residuals: Any, dz: Any
+) -> Any:
     """The gradients that need no loop: kernels, bias, peepholes and inputs."""
     dtype = settings.dtype
     gradient_of = kernel_gradient_in_loop if settings.in_loop else kernel_gradient
     initial_cell_state, initial_hidden = residuals.initial
 
-    def like(gradient, weight):
+    def like(gradient: Any, weight: Any) -> Any:
         return None if weight is None else gradient().astype(weight.dtype)
 
-    def recurrent_kernel():
+    def recurrent_kernel() -> Any:
         kernel = weights.recurrent_kernel.astype(dtype)
         before = states_before(settings, initial_hidden, residuals.hiddens)
         return gradient_of(before, dz, kernel)
 
-    def input_kernel():
+    def input_kernel() -> Any:
         return gradient_of(inputs, dz, weights.input_kernel.astype(dtype))
 
-    def peephole():
+    def peephole() -> Any:
         dz_i, dz_f, _, dz_o = split_gates(dz)
         new = residuals.cell_states
         previous = states_before(settings, initial_cell_state, new)
@@ -228,7 +250,7 @@ def _parameter_gradients(settings, weights, inputs, residuals, dz):
              (dz_o * new).sum(axes)]
         )  # fmt: skip
 
-    def bias():
+    def bias() -> Any:
         return dz.sum((0, 1, 2, 3), dtype=state_dtype(dtype))
 
     weight_gradient = Weights(

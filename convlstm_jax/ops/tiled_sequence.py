@@ -6,7 +6,7 @@ pre-activations once for the gradients of kernels, input and hidden state. Neith
 pre-activations nor their gradients are kept for all T steps.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -56,7 +56,7 @@ def tiled_forward(
     kernels = _tile_kernels(algorithm, settings, weights)
     bias = None if weights.bias is None else weights.bias.astype(settings.dtype)
 
-    def pre_activations(hidden, t):
+    def pre_activations(hidden: Any, t: Any) -> Any:
         z = split_gates(convolve(algorithm, _read(inputs, hidden, t), kernels))
         if bias is None:
             return z
@@ -82,7 +82,7 @@ def tiled_backward(
     channels = 0 if inputs is None else inputs.shape[-1]
     initial_cell_state, initial_hidden = residuals.initial
 
-    def gather(gate_gradients, t, gathered):
+    def gather(gate_gradients: Any, t: Any, gathered: Any) -> Any:
         dz = jnp.concatenate(gate_gradients, axis=-1).astype(settings.dtype)
         hidden = state_before(settings, initial_hidden, residuals.hiddens, t)
         kernels, read_gradient = convolve_gradients(
@@ -113,7 +113,7 @@ def tiled_backward(
     wide = state_dtype(settings.dtype)
     (cell_gradient, _), output_gradient = gradients
 
-    def late_zeros(array):
+    def late_zeros(array: Any) -> Any:
         # The last of an encoder's outputs may have no gradient, a forecaster's carry.
         return late(jnp.zeros_like(array), cell_gradient, output_gradient)
 
@@ -130,7 +130,7 @@ def tiled_backward(
     )
     kernel = transform_kernel_adjoint(algorithm, gathered.kernels)
 
-    def like(gradient, weight):
+    def like(gradient: Any, weight: Any) -> Any:
         return None if weight is None else gradient.astype(weight.dtype)
 
     peephole = gathered.peephole
@@ -156,7 +156,7 @@ def _tile_kernels(
     return transform_kernel(algorithm, kernel)
 
 
-def _read(inputs: Video | None, hidden: Hidden, t) -> Array:
+def _read(inputs: Video | None, hidden: Hidden, t: Any) -> Array:
     """What step t convolves: its input and the hidden state, side by side."""
     if inputs is None:
         return hidden

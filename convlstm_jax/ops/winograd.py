@@ -25,14 +25,14 @@ import operator
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from functools import lru_cache, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jaxtyping import Float
 
-from convlstm_jax.types import Frame
+from convlstm_jax.types import Frame, OutputFrame
 
 # Where the polynomials behind the algorithm are evaluated, besides at infinity. Of the
 # sets of small numbers these give the least rounding error.
@@ -42,6 +42,7 @@ TileKernels = Float[Array, "N N C D"]
 
 # One row of n elements of all tiles, R rows and S columns of them.
 _Tiles = Float[Array, "N B R S C"]
+_Products = Float[Array, "N B R S D"]
 
 
 class Matrices(NamedTuple):
@@ -82,7 +83,7 @@ class Winograd(NamedTuple):
 
 
 def winograd_for(
-    kernel_shape: Sequence[int], frame_shape: Sequence[int], dtype
+    kernel_shape: Sequence[int], frame_shape: Sequence[int], dtype: Any
 ) -> Winograd | None:
     """The algorithm that is faster on a CPU than the direct convolution, if one is.
 
@@ -132,13 +133,13 @@ def transform_kernel_adjoint(
     return _transform_both(algorithm.matrices.g.T, gradients)
 
 
-def convolve(algorithm: Winograd, frames: Frame, kernels: TileKernels) -> Frame:
+def convolve(algorithm: Winograd, frames: Frame, kernels: TileKernels) -> OutputFrame:
     """`same_convolution` with a kernel that is transformed already."""
     m, (a, _, b) = algorithm.tile_size, algorithm.matrices
     lines = _read_lines(algorithm, frames)
     shape = (algorithm.rows, m, algorithm.columns, m, kernels.shape[-1])
 
-    def add_row(pixels, row):
+    def add_row(pixels: Any, row: Any) -> Any:
         (_, a_p, b_p), kernels_p = row
         products = _multiply(_transform_row(algorithm, lines, b_p, b), kernels_p)
         # Where a coefficient is multiplied along an axis of its own, XLA:CPU makes one
@@ -161,7 +162,7 @@ def convolve_gradients(
     totals: TileKernels,
     frames: Frame,
     kernels: TileKernels,
-    gradient: Frame,
+    gradient: OutputFrame,
 ) -> tuple[TileKernels, Frame]:
     """The adjoint of `convolve`, given the gradient of its result.
 
@@ -171,7 +172,7 @@ def convolve_gradients(
     lines = _read_lines(algorithm, frames)
     gradient_lines = _lines(algorithm, gradient, 0, algorithm.tile_size)
 
-    def add_row(totals, row):
+    def add_row(totals: Any, row: Any) -> Any:
         (p, a_p, b_p), kernels_p = row
         products = _transform_row(algorithm, gradient_lines, a_p, a.T)
         read = _multiply(products, jnp.swapaxes(kernels_p, 1, 2))
@@ -185,7 +186,7 @@ def convolve_gradients(
     return totals, _crop(algorithm, pixels)
 
 
-def _rows(algorithm: Winograd, dtype) -> tuple[Array, Array, Array]:
+def _rows(algorithm: Winograd, dtype: Any) -> tuple[Array, Array, Array]:
     """For a loop over rows of products: p, column p of A, row p of B."""
     a, b = (jnp.asarray(x, dtype) for x in (algorithm.matrices.a, algorithm.matrices.b))
     return jnp.arange(algorithm.num_points), a.T, b
@@ -238,14 +239,14 @@ def _overlap(
     ]
 
 
-def _multiply(tiles: _Tiles, kernels: Float[Array, "N C D"]) -> _Tiles:
+def _multiply(tiles: _Tiles, kernels: Float[Array, "N C D"]) -> _Products:
     """One row of the products in brackets."""
     products = _flat(tiles) @ kernels
     return products.reshape(*tiles.shape[:-1], kernels.shape[-1])
 
 
 def _add_products(
-    totals: TileKernels, p: Array, tiles: _Tiles, products: _Tiles
+    totals: TileKernels, p: Array, tiles: _Tiles, products: _Products
 ) -> TileKernels:
     """Adds the kernels' gradients from those of their products to row p of totals."""
     total = lax.dynamic_index_in_dim(totals, p, keepdims=False)

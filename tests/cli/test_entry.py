@@ -6,7 +6,6 @@ import types
 from pathlib import Path
 
 import pytest
-
 from ml_collections import ConfigDict
 
 from configs import bubbles, moving_mnist

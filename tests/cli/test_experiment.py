@@ -21,7 +21,6 @@ from convlstm_jax.cli.experiment import (
 )
 from convlstm_jax.errors import UserError
 from convlstm_jax.models import MODELS
-from convlstm_jax.objectives import OBJECTIVES
 
 
 @pytest.fixture(autouse=True)

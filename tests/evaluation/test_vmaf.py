@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import pytest
-
 from convlstm_jax.cli.clip_forecasts import forecast_clips
 from convlstm_jax.cli.played_clips import forecast_player
+
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation import vmaf as module
 from convlstm_jax.evaluation.result import Contender, EvaluationResult, WorstClip

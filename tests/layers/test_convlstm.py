@@ -293,22 +293,26 @@ def test_no_silent_promotion_in_float32(implementation):
         ({"activation": "gelu"}, "activation is 'gelu': it must be one of .*'relu'"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_cell_refuses_what_it_cannot_be(fields, message):
     with pytest.raises(ValueError, match=message):
         ConvLSTMCell(**{"features": 4, **fields})
 
 
 @pytest.mark.parametrize("keyword", ["strides", "padding"])
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_cell_has_no_strides_and_no_padding(keyword):
     with pytest.raises(TypeError, match=keyword):
         ConvLSTMCell(4, **{keyword: 2})
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_layer_refuses_an_unknown_implementation():
     with pytest.raises(ValueError, match="implementation is 'cudnn': it must be one"):
         ConvLSTM(make_cell(), implementation="cudnn")
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_layer_refuses_savings_it_does_not_know():
     with pytest.raises(ValueError, match="memory is 'none': it must be one of"):
         ConvLSTM(make_cell(), memory="none")
@@ -319,6 +323,7 @@ def test_a_layer_refuses_savings_it_does_not_know():
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_layer_refuses_calls_it_cannot_answer(implementation):
     layer = ConvLSTM(make_cell(), implementation)
     init = functools.partial(layer.init, jax.random.key(0))
@@ -349,12 +354,14 @@ ZEROS = np.zeros((2, 4, 5, 3), np.float32)
         ({"seq_lengths": np.array([3.0, 2.0])}, r"one integer a clip, \(2,\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_what_does_not_fit_is_refused(arguments, message):
     layer = ConvLSTM(ConvLSTMCell(features=3))
     with pytest.raises(ValueError, match=message):
         layer.init(jax.random.key(0), np.zeros((2, 6, 4, 5, 1)), **arguments)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_cell_refuses_a_frame_without_a_batch_and_a_carry_of_another():
     cell = ConvLSTMCell(features=3)
     with pytest.raises(

@@ -78,6 +78,7 @@ def test_fc_lstm_stops_at_the_end_of_a_clip_and_runs_without_input():
     assert outputs.shape == (2, 6, FEATURES)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_inputs_of_another_rank():
     layer = FCLSTM(features=2)
     with pytest.raises(ValueError, match=r"shape \(2, 3\): it must be \[B, T, D\]"):

@@ -16,7 +16,7 @@ fast_jit = functools.partial(
 
 
 def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return jnp.float32(np.random.default_rng(seed).normal(size=shape))
 
 
 def make(causal, kernel_size=3, num_frames=3):
@@ -103,6 +103,7 @@ def test_bfloat16_stays_near():
 
 
 @pytest.mark.parametrize("size", [0, 2, -1])
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_kernel_without_a_middle_is_refused(size):
     with pytest.raises(ValueError, match=f"kernel_size is {size}: it must be an odd"):
         VideoConvolution(1, size)

@@ -185,11 +185,13 @@ def test_parameters_of_the_published_size(decoders, conditional, parameters):
 
 
 @pytest.mark.parametrize("decoders", [(), ("forecast", "future")])
+@pytest.mark.usefixtures("unchecked_types")
 def test_unknown_decoders(decoders):
     with pytest.raises(ValueError, match=r"decoders is .*one or more of \('reconst"):
         FCLSTMAutoencoder(FEATURES, decoders)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_inputs_of_another_rank():
     model = FCLSTMAutoencoder(FEATURES)
     with pytest.raises(ValueError, match=r"it must be \[B, T, H, W, C\]"):

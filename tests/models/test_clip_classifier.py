@@ -194,11 +194,13 @@ def test_implementations_and_precisions_agree(activation):
         ({"pool_size": 0}, "pool_size is 0: it must be at least 1"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_what_is_no_classifier(fields, message):
     with pytest.raises(ValueError, match=message):
         make(**fields)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_inputs_that_do_not_fit():
     with pytest.raises(ValueError, match=r"\(2, 4, 10, 14\): it must be \[B, T, H"):
         shapes_of(make(), SHAPE[:-1])

@@ -110,12 +110,14 @@ def test_the_convolutional_model_does_not_depend_on_the_frame_size():
     assert jax.eval_shape(run, variables, larger).shape == (1, 4, 12, 15, 3)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_the_patch_size_divides_the_frame():
     model = EncoderForecaster((2,), patch_size=4)
     with pytest.raises(ValueError, match=r"patch_size is 4: .* 6×9 pixels"):
         model.init(key(), frames(), 2)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_cell_that_cannot_be_is_refused_before_anything_runs():
     model = EncoderForecaster((2,), input_kernel_size=4, patch_size=3)
     with pytest.raises(ValueError, match="input_kernel_size is 4: it must be odd"):
@@ -136,6 +138,7 @@ def test_what_an_untrained_model_gives_is_about_its_first_logit(name):
 
 
 @pytest.mark.parametrize("model", [EncoderForecaster, FCLSTMEncoderForecaster])
+@pytest.mark.usefixtures("unchecked_types")
 def test_inputs_of_another_rank(model):
     with pytest.raises(
         ValueError, match=r"\(2, 3, 4, 4\): it must be \[B, T, H, W, C\]"

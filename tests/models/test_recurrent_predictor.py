@@ -116,6 +116,7 @@ def test_bfloat16_gives_float32_frames():
     np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.1)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_what_is_no_video_or_does_not_fit_is_refused():
     mask = np.ones((2, 4), bool)
     with pytest.raises(ValueError, match=r"frames has shape \(2, 4, 6, 1\)"):

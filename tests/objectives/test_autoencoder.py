@@ -104,7 +104,7 @@ def test_the_composite_loss_is_the_sum_of_the_two(conditional):
         np.testing.assert_allclose(found, parts[decoder], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", AUTOENCODER_TASKS)
+@pytest.mark.parametrize("name", ["reconstruct", "predict", "composite"])
 def test_unconditional_training_scores_what_evaluation_does(name):
     task = make_task(name, loss="mse_sum")
     variables, frames = parameters(task), stored_frames()
@@ -127,7 +127,7 @@ def test_unconditional_training_scores_what_evaluation_does(name):
     )
 
 
-@pytest.mark.parametrize("name", AUTOENCODER_TASKS)
+@pytest.mark.parametrize("name", ["reconstruct", "predict", "composite"])
 def test_a_conditional_forecast_is_made_of_the_inputs_alone(name):
     """Longer ones begin as shorter ones; training's differ, as they see the truth."""
     task = make_task(name, conditional=True)

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convlstm_jax.models.network import Forecast
 from convlstm_jax.models.next_frame import NextFramePredictor, NextFrameTrainingConfig
 from convlstm_jax.objectives.forecast import ForecastObjective
-from convlstm_jax.models.network import Forecast
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.loop import TrainConfig, fit
 from convlstm_jax.training.optimizer import AdadeltaConfig

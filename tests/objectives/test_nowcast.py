@@ -5,9 +5,9 @@ import pytest
 
 from convlstm_jax.metrics.accumulate import add_sums, batch_sums
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
-from convlstm_jax.rain import RainScale
 from convlstm_jax.objectives.base import DataFacts
 from convlstm_jax.objectives.nowcast import NowcastConfig, NowcastObjective
+from convlstm_jax.rain import RainScale
 
 SCALE = RainScale(0.0, 60.0, 223.0, 1.53)
 MODEL = EncoderForecaster(

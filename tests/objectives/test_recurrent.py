@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convlstm_jax.models.network import Forecast
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor, SamplingConfig
 from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.objectives.losses import LOSSES
-from convlstm_jax.models.network import Forecast
 from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState

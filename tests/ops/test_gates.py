@@ -28,6 +28,7 @@ def test_the_order_of_gates_and_peepholes():
     assert PEEPHOLE_ORDER == ("i", "f", "o")
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_peephole_shape():
     assert peephole_shape("none", 5, 3, 4) is None
     assert peephole_shape("channel", 5, 3, 4) == (3, 5)
@@ -37,7 +38,7 @@ def test_peephole_shape():
 
 
 def test_split_gates():
-    i, f, g, o = split_gates(jnp.arange(24).reshape(2, 12))
+    i, f, g, o = split_gates(jnp.arange(24.0).reshape(2, 12))
     np.testing.assert_array_equal(i, [[0, 1, 2], [12, 13, 14]])
     np.testing.assert_array_equal(f, [[3, 4, 5], [15, 16, 17]])
     np.testing.assert_array_equal(g, [[6, 7, 8], [18, 19, 20]])

@@ -28,6 +28,7 @@ def test_patches_of_one_pixel_change_nothing():
 
 
 @pytest.mark.parametrize("size", [0, -1, 4, 5])
+@pytest.mark.usefixtures("unchecked_types")
 def test_the_patch_size_divides_the_frame(size):
     video = jnp.zeros((1, 1, 6, 8, 1))
     with pytest.raises(ValueError, match=rf"patch_size is {size}: .* 6×8 pixels"):

@@ -288,6 +288,7 @@ def test_no_silent_promotion_in_float32():
 
 
 @pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.usefixtures("unchecked_types")
 def test_a_length_is_needed(memory):
     weights, _, carry = as_jax(draw(case_named("no input")), jnp.float32)
     with pytest.raises(ValueError, match="num_steps is None: without inputs it must"):

@@ -71,6 +71,7 @@ def test_float64_stays():
         (3, 2, r"needs 2 channels"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_inputs_that_do_not_fit_the_weights(run, channels, kernel_channels, message):
     kernel = None if kernel_channels is None else jnp.ones((1, 1, kernel_channels, 4))
     weights = Weights(kernel, jnp.ones((1, 1, 1, 4)), None, None)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from convlstm_jax.data.clip_files import read_clip
 from PIL import Image
 
 from convlstm_jax.atomic_file import atomic_file
-from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 

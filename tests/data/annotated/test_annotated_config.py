@@ -10,7 +10,7 @@ from PIL import Image
 
 from convlstm_jax.config import validated
 from convlstm_jax.data.annotated.config import AnnotatedVideoConfig, cut_clips
-from convlstm_jax.data.annotated.cvat import Annotations, Shape, Track
+from convlstm_jax.data.annotated.cvat import Shape, Track
 from convlstm_jax.data.pipeline import train_batches
 from convlstm_jax.data.prepared import kind_of
 from convlstm_jax.data.split import deal, shares
