@@ -130,7 +130,7 @@ class ConvLSTMCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(
-        self, rng: Array | None, input_shape: tuple[int, ...]
+        self, rng: Array | None, input_shape: tuple[Any, ...]
     ) -> Carry:
         """Zeros for inputs of shape `[B, H, W, C]`; `rng` is not used."""
         del rng
@@ -276,7 +276,7 @@ def _require_positive_integer(name: str, value: Any) -> None:
 
 
 def _require_carry(
-    name: str, carry: Carry, frame_shape: tuple[int, ...] | None, features: int
+    name: str, carry: Carry, frame_shape: tuple[Any, ...] | None, features: int
 ) -> None:
     """Raises a ValueError over a carry that is not `(c, h)` of `[B, H, W, F]` each.
 

@@ -14,22 +14,14 @@ class VideoConvolution(nn.Module):
     """An N×K×K convolution over the frames of a clip, padded with zeros.
 
     If causal, frame t of the output depends on the frames t−N+1 … t of the input.
-    Otherwise the kernel is centred in time, as in Keras's `Conv3D(padding="same")`: the
-    output depends on (N−1)/2 later frames. Either way H and W stay. Parameters are
-    "kernel" `[N, K, K, C, F]` (time, height, width, in, out, as in Keras) and "bias"
-    `[F]`. It is computed as one 2-D convolution with all N temporal taps side by side,
-    whose results are shifted in time and added.
-
-    Attributes:
-        features: Output channels F.
-        kernel_size: K, pixels, odd.
-        num_frames: N, frames that the kernel spans, odd.
-        causal: Whether the output depends on no later frame.
-        dtype: Of the convolution; the sum over time and the output are float32
-            (float64 if `dtype` is).
+    Otherwise the kernel is centred in time, as in Keras's `Conv3D(padding="same")`, and
+    the output depends on (N−1)/2 later frames. Parameters are "kernel"
+    `[N, K, K, C, F]` (as in Keras) and "bias" `[F]`. It is computed as one 2-D
+    convolution with all N temporal taps side by side, whose results are shifted in time
+    and added. The sum over time and the output are float32 (float64 if `dtype` is).
 
     Raises:
-        ValueError: At construction, for a size that is not odd.
+        ValueError: At construction, for `kernel_size` K or `num_frames` N that is even.
     """
 
     features: int

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from convlstm_jax.config import field
-from convlstm_jax.layers.fc_lstm import VectorCarry
 from convlstm_jax.models.network import LayersConfig, LayersNetwork, require_video
 from convlstm_jax.types import Video
 
@@ -21,6 +20,8 @@ from convlstm_jax.types import Video
 DECODERS = ("reconstruction", "forecast")
 
 _Vectors = Float[Array, "B T D"]
+# As `VectorCarry`; layers differ in F.
+_Carry = tuple[Array, Array]
 
 
 class Decoder(LayersNetwork):
@@ -32,10 +33,10 @@ class Decoder(LayersNetwork):
     def __call__(
         self,
         inputs: _Vectors | None,
-        carries: tuple[VectorCarry, ...],
+        carries: tuple[_Carry, ...],
         num_frames: int,
         num_pixels: int,
-    ) -> tuple[tuple[VectorCarry, ...], _Vectors]:
+    ) -> tuple[tuple[_Carry, ...], _Vectors]:
         """Unrolls the stack.
 
         Args:
@@ -149,7 +150,7 @@ class FCLSTMAutoencoder(LayersNetwork):
             logits[name] = flat.reshape(batch, steps, *frame_shape)
         return logits
 
-    def _encode(self, inputs: Video) -> tuple[VectorCarry, ...]:
+    def _encode(self, inputs: Video) -> tuple[_Carry, ...]:
         require_video(inputs)
         hidden = inputs.reshape(*inputs.shape[:2], -1)
         carries = []
@@ -161,7 +162,7 @@ class FCLSTMAutoencoder(LayersNetwork):
     def _feed_back(
         self,
         decoder: Decoder,
-        carries: tuple[VectorCarry, ...],
+        carries: tuple[_Carry, ...],
         num_frames: int,
         num_pixels: int,
     ) -> _Vectors:

@@ -94,7 +94,7 @@ class ClipClassifier(LayersNetwork):
         return nn.Dense(self.num_classes, name="output")(pooled)
 
 
-def _max_pool(video: Video, size: int) -> Video:
+def _max_pool(video: Video, size: int) -> Array:
     """The greatest value of every square of each frame; refuses smaller frames."""
     height, width = video.shape[2:4]
     if min(height, width) < size:

@@ -26,7 +26,7 @@ from convlstm_jax.models.network import (
     require_video,
 )
 from convlstm_jax.ops.patches import from_patches, to_patches
-from convlstm_jax.types import ForecastVideo, HiddenSequence, Video
+from convlstm_jax.types import ForecastVideo, Video
 
 DARK_LOGIT = -3.0
 """A pixel of 0.047, about the mean of two digits on 64×64: where forecasts begin, as a
@@ -129,7 +129,7 @@ class _DenseOfAll(nn.Module):
     bias_init: nn.initializers.Initializer
 
     @nn.compact
-    def __call__(self, inputs: list[HiddenSequence]) -> HiddenSequence:
+    def __call__(self, inputs: list[Array]) -> Array:
         channels = [x.shape[-1] for x in inputs]
         shape = (sum(channels), self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)

@@ -18,12 +18,7 @@ Variables = dict[str, Any]
 
 
 class Forecast(NamedTuple):
-    """Predicted frames.
-
-    Attributes:
-        frames: `[B, T, H, W, C]`, pixels in [0, 1] where the network keeps to them.
-        logits: What the frames are the sigmoid of, or `None` for linear outputs.
-    """
+    """Predicted frames, and the logits of which they are the sigmoid, if any."""
 
     frames: Video
     logits: Video | None
@@ -37,11 +32,8 @@ def forecast_from_logits(logits: Video) -> Forecast:
 class TrainingPrediction(NamedTuple):
     """What a network predicts in training.
 
-    Attributes:
-        forecast: The predicted frames, N of them.
-        first_frame: Index in the clip of the first; the targets are the frames
-            `first_frame` … `first_frame + N − 1` of the clip.
-        model_state: Updated collections beside "params", such as "batch_stats".
+    The targets of its N frames are the frames `first_frame` … `first_frame + N − 1` of
+    the clip. `model_state` holds the updated collections beside "params".
     """
 
     forecast: Forecast
@@ -88,8 +80,7 @@ class ForecastingNetwork(nn.Module):
             num_inputs: Number of given frames; T − `num_inputs` are forecast.
             key: Randomness of the training step.
             step: Training steps taken before, for schedules.
-            training: Settings of the config class that the network's config names in
-                `training_config`, or an object with the same attributes.
+            training: An instance of the config's `training_config`, if it names one.
         """
         del key, step, training
         forecast = self.forecast(
@@ -143,9 +134,7 @@ class NetworkTrainingConfig(Config):
 class ModelConfig(Config):
     """The fields of every network.
 
-    Attributes:
-        network: The Linen module.
-        training_config: Config class of what `predict_for_training` needs, if anything.
+    `training_config` is the class of what `predict_for_training` needs, if anything.
     """
 
     network: ClassVar[type[nn.Module]]
@@ -232,10 +221,6 @@ class PatchConfig(Config):
 
 
 def require_video(inputs: Video, name: str = "inputs") -> None:
-    """Refuses inputs that are not a video.
-
-    Raises:
-        ValueError: The inputs are not five-dimensional.
-    """
+    """Raises a ValueError over inputs that are not five-dimensional."""
     if inputs.ndim != 5:
         raise ValueError(f"{name} has shape {inputs.shape}: it must be [B, T, H, W, C]")

@@ -98,15 +98,8 @@ def update_state(
         f = σ(z_f + p_f∘c)        o  = σ(zₒ + pₒ∘c')
                                   h' = o∘φ(c')
 
-    Args:
-        pre_activations: zᵢ, z_f, z_g, zₒ, the convolutions of input and hidden state,
-            plus bias.
-        cell_state: c; its dtype is the dtype of the arithmetic.
-        peepholes: pᵢ, p_f, pₒ from `frame_peepholes`, or `None`.
-        activation: Name of φ, a key of `ACTIVATIONS`.
-
-    Returns:
-        The gates, the new cell state c' and the new hidden state h'.
+    The dtype of c is that of the arithmetic. Peepholes are those of `frame_peepholes`;
+    φ is named by a key of `ACTIVATIONS`. Returns the gates, c' and h'.
     """
     z_i, z_f, z_g, z_o = (z.astype(cell_state.dtype) for z in pre_activations)
     apply = ACTIVATIONS[activation].apply
@@ -150,11 +143,7 @@ def update_state_gradient(
 class Weights(NamedTuple):
     """The weights of one ConvLSTM layer, gates along the last axis in `GATE_ORDER`.
 
-    Attributes:
-        input_kernel: `[K, K, C, 4F]`, or `None` for a layer without input.
-        recurrent_kernel: `[K, K, F, 4F]`.
-        bias: `[4F]` or `None`.
-        peephole: `None`, `[3, F]` or `[3, H, W, F]`, see `peephole_shape`.
+    A layer without input has no input kernel; for the peephole see `peephole_shape`.
     """
 
     input_kernel: Float[Array, "K K C G"] | None
@@ -204,15 +193,9 @@ def convlstm_step(
 ) -> tuple[Carry, Hidden]:
     """One step of equation 3 of Shi et al. 2015 (arXiv:1506.04214).
 
-    Args:
-        weights: The layer's weights.
-        carry: `(c, h)`, each `[B, H, W, F]`.
-        inputs: `[B, H, W, C]`, or `None` for a layer without input.
-        activation: "tanh" or "relu", for the candidate and the output.
-        dtype: Of the convolutions and of h; c stays in `state_dtype(dtype)`.
-
-    Returns:
-        The new carry and the output, which is its h.
+    Takes the carry `(c, h)` and inputs `[B, H, W, C]`, or `None` for a layer without
+    input; returns the new carry and the output, which is its h. `dtype` is that of the
+    convolutions and of h; c stays in `state_dtype(dtype)`.
     """
     check_inputs(weights, inputs)
     cell_state, hidden = carry

@@ -7,7 +7,9 @@ takes less memory; elsewhere the gradients of all steps' results are gathered, a
 convolution over them all is faster there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,13 +129,13 @@ class HeldKernel:
 
     kernel: Float[Array, "K K C D"]
     adjoint: Float[Array, "K K D C"]
-    frame_shape: tuple[int, ...]
+    frame_shape: Sequence[Any]
     on_cpu: bool
     by_tiles: tuple[Winograd, TileKernels] | None
 
 
 def hold_kernel(
-    kernel: Float[Array, "K K C D"], frame_shape: tuple[int, ...], *, on_cpu: bool
+    kernel: Float[Array, "K K C D"], frame_shape: Sequence[Any], *, on_cpu: bool
 ) -> HeldKernel:
     """Prepares a kernel before a loop."""
     by_tiles = None

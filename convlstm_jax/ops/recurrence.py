@@ -36,14 +36,7 @@ class Settings(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """What the backward pass needs.
-
-    Attributes:
-        initial: The carry `(c, h)` before the first step.
-        gates: `[B, T, 4, H, W, F]`.
-        cell_states: c after each step.
-        hiddens: h after each step; the outputs, where all frames are valid.
-    """
+    """What the backward pass needs; c and h are those after each step."""
 
     initial: Carry
     gates: Float[Array, "B T 4 H W F"]
@@ -67,17 +60,9 @@ def run_forwards(
 ) -> tuple[Carry, HiddenSequence, Residuals]:
     """The recurrence from the first step to the last.
 
-    Args:
-        settings: How the sequence is run.
-        peephole: As in `Weights`.
-        carry: `(c, h)` before the first step, in the dtypes of the computation.
-        valid: See `convlstm_sequence`.
-        keep_residuals: Whether a backward pass follows; else gates and cell states are
-            not kept.
-        pre_activations: From a hidden state and t to the four pre-activations.
-
-    Returns:
-        The final carry, the outputs `[B, T, H, W, F]` and the residuals.
+    `pre_activations` maps a hidden state and t to the four pre-activations;
+    `keep_residuals` tells whether a backward pass follows. Returns the final carry, the
+    outputs `[B, T, H, W, F]` and the residuals.
     """
     steps, dtype = settings.num_steps, settings.dtype
     peepholes = frame_peepholes(peephole, state_dtype(dtype))

@@ -3,14 +3,13 @@
 As the output is fed back, nothing can be computed before the loop over time: the layers
 go through each step together. The backward pass is written by hand:
 
-* The forward loop keeps the frames that were read, the gates and the cell states, and
-  the inputs of layer norms. Hidden states, which follow from these, are recomputed.
+* The forward loop keeps the frames that were read, the gates, the cell states and the
+  inputs of layer norms. Hidden states, which follow from these, are recomputed.
 * Where a layer's two convolutions are added unchanged, one convolution reads input and
   hidden state side by side.
 * The loop gathers the gradients of the convolutions' results; after it each kernel's
   gradient is one convolution over all B·S frames. On a CPU the loop sums the kernels'
-  gradients themselves, which takes less memory there and, but for kernels of 7×7 and
-  more, no more time.
+  gradients themselves: less memory and, but for 7×7 kernels and larger, no more time.
 
 The gradient is that of plain autodiff up to the order of floating-point sums (1e-9 in
 float64); in bfloat16 gates are kept and hidden states recomputed in that dtype.
@@ -61,10 +60,7 @@ class Norm(NamedTuple):
 class LayerWeights(NamedTuple):
     """One ConvLSTM layer without biases, gates along the last axis in `GATE_ORDER`.
 
-    Attributes:
-        input_kernel: `[K, K, C, 4F]`.
-        recurrent_kernel: `[K, K, F, 4F]`.
-        norms: Layer norms of the two convolutions' results, in this order, or `None`.
+    `norms` are layer norms of the two convolutions' results, in this order, or `None`.
     """
 
     input_kernel: Float[Array, "K K C G"]
@@ -92,11 +88,7 @@ class _Settings(NamedTuple):
 
 
 class _PerKernel(NamedTuple):
-    """One value for each convolution kernel of a stack.
-
-    A layer has one for the kernel that reads inputs and hidden state side by side, or
-    one for each of its two kernels.
-    """
+    """One value for each kernel of a stack; a layer has one kernel or two."""
 
     layers: tuple[tuple[Any, ...], ...]
     output: Any
@@ -105,10 +97,8 @@ class _PerKernel(NamedTuple):
 class _Kept(NamedTuple):
     """What the backward pass needs of a layer; for all steps together, S comes first.
 
-    Attributes:
-        gates: `[4, B, H, W, F]`.
-        cell_state: Before the step, `[B, H, W, F]`.
-        results: Of the two convolutions, `[B, H, W, 4F]`, if they are normalised.
+    The cell state is that before the step; the results are those of the convolutions,
+    where they are normalised.
     """
 
     gates: Array
@@ -117,7 +107,7 @@ class _Kept(NamedTuple):
 
 
 def initial_state(
-    weights: StackWeights, frame_shape: tuple[int, ...], dtype: Any = jnp.float32
+    weights: StackWeights, frame_shape: Sequence[Any], dtype: Any = jnp.float32
 ) -> RolloutState:
     """Zeros for frames of shape `(B, H, W, C)`."""
     *leading, _ = frame_shape
@@ -222,11 +212,7 @@ def _run(
     keep: Any,
     on_cpu: Any,
 ) -> Any:
-    """The loop over time.
-
-    Returns the result of `rollout` and, with `keep`, what the backward pass needs: the
-    frames that were read, `[S, B, H, W, C]`, and `_Kept` of each layer.
-    """
+    """The loop over time: the result of `rollout`, and with `keep` what it kept."""
     kernels = _hold(settings, weights, state.prediction.shape, on_cpu)
 
     def step(state: Any, now: Any) -> Any:
@@ -416,11 +402,7 @@ def _layer_step_back(
     carry_gradient: Carry,
     gathered: tuple[Array, ...],
 ) -> tuple[tuple[Array, ...], Any, Carry, Frame]:
-    """The adjoint of `_layer_step`, given the carries before and after it.
-
-    Returns what is gathered of each kernel's gradient now, and the gradients of the
-    norms, of the carry before the step and of the inputs.
-    """
+    """The adjoint of `_layer_step`, given the carries before and after it."""
     (cell_state, hidden), (new_cell_state, _) = carries
     cell_gradient, hidden_gradient = carry_gradient
     gate_gradients, cell_gradient = update_state_gradient(

@@ -4,10 +4,9 @@ The same function as a scan of `convlstm_step`, differently ordered:
 
 * The input convolution does not depend on the carry, so it is one convolution over all
   B·T frames before the loop.
-* The backward loop holds the recurrence alone (one convolution with the transposed
-  kernel a step) and stores the gradients of the pre-activations; each kernel's gradient
-  is then one convolution over all B·T frames. Plain autodiff would convolve for it at
-  every step.
+* The backward loop holds the recurrence alone and stores the gradients of the
+  pre-activations; each kernel's gradient is then one convolution over all B·T frames.
+  Plain autodiff would convolve for it at every step.
 * On a CPU, where `winograd_for` finds an algorithm, `ops.tiled_sequence` takes over.
 * Everything stays batch-major, `[B, T, …]`: a batch that is sharded over devices never
   moves, and nothing is transposed.

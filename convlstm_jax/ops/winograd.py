@@ -83,7 +83,7 @@ class Winograd(NamedTuple):
 
 
 def winograd_for(
-    kernel_shape: Sequence[int], frame_shape: Sequence[int], dtype: Any
+    kernel_shape: Sequence[int], frame_shape: Sequence[Any], dtype: Any
 ) -> Winograd | None:
     """The algorithm that is faster on a CPU than the direct convolution, if one is.
 
@@ -105,7 +105,7 @@ def winograd_for(
         batch = 1
     if kernel_height != kernel_width or kernel_height not in (3, 5):
         return None
-    if jnp.finfo(dtype).bits < 32 or min(channels, outputs) < 16:
+    if jnp.dtype(dtype).itemsize < 4 or min(channels, outputs) < 16:
         return None
 
     def with_tiles_of(size: int) -> tuple[Winograd, int]:

@@ -205,7 +205,9 @@ def test_implementations_and_precisions_agree():
     """Both implementations to 1e-5; bfloat16 within 0.1 of a logit."""
     models = [make(), make(implementation="scan"), make(dtype=jnp.bfloat16)]
     variables = random_variables(models[0])
-    run = fast_jit(lambda: [model.apply(variables, clip()) for model in models])
+    run = fast_jit(
+        lambda: [model.apply(variables, jnp.asarray(clip())) for model in models]
+    )
     fused, scanned, half = run()
     np.testing.assert_allclose(fused, scanned, rtol=1e-5, atol=1e-5)
     assert half.dtype == jnp.float32
@@ -216,7 +218,10 @@ def test_implementations_and_precisions_agree():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kernel_sizes": (3,)}, r"kernel_sizes is \(3,\): .* as many entries as features"),
+        (
+            {"kernel_sizes": (3,)},
+            r"kernel_sizes is \(3,\): .* as many entries as features",
+        ),
         ({"num_normalized_layers": 3}, "num_normalized_layers is 3: .* from 0 to 2"),
         ({"num_normalized_layers": -1}, "num_normalized_layers is -1"),
     ],

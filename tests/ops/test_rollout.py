@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from convlstm_jax.ops import held_convolution
+from convlstm_jax.ops import convolution
 from convlstm_jax.ops import rollout as rollout_module
 from convlstm_jax.ops.convolution import same_convolution
 from convlstm_jax.ops.memory import checkpointed_rollout
@@ -228,7 +228,7 @@ def test_kernels_of_one_size(size, norms, by_tiles, monkeypatch):
     both = functools.partial(reference_and, run)
     arguments = draw(norms=norms, kernels=(size, size))
     if by_tiles:
-        monkeypatch.setattr(held_convolution, "winograd_for", algorithm)
+        monkeypatch.setattr(convolution, "winograd_for", algorithm)
     assert_equals_plain_autodiff(fast_jit(both), arguments, MIXED)
 
 
