@@ -1,1 +1,1 @@
-"""Experiments, one file each: the sections of a config, and presets that change them."""
+"""Experiments, one file each: the sections of a config, and its presets."""

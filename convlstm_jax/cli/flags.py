@@ -15,7 +15,8 @@ from convlstm_jax.config import raise_problems
 from convlstm_jax.nearest import did_you_mean
 
 MODES = (
-    "train", "evaluate", "predict", "describe", "inspect", "prepare", "import", "export",
+    "train", "evaluate", "predict", "describe", "inspect", "prepare", "import",
+    "export",
 )  # fmt: skip
 
 # Where imported weights may come from.

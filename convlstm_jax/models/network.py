@@ -140,7 +140,7 @@ class ModelConfig(Config):
     network: ClassVar[type[nn.Module]]
     training_config: ClassVar[type["NetworkTrainingConfig"] | None] = None
     kind: ClassVar[str] = "frames"
-    """What the network predicts: "frames", "decoders" (frames by several), "classes"."""
+    """What the network predicts: "frames", "decoders" (several outputs), "classes"."""
     reads_own_predictions: ClassVar[bool] = False
 
     name: str

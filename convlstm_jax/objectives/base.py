@@ -21,7 +21,7 @@ Variables = dict[str, Any]
 """{"params": …} and, where a network has them, collections such as "batch_stats"."""
 
 Batch = dict[str, Array]
-"""{"frames": [B, T, H, W, C]}, uint8 or in [0, 1], and what `Objective.loss_fn` says."""
+"""{"frames": [B, T, H, W, C]}, and what `Objective.loss_fn` says."""
 
 Pictures = list[tuple[str, Path]]
 """(caption, file), in the order of the report."""
@@ -61,6 +61,9 @@ class Results(Protocol):
         ...
 
 
+_RAIN_SCALE = RainScale()
+
+
 @dataclass(frozen=True)
 class DataFacts:
     """What an objective needs to know of the data.
@@ -76,7 +79,7 @@ class DataFacts:
 
     classes: tuple[str, ...] = ()
     class_counts: tuple[int, ...] | None = None
-    rain_scale: RainScale = RainScale()
+    rain_scale: RainScale = _RAIN_SCALE
     minutes_per_frame: float = 5.0
     rain_thresholds: tuple[float, ...] = (0.5, 2.0, 5.0, 10.0, 30.0)
     fss_window_sizes: tuple[int, ...] = (5,)

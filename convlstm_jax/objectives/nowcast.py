@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as field_of
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -146,8 +147,8 @@ class NowcastObjective(ForecastObjective):
         facts: The rain scale, and what is measured.
     """
 
-    config: NowcastConfig = NowcastConfig()
-    facts: DataFacts = DataFacts()
+    config: NowcastConfig = field_of(default_factory=NowcastConfig)
+    facts: DataFacts = field_of(default_factory=DataFacts)
 
     with_vmaf: ClassVar[bool] = False
 
