@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices, shapes checked, no silent broadcasting, Ctrl-C as in a terminal."""
+"""Eight virtual CPU devices, checked shapes, no silent broadcasting, usual Ctrl-C."""
 
 import os
 import signal

@@ -378,6 +378,7 @@ def test_a_cell_refuses_a_frame_without_a_batch_and_a_carry_of_another():
         cell.init(jax.random.key(0), (ZEROS, ZEROS[..., :2]), None)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_lengths_may_be_a_list():
     layer = ConvLSTM(ConvLSTMCell(features=3))
     inputs = np.ones((2, 6, 4, 5, 1), np.float32)
