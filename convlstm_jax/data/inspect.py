@@ -48,7 +48,7 @@ def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
         # Everything that is wrong is to be seen at once.
         refused = config.bad_files == "refuse"
         config = config.model_copy(update={"bad_files": "skip"})
-        films = config.films()  # type: ignore[attr-defined]
+        films = config.films()
     sources, problem = None, ""
     try:
         sources = config.sources(num_frames=num_frames, seed=seed)
@@ -103,8 +103,8 @@ def _film_lines(
     total = sum(length for length, _ in lengths)
     return [
         *lines,
-        f"{plural(len(films), 'film')}, {total} frames; shortest: {shortest} ({short}), "
-        f"longest: {longest} ({long})",
+        f"{plural(len(films), 'film')}, {total} frames; shortest: {shortest} "
+        f"({short}), longest: {longest} ({long})",
     ]
 
 

@@ -1,6 +1,5 @@
 """Prepared folders: the clips of the folder itself, whatever happens on the way."""
 
-import json
 import shutil
 
 import numpy as np

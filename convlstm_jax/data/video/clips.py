@@ -63,8 +63,8 @@ def open_films(
     bar = tqdm(total=len(found), desc="decoding", unit="film", disable=None, delay=1)
     try:
         for film in pool.map(open_one, found):
-            if bad_files == "refuse":
-                refuse_bad(film)
+            if bad_files == "refuse" and film.frames is not None:
+                refuse_bad(film.path, film.frames.extra)
             films.append(film)
             bar.update()
     finally:

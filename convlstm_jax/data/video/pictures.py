@@ -244,7 +244,7 @@ def open_stack(path: Path, channels: int) -> Opened:
             height, width = _shown_size(picture)
             if picture.format == "GIF" and not is_whole_gif(path.read_bytes()):
                 cut = "the file is cut short"
-            if picture.format == "PNG" and ";16" in repr(picture.tile):
+            if picture.format == "PNG" and ";16" in repr(vars(picture)["tile"]):
                 raise ValueError("animations of 16 bits are not read: use TIFF or .npy")
             if picture.format == "TIFF":
                 _check_hyperstack(picture, total)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convlstm_jax.config import validated
 from convlstm_jax.data.annotated.config import AnnotatedVideoConfig, cut_clips
-from convlstm_jax.data.annotated.cvat import Annotations, Shape, Track
+from convlstm_jax.data.annotated.cvat import Shape, Track
 from convlstm_jax.data.pipeline import train_batches
 from convlstm_jax.data.prepared import kind_of
 from convlstm_jax.data.split import deal, shares
@@ -29,7 +29,8 @@ def write_xml(path, *tracks, length=20, source="", start_frame=0, stop_frame=Non
     stop_frame = length - 1 if stop_frame is None else stop_frame
     shapes = [
         f'<track label="{one.label}">' + "".join(
-            f'<{s.kind} frame="{s.frame}" outside="{int(s.outside)}"/>' for s in one.shapes
+            f'<{s.kind} frame="{s.frame}" outside="{int(s.outside)}"/>'
+            for s in one.shapes
         ) + "</track>"
         for one in tracks
     ]  # fmt: skip
