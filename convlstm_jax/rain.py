@@ -7,8 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from convlstm_jax.errors import UserError
-
 MARSHALL_PALMER = (200.0, 1.6)
 """a and b of Z = a R^b for rain in general (Marshall, Langille and Palmer 1947)."""
 
@@ -23,30 +21,16 @@ class RainScale:
     mm/h.
 
     Attributes:
-      dbz_min: reflectivity of pixel 0, dBZ.
-      dbz_max: reflectivity of pixel 1, dBZ.
-      zr_a: a of Z = a R^b; 223 in Finland, 200 after Marshall and Palmer.
-      zr_b: b; 1.53 in Finland, 1.6 after Marshall and Palmer.
-
-    Raises:
-      UserError: dbz_max is not above dbz_min, or a coefficient not above 0.
+        dbz_min: reflectivity of pixel 0, dBZ.
+        dbz_max: reflectivity of pixel 1, above dbz_min, dBZ.
+        zr_a: a of Z = a R^b, above 0.
+        zr_b: b, above 0.
     """
 
     dbz_min: float = 0.0
     dbz_max: float = 60.0
     zr_a: float = MARSHALL_PALMER[0]
     zr_b: float = MARSHALL_PALMER[1]
-
-    def __post_init__(self):
-        """Refuses a scale on which nothing could be told apart."""
-        if not self.dbz_max > self.dbz_min:
-            raise UserError(
-                f"dbz_max is {self.dbz_max:g}, but must be above dbz_min, which is "
-                f"{self.dbz_min:g}."
-            )
-        for name, value in (("zr_a", self.zr_a), ("zr_b", self.zr_b)):
-            if not value > 0:
-                raise UserError(f"{name} is {value:g}, but must be above 0.")
 
     def dbz(self, pixels: Any) -> Any:
         """Reflectivity of pixels, dBZ."""

@@ -88,14 +88,10 @@ def augment_rain(
 
 
 def apply_symmetry(clip: Clip, rng: np.random.Generator) -> Clip:
-    """A clip in one of the symmetries of its frame, all of them equally probable.
+    """Turns and mirrors what is `[T, H, W, C]` in a clip, frames and masks, alike.
 
-    These are 8 where height and width are equal, else 4.
-
-    Args:
-        clip: what is `[T, H, W, C]` in it, frames and masks, is changed alike; the rest
-            stays as it is.
-        rng: where the draw comes from.
+    All symmetries of the frame are equally probable: 8 where height and width are
+    equal, else 4.
     """
     draw = int(rng.integers(8))
 
@@ -122,10 +118,7 @@ def apply_zoom(clip: Clip, rng: np.random.Generator, *, max_factor: float) -> Cl
     in the frame, with no data around it. Values are linear between pixels, and means
     over what they cover where the clip shrinks; they are data where all of that is.
 
-    Args:
-        clip: "frames" and "mask", uint8 `[T, H, W, 1]`; the rest stays as it is.
-        rng: where the draws come from.
-        max_factor: greatest factor, 1 or more.
+    "frames" and "mask" are uint8 `[T, H, W, 1]`; the rest stays as it is.
     """
     factor = float(max_factor ** rng.uniform(-1, 1))
     height, width = clip["frames"].shape[1:3]
@@ -146,12 +139,10 @@ def apply_zoom(clip: Clip, rng: np.random.Generator, *, max_factor: float) -> Cl
 
 
 def _zoom_weights(size: int, factor: float, place: float) -> np.ndarray:
-    """What each of the old pixels gives to each new one, `[new, old]`.
+    """What each of the old pixels of an axis gives to each new one, `[new, old]`.
 
-    Args:
-        size: pixels of the axis.
-        factor: how much larger things become.
-        place: where the window begins, in parts of what is free.
+    Things become `factor` times as large; `place` says where the window begins, in
+    parts of what is free.
     """
     begin = place * size * (1 - 1 / factor)
     centre = begin + (np.arange(size) + 0.5) / factor - 0.5

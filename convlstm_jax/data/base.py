@@ -48,9 +48,13 @@ class DataConfig(Config):
     name: str
     height: int = field(64, "Height of a frame.", unit="pixels", ge=1)
     width: int = field(64, "Width of a frame.", unit="pixels", ge=1)
-    num_train_sequences: int = field(10_000_000, "Most training clips.", ge=1)
-    num_validation_sequences: int = field(1000, "Most validation clips.", ge=1)
-    num_test_sequences: int = field(10_000, "Most test clips.", ge=1)
+    num_train_sequences: int = field(
+        10_000_000, "Maximum number of training clips.", ge=1
+    )
+    num_validation_sequences: int = field(
+        1000, "Maximum number of validation clips.", ge=1
+    )
+    num_test_sequences: int = field(10_000, "Maximum number of test clips.", ge=1)
     num_workers: int = field(
         0, "Processes that prepare batches; 0: a thread of the training process.", ge=0
     )
@@ -63,7 +67,7 @@ class DataConfig(Config):
 
     @property
     def max_frames(self) -> int | None:
-        """Most frames a clip can have, input and output together; None: no limit."""
+        """Maximum frames of a clip, input and output together; None: no limit."""
         return None
 
     @property

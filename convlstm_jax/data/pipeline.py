@@ -180,9 +180,9 @@ def eval_batches(
         source: the clips.
         batch_size: sequences in a global batch, B.
         num_sequences: how many of the source's clips, at most its length.
-        process_index: this process, 0 <= process_index < process_count.
-        process_count: processes that share the global batch.
-        prefetch_batches: batches kept ready while the caller computes.
+        process_index: see `train_batches`, as for the others.
+        process_count: see there.
+        prefetch_batches: see there.
 
     Returns:
         An iterator over ceil(num_sequences / B) batches of the source's keys and

@@ -112,6 +112,7 @@ def test_published_test_file(tmp_path):
         ("theft_videos", {"channels": 2}, "channels is 2: it must be one of 1, 3"),
         ("rain_cells", {"width": 15}, "width is 15: .* of at least 16"),
         ("rain_cells", {"dbz_min": 70.0}, "dbz_min is 70: it must be below dbz_max"),
+        ("rain_cells", {"zr_a": 0.0}, "zr_a is 0.0: .* above 0"),
         ("rain_cells", {"zoom": 5.0}, "zoom is 5.0: .* from 1 to 4"),
     ],
 )

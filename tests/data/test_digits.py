@@ -70,7 +70,7 @@ def test_field_goes_before_environment(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("source", ["idx", "auto"])
 def test_a_named_folder_must_be_sound(tmp_path, source):
-    with pytest.raises(UserError, match="nowhere': it must be the folder"):
+    with pytest.raises(UserError, match="nowhere': it must be an existing folder"):
         load_digits(source, digits_dir=str(tmp_path / "nowhere"))
     write_idx(tmp_path)
     (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
@@ -182,8 +182,6 @@ def test_reads_each_name(tmp_path, name):
 
 
 def test_missing_folder_and_file(tmp_path):
-    with pytest.raises(UserError, match="nowhere': it must be the folder"):
-        find_idx_file(tmp_path / "nowhere", NAME)
     with pytest.raises(UserError, match=f"holds neither {NAME} nor {NAME}.gz"):
         find_idx_file(tmp_path, NAME)
 

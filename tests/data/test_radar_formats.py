@@ -210,6 +210,13 @@ def nan_for_both(file):
     set_what(undetect=np.nan, nodata=np.nan)(file)
 
 
+def float_without_nodata(file):
+    del file["dataset1/data1/data"]
+    file["dataset1/data1/data"] = np.array([[10.0, -9999.0]], np.float32)
+    set_what(gain=1.0, offset=0.0, undetect=-8888.0)(file)
+    del file["dataset1/data1/what"].attrs["nodata"]
+
+
 def has_a_huge_chunk(file):
     del file["dataset1/data1/data"]
     file["dataset1/data1"].create_dataset(
@@ -301,6 +308,7 @@ def bom(**fields):
         ("odim_hdf5", odim(linked), "is a link to somewhere else: it must hold"),
         ("odim_hdf5", odim(stored_elsewhere), "must lie in the file itself"),
         ("odim_hdf5", odim(claims_a_huge_array), "40,000,000,000 pixels by its own"),
+        ("odim_hdf5", odim(float_without_nodata), "a value of -9999 dBZ: values must"),
         ("odim_hdf5", odim(has_a_huge_chunk), "900,000,000 pixels by its own"),
         ("odim_hdf5", odim(forecasts_alone), "more than once, in dataset2/data1, data"),
         ("odim_hdf5", odim(twice_in_one), "more than once, in dataset1/data1, dataset"),
@@ -323,6 +331,11 @@ def bom(**fields):
             r"'GEO=PV\^2': it must be",
         ),
         ("knmi_hdf5", knmi(calibration_formulas="GEO=1*PV"), "not say which value is"),
+        (
+            "knmi_hdf5",
+            knmi(calibration_formulas="GEO=1*PV", calibration_missing_data=0),
+            "does not say which value is no data",
+        ),
         ("mch_gif", gif_without_product, "name must begin with .* AQC, CPC, AZC, RZC"),
         ("mch_gif", truncated_gif, "truncated"),
         ("bom_rf3", no_hdf5, "cannot be read as bom_rf3"),
@@ -332,8 +345,10 @@ def bom(**fields):
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_sentence(
-    radar_format, write, message, tmp_path, pysteps
+    radar_format, write, message, tmp_path, request
 ):
+    if RADAR_FORMATS[radar_format].packages:
+        request.getfixturevalue("pysteps")
     path = tmp_path / write(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
         reader(radar_format)(path)

@@ -246,11 +246,9 @@ def decoded_composites(
     usual = max(sizes, key=lambda size: sizes[size], default=(0, 0))
     for one in composites:
         if one.size != usual:
-            left_out.add(
-                "of another size",
-                f"'{one.name}' has {one.size[0]}×{one.size[1]} pixels after averaging, "
-                f"but most composites have {usual[0]}×{usual[1]}",
-            )
+            here, most = (f"{height}×{width}" for height, width in (one.size, usual))
+            told = f"'{one.name}' has {here} pixels after averaging, but most"
+            left_out.add("of another size", f"{told} composites have {most}")
     return [one for one in composites if one.size == usual]
 
 

@@ -109,10 +109,7 @@ class RadarConfig(RainDataConfig):
         0.1, "Share of the events for validation.", gt=0, lt=1
     )
     test_fraction: float = field(
-        0.1,
-        "Share of the events for the test, unless test_conditions is set.",
-        gt=0,
-        lt=1,
+        0.1, "Share of the events for test, where no dates are given.", gt=0, lt=1
     )
     bad_files: Literal["refuse", "skip"] = field(
         "refuse",

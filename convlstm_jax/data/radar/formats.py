@@ -62,6 +62,10 @@ _ONE_AT_A_TIME = threading.Lock()
 _UNITS_OF_PRODUCTS = {"AQC": "mm", "CPC": "mm", "AZC": "mm", "RZC": "mm/h"}
 
 
+# What reflectivity and rain may be at the most; beyond it a value is no measurement.
+_LIMITS = {"dBZ": (-150.0, 100.0), "mm/h": (-1.0, 10_000.0)}
+
+
 def check_packages(radar_format: str) -> None:
     """Raises a `UserError` where a package that reads a format is missing."""
     packages = RADAR_FORMATS[radar_format].packages
@@ -115,14 +119,23 @@ def import_reflectivity(
 
 
 def _reflectivity(found: Field, scale: RainScale, minutes: float) -> np.ndarray:
-    if found.unit == "dBZ":
-        return 10.0 ** (found.values / 10)
-    if found.unit not in ("mm", "mm/h"):
-        raise ValueError(
-            f"its unit is {found.unit!r}: it must be 'dBZ', 'mm/h' or 'mm'"
-        )
-    hours = 1.0 if found.unit == "mm/h" else (found.minutes or minutes) / 60
-    return scale.zr_a * np.maximum(found.values / hours, 0) ** scale.zr_b
+    values, unit = found.values, found.unit
+    if unit == "mm":
+        values, unit = values / ((found.minutes or minutes) / 60), "mm/h"
+    if unit not in _LIMITS:
+        raise ValueError(f"its unit is {unit!r}: it must be 'dBZ', 'mm/h' or 'mm'")
+    finite = values[np.isfinite(values)]
+    if finite.size:  # What stands for no data without being said to.
+        low, high = _LIMITS[unit]
+        for value in (finite.min(), finite.max()):
+            if not low <= value <= high:
+                raise ValueError(
+                    f"it holds a value of {value:g} {unit}: values must be from "
+                    f"{low:g} to {high:g}, so it does not say which stands for no data"
+                )
+    if unit == "dBZ":
+        return 10.0 ** (values / 10)
+    return scale.zr_a * np.maximum(values, 0) ** scale.zr_b
 
 
 def _read_mch(path: Path) -> Field:

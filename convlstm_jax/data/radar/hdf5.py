@@ -23,7 +23,7 @@ _POLAR_ATTRIBUTES = ("nbins", "nrays", "elangle")
 _NUMBER = r"[-+]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FORMULA = re.compile(rf"GEO\s*=\s*({_NUMBER})\s*\*\s*PV\s*(?:\+?\s*({_NUMBER}))?\s*$")
 _KNMI_UNITS = {"[DBZ]": "dBZ", "[MM]": "mm", "[MM/H]": "mm/h"}
-_MONTHS = "JANFEBMARAPRMAYJUNJULAUGSEPOCTNOVDEC"
+_MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC"
 
 
 @dataclass(frozen=True)
@@ -202,12 +202,12 @@ def read_knmi(path: Path) -> Field:
         values = raw * gain + offset
         outside = _number(calibration.get("calibration_out_of_image"), "out of image")
         missing = _number(calibration.get("calibration_missing_data"), "missing data")
-        if outside is None and missing is None:
-            raise ValueError("its calibration does not say which value is no data")
         # Files of reflectivity name 0 as missing where the radar saw no echo.
-        no_data = {value for value in (outside, missing) if value}
+        no_data = [outside, *([missing] if missing else [])]
+        if no_data == [None]:
+            raise ValueError("its calibration does not say which value is no data")
         for value in no_data:
-            values[raw == value] = np.nan
+            values[_equal(raw, value)] = np.nan
         if raw.dtype == np.uint16 and unit == "mm":
             values[raw >= 65534] = np.nan
         geographic = _attributes(file, "geographic")
@@ -222,9 +222,9 @@ def _knmi_minutes(overview: dict[str, Any]) -> float | None:
     for end in ("start", "end"):
         text = _text(overview.get(f"product_datetime_{end}", "")).upper()
         found = re.match(r"(\d+)-([A-Z]{3})-(\d{4});(\d\d):(\d\d)", text)
-        month = _MONTHS.find(found[2]) // 3 + 1 if found else 0
-        if not found or month < 1:
+        if not found or found[2] not in _MONTHS:
             return None
+        month = _MONTHS.index(found[2]) // 4 + 1  # %b would depend on the locale.
         day, year, hour, minute = (int(found[group]) for group in (1, 3, 4, 5))
         times.append(datetime(year, month, day, hour, minute))
     minutes = (times[1] - times[0]).total_seconds() / 60
@@ -236,12 +236,12 @@ def _knmi_minutes(overview: dict[str, Any]) -> float | None:
 
 def _member(group: h5py.Group, name: str) -> Any:
     link = group.get(name, getlink=True)
+    place = f"{group.name.rstrip('/')}/{name}"
     if link is None:
-        raise ValueError(f"it has no '{group.name.rstrip('/')}/{name}'")
+        raise ValueError(f"it has no '{place}'")
     if not isinstance(link, h5py.HardLink):
         raise ValueError(
-            f"its '{group.name.rstrip('/')}/{name}' is a link to somewhere else: it "
-            "must hold its data itself"
+            f"its '{place}' is a link to somewhere else: it must hold its data itself"
         )
     return group[name]
 

@@ -67,11 +67,7 @@ def _pysteps() -> tuple[Any, Any]:
 class WithOpticalFlow:
     """The clips of a radar source, each with an extrapolation beside its frames.
 
-    Args:
-        source: clips with "frames" and "mask".
-        num_inputs: frames that are given.
-        num_outputs: frames to extrapolate.
-        scale: what the pixels mean.
+    The first `num_inputs` frames are given; `num_outputs` are extrapolated.
     """
 
     def __init__(

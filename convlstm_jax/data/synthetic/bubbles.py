@@ -393,8 +393,10 @@ class BubblesConfig(DataConfig):
     name: Literal["bubbles"] = "bubbles"
     height: int = field(128, "Height of a frame.", unit="pixels", ge=MIN_SIZE)
     width: int = field(128, "Width of a frame.", unit="pixels", ge=MIN_SIZE)
-    num_validation_sequences: int = field(100, "Most validation clips.", ge=1)
-    num_test_sequences: int = field(1000, "Most test clips.", ge=1)
+    num_validation_sequences: int = field(
+        100, "Maximum number of validation clips.", ge=1
+    )
+    num_test_sequences: int = field(1000, "Maximum number of test clips.", ge=1)
     test_conditions: tuple[str, ...] = field(
         (),
         "Gas flows that test clips are taken under and no others; empty: all splits "

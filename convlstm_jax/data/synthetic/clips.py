@@ -1,7 +1,7 @@
 """What all sources of generated clips have in common."""
 
 from collections.abc import Callable
-from typing import Generic, TypedDict, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -84,21 +84,10 @@ class SyntheticClips(Generic[ConfigT]):
         raise NotImplementedError
 
 
-class Splits(TypedDict):
-    """What of `Sources` the number of clips and the seed decide."""
-
-    train: ClipSource
-    validation: ClipSource
-    test: ClipSource
-    height: int
-    width: int
-    channels: int
-
-
 def generated_splits(
     config: DataConfig, seed: int, generate: Callable[[int, int], ClipSource]
-) -> Splits:
-    """The three splits of a data set that is generated.
+) -> dict[str, Any]:
+    """The three splits of a data set that is generated, and their shape.
 
     `generate` makes a source of a number of clips and a seed. Validation and test clips
     depend on neither the seed nor their own number: the first ones of a longer split
@@ -110,11 +99,11 @@ def generated_splits(
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}: it must be from 0 to 2**32 - 1")
     height, width, channels = config.frame_shape
-    return Splits(
-        train=generate(config.num_train_sequences, seed),
-        validation=generate(config.num_validation_sequences, VALIDATION_SEED),
-        test=generate(config.num_test_sequences, TEST_SEED),
-        height=height,
-        width=width,
-        channels=channels,
-    )
+    return {
+        "train": generate(config.num_train_sequences, seed),
+        "validation": generate(config.num_validation_sequences, VALIDATION_SEED),
+        "test": generate(config.num_test_sequences, TEST_SEED),
+        "height": height,
+        "width": width,
+        "channels": channels,
+    }

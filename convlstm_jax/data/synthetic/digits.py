@@ -55,12 +55,9 @@ def load_digits(
         UserError: the folder named holds no sound IDX files, or "tfds" was asked for
             and cannot be had.
     """
+    for problem in check_digits_folder(source, digits_dir):
+        raise UserError(problem)
     folder = digits_dir or os.environ.get(FOLDER_VARIABLE, "")
-    if source == "idx" and not folder:
-        raise UserError(
-            "digits_dir is '': it must be the folder of MNIST's IDX files with "
-            f"digits='idx' where the environment variable {FOLDER_VARIABLE} is not set"
-        )
     if source == "idx" or (source == "auto" and folder):
         return _load_idx(Path(folder).expanduser())
     if source == "sklearn":
@@ -107,25 +104,17 @@ def _split_mnist(
 ) -> DigitSet:
     """Sets the last sixth of MNIST's training digits aside for validation."""
     num_train = len(train) - len(train) // 6
-    return DigitSet(
-        train=train[:num_train],
-        validation=train[num_train:],
-        test=test,
-        source=source,
-        description=(
-            f"MNIST {origin}: {num_train:,} digits for training, "
-            f"{len(train) - num_train:,} for validation, {len(test):,} for testing."
-        ),
+    description = (
+        f"MNIST {origin}: {num_train:,} digits for training, "
+        f"{len(train) - num_train:,} for validation, {len(test):,} for testing."
     )
+    return DigitSet(train[:num_train], train[num_train:], test, source, description)
 
 
 def _load_idx(folder: Path) -> DigitSet:
-    """Reads MNIST's two files of images from a folder."""
     # Both are looked for before either is read, so that a missing one is told at once.
-    paths = [
-        find_idx_file(folder, name)
-        for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
-    ]
+    names = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
+    paths = [find_idx_file(folder, name) for name in names]
     train, test = (read_idx_images(path) for path in paths)
     if len(train) < 6:
         raise UserError(
@@ -136,12 +125,10 @@ def _load_idx(folder: Path) -> DigitSet:
 
 
 def _load_tfds(cache_dir: str) -> DigitSet:
-    """Reads MNIST through tensorflow-datasets; ImportError or OSError if it cannot."""
     # Here, because the import takes half a second.
     from convlstm_jax.data.synthetic.mnist_builder import read_mnist
 
-    train, test = read_mnist(cache_dir)
-    return _split_mnist(train, test, "tfds", "from tensorflow-datasets")
+    return _split_mnist(*read_mnist(cache_dir), "tfds", "from tensorflow-datasets")
 
 
 @functools.cache
@@ -169,32 +156,19 @@ def _load_sklearn(standing_in: str = "") -> DigitSet:
     """Splits scikit-learn's digits; `standing_in` says why they replace MNIST."""
     images = _enlarged_digits()
     train, validation, test = np.split(images, [1297, 1497])
-    return DigitSet(
-        train=train,
-        validation=validation,
-        test=test,
-        source="sklearn",
-        description=(
-            f"scikit-learn's {len(images):,} handwritten digits, enlarged from 8x8 "
-            f"({len(train):,} for training, {len(validation):,} for validation, "
-            f"{len(test):,} for testing){', ' + standing_in if standing_in else ''}."
-        ),
-    )
+    description = (
+        f"scikit-learn's {len(images):,} handwritten digits, enlarged from 8x8 "
+        "({:,} for training, {:,} for validation, {:,} for testing)"
+    ).format(len(train), len(validation), len(test))
+    description += f", {standing_in}." if standing_in else "."
+    return DigitSet(train, validation, test, "sklearn", description)
 
 
 def find_idx_file(folder: Path, name: str) -> Path:
     """Finds one of the MNIST files by its published name less `.gz`.
 
     Also with `.gz`, and with '.' in place of '-' before "idx", as some tools unpack it.
-
-    Raises:
-        UserError: the folder does not exist or does not hold the file.
     """
-    if not folder.is_dir():
-        raise UserError(
-            f"digits_dir is {str(folder)!r}: it must be the folder of MNIST's IDX "
-            f"files, such as {name}.gz"
-        )
     for stem in (name, name.replace("-idx", ".idx")):
         for path in (folder / stem, folder / f"{stem}.gz"):
             if path.is_file():

@@ -85,9 +85,11 @@ class MovingSquaresConfig(DataConfig):
     name: Literal["moving_squares"] = "moving_squares"
     height: int = field(40, "Height of a frame.", unit="pixels", ge=1)
     width: int = field(40, "Width of a frame.", unit="pixels", ge=1)
-    num_train_sequences: int = field(950, "Most training clips.", ge=1)
-    num_validation_sequences: int = field(50, "Most validation clips.", ge=1)
-    num_test_sequences: int = field(1000, "Most test clips.", ge=1)
+    num_train_sequences: int = field(950, "Maximum number of training clips.", ge=1)
+    num_validation_sequences: int = field(
+        50, "Maximum number of validation clips.", ge=1
+    )
+    num_test_sequences: int = field(1000, "Maximum number of test clips.", ge=1)
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits, see `DataConfig.sources`."""

@@ -10,9 +10,7 @@ from convlstm_jax.data.base import RainDataConfig
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.data.synthetic.clips import SyntheticClips, generated_splits
 
-MIN_SIZE = 16
-"""Fewest pixels along an axis on which a cell can be told from its neighbours."""
-
+MIN_SIZE = 16  # Fewest pixels on which a cell can be told from its neighbours.
 _BLOCK = 32  # Cells are drawn for so many frames at a time.
 _PIXELS_PER_CELL = 450  # In a block, for one cell.
 _MODES = 24  # Waves that the texture is made of.
@@ -57,7 +55,7 @@ class RainCells(SyntheticClips["RainCellsConfig"]):
         }
 
 
-def _range_of_radar(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+def _range_of_radar(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Whether a pixel lies within the range of a radar that is somewhere near."""
     height, width = shape
     centre_y, centre_x = rng.uniform(0.1, 0.9, 2) * shape

@@ -173,8 +173,10 @@ class TheftConfig(LabelledDataConfig):
     height: int = field(64, "Height of a frame.", unit="pixels", ge=MIN_SIZE)
     width: int = field(64, "Width of a frame.", unit="pixels", ge=MIN_SIZE)
     channels: Literal[1, 3] = field(3, "Channels of a frame: 1 (grey) or 3 (colour).")
-    num_validation_sequences: int = field(300, "Most validation clips.", ge=1)
-    num_test_sequences: int = field(600, "Most test clips.", ge=1)
+    num_validation_sequences: int = field(
+        300, "Maximum number of validation clips.", ge=1
+    )
+    num_test_sequences: int = field(600, "Maximum number of test clips.", ge=1)
 
     def check(self) -> Iterator[str]:
         """Yields where the shelves would have too few things."""
