@@ -162,6 +162,8 @@ def test_deep_and_palette_and_transparent_pictures(tmp_path):
     same_depth = np.rint(deep / 65535 * 255)
     folder = write_folder(tmp_path / "deep", [deep])
     np.testing.assert_array_equal(frames_of(folder, **size)[0, ..., 0], same_depth)
+    one = frames_of(folder / "frame0.png", **size)[0, ..., 0]
+    np.testing.assert_array_equal(one, same_depth)
     stack = write_stack(tmp_path / "deep.tif", [deep, deep[::-1]])
     np.testing.assert_array_equal(frames_of(stack, **size)[1, ..., 0], same_depth[::-1])
     (tmp_path / "pgm").mkdir()
@@ -191,6 +193,8 @@ def test_deep_and_palette_and_transparent_pictures(tmp_path):
         UserError, match=r"float.tif'.* values go from 7 to 7.*value_ran"
     ):
         open_film(tmp_path / "float.tif", **size)
+    Image.fromarray(np.full((6, 7), 1.0, np.float32)).save(tmp_path / "white.tif")
+    assert (frames_of(tmp_path / "white.tif", **size) == 255).all()
 
 
 @pytest.mark.parametrize("how", ["png", "tif", "deflate"])
