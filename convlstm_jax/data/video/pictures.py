@@ -294,8 +294,8 @@ def _check_hyperstack(picture: Image.Image, total: int) -> None:
     )
     if facts.get("images", str(total)) != str(total):
         raise ValueError(
-            f"ImageJ wrote {facts['images']} frames, of which {total} can be found: save it as "
-            "an image sequence or as .npy"
+            f"ImageJ wrote {facts['images']} frames, of which {total} can be found: "
+            "save it as an image sequence or as .npy"
         )
     if channels > 1 or (slices > 1 and times > 1):
         raise ValueError(
