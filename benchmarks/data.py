@@ -25,7 +25,7 @@ import grain
 import numpy as np
 
 from benchmarks.machine import processor_name
-from convlstm_jax.data.data_sets import make_sources
+from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
 from convlstm_jax.data.pipeline import train_batches
 
 TARGET = 3000
@@ -82,13 +82,8 @@ def main() -> None:
         f"NumPy {np.__version__}, Grain {grain.__version__}"
     )
     print(machine)
-    sources = make_sources(
-        "moving_mnist",
-        num_frames=20,
-        seed=0,
-        digits=options.digits,
-        digits_dir=options.digits_dir,
-    )
+    config = MovingMNISTConfig(digits=options.digits, digits_dir=options.digits_dir)
+    sources = config.sources(num_frames=20, seed=0)
     print(sources.description)
 
     position = 0

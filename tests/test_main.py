@@ -18,10 +18,10 @@ from PIL import Image
 
 from convlstm_jax.cli import build, workdir
 from convlstm_jax.cli.trained_weights import load_variables
-from convlstm_jax.data.clip_files import read_clip
 from convlstm_jax.metrics.vmaf import find_ffmpeg
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import run
+from tests.read_clip import read_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
