@@ -118,12 +118,9 @@ class FrameWriter:
         self.num_bytes = 0
 
     def add(self, frame: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Writes a frame.
+        """Writes a frame, uint8 `[H, W, C]`, and where it has data, `[H, W, 1]`.
 
-        Args:
-            frame: uint8 `[H, W, C]`, of one shape for all frames of an entry.
-            mask: bool or uint8 `[H, W, 1]`, true where there is data; given for every
-                frame or for none.
+        All frames of an entry are of one shape, and have a mask or none.
 
         Raises:
             CacheError: the disk refuses, or the entry outgrows the cache.

@@ -50,13 +50,7 @@ class _Strict(pydantic.BaseModel):
 
 
 class Item(_Strict):
-    """A named sequence of frames.
-
-    Attributes:
-        name: its path below the folder it was prepared from.
-        entry: the folder of its frames in the cache; "" if nothing could be read.
-        facts: what is known of it besides.
-    """
+    """A named sequence of frames; `entry` is "" if nothing of it could be read."""
 
     name: _Text
     entry: str = pydantic.Field(pattern=r"^([0-9a-f]{40})?$")
@@ -74,14 +68,7 @@ class Head(_Strict):
 
 
 class Manifest(Head):
-    """What a prepared folder holds.
-
-    Attributes:
-        items: the sequences of frames, in order.
-        left_out: by the reason, sentences on files that are none of the items.
-        counts: items and frames in all.
-        versions: packages that decoded.
-    """
+    """What a prepared folder holds; what is left out are files that are no items."""
 
     items: list[Item]
     left_out: dict[str, list[_Text]]
@@ -94,11 +81,6 @@ _HeadT = TypeVar("_HeadT", bound=Head)
 
 class Prepared:
     """A prepared folder that is whole, opened for reading.
-
-    Args:
-        path: the folder.
-        kind: the name of the data set it must be of, see `KINDS`.
-        settings: what its frames must have been made with, as JSON has it.
 
     Raises:
         UserError: it is not whole, of another kind or version, damaged, or settings
@@ -206,7 +188,7 @@ class Preparing:
 
     Attributes:
         cache: takes the frames.
-        left_out: by the reason, sentences on files that are none of the items.
+        left_out: see `Manifest`.
         manifest: what was written; None before the end.
     """
 
@@ -221,13 +203,7 @@ class Preparing:
         self.manifest: Manifest | None = None
 
     def add(self, name: str, frames: Frames | None, facts: Mapping[str, Any]) -> None:
-        """Adds an item to the manifest.
-
-        Args:
-            name: its path below the source.
-            frames: its frames, from `cache`; None if nothing could be read.
-            facts: what is to be written down of it, as JSON has it.
-        """
+        """Adds an item; no frames if nothing could be read, facts as JSON has them."""
         entry = "" if frames is None else frames.folder.name
         self._items.append(Item(name=name, entry=entry, facts=dict(facts)))
         self._num_frames += 0 if frames is None else len(frames)
@@ -279,14 +255,8 @@ def preparing(
 ) -> Iterator[Preparing]:
     """Opens a folder for writing: a new one, or one that was left unfinished.
 
-    Args:
-        output: the folder.
-        kind: see `KINDS`.
-        source: the folder that is prepared.
-        settings: what shapes the frames, as JSON has it.
-
-    Yields:
-        What takes the items; at the end of the block the manifest is written.
+    At the end of the block the manifest is written. The settings, as JSON has them, are
+    what shapes the frames.
 
     Raises:
         UserError: the folder cannot be written to, holds something else, or was begun

@@ -63,13 +63,7 @@ def cut_clips(
 ) -> CutClips:
     """Cuts the annotated part of a film into clips.
 
-    Args:
-        film: the film.
-        annotations: its annotations.
-        event_labels: the labels that make an event.
-        num_frames: frames per clip.
-        frame_stride: distance between two of them in the film.
-        clip_stride: frames, of those used, from one clip's start to the next one's.
+    Their starts are `clip_stride` apart, counted in frames that `frame_stride` leaves.
     """
     in_event = np.zeros(annotations.stop_frame + 1, bool)
     for first, end in event_intervals(annotations, event_labels):
