@@ -117,12 +117,16 @@ def contact_sheet(sources: Sources, path: Path) -> None:
     rows = []
     for split in SPLITS:
         source = getattr(sources, split)
+        names = getattr(source, "film_names", [])
         for index in range(min(_SHEET_CLIPS, len(source))):
             frames = np.asarray(source[index]["frames"])
             if frames.dtype != np.uint8:
                 frames = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
             chosen = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
-            rows.append((f"{split} {index}", frames[np.rint(chosen).astype(int)]))
+            name = f"{split} {index}  {names[index] if names else ''}"
+            # The font that is always there knows no more.
+            name = name.encode("latin-1", "replace").decode("latin-1")
+            rows.append((name, frames[np.rint(chosen).astype(int)]))
     scale = max(1, _SHEET_HEIGHT // sources.height)
     wide, high, label, gap = sources.width * scale, sources.height * scale, 14, 4
     columns = max(len(frames) for _, frames in rows)
