@@ -14,14 +14,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from convlstm_jax.cli.trained_weights import load_variables
-from convlstm_jax.data.clip_files import read_clip
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
+from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.metrics.vmaf import find_ffmpeg
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import run
+from tests.read_clip import read_clip
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -216,7 +216,7 @@ def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
 
     assert run(*arguments, f"--output={tmp_path / 'model.onnx'}") == 2
-    assert "for an exported model it must be .jax" in capsys.readouterr().err
+    assert "an exported model is written to .jax." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_predict_says_when_memory_does_not_suffice(
     def forecast(self, variables, inputs, num_frames):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-    monkeypatch.setattr("convlstm_jax.objectives.forecast.ForecastObjective.forecast", forecast)
+    monkeypatch.setattr("convlstm_jax.tasks.forecast.ForecastTask.forecast", forecast)
     np.save(tmp_path / "clip.npy", np.zeros((5, 32, 40, 1), np.uint8))
     code = run(
         "--mode=predict", f"--workdir={trained}", "--num_frames=90000",

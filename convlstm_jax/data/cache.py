@@ -83,8 +83,11 @@ class Frames:
         end = start + (count - 1) * stride + 1
         if start < 0 or count < 1 or stride < 1 or end > len(self):
             raise IndexError(f"{start}:{end}:{stride} of {len(self)} frames")
+        dtype = np.uint32 if name == "checks.npy" else np.uint8
+        shape = {"frames.npy": self.shape, "mask.npy": (*self.shape[:-1], 1)}
         try:
-            return np.array(_opened(self.folder / name)[start:end:stride])
+            values = _opened(self.folder / name, dtype, shape.get(name, self.shape[:1]))
+            return np.array(values[start:end:stride])
         except (OSError, ValueError) as error:
             raise self._damaged(reason(error)) from error
 
@@ -96,8 +99,11 @@ class Frames:
 
 
 @lru_cache(maxsize=64)
-def _opened(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def _opened(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    # Not `np.load`: of threads that parse a head at once, one may fail (Python 3.11).
+    with path.open("rb") as file:
+        offset = 10 + int.from_bytes(file.read(10)[8:], "little")
+    return np.memmap(path, dtype, "r", offset, shape)
 
 
 class FrameWriter:
@@ -112,12 +118,9 @@ class FrameWriter:
         self.num_bytes = 0
 
     def add(self, frame: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Writes a frame.
+        """Writes a frame, uint8 `[H, W, C]`, and where it has data, `[H, W, 1]`.
 
-        Args:
-            frame: uint8 `[H, W, C]`, of one shape for all frames of an entry.
-            mask: bool or uint8 `[H, W, 1]`, true where there is data; given for every
-                frame or for none.
+        All frames of an entry are of one shape, and have a mask or none.
 
         Raises:
             CacheError: the disk refuses, or the entry outgrows the cache.
@@ -131,7 +134,7 @@ class FrameWriter:
         self._append("frames.npy", frame)
         if mask is not None:
             self._append("mask.npy", np.ascontiguousarray(mask, np.uint8))
-        self._checks.append(zlib.crc32(frame))
+        self._checks.append(zlib.crc32(frame.data))
 
     def _append(self, name: str, values: np.ndarray) -> None:
         self.num_bytes += values.nbytes
@@ -141,7 +144,7 @@ class FrameWriter:
             if name not in self._files:
                 self._files[name] = (self._folder / name).open("wb")
                 _write_header(self._files[name], (0, *values.shape))
-            self._files[name].write(values)
+            self._files[name].write(values.data)
 
     def finish(self, key_parts: Mapping[str, Any], extra: dict[str, Any]) -> None:
         """Completes the files and puts them on the disk."""

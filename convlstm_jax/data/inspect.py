@@ -12,6 +12,7 @@ from convlstm_jax.data.files import plural
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.data.split import SPLITS
 from convlstm_jax.data.video.config import FilmFields
+from convlstm_jax.data.video.film import Film
 from convlstm_jax.errors import UserError
 
 MIN_CLIPS = 20
@@ -23,13 +24,7 @@ _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found.
-
-    Attributes:
-        lines: the report, a line each.
-        sources: the clips; None if there are none to train on.
-        problem: why there are none.
-    """
+    """The lines of a report; the clips, or why there are none to train on."""
 
     lines: tuple[str, ...]
     sources: Sources | None
@@ -47,49 +42,29 @@ def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
     Raises:
         UserError: the data are not there at all.
     """
-    lines: list[str] = []
-    refused = sources = None
-    problem = ""
+    films: list[tuple[Film, str]] = []
+    refused = False
     if isinstance(config, FilmFields):
         # Everything that is wrong is to be seen at once.
-        skipping = config.model_copy(update={"bad_files": "skip"})
-        films = skipping.films()
-        refused = config.bad_files == "refuse" and next(
-            (film.problem for film, _ in films if film.problem), None
-        )
-    else:
-        skipping, films = config, []
+        refused = config.bad_files == "refuse"
+        config = config.model_copy(update={"bad_files": "skip"})
+        films = config.films()
+    sources, problem = None, ""
     try:
-        sources = skipping.sources(num_frames=num_frames, seed=seed)
+        sources = config.sources(num_frames=num_frames, seed=seed)
     except UserError as error:
         problem = str(error)
-    if films:
-        of_split = _films_of_splits(sources)
-        rows = [
-            (
-                film.name,
-                str(film.num_frames - len(film.holes)),
-                "x".join(map(str, film.size)),
-                f"{film.rate:.4g}/s" if film.rate else "",
-                condition,
-                " ".join(s for s in SPLITS if film.name in of_split.get(s, ())),
-                film.problem,
-            )
-            for film, condition in films
-        ]
-        lines += _table(_COLUMNS, rows)
-        lengths = sorted((film.num_frames, film.name) for film, _ in films)
-        lines.append(
-            f"{plural(len(films), 'film')}, {sum(n for n, _ in lengths)} frames; "
-            f"shortest: {lengths[0][1]} ({lengths[0][0]}), longest: {lengths[-1][1]} "
-            f"({lengths[-1][0]})"
-        )
+    lines = _film_lines(films, sources) if films else []
     if sources is not None:
         lines.append(sources.description)
-        lines += _counts(sources, num_frames)
+        for split in SPLITS:
+            count = len(getattr(sources, split))
+            few = f": warning: fewer than {MIN_CLIPS} tell little"
+            told = f"{split}: {plural(count, 'clip')} of {num_frames} frames"
+            lines.append(told + (few if count < MIN_CLIPS else ""))
     if problem:
         lines.append(f"No training: {problem}")
-    elif refused:
+    elif refused and any(film.problem for film, _ in films):
         lines.append(
             "Training stops at the first film of which something is left out, unless "
             "config.data.bad_files=skip"
@@ -97,32 +72,39 @@ def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
     return Inspection(tuple(lines), sources, problem)
 
 
-def _films_of_splits(sources: Sources | None) -> dict[str, set[str]]:
-    if sources is None:
-        return {}
-    return {split: set(getattr(sources, split).film_names) for split in SPLITS}
-
-
-def _counts(sources: Sources, num_frames: int) -> list[str]:
-    lines = []
-    for split in SPLITS:
-        count = len(getattr(sources, split))
-        warning = ""
-        if count < MIN_CLIPS:
-            warning = f": warning: fewer than {MIN_CLIPS} tell little"
-        lines.append(
-            f"{split}: {plural(count, 'clip')} of {num_frames} frames{warning}"
+def _film_lines(
+    films: Sequence[tuple[Film, str]], sources: Sources | None
+) -> list[str]:
+    """A table of the films, and how many and how long they are."""
+    names = {
+        split: set(getattr(sources, split).film_names) if sources else set()
+        for split in SPLITS
+    }
+    rows = [_COLUMNS] + [
+        (
+            film.name,
+            str(film.num_frames - len(film.holes)),
+            "x".join(map(str, film.size)),
+            f"{film.rate:.4g}/s" if film.rate else "",
+            condition,
+            " ".join(split for split in SPLITS if film.name in names[split]),
+            film.problem,
         )
-    return lines
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with columns one below the other; columns without values are left out."""
-    used = [i for i in range(len(head)) if any(row[i] for row in rows)]
-    widths = {i: max(len(row[i]) for row in [head, *rows]) for i in used}
+        for film, condition in films
+    ]
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    lines = [
+        "  ".join(map(str.ljust, row, widths)).rstrip()
+        for row in zip(*columns, strict=True)
+    ]
+    lengths = sorted((film.num_frames, film.name) for film, _ in films)
+    (short, shortest), (long, longest) = lengths[0], lengths[-1]
+    total = sum(length for length, _ in lengths)
     return [
-        "  ".join(row[i].ljust(widths[i]) for i in used).rstrip()
-        for row in [head, *rows]
+        *lines,
+        f"{plural(len(films), 'film')}, {total} frames; shortest: {shortest} "
+        f"({short}), longest: {longest} ({long})",
     ]
 
 
@@ -135,28 +117,28 @@ def contact_sheet(sources: Sources, path: Path) -> None:
     rows = []
     for split in SPLITS:
         source = getattr(sources, split)
+        names = getattr(source, "film_names", [])
         for index in range(min(_SHEET_CLIPS, len(source))):
             frames = np.asarray(source[index]["frames"])
             if frames.dtype != np.uint8:
                 frames = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
             chosen = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
-            rows.append((f"{split} {index}", frames[np.rint(chosen).astype(int)]))
-    height, width = sources.height, sources.width
-    scale = max(1, _SHEET_HEIGHT // height)
-    tile, label, gap = (width * scale, height * scale), 14, 4
+            name = f"{split} {index}  {names[index] if names else ''}"
+            # The font that is always there knows no more.
+            name = name.encode("latin-1", "replace").decode("latin-1")
+            rows.append((name, frames[np.rint(chosen).astype(int)]))
+    scale = max(1, _SHEET_HEIGHT // sources.height)
+    wide, high, label, gap = sources.width * scale, sources.height * scale, 14, 4
     columns = max(len(frames) for _, frames in rows)
-    sheet = Image.new(
-        "RGB",
-        (columns * (tile[0] + gap) + gap, len(rows) * (tile[1] + label + gap) + gap),
-        "white",
-    )
+    size = columns * (wide + gap) + gap, len(rows) * (high + label + gap) + gap
+    sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for row, (name, frames) in enumerate(rows):
-        top = gap + row * (tile[1] + label + gap)
+        top = gap + row * (high + label + gap)
         draw.text((gap, top), name, fill="black")
         for column, frame in enumerate(frames):
             shown = frame if frame.shape[-1] == 3 else np.repeat(frame[..., :1], 3, -1)
-            picture = Image.fromarray(shown).resize(tile, Image.Resampling.NEAREST)
-            sheet.paste(picture, (gap + column * (tile[0] + gap), top + label))
+            tile = Image.fromarray(shown).resize((wide, high), Image.Resampling.NEAREST)
+            sheet.paste(tile, (gap + column * (wide + gap), top + label))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, "PNG")

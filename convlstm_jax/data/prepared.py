@@ -7,11 +7,11 @@ and the same command goes on where it stopped.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
@@ -22,9 +22,7 @@ from convlstm_jax.errors import UserError
 MANIFEST_FILE = "manifest.json"
 PROGRESS_FILE = "progress.json"
 
-FORMAT = "convlstm_jax frames"
-VERSION = 3
-_OLD_FORMAT = "convlstm_jax prepared"
+_FORMAT, _OLD_FORMAT = "convlstm_jax frames", "convlstm_jax prepared"
 
 _PACKAGES = ("convlstm_jax", "numpy", "pillow", "av", "xarray", "h5netcdf", "zarr",
              "pysteps")  # fmt: skip
@@ -52,13 +50,7 @@ class _Strict(pydantic.BaseModel):
 
 
 class Item(_Strict):
-    """A named sequence of frames.
-
-    Attributes:
-        name: its path below the folder it was prepared from.
-        entry: the folder of its frames in the cache; "" if nothing could be read.
-        facts: what is known of it besides.
-    """
+    """A named sequence of frames; `entry` is "" if nothing of it could be read."""
 
     name: _Text
     entry: str = pydantic.Field(pattern=r"^([0-9a-f]{40})?$")
@@ -76,14 +68,7 @@ class Head(_Strict):
 
 
 class Manifest(Head):
-    """What a prepared folder holds.
-
-    Attributes:
-        items: the sequences of frames, in order.
-        left_out: by the reason, sentences on files that are none of the items.
-        counts: items and frames in all.
-        versions: packages that decoded.
-    """
+    """What a prepared folder holds; what is left out are files that are no items."""
 
     items: list[Item]
     left_out: dict[str, list[_Text]]
@@ -91,17 +76,11 @@ class Manifest(Head):
     versions: dict[str, str]
 
 
+_HeadT = TypeVar("_HeadT", bound=Head)
+
+
 class Prepared:
     """A prepared folder that is whole, opened for reading.
-
-    Args:
-        path: the folder.
-        kind: the name of the data set it must be of, see `KINDS`.
-        settings: what its frames must have been made with, as JSON has it.
-
-    Attributes:
-        folder: the folder.
-        manifest: its manifest.
 
     Raises:
         UserError: it is not whole, of another kind or version, damaged, or settings
@@ -123,7 +102,7 @@ class Prepared:
         if differing:
             raise UserError(
                 f"'{self.folder}' was prepared with other settings, so give the same "
-                f"or prepare another folder: {', '.join(differing)}"
+                f"or prepare another folder: {differing}"
             )
 
     def frames(self, item: Item) -> Frames | None:
@@ -148,59 +127,60 @@ def is_prepared(path: str | Path) -> bool:
 
 def kind_of(path: str | Path) -> str:
     """The name of the data set a prepared folder is of; "" if it does not tell."""
-    folder = Path(path).expanduser()
     for name in (MANIFEST_FILE, PROGRESS_FILE):
-        try:
-            found = json.loads((folder / name).read_bytes())["kind"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return found if found in KINDS else ""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = (Path(path).expanduser() / name).read_bytes()
+            found = json.loads(content)["kind"]
+            return found if found in KINDS else ""
     return ""
 
 
 def _format_of(folder: Path) -> str:
     for name in (MANIFEST_FILE, PROGRESS_FILE, "progress.jsonl"):
-        try:
-            with (folder / name).open("rb") as file:
-                head = file.read(200).decode("utf-8", "replace")
-        except OSError:
-            continue
-        for one in (FORMAT, _OLD_FORMAT):
-            if f'"{one}' in head:
-                return one
+        with suppress(OSError), (folder / name).open("rb") as file:
+            head = file.read(200).decode("utf-8", "replace")
+            for one in (_FORMAT, _OLD_FORMAT):
+                if f'"{one}' in head:
+                    return one
     return ""
 
 
 def _read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST_FILE
+    _refuse_old(folder)
+    if not (folder / MANIFEST_FILE).is_file():
+        raise UserError(
+            f"'{folder}' is not prepared to its end: run the same command of "
+            "--mode=prepare again, which goes on where it stopped"
+        )
+    return _read(folder / MANIFEST_FILE, Manifest)
+
+
+def _refuse_old(folder: Path) -> None:
     if _format_of(folder) == _OLD_FORMAT:
         raise UserError(
             f"'{folder}' was prepared by an earlier version of this program, in shards "
             "that are no longer read: prepare another folder"
         )
-    if not path.is_file():
-        raise UserError(
-            f"'{folder}' is not prepared to its end: run the same command of "
-            "--mode=prepare again, which goes on where it stopped"
-        )
+
+
+def _read(path: Path, kind: type[_HeadT]) -> _HeadT:
     try:
-        return Manifest.model_validate(json.loads(path.read_bytes()))
+        return kind.model_validate(json.loads(path.read_bytes()))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        why = f"{place}: {first['msg']}" if place else first["msg"]
+        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (OSError, ValueError) as error:
         why = reason(error)
     raise UserError(f"'{path}' cannot be read ({why}): prepare another folder")
 
 
-def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The settings that differ, each with both values."""
-    return [
+    return ", ".join(
         f"{name} is {found.get(name)!r} there and {value!r} here"
         for name, value in wanted.items()
         if found.get(name) != value
-    ]
+    )
 
 
 class Preparing:
@@ -208,7 +188,7 @@ class Preparing:
 
     Attributes:
         cache: takes the frames.
-        left_out: by the reason, sentences on files that are none of the items.
+        left_out: see `Manifest`.
         manifest: what was written; None before the end.
     """
 
@@ -223,13 +203,7 @@ class Preparing:
         self.manifest: Manifest | None = None
 
     def add(self, name: str, frames: Frames | None, facts: Mapping[str, Any]) -> None:
-        """Adds an item to the manifest.
-
-        Args:
-            name: its path below the source.
-            frames: its frames, from `cache`; None if nothing could be read.
-            facts: what is to be written down of it, as JSON has it.
-        """
+        """Adds an item; no frames if nothing could be read, facts as JSON has them."""
         entry = "" if frames is None else frames.folder.name
         self._items.append(Item(name=name, entry=entry, facts=dict(facts)))
         self._num_frames += 0 if frames is None else len(frames)
@@ -242,24 +216,19 @@ class Preparing:
         """
         if self._before is not None:
             self._check_same_items(self._before.items)
-        used = sum(bool(item.entry) for item in self._items)
+        lacking = sum(not item.entry for item in self._items)
+        counts = {"items": len(self._items), "items_left_out": lacking}
         self.manifest = Manifest(
             **self._head.model_dump(),
             items=self._items,
             left_out=self.left_out,
-            counts={
-                "items": len(self._items),
-                "items_left_out": len(self._items) - used,
-                "frames": self._num_frames,
-            },
+            counts=counts | {"frames": self._num_frames},
             versions=_versions(),
         )
         fields = {k: json.dumps(v) for k, v in self.manifest.model_dump().items()}
         lines = [json.dumps(item.model_dump()) for item in self._items]
         fields["items"] = "[\n" + ",\n".join(lines) + "\n]"
-        text = ",\n".join(
-            f"{json.dumps(name)}: {text}" for name, text in fields.items()
-        )
+        text = ",\n".join(f'"{name}": {value}' for name, value in fields.items())
         _write(self._output / MANIFEST_FILE, f"{{\n{text}\n}}\n")
         (self._output / PROGRESS_FILE).unlink(missing_ok=True)
 
@@ -268,9 +237,9 @@ class Preparing:
         for old, new in zip_longest(before, self._items):
             if old == new:
                 continue
-            if old is not None and new is not None and old.name == new.name:
+            if old and new and old.name == new.name:
                 change = f"'{new.name}' has changed"
-            elif old is None or (new is not None and old.name in here):
+            elif new and (not old or old.name in here):
                 change = f"'{new.name}' is new"
             else:
                 change = f"'{old.name}' is gone"
@@ -286,14 +255,8 @@ def preparing(
 ) -> Iterator[Preparing]:
     """Opens a folder for writing: a new one, or one that was left unfinished.
 
-    Args:
-        output: the folder.
-        kind: see `KINDS`.
-        source: the folder that is prepared.
-        settings: what shapes the frames, as JSON has it.
-
-    Yields:
-        What takes the items; at the end of the block the manifest is written.
+    At the end of the block the manifest is written. The settings, as JSON has them, are
+    what shapes the frames.
 
     Raises:
         UserError: the folder cannot be written to, holds something else, or was begun
@@ -304,23 +267,13 @@ def preparing(
         source=str(Path(source).expanduser().resolve()),
         settings=dict(settings),
     )
-    before = None
+    _refuse_old(output)
+    before: Manifest | None = None
+    found: Head | None = None
     if (output / MANIFEST_FILE).is_file():
-        found: Head | None
         found = before = _read_manifest(output)
-    else:
-        found = _read_head(output / PROGRESS_FILE)
-    if found is not None:
-        there, here = (
-            {"kind": one.kind, "source": one.source, **one.settings}
-            for one in (found, head)
-        )
-        differing = _differing(there, here)
-        if differing:
-            raise UserError(
-                f"'{output}' was begun with other settings, so give the same or choose "
-                f"another folder: {', '.join(differing)}"
-            )
+    elif (output / PROGRESS_FILE).is_file():
+        found = _read(output / PROGRESS_FILE, Head)
     elif output.is_dir():
         strange = sorted(e.name for e in output.iterdir() if e.name[:1] != ".")
         if strange:
@@ -330,20 +283,20 @@ def preparing(
             )
     if found is None:
         _write(output / PROGRESS_FILE, json.dumps(head.model_dump()))
+    else:
+        there, here = (
+            {"kind": one.kind, "source": one.source, **one.settings}
+            for one in (found, head)
+        )
+        differing = _differing(there, here)
+        if differing:
+            raise UserError(
+                f"'{output}' was begun with other settings, so give the same or choose "
+                f"another folder: {differing}"
+            )
     folder = Preparing(output, head, before)
     yield folder
     folder.finish()
-
-
-def _read_head(path: Path) -> Head | None:
-    if _format_of(path.parent) == _OLD_FORMAT:
-        _read_manifest(path.parent)  # Which refuses it.
-    if not path.is_file():
-        return None
-    try:
-        return Head.model_validate(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
 
 
 def _write(path: Path, text: str) -> None:
@@ -359,8 +312,6 @@ def _write(path: Path, text: str) -> None:
 def _versions() -> dict[str, str]:
     versions = {}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions

@@ -54,7 +54,7 @@ def test_a_table_counts_and_a_sheet(films, tmp_path, capsys):
 
 
 def test_what_cannot_be_trained_on_is_told_with_the_table(films, capsys):
-    with pytest.raises(UserError, match="No video of .* can be used"):
+    with pytest.raises(UserError, match=r"No video of .* can be used"):
         inspect_mode.run(config(films), 99, 0)
     printed = capsys.readouterr().out
     assert "flow0/film2.npy" in printed and "No training: No video of" in printed

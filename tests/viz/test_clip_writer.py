@@ -8,6 +8,7 @@ from PIL import Image
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
+from tests.read_clip import read_clip
 
 
 def ring(num_frames=6, height=48, width=64, channels=1):

@@ -63,13 +63,7 @@ def cut_clips(
 ) -> CutClips:
     """Cuts the annotated part of a film into clips.
 
-    Args:
-        film: the film.
-        annotations: its annotations.
-        event_labels: the labels that make an event.
-        num_frames: frames per clip.
-        frame_stride: distance between two of them in the film.
-        clip_stride: frames, of those used, from one clip's start to the next one's.
+    Their starts are `clip_stride` apart, counted in frames that `frame_stride` leaves.
     """
     in_event = np.zeros(annotations.stop_frame + 1, bool)
     for first, end in event_intervals(annotations, event_labels):
@@ -99,12 +93,10 @@ SHARED_NAME = "annotations.xml"
 
 
 @dataclass(frozen=True)
-class FoundAnnotated:
+class FoundAnnotated(Found):
     """A film with its annotations, or a sentence on why it has none."""
 
-    path: Path
-    name: str
-    annotations: Annotations | None
+    annotations: Annotations | None = None
     problem: str = ""
 
 
@@ -151,16 +143,16 @@ def find_annotated(path: str | Path) -> tuple[list[FoundAnnotated], list[str]]:
 def _with_annotations(
     file: Path, name: str, sources: dict[Path, Path]
 ) -> FoundAnnotated:
-    if file not in sources:
-        problem = (
-            f"'{file}' has no annotations, but '{_own_xml(file).name}' must lie beside "
-            f"it, or '{SHARED_NAME}' with '{file.name}' as its <source>"
-        )
-        return FoundAnnotated(file, name, None, problem)
-    try:
-        return FoundAnnotated(file, name, read_cvat(sources[file]))
-    except UserError as error:
-        return FoundAnnotated(file, name, None, str(error))
+    problem = (
+        f"'{file}' has no annotations, but '{_own_xml(file).name}' must lie beside it, "
+        f"or '{SHARED_NAME}' with '{file.name}' as its <source>"
+    )
+    if file in sources:
+        try:
+            return FoundAnnotated(file, name, read_cvat(sources[file]))
+        except UserError as error:
+            problem = str(error)
+    return FoundAnnotated(file, name, problem=problem)
 
 
 def _own_xml(film: Path) -> Path:
@@ -222,24 +214,21 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
         if is_prepared(self.path):
             prepared, others = self._prepared()
             films = [
-                (
-                    film,
-                    facts["annotations"]
-                    and Annotations.from_json(facts["annotations"]),
+                (film, one and Annotations.from_json(one))
+                for film, one in (
+                    (film, facts["annotations"]) for film, facts in prepared
                 )
-                for film, facts in prepared
             ]
         else:
             found, others = self._find()
-            wanted = [Found(o.path, o.name) for o in found if o.annotations is not None]
-            opened = open_films(wanted, self.frame_settings, self.bad_files)
-            by_path = {film.path: film for film in opened}
+            sound = [one for one in found if one.annotations is not None]
+            opened = open_films(sound, self.frame_settings, self.bad_files)
             films = [
-                (
-                    by_path.get(o.path, Film(o.name, o.path, problem=o.problem)),
-                    o.annotations,
-                )
-                for o in found
+                (film, one.annotations) for film, one in zip(opened, sound, strict=True)
+            ] + [
+                (Film(one.name, one.path, problem=one.problem), None)
+                for one in found
+                if one.annotations is None
             ]
         checked = [self._checked(*pair) for pair in films]
         return sorted(checked, key=lambda pair: pair[0].name), others
@@ -271,15 +260,11 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
         if not found:
             raise UserError(f"The folder '{self.path}' holds no video")
         facts = [
-            {
-                "annotations": o.annotations and o.annotations.as_json(),
-                "problem": o.problem,
-            }
-            for o in found
+            {"annotations": one and one.as_json(), "problem": problem}
+            for one, problem in ((one.annotations, one.problem) for one in found)
         ]
         left_out = {"annotations that cannot be read": problems} if problems else {}
-        wanted = [Found(one.path, one.name) for one in found]
-        return self._prepare(output, wanted, facts, left_out)
+        return self._prepare(output, found, facts, left_out)
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """Opens the clips; see `DataConfig.sources`.
@@ -316,7 +301,6 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
             for film, annotations in pairs
         ]
         numbers = self._split(films, cut)
-        masked = any(film.masked for film in films)
         clips: dict[str, FilmClips] = {}
         counts: dict[str, tuple[int, ...]] = {}
         for split, limit in zip(SPLITS, self.max_clips, strict=True):
@@ -325,9 +309,13 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
             table = np.asarray(rows, np.int64).reshape(-1, 3)
             counts[split] = tuple(int((table[:, 2] == label).sum()) for label in (0, 1))
             clips[split] = FilmClips(
-                films, table, num_frames, self.frame_stride, labelled=True,
-                masked=masked,
-            )  # fmt: skip
+                films,
+                table,
+                num_frames,
+                self.frame_stride,
+                labelled=True,
+                masked=any(film.masked for film in films),
+            )
         self._check_classes(counts, cut)
         return self.sources_of(
             clips,

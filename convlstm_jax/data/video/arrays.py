@@ -2,17 +2,26 @@
 
 import importlib.util
 import math
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 from convlstm_jax.data.files import MAX_FRAME_BYTES, check_budget, reason
-from convlstm_jax.data.video.fit import Bad, FrameSettings, Opened, Raw, SetupError
+from convlstm_jax.data.video.fit import (
+    Bad,
+    FrameSettings,
+    Opened,
+    Raw,
+    SetupError,
+    check_channels,
+)
 from convlstm_jax.errors import UserError
 
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")
@@ -24,6 +33,7 @@ _ARRAY_ERRORS = (
     OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, EOFError,
     AttributeError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
+_HEADS = threading.Lock()  # Parsed by two threads at once, one fails (Python 3.11).
 _BLOCK_VALUES = 2**23  # 64 MiB of floats with 64 bits.
 
 # What a dimension is by its name, in lower case.
@@ -41,16 +51,28 @@ _ROLES = {
 _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 _ROLE_OF_AXIS = {"T": "time", "Y": "y", "X": "x", "Z": "other"}
 
-ReadBlock = Callable[[int, int], np.ndarray]
-"""Frames first .. end - 1, `[N, H, W]` or `[N, H, W, C]`."""
+
+@dataclass(frozen=True)
+class _Array:
+    """An array that is open.
+
+    Attributes:
+        shape: `[T, H, W]` or `[T, H, W, C]`, unless the file is to be refused.
+        dtype: of the values that are stored.
+        read: gives frames first .. end - 1.
+        held: frames that are there.
+        cut: why there are no more; "" if these are all.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[int, int], np.ndarray]
+    held: int
+    cut: str = ""
 
 
 def open_array(path: Path, settings: FrameSettings) -> Opened:
-    """Opens an array as a film.
-
-    Args:
-        path: a file, or the folder of a Zarr store.
-        settings: what is asked for.
+    """Opens a file or Zarr store as a film.
 
     Raises:
         UserError: it cannot be read, or is no film.
@@ -60,71 +82,55 @@ def open_array(path: Path, settings: FrameSettings) -> Opened:
         _require_xarray(path)
     closing = ExitStack()
     try:
-        cut, held = "", None
         if suffix == ".npy":
-            shape, dtype, read, cut, held = _open_npy(path)
+            array = _open_npy(path)
         elif suffix == ".npz":
-            shape, dtype, read = _open_npz(path, settings.variable, closing)
+            array = _open_npz(path, settings.variable, closing)
         else:
-            shape, dtype, read = _open_xarray(path, settings.variable, closing)
-        _check(shape, dtype, settings)
+            array = _open_xarray(path, settings.variable, closing)
+        shape, dtype = array.shape, array.dtype
+        wanted = "fiu" if settings.value_range else "f"
+        if dtype != np.uint8 and dtype.kind not in wanted:
+            told = "it must hold integers or floats"
+            if dtype.kind in "iu":
+                told = (
+                    "config.data.value_range must say which values become 0 and 1, "
+                    "unless they are uint8 or floats in [0, 1]"
+                )
+            raise ValueError(f"it has the type {dtype}: {told}")
+        if len(shape) not in (3, 4) or 0 in shape:
+            raise ValueError(
+                f"it has the shape {tuple(shape)}: it must be [T, H, W] or [T, H, W, C]"
+            )
+        check_channels(shape[3] if len(shape) == 4 else 1, settings.channels)
         check_budget(path, shape[0], math.prod(shape[1:]) * dtype.itemsize)
-        held = shape[0] if held is None else held
-        frames = _frames(shape, dtype, held, read, closing)
     except _ARRAY_ERRORS as error:
         closing.close()
         if isinstance(error, UserError):
             raise
         why = f"no {error}" if isinstance(error, KeyError) else reason(error)
-        raise UserError(f"'{path}' cannot be read as a {suffix} film ({why})") from (
-            error
-        )
-    return Opened((shape[1], shape[2]), frames, shape[0], None, cut)
+        told = f"'{path}' cannot be read as a {suffix} film ({why})"
+        raise UserError(told) from error
+    frames = _frames(array, closing)
+    return Opened((shape[1], shape[2]), frames, shape[0], None, array.cut)
 
 
-def _check(shape: tuple[int, ...], dtype: np.dtype, settings: FrameSettings) -> None:
-    if dtype != np.uint8 and dtype.kind not in ("fiu" if settings.value_range else "f"):
-        if dtype.kind in "iu":
-            raise ValueError(
-                f"it has the type {dtype}: config.data.value_range must say which "
-                "values become 0 and 1, unless they are uint8 or floats in [0, 1]"
-            )
-        raise ValueError(f"it has the type {dtype}: it must hold integers or floats")
-    if len(shape) not in (3, 4) or 0 in shape:
-        raise ValueError(
-            f"it has the shape {tuple(shape)}: it must be [T, H, W] or [T, H, W, C]"
-        )
-    held = shape[3] if len(shape) == 4 else 1
-    if held != settings.channels and (held, settings.channels) not in ((1, 3), (3, 1)):
-        wanted = "1 or 3" if held in (1, 3) else str(held)
-        raise ValueError(
-            f"it has {held} channels: config.data.channels is {settings.channels} and "
-            f"must be {wanted}"
-        )
-
-
-def _frames(
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    held: int,
-    read: ReadBlock,
-    closing: ExitStack,
-) -> Iterator[Raw | Bad]:
-    size = max(1, _BLOCK_VALUES // math.prod(shape[1:]))
+def _frames(array: _Array, closing: ExitStack) -> Iterator[Raw | Bad]:
+    size = max(1, _BLOCK_VALUES // math.prod(array.shape[1:]))
     with closing:
         valid: np.ndarray | None = None
-        for first in range(0, held, size):
-            end = min(first + size, held)
+        for first in range(0, array.held, size):
+            end = min(first + size, array.held)
             try:
-                steps: list[np.ndarray | Bad] = list(read(first, end))
+                steps: list[np.ndarray | Bad] = list(array.read(first, end))
             except _ARRAY_ERRORS:  # Perhaps some of them can be read.
-                steps = [_one(read, number) for number in range(first, end)]
+                steps = [_one(array, number) for number in range(first, end)]
             if first == 0 and isinstance(steps[0], np.ndarray):
-                valid = _permanent_gap(steps[0], held, size, read)
+                valid = _permanent_gap(steps[0], array, size)
             for frame in steps:
                 if isinstance(frame, np.ndarray):
-                    frame = frame.reshape(*shape[1:3], -1)
-                    if dtype == np.uint8 and frame.dtype != np.uint8:
+                    frame = frame.reshape(*array.shape[1:3], -1)
+                    if array.dtype == np.uint8 and frame.dtype != np.uint8:
                         frame = _bytes(frame, valid)
                 if isinstance(frame, Bad):
                     yield frame
@@ -144,65 +150,58 @@ def _bytes(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | Bad:
     return np.where(missing, 0, frame).astype(np.uint8)
 
 
-def _one(read: ReadBlock, number: int) -> np.ndarray | Bad:
+def _one(array: _Array, number: int) -> np.ndarray | Bad:
     try:
-        return read(number, number + 1)[0]
+        return array.read(number, number + 1)[0]
     except _ARRAY_ERRORS as error:
         return Bad(reason(error))
 
 
-def _permanent_gap(
-    first: np.ndarray, held: int, size: int, read: ReadBlock
-) -> np.ndarray | None:
+def _permanent_gap(first: np.ndarray, array: _Array, size: int) -> np.ndarray | None:
     """Where there is data, `[H, W]`, if some pixels have none in any frame."""
     if first.dtype.kind != "f" or np.isfinite(first).all():
         return None
-
-    def lacking(frames: np.ndarray) -> np.ndarray:
-        strange = np.isnan(frames)
-        return strange.all(-1) if strange.ndim == 4 else strange
-
-    gap = lacking(first[np.newaxis])[0]
-    for start in range(0, held, size):
-        if not gap.any():
-            return None
+    gap = np.ones(first.shape[:2], bool)
+    for start in range(0, array.held, size):
         try:
-            gap &= lacking(read(start, min(start + size, held))).all(0)
+            strange = np.isnan(array.read(start, min(start + size, array.held)))
         except _ARRAY_ERRORS:
             continue  # What can be read of it decides.
-    return None if not gap.any() or gap.all() else ~gap
+        gap &= strange.reshape(*strange.shape[:3], -1).all((0, 3))
+        if not gap.any():
+            return None
+    return None if gap.all() else ~gap
 
 
-def _read_head(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_head(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether the first axis varies fastest, and type; stands at the values."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
+    with _HEADS:
+        if np.lib.format.read_magic(file) == (1, 0):
+            return np.lib.format.read_array_header_1_0(file)
+        return np.lib.format.read_array_header_2_0(file)
 
 
-def _open_npy(path: Path) -> tuple[tuple[int, ...], np.dtype, ReadBlock, str, int]:
+def _open_npy(path: Path) -> _Array:
     with path.open("rb") as file:
         shape, fortran, dtype = _read_head(file)
         offset = file.tell()
     size, whole = path.stat().st_size, math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or not whole:
-        return shape, dtype, lambda first, end: np.empty(0), "", 0  # To be refused.
+    if dtype.hasobject or not whole:  # To be refused.
+        return _Array(shape, dtype, lambda first, end: np.empty(0), 0)
     held = min((size - offset) * shape[0] // whole, shape[0])
     cut = ""
     if held < shape[0]:
         cut = f"the file is cut short: {size} of {whole + offset} bytes"
         if fortran or not held:
             raise ValueError(cut)
-    array = np.memmap(
-        path, dtype, "r", offset, (held, *shape[1:]), order="F" if fortran else "C"
+    order: Any = "F" if fortran else "C"
+    array = np.memmap(path, dtype, "r", offset, (held, *shape[1:]), order)
+    return _Array(
+        shape, dtype, lambda first, end: np.array(array[first:end]), held, cut
     )
-    return shape, dtype, lambda first, end: np.array(array[first:end]), cut, held
 
 
-def _open_npz(
-    path: Path, variable: str, closing: ExitStack
-) -> tuple[tuple[int, ...], np.dtype, ReadBlock]:
+def _open_npz(path: Path, variable: str, closing: ExitStack) -> _Array:
     archive = closing.enter_context(zipfile.ZipFile(path))
     names = [name.removesuffix(".npy") for name in archive.namelist()]
     if variable and variable not in names:
@@ -214,19 +213,20 @@ def _open_npz(
         )
     member = archive.infolist()[names.index(variable or names[0])]
     with archive.open(member) as head:
-        shape, fortran, dtype = _read_head(head)  # type: ignore[arg-type]
+        shape, fortran, dtype = _read_head(head)
     frame_bytes = math.prod(shape[1:]) * dtype.itemsize
     if fortran:  # Each of its frames lies everywhere.
         check_budget(path, 1, frame_bytes * shape[0])
         with archive.open(member) as file:
-            array = np.load(file, allow_pickle=False)
-        return shape, dtype, lambda first, end: array[first:end]
+            _read_head(file)
+            array = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
+        return _Array(shape, dtype, lambda first, end: array[first:end], shape[0])
     # The file is read from its beginning to its end, and from the beginning again.
-    opened: list[tuple[int, Any]] = []
+    opened: list[tuple[int, IO[bytes]]] = []
 
     def read(first: int, end: int) -> np.ndarray:
         position, file = opened.pop() if opened else (-1, None)
-        if position != first:
+        if file is None or position != first:
             if file is not None:
                 file.close()
             file = closing.enter_context(archive.open(member))
@@ -239,7 +239,7 @@ def _open_npz(
         opened.append((end, file))
         return np.frombuffer(content, dtype).reshape(end - first, *shape[1:])
 
-    return shape, dtype, read
+    return _Array(shape, dtype, read, shape[0] if shape else 0)
 
 
 def _require_xarray(path: Path) -> None:
@@ -254,9 +254,7 @@ def _require_xarray(path: Path) -> None:
         )
 
 
-def _open_xarray(
-    path: Path, variable: str, closing: ExitStack
-) -> tuple[tuple[int, ...], np.dtype, ReadBlock]:
+def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
     import xarray  # Slow, and not everybody has it.
 
     # Times are not looked at, and not every calendar is one that NumPy knows.
@@ -298,7 +296,9 @@ def _open_xarray(
         # With a fill value, xarray makes floats of bytes.
         stored = np.dtype(encoding.get("dtype", dtype))
         dtype = stored if stored == np.uint8 else dtype
-    return field.shape, dtype, lambda first, end: field[first:end].to_numpy()
+    return _Array(
+        field.shape, dtype, lambda first, end: field[first:end].to_numpy(), len(field)
+    )
 
 
 def _refuse_links(path: Path) -> None:

@@ -63,8 +63,8 @@ def open_films(
     bar = tqdm(total=len(found), desc="decoding", unit="film", disable=None, delay=1)
     try:
         for film in pool.map(open_one, found):
-            if bad_files == "refuse":
-                refuse_bad(film)
+            if bad_files == "refuse" and film.frames is not None:
+                refuse_bad(film.path, film.frames.extra)
             films.append(film)
             bar.update()
     finally:
@@ -126,16 +126,7 @@ class FilmClips:
         return [self._films[film].name for film in self._clips[:, 0]]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Reads one clip.
-
-        Returns:
-            {"frames": uint8 `[T, H, W, C]`} and, where there are such, "mask": uint8
-            `[T, H, W, 1]`, "condition" and "label": int32 `[]`.
-
-        Raises:
-            IndexError: the index is out of range.
-            UserError: the cache is damaged.
-        """
+        """Reads one clip; see `ClipSource`."""
         if not 0 <= index < len(self):
             raise IndexError(
                 f"Clip {index} is out of range: the source holds {len(self)} clips"

@@ -219,7 +219,7 @@ class FilmFields(DataConfig):
             if self.bad_files == "refuse":
                 if frames is None:
                     raise UserError(film.problem)
-                refuse_bad(film)
+                refuse_bad(path, frames.extra)
             films.append((film, item.facts))
         sentences = prepared.manifest.left_out.values()
         return films, [text for texts in sentences for text in texts]

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -44,9 +45,7 @@ def open_container(path: Path, channels: int) -> Opened:
         if announced is not None and size < announced:
             cut = f"the file is cut short: {size} of {announced} bytes"
         with _opened(path) as container:
-            stream = container.streams.best("video")
-            if stream is None:
-                raise ValueError("it has no video stream")
+            stream = _film_stream(container)
             check_budget(path, stream.frames, 3 * stream.width * stream.height)
             rate = float(stream.average_rate) if stream.average_rate else None
             total = stream.frames or None
@@ -73,6 +72,13 @@ def _opened(path: Path) -> av.container.InputContainer:
     return av.open(str(path.absolute()), options=_OPTIONS)
 
 
+def _film_stream(container: av.container.InputContainer) -> av.VideoStream:
+    stream = container.streams.best("video")  # Which is no cover picture.
+    if not isinstance(stream, av.VideoStream):
+        raise ValueError("it has no video stream")
+    return stream
+
+
 def _of_one_size(size: tuple[int, ...], steps: Iterator[Step]) -> Iterator[Raw | Bad]:
     for found, frame in steps:
         changed = isinstance(frame, Raw) and found != size
@@ -89,7 +95,7 @@ def _steps(path: Path, channels: int) -> Iterator[Step]:
     why = "it cannot be decoded"
     size: tuple[int, ...] = (0, 0)
     with _opened(path) as container:
-        stream = container.streams.best("video")
+        stream = _film_stream(container)
         stream.thread_type = "SLICE"  # Errors then belong to the packet they come with.
         converter = VideoReformatter()  # Setting it up costs more than a conversion.
         packets = container.demux(stream)
@@ -149,9 +155,9 @@ def _raw(frame: av.VideoFrame, channels: int, converter: VideoReformatter) -> Ra
 
 def _as_shown(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Turns and mirrors a frame as its display matrix says."""
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if data is None:
+    if Type.DISPLAYMATRIX not in frame.side_data:
         return pixels
+    data: Any = frame.side_data[Type.DISPLAYMATRIX]  # type: ignore[typeddict-item]
     # A pixel of (x, y) is shown at (a x + c y, b x + d y), up to a shift.
     a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5] / 65536
     if max(abs(b), abs(c)) < 0.01 * max(abs(a), abs(d)):

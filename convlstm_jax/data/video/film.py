@@ -1,7 +1,7 @@
 """A film whose frames lie in the cache, decoded the first time it is asked for."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,8 +40,6 @@ BadFiles = Literal["refuse", "skip"]
 
 FILM_SUFFIXES = (*VIDEO_SUFFIXES, ".gif", *ARRAY_SUFFIXES)
 """Files that are films whatever is in them; `STACK_SUFFIXES` may be films too."""
-
-REMEDY = "mend it, or set config.data.bad_files=skip to use what can be read"
 
 # 16 bits of which the upper half is never used are most likely fewer bits.
 _DARK = 2**15 - 1
@@ -197,7 +195,7 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
             holes.append(missing)
             keep(np.zeros_like(frame), mask)
         lost = 0
-        if step.white == 65535 and step.values.dtype != np.uint8:
+        if step.white == 65535 and step.values.dtype.kind in "iu":
             brightest = max(brightest, int(step.values.max()))
         if frame.min() == frame.max():
             blank.append(number)
@@ -208,15 +206,14 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
             f"value_range must say which become 0 and 1, such as 0,"
             f"{2 ** brightest.bit_length() - 1}"
         )
-    total, readable = number + 1, number + 1 - lost - len(holes)
+    last = number + 1 - lost
+    readable = last - len(holes)
     if not readable:
         raise UserError(
             f"'{path}' cannot be read: none of its frames can ("
             f"{first_bad or opened.cut or 'it holds none'})"
         )
-    last = number + 1 - lost
-    if opened.cut:
-        total = max(opened.total or 0, last)
+    total = max(opened.total or 0, last) if opened.cut else number + 1
     return {
         "num_frames": last,
         "holes": holes,
@@ -228,17 +225,14 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
     }
 
 
-def _format_problem(
-    cut: str, total: int, last: int, readable: int, first_bad: str
-) -> str:
+def _format_problem(cut: str, total: int, last: int, readable: int, why: str) -> str:
     """A clause on what is left out of a film, "" if nothing is."""
     if not cut and readable == total:
         return ""
     if cut and readable == last:
         of_total = f" of {total}" if total > readable else ""
         return f"the file ends early: {readable}{of_total} frames can be read"
-    why = f" ({first_bad})" if first_bad else ""
-    return f"{readable} of {total} frames can be read{why}"
+    return f"{readable} of {total} frames can be read{f' ({why})' if why else ''}"
 
 
 def cached_film(
@@ -254,7 +248,7 @@ def cached_film(
         "kind": "film",
         # The same bytes are read otherwise under another suffix.
         "suffix": path.suffix.lower() if not path.is_dir() else "/",
-        "content": content_hash(film_files(path), cache.folder / ".hashes"),
+        "content": content_hash(_files(path), cache.folder / ".hashes"),
         "settings": settings.as_json(),
     }
 
@@ -288,14 +282,17 @@ def film_of(one: Found, frames: Frames) -> Film:
     )
 
 
-def refuse_bad(film: Film) -> None:
-    """Refuses a film of which something cannot be read."""
-    if film.frames is not None and film.problem:
-        why = film.frames.extra["first_bad"].replace("\0", str(film.path))
-        raise UserError(f"'{film.path}' cannot be read whole ({why}): {REMEDY}")
+def refuse_bad(path: Path, facts: Mapping[str, Any]) -> None:
+    """Refuses a film of which something cannot be read, by what `decode` returns."""
+    if facts["problem"]:
+        why = facts["first_bad"].replace("\0", str(path))
+        raise UserError(
+            f"'{path}' cannot be read whole ({why}): mend it, or set "
+            "config.data.bad_files=skip to use what can be read"
+        )
 
 
-def film_files(path: Path) -> list[Path]:
+def _files(path: Path) -> list[Path]:
     """The files that decide what a film shows, in order."""
     if path.suffix.lower() == ".zarr" and path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
@@ -337,10 +334,8 @@ def read_last(
             f"'{path}' has frames of {height}×{width} pixels (height × width): they "
             f"must be {settings.height}×{settings.width}"
         )
-    if bad_files == "refuse" and facts["problem"]:
-        raise UserError(
-            f"'{path}' cannot be read whole ({facts['first_bad']}): {REMEDY}"
-        )
+    if bad_files == "refuse":
+        refuse_bad(path, facts)
     run = facts["num_frames"] - max(facts["holes"], default=-1) - 1
     if run < span:
         every = f", to use every {frame_stride}th" if frame_stride > 1 else ""

@@ -244,7 +244,8 @@ def open_stack(path: Path, channels: int) -> Opened:
             height, width = _shown_size(picture)
             if picture.format == "GIF" and not is_whole_gif(path.read_bytes()):
                 cut = "the file is cut short"
-            if picture.format == "PNG" and ";16" in repr(picture.tile):
+            deep = ";16" in repr(vars(picture)["tile"])
+            if picture.format == "PNG" and total > 1 and deep:
                 raise ValueError("animations of 16 bits are not read: use TIFF or .npy")
             if picture.format == "TIFF":
                 _check_hyperstack(picture, total)
@@ -253,9 +254,8 @@ def open_stack(path: Path, channels: int) -> Opened:
     except PICTURE_ERRORS as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"'{path}' cannot be read as a {kind} ({reason(error)})") from (
-            error
-        )
+        told = f"'{path}' cannot be read as a {kind} ({reason(error)})"
+        raise UserError(told) from error
 
     def frames() -> Iterator[Raw | Bad]:
         number = first
@@ -264,7 +264,7 @@ def open_stack(path: Path, channels: int) -> Opened:
                 for number in range(first, total):
                     picture.seek(number)
                     page: Any = picture
-                    if picture.format != "TIFF":
+                    if picture.format != "TIFF" and total > 1:
                         page = picture.copy()  # Turning it must not touch the next.
                     raw = picture_values(path, page, number, channels)
                     if raw.values.shape[:2] != (height, width):
@@ -289,13 +289,13 @@ def _check_hyperstack(picture: Image.Image, total: int) -> None:
     if not str(text).startswith("ImageJ="):
         return
     facts = dict(line.split("=", 1) for line in str(text).splitlines() if "=" in line)
-    images, channels, slices, times = (
-        int(facts.get(name, 1)) for name in ("images", "channels", "slices", "frames")
+    channels, slices, times = (
+        int(facts.get(name, 1)) for name in ("channels", "slices", "frames")
     )
-    if images != total:
+    if facts.get("images", str(total)) != str(total):
         raise ValueError(
-            f"ImageJ wrote {images} frames, of which {total} can be found: save it as "
-            "an image sequence or as .npy"
+            f"ImageJ wrote {facts['images']} frames, of which {total} can be found: "
+            "save it as an image sequence or as .npy"
         )
     if channels > 1 or (slices > 1 and times > 1):
         raise ValueError(

@@ -29,7 +29,8 @@ def write_xml(path, *tracks, length=20, source="", start_frame=0, stop_frame=Non
     stop_frame = length - 1 if stop_frame is None else stop_frame
     shapes = [
         f'<track label="{one.label}">' + "".join(
-            f'<{s.kind} frame="{s.frame}" outside="{int(s.outside)}"/>' for s in one.shapes
+            f'<{s.kind} frame="{s.frame}" outside="{int(s.outside)}"/>'
+            for s in one.shapes
         ) + "</track>"
         for one in tracks
     ]  # fmt: skip

@@ -200,7 +200,10 @@ BOX = '<box frame="12"'
     ("replacements", "message"),
     [
         ([("<version>1.1", "<version>2.0")], r"the version '2\.0', but .* video 1\.1"),
-        ([("<track", "<image id='0'/><track")], "<image> elements .*CVAT for images"),
+        (
+            [("<track", "<image id='0'/><track")],
+            "<image> elements: it is .CVAT for images",
+        ),
         ([("<task>", "<project>"), ("</task>", "</project>")], "no <task> or <job>"),
         ([("<size>40</size>", "")], "no value for <size>, but .* at least 1"),
         ([("<size>40", "<size>many")], "'many' for <size>"),
