@@ -100,7 +100,7 @@ def test_train_evaluate_and_classify(tmp_path, capsys):
         ([*arguments, "--num_frames=3"], "--num_frames is 3: it must not be given"),
         (
             [arguments[0], arguments[1], f"--output={tmp_path / 'a.gif'}"],
-            "'.gif', but a classification is written to .json.",
+            "'.gif': for a classification it must be .json",
         ),
     ):
         assert run("--mode=predict", *flags) == 2
