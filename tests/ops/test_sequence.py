@@ -29,7 +29,7 @@ def settings(case, dtype=jnp.float64):
     return {
         "num_steps": case.shape[1],
         "activation": case.activation,
-        "valid": case.valid,
+        "valid": None if case.valid is None else jnp.asarray(case.valid),
         "reverse": case.reverse,
         "dtype": dtype,
     }
@@ -176,7 +176,10 @@ def test_frames_in_the_middle_may_be_invalid():
         for reverse in (False, True):
             expected = oracle.sequence(*arguments, 5, "tanh", valid, reverse)
             function = functools.partial(
-                convlstm_sequence, valid=valid, reverse=reverse, dtype=jnp.float64
+                convlstm_sequence,
+                valid=jnp.asarray(valid),
+                reverse=reverse,
+                dtype=jnp.float64,
             )
             assert_trees_close(
                 fast_jit(function)(*as_jax(arguments)), expected, **TOLERANCE
