@@ -5,12 +5,20 @@
     H  height, pixels               G  4·F, the four gates side by side
     W  width, pixels                C  channels
 
-Annotations are read by people and, under `pytest --jaxtyping-packages`, checked at
-run time; in production they cost nothing.
+Annotations are read by people and, in the tests, checked at run time; in production
+they cost nothing. NumPy arrays are taken wherever JAX's are.
 """
 
-from jax import Array
+from typing import TYPE_CHECKING
+
+import jax
+import numpy as np
 from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from jax import Array
+else:
+    Array = jax.Array | np.ndarray
 
 Video = Float[Array, "B T H W C"]
 ForecastVideo = Float[Array, "B S H W C"]

@@ -14,10 +14,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from convlstm_jax.cli.trained_weights import load_variables
 from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.trained_weights import load_variables
 from convlstm_jax.metrics.vmaf import find_ffmpeg
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import run

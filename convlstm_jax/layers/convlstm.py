@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Int
 
 from convlstm_jax.ops.cell import (
@@ -18,7 +17,7 @@ from convlstm_jax.ops.cell import (
     state_dtype,
 )
 from convlstm_jax.ops.memory import MEMORY
-from convlstm_jax.types import Carry, Frame, Hidden, HiddenSequence, Video
+from convlstm_jax.types import Array, Carry, Frame, Hidden, HiddenSequence, Video
 
 IMPLEMENTATIONS = ("fused", "scan")
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Float, Int
 
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+from convlstm_jax.types import Array
 
 VectorCarry = tuple[Float[Array, "B F"], Float[Array, "B F"]]
 

@@ -4,10 +4,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 
 from convlstm_jax.ops.convolution import same_convolution
-from convlstm_jax.types import HiddenSequence, Video
+from convlstm_jax.types import Array, HiddenSequence, Video
 
 
 class VideoConvolution(nn.Module):

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from convlstm_jax.config import field
 from convlstm_jax.models.network import LayersConfig, LayersNetwork, require_video
-from convlstm_jax.types import Video
+from convlstm_jax.types import Array, Video
 
 # What a decoder can be asked for: the inputs, last frame first, or what follows them.
 DECODERS = ("reconstruction", "forecast")

@@ -4,7 +4,6 @@ from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Float, Int
 
 from convlstm_jax.config import field
@@ -15,7 +14,7 @@ from convlstm_jax.models.network import (
     require_video,
 )
 from convlstm_jax.ops.patches import to_patches
-from convlstm_jax.types import Video
+from convlstm_jax.types import Array, Video
 
 Logits = Float[Array, "B N"]
 """One logit for each of N classes."""

@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax
-from jax import Array
 from jax.extend import core
+
+from convlstm_jax.types import Array
 
 
 def parameter_table(params: Any) -> list[tuple[str, tuple[int, ...], int]]:

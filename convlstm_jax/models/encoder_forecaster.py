@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import Array
 
 from convlstm_jax.layers.convlstm import ConvLSTM
 from convlstm_jax.layers.fc_lstm import FCLSTM
@@ -26,7 +25,7 @@ from convlstm_jax.models.network import (
     require_video,
 )
 from convlstm_jax.ops.patches import from_patches, to_patches
-from convlstm_jax.types import ForecastVideo, Video
+from convlstm_jax.types import Array, ForecastVideo, Video
 
 DARK_LOGIT = -3.0
 """A pixel of 0.047, about the mean of two digits on 64×64: where forecasts begin, as a

@@ -6,12 +6,11 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from convlstm_jax.config import Config, field
 from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell, memory_problem
 from convlstm_jax.layers.fc_lstm import FCLSTM
-from convlstm_jax.types import Video
+from convlstm_jax.types import Array, Video
 
 # {"params": …} and, where a network has them, other collections such as "batch_stats".
 Variables = dict[str, Any]
@@ -68,8 +67,8 @@ class ForecastingNetwork(nn.Module):
         clip: Video,
         num_inputs: int,
         *,
-        key: Array,
-        step: Array,
+        key: Any,
+        step: Any,
         training: Any = None,
     ) -> TrainingPrediction:
         """The predictions that a training step scores; by default the forecast.

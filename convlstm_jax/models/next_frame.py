@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
 from convlstm_jax.config import field
 from convlstm_jax.layers.video_convolution import VideoConvolution
@@ -27,7 +27,7 @@ from convlstm_jax.models.network import (
     forecast_from_logits,
     require_video,
 )
-from convlstm_jax.types import Carry, Frame, HiddenSequence, Video
+from convlstm_jax.types import Array, Carry, Frame, HiddenSequence, Video
 
 # Those of Keras's BatchNormalization.
 BATCH_NORM_MOMENTUM = 0.99
@@ -185,8 +185,8 @@ class NextFramePredictor(LayersNetwork, ForecastingNetwork):
         clip: Video,
         num_inputs: int,
         *,
-        key: Array,
-        step: Array,
+        key: Any,
+        step: Any,
         training: Any = None,
     ) -> TrainingPrediction:
         """See `ForecastingNetwork`: reads true frames, all but the last one used."""

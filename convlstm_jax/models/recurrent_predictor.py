@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Float
 
 from convlstm_jax.config import field
@@ -34,7 +33,7 @@ from convlstm_jax.ops.rollout import (
     TeacherForcing,
     initial_state,
 )
-from convlstm_jax.types import ForecastVideo, Video
+from convlstm_jax.types import Array, ForecastVideo, Video
 
 Probability = Float[Array, ""]
 
@@ -156,8 +155,8 @@ class RecurrentPredictor(ForecastingNetwork):
         clip: Video,
         num_inputs: int,
         *,
-        key: Array,
-        step: Array,
+        key: Any,
+        step: Any,
         training: Any = None,
     ) -> TrainingPrediction:
         """See `ForecastingNetwork`: all next frames of the clip, inputs too.

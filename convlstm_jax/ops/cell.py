@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jaxtyping import Float
 
 from convlstm_jax.ops.convolution import same_convolution
-from convlstm_jax.types import Carry, Frame, Hidden
+from convlstm_jax.types import Array, Carry, Frame, Hidden
 
 # The order of the four gates along the last axis of every kernel and bias, declared
 # here and nowhere else: input, forget, candidate, output.

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jaxtyping import Float
 
 from convlstm_jax.ops.winograd import (
@@ -25,7 +25,7 @@ from convlstm_jax.ops.winograd import (
     transform_kernel_adjoint,
     winograd_for,
 )
-from convlstm_jax.types import Frame, OutputFrame
+from convlstm_jax.types import Array, Frame, OutputFrame
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 
 from convlstm_jax.ops.cell import Weights, carry_of_dtype
 from convlstm_jax.ops.recurrence import ValidFrames
@@ -28,7 +28,7 @@ from convlstm_jax.ops.rollout import (
     state_of_dtype,
 )
 from convlstm_jax.ops.sequence import convlstm_sequence
-from convlstm_jax.types import Carry, ForecastVideo, HiddenSequence, Video
+from convlstm_jax.types import Array, Carry, ForecastVideo, HiddenSequence, Video
 
 
 def checkpointed_sequence(

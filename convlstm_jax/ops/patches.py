@@ -1,9 +1,8 @@
 """Frames as patches: space to channels and back."""
 
-from jax import Array
 from jaxtyping import Float
 
-from convlstm_jax.types import Video
+from convlstm_jax.types import Array, Video
 
 Patches = Float[Array, "B T R S D"]
 

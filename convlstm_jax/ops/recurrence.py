@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jaxtyping import Bool, Float
 
 from convlstm_jax.ops.cell import (
@@ -20,7 +20,7 @@ from convlstm_jax.ops.cell import (
     update_state,
     update_state_gradient,
 )
-from convlstm_jax.types import Carry, Hidden, HiddenSequence
+from convlstm_jax.types import Array, Carry, Hidden, HiddenSequence
 
 ValidFrames = Bool[Array, "B T"]
 

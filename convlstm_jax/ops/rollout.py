@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jaxtyping import Bool, Float
 
 from convlstm_jax.ops.cell import (
@@ -42,7 +42,7 @@ from convlstm_jax.ops.convolution import (
     start_gathering,
 )
 from convlstm_jax.ops.recurrence import late
-from convlstm_jax.types import Carry, ForecastVideo, Frame, Hidden, Video
+from convlstm_jax.types import Array, Carry, ForecastVideo, Frame, Hidden, Video
 
 TeacherForcing = Bool[Array, "B S"]
 

@@ -9,7 +9,6 @@ pre-activations nor their gradients are kept for all T steps.
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
 
 from convlstm_jax.ops.cell import Weights, split_gates, state_dtype
 from convlstm_jax.ops.recurrence import (
@@ -31,7 +30,7 @@ from convlstm_jax.ops.winograd import (
     transform_kernel,
     transform_kernel_adjoint,
 )
-from convlstm_jax.types import Carry, Hidden, HiddenSequence, Video
+from convlstm_jax.types import Array, Carry, Hidden, HiddenSequence, Video
 
 
 class _Gathered(NamedTuple):

@@ -29,10 +29,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import lax
 from jaxtyping import Float
 
-from convlstm_jax.types import Frame, OutputFrame
+from convlstm_jax.types import Array, Frame, OutputFrame
 
 # Where the polynomials behind the algorithm are evaluated, besides at infinity. Of the
 # sets of small numbers these give the least rounding error.
