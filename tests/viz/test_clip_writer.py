@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from convlstm_jax.data.clip_files import read_clip
 from PIL import Image
 
 from convlstm_jax.atomic_file import atomic_file
