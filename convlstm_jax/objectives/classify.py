@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from convlstm_jax.config import Config, field
 from convlstm_jax.errors import UserError
-from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
+from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, num_samples
 from convlstm_jax.metrics.classification import (
     classification_metrics,
     majority_logits,
@@ -174,7 +174,11 @@ class ClassificationObjective(Objective):
         self, total: MetricSums, frame_shape: tuple[int, int, int]
     ) -> MetricSummary:
         """See `Objective`; there are no lead times."""
-        return summarize_classification(total, self.classes)
+        summary = summarize_classification(total, self.classes)
+        if "loss" in total["sums"]:
+            loss = float(np.asarray(total["sums"]["loss"]).item())
+            summary.total["loss"] = loss / num_samples(total)
+        return summary
 
     def _logits(self, variables: Variables, frames: Array) -> Logits:
         logits: Logits = self.model.apply(variables, to_unit_interval(frames))  # type: ignore[assignment]
