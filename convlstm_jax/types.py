@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 if TYPE_CHECKING:
-    from jax import Array
+    from jax import Array as Array
 else:
     Array = jax.Array | np.ndarray
 

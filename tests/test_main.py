@@ -14,13 +14,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from convlstm_jax.cli.trained_weights import load_variables
 from PIL import Image
 
-from convlstm_jax.cli import build, workdir
+from convlstm_jax.cli import build
 from convlstm_jax.metrics.vmaf import find_ffmpeg
 from convlstm_jax.training.sharding import data_mesh
-from tests.program import run
+from tests.program import experiment_of, run
 from tests.read_clip import read_clip
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,7 +100,7 @@ def test_evaluation_figures(trained):
         )
 
     # The baselines' figures, from the definition.
-    config = workdir.load_config(trained)
+    config = experiment_of(trained)
     test = build.build_sources(config).test
     clips = np.stack([test[index]["frames"] for index in range(20)]) / 255
     inputs, truth = clips[:, :3], clips[:, 3:]
@@ -112,8 +111,10 @@ def test_evaluation_figures(trained):
     np.testing.assert_allclose(lead["copy_last"]["mse"], copied, rtol=1e-5)
 
     # The model's, from its averaged weights.
-    task = build.build_task(config)
-    _, variables = load_variables(task, config, trained, data_mesh(jax.devices()[:1]))
+    task = build.build_objective(config)
+    _, variables = build.load_variables(
+        task, config, trained, data_mesh(jax.devices()[:1])
+    )
     prediction = np.asarray(
         task.forecast(variables, inputs.astype(np.float32), 2).frames
     )
@@ -146,7 +147,7 @@ def test_evaluate_alone_repeats_the_figures(trained, capsys):
 
 
 def test_predict_in_every_form(trained, tmp_path, capsys):
-    config = workdir.load_config(trained)
+    config = experiment_of(trained)
     clip = build.build_sources(config).test[0]["frames"]
     np.save(tmp_path / "clip.npy", clip)
     (tmp_path / "frames").mkdir()
@@ -179,8 +180,10 @@ def test_predict_in_every_form(trained, tmp_path, capsys):
     assert len(read_clip(tmp_path / "d.mp4")) == 3
 
     # What was predicted is what the model says of the clip's last three frames.
-    task = build.build_task(config)
-    _, variables = load_variables(task, config, trained, data_mesh(jax.devices()[:1]))
+    task = build.build_objective(config)
+    _, variables = build.load_variables(
+        task, config, trained, data_mesh(jax.devices()[:1])
+    )
     inputs = clip[None, -3:].astype(np.float32) / 255
     expected = np.asarray(task.forecast(variables, inputs, 7).frames)[0]
     np.testing.assert_allclose(long, expected, atol=1e-6)
@@ -199,7 +202,7 @@ assert not any("convlstm_jax" in name or "flax" in name for name in sys.modules)
 
 
 def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
-    config = workdir.load_config(trained)
+    config = experiment_of(trained)
     clips = [build.build_sources(config).test[index]["frames"] for index in range(3)]
     inputs = np.stack(clips)[:, :3].astype(np.float32) / 255
     arguments = ["--mode=export", f"--workdir={trained}", "--num_frames=4"]
@@ -210,8 +213,10 @@ def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
     subprocess.run(
         [sys.executable, "-P", "-c", USE_OF_AN_EXPORTED_MODEL], cwd=tmp_path, check=True
     )
-    task = build.build_task(config)
-    _, variables = load_variables(task, config, trained, data_mesh(jax.devices()[:1]))
+    task = build.build_objective(config)
+    _, variables = build.load_variables(
+        task, config, trained, data_mesh(jax.devices()[:1])
+    )
     expected = task.forecast(variables, inputs, 4).frames
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
 
@@ -275,7 +280,9 @@ def test_predict_says_when_memory_does_not_suffice(
     def forecast(self, variables, inputs, num_frames):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
-    monkeypatch.setattr("convlstm_jax.tasks.forecast.ForecastTask.forecast", forecast)
+    monkeypatch.setattr(
+        "convlstm_jax.objectives.forecast.ForecastObjective.forecast", forecast
+    )
     np.save(tmp_path / "clip.npy", np.zeros((5, 32, 40, 1), np.uint8))
     code = run(
         "--mode=predict", f"--workdir={trained}", "--num_frames=90000",
@@ -368,10 +375,10 @@ def test_describe(preset, capsys):
 
 
 def final_weights(folder):
-    config = workdir.load_config(folder)
-    task = build.build_task(config)
+    config = experiment_of(folder)
+    task = build.build_objective(config)
     mesh = data_mesh(jax.devices()[:1])
-    step, params = load_variables(task, config, folder, mesh)
+    step, params = build.load_variables(task, config, folder, mesh)
     return step, jax.device_get(params)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.cli import build, workdir
-from tests.program import run
+from convlstm_jax.cli import build
+from tests.program import experiment_of, run
 
 CONFIG = "--config=configs/moving_mnist_autoencoder.py"
 TINY = [
@@ -44,7 +44,7 @@ def train(folder, *arguments):
     for name in pictures:
         with Image.open(folder / "pictures" / name) as picture:
             assert len(picture.convert("L").getcolors()) > 10
-    config = workdir.load_config(folder)
+    config = experiment_of(folder)
     test = build.build_sources(config).test
     clips = np.stack([test[index]["frames"] for index in range(10)]) / 255
     return results, pictures, clips

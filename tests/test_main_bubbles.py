@@ -6,12 +6,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from convlstm_jax.cli.trained_weights import load_variables
 
-from convlstm_jax.cli import build, workdir
+from convlstm_jax.cli import build
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import write_clip
-from tests.program import run
+from tests.program import experiment_of, run
 
 TINY = [
     "--config.model.features=2",
@@ -42,9 +41,11 @@ pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 def forecast_errors(folder, clips):
     """Squared error of each clip, by the task itself."""
-    config = workdir.load_config(folder)
-    task = build.build_task(config)
-    _, variables = load_variables(task, config, folder, data_mesh(jax.devices()[:1]))
+    config = experiment_of(folder)
+    task = build.build_objective(config)
+    _, variables = build.load_variables(
+        task, config, folder, data_mesh(jax.devices()[:1])
+    )
     frames = np.stack([clip["frames"] for clip in clips]) / np.float32(255)
     prediction = task.forecast(variables, frames[:, :2], 2).frames
     return np.square(np.asarray(prediction) - frames[:, 2:]).sum((2, 3, 4)).mean(1)
@@ -56,7 +57,7 @@ def test_figures_are_reported_for_each_condition(tmp_path):
     folder = tmp_path / "run"
     held_out = "--config.data.test_conditions=2 L/min,8 L/min"
     assert train(folder, held_out, "--config.eval.num_sequences=11") == 0
-    config = workdir.load_config(folder)
+    config = experiment_of(folder)
     sources = build.build_sources(config)
     clips = [sources.test[index] for index in range(11)]
     conditions = np.array([clip["condition"] for clip in clips])
@@ -119,9 +120,8 @@ def test_bad_films_are_refused_or_skipped_and_counted(tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and "cut.gif" in error
 
-    config = workdir.load_config(tmp_path / "refused").unlock()
-    config.data.bad_files = "skip"
-    sources = build.build_sources(config)
+    assert train(tmp_path / "skipped", *flags, "--config.data.bad_files=skip") == 0
+    sources = build.build_sources(experiment_of(tmp_path / "skipped"))
     assert "cut.gif" in sources.description
     assert len(sources.train) + len(sources.validation) + len(sources.test) >= 12
 

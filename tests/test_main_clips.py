@@ -2,25 +2,23 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.cli import build, workdir
-from convlstm_jax.data import theft_videos, video_frames
-from tests.program import run
+from convlstm_jax.cli import build
+from convlstm_jax.data.annotated.config import AnnotatedVideoConfig
+from tests.annotated_films import write_annotated_films
+from tests.program import experiment_of, run
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     "--config.model.features=2,2",
     "--config.model.patch_size=8",
     "--config.task.num_input_frames=4",
     "--config.data.height=32",
     "--config.data.width=32",
-    "--config.data.clip_stride=0",
     "--config.train.num_steps=2",
     "--config.train.batch_size=8",
     "--config.train.eval_every_steps=2",
@@ -35,26 +33,17 @@ def train(folder, *arguments):
     return run(config, *TINY, *arguments, f"--workdir={folder}")
 
 
-@pytest.fixture(autouse=True)
-def at_root_with_few_films_and_quick_to_compile(monkeypatch, tmp_path_factory):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-    monkeypatch.setattr(theft_videos, "NUM_VIDEOS", 10)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 @pytest.mark.slow
 def test_train_evaluate_and_classify(tmp_path, capsys):
     folder = tmp_path / "run"
-    assert train(folder) == 0
-    config = workdir.load_config(folder)
+    assert train(folder, "--config.eval.num_sequences=40") == 0
+    config = experiment_of(folder)
     sources = build.build_sources(config)
     results = json.loads((folder / "evaluation.json").read_text())
-    labels = np.array(
-        [sources.test[index]["label"] for index in range(len(sources.test))]
-    )
+    labels = np.array([sources.test[index]["label"] for index in range(40)])
     confusion = np.array(results["model"]["confusion"])
     assert confusion.sum(axis=1).tolist() == np.bincount(labels, minlength=2).tolist()
     accuracy = results["model"]["accuracy"]
@@ -73,8 +62,8 @@ def test_train_evaluate_and_classify(tmp_path, capsys):
     assert again["model"] == results["model"]
     capsys.readouterr()
 
-    films = sorted((tmp_path.parent).glob("home*/.cache/convlstm_jax/**/*.avi"))
-    film, output = films[0], tmp_path / "classes.json"
+    films = write_annotated_films(tmp_path / "films", 1)
+    film, output = films / "film0.gif", tmp_path / "classes.json"
     arguments = [f"--workdir={folder}", f"--input={film}", f"--output={output}"]
     assert run("--mode=predict", *arguments) == 0
     assert "clips of" in capsys.readouterr().out
@@ -88,7 +77,8 @@ def test_train_evaluate_and_classify(tmp_path, capsys):
     exported = ["--mode=export", arguments[0], f"--output={tmp_path / 'model.jax'}"]
     assert run(*exported) == 0
     program = (tmp_path / "model.jax").read_bytes()
-    frames = video_frames.open_video(film, height=32, width=32, channels=3).read(0, 4)
+    reader = AnnotatedVideoConfig(path=str(film), height=32, width=32, channels=3)
+    frames = reader.open_film(str(film)).read(0, 4)
     found = jax.export.deserialize(bytearray(program)).call(
         frames[None] / np.float32(255)
     )
@@ -113,13 +103,9 @@ def test_train_evaluate_and_classify(tmp_path, capsys):
     )
 
 
-def films_of_a_user(folder):
-    return theft_videos.write_theft_videos(folder, height=32, width=40, num_videos=8)
-
-
 @pytest.mark.slow
 def test_a_folder_of_annotated_films(tmp_path, capsys):
-    films = films_of_a_user(tmp_path / "films")
+    films = write_annotated_films(tmp_path / "films")
     assert train(tmp_path / "run", f"--config.data.path={films}") == 0
     results = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert str(films) in results["data"]["description"]
@@ -129,12 +115,12 @@ def test_a_folder_of_annotated_films(tmp_path, capsys):
     ("damage", "message"),
     [
         (lambda films: next(films.glob("*.xml")).write_text("<annot"), r".xml"),
-        (lambda films: next(films.glob("*.avi")).write_bytes(b"RIFF"), r".avi"),
+        (lambda films: next(films.glob("*.gif")).write_bytes(b"GIF8"), r".gif"),
         (lambda films: [path.unlink() for path in films.glob("*.xml")], "films"),
     ],
 )
 def test_bad_films_get_one_sentence(damage, message, tmp_path, capsys):
-    films = films_of_a_user(tmp_path / "films")
+    films = write_annotated_films(tmp_path / "films")
     damage(films)
     assert train(tmp_path / "run", f"--config.data.path={films}") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -142,7 +128,7 @@ def test_bad_films_get_one_sentence(damage, message, tmp_path, capsys):
 
 
 def test_a_label_that_never_occurs_is_named(tmp_path, capsys):
-    films = films_of_a_user(tmp_path / "films")
+    films = write_annotated_films(tmp_path / "films")
     flags = [f"--config.data.path={films}", "--config.data.event_labels=robbery"]
     assert train(tmp_path / "run", *flags) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]

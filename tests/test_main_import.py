@@ -5,16 +5,15 @@ import json
 import jax
 import numpy as np
 import pytest
-from convlstm_jax.cli.trained_weights import load_variables
 
-from convlstm_jax.cli import build, import_weights, workdir
+from convlstm_jax.cli import build, import_weights
 from convlstm_jax.cli.flags import IMPORTS_FROM
 from convlstm_jax.interop import openstl_weights
 from convlstm_jax.interop.keras_weights import import_keras
 from convlstm_jax.training.sharding import data_mesh
 from tests.interop import keras_layout, keras_networks
 from tests.interop.keras_networks import Network
-from tests.program import run
+from tests.program import experiment_of, run
 
 NETWORK = Network((2, 3), (3, 1), 1, "tanh")
 LAYERS = keras_layout.layers_of(NETWORK)
@@ -67,10 +66,10 @@ def checkpoint(tmp_path_factory):
 
 
 def saved(folder):
-    config = workdir.load_config(folder)
-    task = build.build_task(config)
+    config = experiment_of(folder)
+    task = build.build_objective(config)
     mesh = data_mesh(jax.devices()[:1])
-    step, variables = load_variables(task, config, folder, mesh)
+    step, variables = build.load_variables(task, config, folder, mesh)
     return task, step, jax.device_get(variables)
 
 
@@ -98,7 +97,7 @@ def test_an_imported_run_is_evaluated_predicts_and_trains_on(
     assert run("--mode=evaluate", f"--workdir={folder}") == 0
     results = json.loads((folder / "evaluation.json").read_text())
     assert results["step"] == 0
-    test = build.build_sources(workdir.load_config(folder)).test
+    test = build.build_sources(experiment_of(folder)).test
     clips = [test[index] for index in range(8)]
     inputs = np.stack([clip["frames"] for clip in clips])[:, :2]
     truth = np.stack([clip["targets"] for clip in clips])[:, 2:] / np.float32(255)

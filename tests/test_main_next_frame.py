@@ -5,12 +5,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from convlstm_jax.cli.trained_weights import load_variables
 from PIL import Image
 
-from convlstm_jax.cli import build, workdir
+from convlstm_jax.cli import build
 from convlstm_jax.training.sharding import data_mesh
-from tests.program import run
+from tests.program import experiment_of, run
 
 TINY = [
     "--config.model.features=2,2",
@@ -49,10 +48,10 @@ def train(experiment, folder, num_steps):
 
 
 def saved(folder):
-    config = workdir.load_config(folder)
-    task = build.build_task(config)
+    config = experiment_of(folder)
+    task = build.build_objective(config)
     mesh = data_mesh(jax.devices()[:1])
-    step, variables = load_variables(task, config, folder, mesh)
+    step, variables = build.load_variables(task, config, folder, mesh)
     return config, task, step, jax.device_get(variables)
 
 

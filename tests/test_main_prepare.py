@@ -1,41 +1,52 @@
-"""`--mode=prepare` as a user runs it: prepare, kill, go on, train from the result."""
+"""Own data through the command line: inspect, prepare, train, predict."""
 
+import gzip
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convlstm_jax.cli import build, workdir
-from convlstm_jax.cli.entry import load_config
+from convlstm_jax.cli.entry import load_experiment
 from convlstm_jax.cli.flags import parse
-from convlstm_jax.data import preparing
 from convlstm_jax.viz.clip_writer import write_clip
+from tests.annotated_films import write_annotated_films
 from tests.program import run
 
-ROOT = Path(__file__).resolve().parent.parent
-SIZE = ["--config.data.height=16", "--config.data.width=24"]
-CONFIG = [
-    "--config=configs/moving_mnist.py:quick", *SIZE,
-    "--config.task.num_input_frames=3", "--config.task.num_output_frames=2",
+FILMS = [
+    "--config=configs/moving_mnist.py:quick", "--config.task.num_input_frames=3",
+    "--config.task.num_output_frames=2", "--config.data.height=16",
+    "--config.data.width=24", r"--config.data.condition=(flow\d)",
+    "--config.data.split_by=condition",
+]  # fmt: skip
+CLIPS = [
+    "--config=configs/clip_classification.py:quick",
+    "--config.task.num_input_frames=4", "--config.data.height=32",
+    "--config.data.width=40",
+]  # fmt: skip
+RADAR = [
+    "--config=configs/radar_nowcasting.py:quick", "--config.task.num_input_frames=2",
+    "--config.task.num_output_frames=3", "--config.data.height=8",
+    "--config.data.width=12", "--config.data.downsample=2",
+    "--config.data.test_conditions=2017-05-09", "--config.eval.rain_thresholds=0.5,5",
+]  # fmt: skip
+SHORT = [
+    "--config.model.features=2,2", "--config.train.num_steps=2",
+    "--config.train.batch_size=8", "--config.train.eval_every_steps=2",
+    "--config.train.num_validation_sequences=8", "--config.train.num_pictures=0",
+    "--config.eval.num_sequences=8", "--config.eval.batch_size=8",
+    "--config.eval.num_pictures=0",
 ]  # fmt: skip
 
-DIGITS = ["--config.data.height=32", "--config.data.width=40"]
-
-
-pytestmark = pytest.mark.usefixtures("at_root")
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """Eight short videos of squares that move."""
     folder = tmp_path_factory.mktemp("own") / "films"
-    folder.mkdir()
     for number in range(8):
         film = np.zeros((24, 32, 48, 1), np.float32)
         for time_step in range(24):
@@ -45,10 +56,42 @@ def films(tmp_path_factory):
     return folder
 
 
-def sources_of(path, *more):
-    return build.build_sources(
-        load_config(parse([*CONFIG, f"--config.data.path={path}", *more]))
-    )
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    return write_annotated_films(tmp_path_factory.mktemp("own") / "shop")
+
+
+@pytest.fixture(scope="module")
+def radar(tmp_path_factory):
+    """Drifting rain with a corner without data, as gzip PGM files of two days."""
+    folder = tmp_path_factory.mktemp("own") / "radar"
+    folder.mkdir()
+    for start, count in (("201609281445", 22), ("201705091045", 9)):
+        rng = np.random.default_rng(count)
+        frame = rng.integers(70, 150, (26, 40), np.uint8)
+        for index in range(count):
+            moved = np.roll(frame, index, axis=1)
+            moved[:6, :6] = 255
+            at = datetime.strptime(start, "%Y%m%d%H%M") + timedelta(minutes=5 * index)
+            data = b"P5 40 26 255\n" + moved.tobytes()
+            (folder / f"{at:%Y%m%d%H%M}.pgm.gz").write_bytes(gzip.compress(data))
+    return folder
+
+
+@pytest.fixture(params=["films", "shop", "radar"])
+def own(request):
+    """A folder, the config that suits it, and how its content is counted."""
+    config, counted = {
+        "films": (FILMS, "192 frames of 8 videos"),
+        "shop": (CLIPS, "192 frames of 8 annotated videos"),
+        "radar": (RADAR, "31 frames of 31 radar composites"),
+    }[request.param]
+    return request.getfixturevalue(request.param), config, counted
+
+
+def sources_of(config, path, *more):
+    command = parse([*config, f"--config.data.path={path}", *more])
+    return build.build_sources(load_experiment(command))
 
 
 def assert_same_clips(one, other):
@@ -56,75 +99,97 @@ def assert_same_clips(one, other):
         first, second = getattr(one, split), getattr(other, split)
         assert len(first) == len(second) > 0
         for index in range(len(first)):
-            np.testing.assert_array_equal(
-                first[index]["frames"], second[index]["frames"]
-            )
+            assert first[index].keys() == second[index].keys()
+            for key, values in first[index].items():
+                np.testing.assert_array_equal(values, second[index][key])
 
 
-MORE = [r"--config.data.condition=(flow\d)", "--config.data.split_by=condition"]
-
-
-def test_prepare(films, tmp_path, capsys):
+def test_prepare(own, tmp_path, capsys):
+    folder, config, counted = own
     out = tmp_path / "prepared"
-    prepare = ["--mode=prepare", *CONFIG, f"--config.data.path={films}", *MORE]
+    prepare = ["--mode=prepare", *config, f"--config.data.path={folder}"]
     assert run(*prepare, f"--output={out}") == 0
     printed = capsys.readouterr()
-    assert f"{out}: 192 frames of 8 videos in 1 shards" in printed.out
-    assert (
-        f"Videos of '{out}': 8 videos, split by condition (4 train, 2 validation"
-        in (printed.out)
-    )
-    assert_same_clips(sources_of(out, *MORE), sources_of(films, *MORE))
+    assert printed.out.startswith(f"{out}: {counted}")
+    found, expected = sources_of(config, out), sources_of(config, folder)
+    assert_same_clips(found, expected)
+    assert printed.out.splitlines()[-1] == found.description
+    assert found.description.replace(str(out), str(folder)) == expected.description
     assert run(*prepare, f"--output={out}") == 0  # Nothing to do, and said as before.
     assert capsys.readouterr().out == printed.out
+    again = ["--mode=prepare", *config, f"--config.data.path={out}"]
+    assert run(*again, f"--output={tmp_path / 'two'}") == 2
+    assert "which is a prepared folder already" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_film_of_predictions_from_a_prepared_folder(films, tmp_path, capsys):
-    out, folder = tmp_path / "prepared", tmp_path / "run"
-    prepare = ["--mode=prepare", *CONFIG, f"--config.data.path={films}", *MORE]
+def test_training_and_metrics_are_those_of_the_folder(own, tmp_path):
+    folder, config, _ = own
+    out = tmp_path / "prepared"
+    prepare = ["--mode=prepare", *config, f"--config.data.path={folder}"]
     assert run(*prepare, f"--output={out}") == 0
-    train = [
-        *CONFIG, f"--config.data.path={out}", *MORE, f"--workdir={folder}",
-        "--config.model.features=4", "--config.train.num_steps=2",
-        "--config.train.eval_every_steps=2", "--config.train.batch_size=8",
-        "--config.train.num_validation_sequences=4", "--config.eval.num_sequences=4",
-        "--config.train.num_pictures=0", "--config.eval.num_pictures=1",
-    ]  # fmt: skip
-    assert run(*train) == 0
-    results = json.loads((folder / "evaluation.json").read_text())
-    assert results["data"]["description"].startswith(f"Videos of '{out}': 8 videos")
-    film, prediction = next(films.iterdir()), tmp_path / "next.gif"
-    assert run("--mode=predict", f"--workdir={folder}", f"--input={film}",
-               f"--output={prediction}", "--num_frames=4") == 0  # fmt: skip
-    assert prediction.stat().st_size > 100
+    results, weights = [], []
+    for name, path in (("raw", folder), ("prepared", out)):
+        arguments = [*config, *SHORT, f"--config.data.path={path}"]
+        assert run(*arguments, f"--workdir={tmp_path / f'run_{name}'}") == 0
+        written = tmp_path / f"run_{name}"
+        results.append(json.loads((written / "evaluation.json").read_text())["model"])
+        lines = (written / "metrics.csv").read_text().splitlines()
+        weights.append([line for line in lines if "loss" in line])
+    assert results[0] == results[1]
+    assert weights[0] == weights[1] and weights[0]
 
-    capsys.readouterr()
-    for number, field in enumerate(("height=20", "crop_box=0,0,8,8", "bad_files=skip")):
-        other = f"--workdir={tmp_path / f'other{number}'}"
-        assert run(*train, f"--config.data.{field}", other) == 2
-        error = capsys.readouterr().err
-        assert error.startswith(f"error: '{out}' was prepared with other settings")
-        assert f": {field.split('=')[0]} is " in error and error.count("\n") == 1
+
+def test_inspect(own, tmp_path, capsys):
+    folder, config, _ = own
+    inspect = ["--mode=inspect", *config, f"--config.data.path={folder}"]
+    sheet = tmp_path / "sheet.png"
+    assert run(*inspect, f"--output={sheet}") == 0
+    printed = capsys.readouterr().out
+    for word in ("train", "validation", "test"):
+        assert word in printed
+    with Image.open(sheet) as picture:
+        assert len(picture.convert("L").getcolors()) > 10
+
+
+def test_the_frames_of_one_film(films, tmp_path):
+    film = min(films.iterdir())
+    inspect = ["--mode=inspect", *FILMS, f"--config.data.path={films}"]
+    output = tmp_path / "frames.npy"
+    assert run(*inspect, f"--input={film}", f"--output={output}") == 0
+    frames = np.load(output)
+    assert frames.shape == (24, 16, 24, 1) and frames.dtype == np.uint8
+    assert frames.max() > 200
+
+
+@pytest.mark.slow
+def test_predict_uses_the_stride_that_was_trained_with(films, tmp_path):
+    """Every fourth frame of a film that is given, as in training."""
+    trained = [
+        *FILMS, *SHORT, f"--config.data.path={films}", "--config.data.frame_stride=4",
+        f"--workdir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    assert run(*trained) == 0
+    film = np.random.default_rng(0).integers(0, 256, (12, 16, 24, 1), np.uint8)
+    np.save(tmp_path / "all.npy", film)
+    np.save(tmp_path / "used.npy", np.repeat(film[3::4], 4, axis=0))
+    for name in ("all", "used"):
+        arguments = [f"--input={tmp_path / f'{name}.npy'}"]
+        arguments.append(f"--output={tmp_path / f'{name}_next.npy'}")
+        assert run("--mode=predict", f"--workdir={tmp_path / 'run'}", *arguments) == 0
+    one, other = (np.load(tmp_path / f"{name}_next.npy") for name in ("all", "used"))
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            DIGITS,
-            "config.data.path is '': --mode=prepare needs a folder of videos with "
-            "config.task.name='forecast'",
-        ),
+        ([], "config.data.name is 'moving_mnist': --mode=prepare needs config.data.pa"),
         (["--config.data.path={films}", "--output={films}/out"], "/out lies in config"),
         (["--config.data.path={films}", "--output={here}/file"], "/file is a file: it"),
         (
             ["--config.data.path={films}", "--config.data.num_train_sequences=0"],
             "config.data.num_train_sequences is 0",
-        ),
-        (
-            ["--config.data.path={films}", "--config.task.num_output_frames=90"],
-            "No video of '{here}/out' can be used: 8 videos without 93 frames",
         ),
     ],
 )
@@ -132,98 +197,16 @@ def test_mistakes_are_told_in_one_sentence(films, tmp_path, capsys, arguments, m
     (tmp_path / "file").write_text("")
     places = {"films": films, "here": tmp_path}
     more = [argument.format(**places) for argument in arguments]
-    assert run("--mode=prepare", *CONFIG, f"--output={tmp_path / 'out'}", *more) == 2
+    config = [argument for argument in FILMS if more or "condition" not in argument]
+    config = [*config, "--config.data.height=32", "--config.data.width=40"]
+    assert run("--mode=prepare", *config, f"--output={tmp_path / 'out'}", *more) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and message.format(**places) in error
 
 
 def test_two_works_on_one_folder(films, tmp_path, capsys):
-    prepare = ["--mode=prepare", *CONFIG, f"--config.data.path={films}"]
+    prepare = ["--mode=prepare", *FILMS, f"--config.data.path={films}"]
     with workdir.locked(tmp_path):
         assert run(*prepare, f"--output={tmp_path}") == 2
     error = capsys.readouterr().err
     assert f"another --mode=prepare is running in --output={tmp_path}: wait" in error
-
-
-def test_a_prepared_folder_is_not_prepared_again(films, tmp_path, capsys):
-    prepare = ["--mode=prepare", *CONFIG]
-    path = f"--config.data.path={films}"
-    assert run(*prepare, path, f"--output={tmp_path / 'one'}") == 0
-    path = f"--config.data.path={tmp_path / 'one'}"
-    assert run(*prepare, path, f"--output={tmp_path / 'two'}") == 2
-    assert (
-        "which is a prepared folder already: --mode=prepare needs the folder of videos"
-        in capsys.readouterr().err
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_work_goes_on(films, tmp_path, monkeypatch, number):
-    """Killed twice in the midst; what was whole is not done again."""
-    # Small shards, and a disk so slow that one can kill in time.
-    script = (
-        "import sys, time\n"
-        "from convlstm_jax.cli.entry import main\n"
-        "from convlstm_jax.data import preparing, shard_writer\n"
-        f"preparing.SHARD_BYTES = {10 * 16 * 24}\n"
-        "finish = shard_writer.ShardWriter.finish\n"
-        "def slow(self):\n"
-        "    time.sleep(0.05)\n"
-        "    return finish(self)\n"
-        "shard_writer.ShardWriter.finish = slow\n"
-        "sys.exit(main(['main.py', *sys.argv[1:]]))\n"
-    )
-    out = tmp_path / "out"
-    command = [
-        sys.executable, "-c", script, "--mode=prepare", *CONFIG,
-        f"--config.data.path={films}",
-    ]  # fmt: skip
-
-    def start(folder):
-        return subprocess.Popen(
-            [*command, f"--output={folder}"], cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ),
-        )  # fmt: skip
-
-    def shards():
-        return {
-            path.name: (path.stat().st_mtime_ns, path.read_bytes())
-            for path in out.glob("shard-*")
-        }
-
-    before = {}
-    for shard in (4, 11):
-        process = start(out)
-        while not (out / f"shard-{shard:05d}.array_record").exists():
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.005)
-        process.send_signal(number)
-        printed, _ = process.communicate(timeout=60)
-        if number == signal.SIGTERM:
-            assert process.returncode == 130
-            assert f"stopped: the same command goes on in {out}" in printed
-        else:
-            assert process.returncode == -number
-        assert not (out / "manifest.json").exists(), "killed too late"
-        now = shards()
-        lines = (out / "progress.jsonl").read_text().splitlines()[1:]
-        done = [f"shard-{index:05d}.array_record" for index in range(len(lines))]
-        assert {name: now[name] for name in before} == before
-        before = {name: now[name] for name in done}
-    process = start(out)
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, printed
-    after = shards()
-    assert {name: after[name] for name in before} == before
-    assert "192 frames of 8 videos in 20 shards" in printed
-    monkeypatch.setattr(preparing, "SHARD_BYTES", 10 * 16 * 24)
-    assert run(*command[3:], f"--output={tmp_path / 'whole'}") == 0
-    manifests = [
-        json.loads((folder / "manifest.json").read_text())
-        for folder in (out, tmp_path / "whole")
-    ]
-    assert manifests[0] == manifests[1]
-    for name, (_, content) in after.items():
-        assert content == (tmp_path / "whole" / name).read_bytes()
-    assert_same_clips(sources_of(out), sources_of(films))

@@ -8,15 +8,14 @@ from datetime import datetime, timedelta
 import jax
 import numpy as np
 import pytest
-from convlstm_jax.cli.trained_weights import load_variables
-from convlstm_jax.data.composites import CompositeReader
-from convlstm_jax.data.optical_flow import missing_packages
 from PIL import Image
 
 from configs import radar_nowcasting
-from convlstm_jax.cli import build, workdir
+from convlstm_jax.cli import build
+from convlstm_jax.cli.experiment import experiment
+from convlstm_jax.objectives.optical_flow import missing_packages
 from convlstm_jax.training.sharding import data_mesh
-from tests.program import run
+from tests.program import experiment_of, run
 
 TINY = [
     "--config.model.features=2,2",
@@ -64,14 +63,14 @@ def predict_whole_area(tmp_path, task, variables):
     rain = np.load(output)
     assert rain.shape == (3, 18, 26, 1)
     assert np.isnan(rain[:, :3, :3]).all() and not np.isnan(rain[:, 3:]).any()
-    reader = CompositeReader(task.scale, downsample=2)
+    reader = experiment_of(tmp_path / "run").data.reader
     files = sorted((tmp_path / "radar" / "second").iterdir())[-2:]
     inputs = np.stack([reader.read(file)[0] for file in files])[None, ..., None] / 255
     # Filled up with no rain to whole patches of 4×4.
     inputs = np.pad(inputs, [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0)])
     pixels = task.forecast(variables, inputs.astype(np.float32), 3).frames[0]
     pixels = pixels[:, :18, :26]
-    expected = np.asarray(task.scale.rain_mm_per_h(pixels))
+    expected = np.asarray(task.facts.rain_scale.rain_mm_per_h(pixels))
     np.testing.assert_allclose(rain[:, 3:], expected[:, 3:], rtol=1e-3)
     exported = tmp_path / "model.jax"
     assert run("--mode=export", arguments[0], f"--output={exported}") == 0
@@ -99,9 +98,9 @@ def test_train_and_evaluate(data, tmp_path):
         ]
     assert run("--config=configs/radar_nowcasting.py:quick", *flags) == 0
 
-    config = workdir.load_config(tmp_path / "run")
-    task = build.build_task(config)
-    _, variables = load_variables(
+    config = experiment_of(tmp_path / "run")
+    task = build.build_objective(config)
+    _, variables = build.load_variables(
         task, config, tmp_path / "run", data_mesh(jax.devices()[:1])
     )
     results = json.loads((tmp_path / "run" / "evaluation.json").read_text())
@@ -117,7 +116,7 @@ def test_train_and_evaluate(data, tmp_path):
         error = np.where(valid, forecast - frames[:, 2:], 0) ** 2
         found = results["per_lead_time"][name]["mse"]
         np.testing.assert_allclose(found, error.sum((2, 3, 4)).mean(0), rtol=1e-4)
-        threshold = task.scale.pixel_of_rain(0.5)
+        threshold = task.facts.rain_scale.pixel_of_rain(0.5)
         predicted, true = (x >= threshold for x in (forecast, frames[:, 2:]))
         hits = (predicted & true & valid).sum()
         csi = hits / ((predicted | true) & valid).sum()
@@ -144,9 +143,9 @@ def test_train_and_evaluate(data, tmp_path):
 
 
 def test_an_untrained_model_is_about_persistence_where_it_predicts_the_change():
-    config = radar_nowcasting.get_config("quick")
-    config.model.features = (2, 2)
-    task = build.build_task(config)
+    overrides = {"model.features": "2,2"}
+    config = experiment(radar_nowcasting.get_config("quick"), overrides)
+    task = build.build_objective(config)
     inputs = np.random.default_rng(0).uniform(0.1, 0.9, (1, 4, 16, 24, 1))
     inputs = inputs.astype(np.float32)
     forecast = task.forecast(task.init(jax.random.key(0), (16, 24, 1)), inputs, 3)

@@ -169,7 +169,7 @@ def section_classes(values: Values) -> dict[str, type[Config]]:
     for section, union in _UNIONS.items():
         fields = values.get(section)
         name = fields.get("name") if isinstance(fields, Mapping) else None
-        if name in union:
+        if isinstance(name, str) and name in union:
             classes[section] = union[name]
         else:
             problems.append(

@@ -97,8 +97,8 @@ def run(
     if "model" in objective.reconstructions:
         what = f"reconstructed, not predicted: the last of {input}, in reverse"
     after = ""
-    if clip.times is not None:
-        minutes = num_frames * experiment.data.minutes_per_frame
+    if isinstance(objective, NowcastObjective) and clip.times is not None:
+        minutes = num_frames * objective.facts.minutes_per_frame
         after = f", the {minutes:g} minutes after {clip.times[-1]:%Y-%m-%d %H:%M}"
     print(
         f"{output}: {num_frames} frames{after}, {what}, with the weights of step {step}"

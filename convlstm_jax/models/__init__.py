@@ -7,6 +7,8 @@ from convlstm_jax.models.network import ModelConfig
 from convlstm_jax.models.next_frame import NextFrameConfig
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictorConfig
 
+__all__ = ["MODELS", "ModelConfig"]
+
 MODELS: dict[str, type[ModelConfig]] = {
     "encoder_forecaster": EncoderForecasterConfig,
     "fc_lstm": FCLSTMConfig,

@@ -166,7 +166,7 @@ class ModelConfig(Config):
         """Whether no weight belongs to one location of the frames."""
         return getattr(self, "peephole", "none") != "location"
 
-    def build(self, **extra: Any) -> nn.Module:
+    def build(self, **extra: Any) -> Any:
         """The network; `extra` are fields of the module that no config holds."""
         fields = self.model_dump(exclude={"name", "dtype"})
         return self.network(**fields, dtype=jnp.dtype(self.dtype), **extra)

@@ -227,8 +227,13 @@ class ClassificationObjective(Objective):
         pictures = [("Confusion matrix of the test clips", matrix)]
         if examples:
             strip = folder / "test_clips.png"
-            parts = (np.stack(part) for part in zip(*examples, strict=True))
-            classified_clips_strip(strip, *parts, self.classes)
+            classified_clips_strip(
+                strip,
+                np.stack([clip.frames for clip in examples]),
+                np.stack([clip.label for clip in examples]),
+                np.stack([clip.probabilities for clip in examples]),
+                self.classes,
+            )
             pictures.append(("Test clips, their true and predicted classes", strip))
         return pictures
 
