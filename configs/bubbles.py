@@ -1,11 +1,11 @@
 """Bubbles: the next frames of a two-phase flow film.
 
-The network of the well-known PyTorch tutorial that bubble studies use: ConvLSTM after
-X. Shi et al., 2015, arXiv:1506.04214, with relu and a peephole weight for each
-location. Three layers of 64 features, 3x3, each followed by batch normalisation, and a
-3x3 convolution of the last frame's features to the next frame. The loss is the squared
-error summed over the frame. Frames are given, the next one is predicted, read again,
-and so on, as many as asked.
+The network of a widely used PyTorch tutorial, which bubble studies have adopted:
+ConvLSTM after X. Shi et al., 2015, arXiv:1506.04214, with relu and a peephole weight
+for each location. Three layers of 64 features, 3x3, each followed by batch
+normalisation, and a 3x3 convolution of the last frame's features to the next frame. The
+loss is the squared error summed over the frame. Forecasts of any length are made frame
+by frame: each predicted frame is the next input.
 
     python main.py --config=configs/bubbles.py[:PRESET]
     python main.py --config=configs/bubbles.py:20to20 --config.data.path=FOLDER
@@ -20,20 +20,19 @@ and so on, as many as asked.
 | 20to20-256 | 20 to 20 | 256x256 | 38,490,049 | 38,490,433      | not measured yet |
 | 5to5-256   | 5 to 5   | 256x256 | 38,490,049 | 38,490,433      | not measured yet |
 
-Without a folder of films the program draws a bubble column of its own (rise speed by
-size, wobble, merging, a surface at which bubbles vanish) at four gas flow rates, and
-reports figures for each apart. With films of your own, `--config.data.condition=folder`
-(or a regular expression) tells their conditions, and `--config.data.test_conditions`
-keeps some for the test alone.
+Without a folder of films the program simulates a bubble column (rise speed by size,
+wobble, merging, a surface at which bubbles vanish) at four gas flow rates, and reports
+metrics for each. With films of your own, `--config.data.condition=folder` (or a regular
+expression) names their conditions, and `--config.data.test_conditions` holds some out
+for the test.
 
-What differs from that tutorial: training scores every frame that follows the given
-ones, each predicted from the true frames before it, and not the last one alone
-(the same with 20to1); peepholes begin at zero, where there they begin as whatever the
-memory held.
+Differences from the tutorial: training scores every frame after the given ones, each
+predicted from the true frames before it, instead of only the last one (no difference
+with 20to1); peepholes are initialised with zeros instead of uninitialised memory.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
-the others not measured yet. Without a preset the machine decides: `quick`,
-which suits a laptop, on a CPU, and `20to20` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); the
+others have not been measured yet. Without a preset, `quick` is used on a CPU and
+`20to20` on an accelerator.
 """
 
 from typing import Any
@@ -84,7 +83,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "5to5-256": {**_frames(5, 5), **_LARGE},
 }
 
-# Without a preset the machine decides.
+# Used without a preset.
 DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "20to20"}
 
 

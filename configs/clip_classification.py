@@ -2,7 +2,7 @@
 
 A stack of ConvLSTM layers (X. Shi et al., 2015, arXiv:1506.04214) reads a clip of nine
 frames; the features of its last frame are averaged over height and width, and a dense
-layer tells the class. Softmax cross-entropy.
+layer gives the class logits. Softmax cross-entropy.
 
     python main.py --config=configs/clip_classification.py[:PRESET]
     python main.py --config=configs/clip_classification.py --config.data.path=FOLDER
@@ -13,14 +13,14 @@ layer tells the class. Softmax cross-entropy.
 | full   | 9 of 224x224 | 32, 64, 64 | 609,506    | not measured yet |
 
 FOLDER holds videos, each with its annotations in the format "CVAT for video 1.1" beside
-it (`shop.mp4` and `shop.xml`). Videos are cut into clips, a clip is a theft where a
-track with one of `data.event_labels` is visible, and videos, never clips, are divided
-into training, validation and test. Without a folder the program makes small films of a
-shop and their annotations itself, and reads them the same way.
+it (`shop.mp4` and `shop.xml`). Videos are cut into clips; a clip is a theft if a track
+with one of `data.event_labels` is visible in it. Whole videos are assigned to training,
+validation and test. Without a folder the program draws clips of a shop in memory, half
+of them with a theft.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
-the others not measured yet. Without a preset the machine decides: `quick`,
-which suits a laptop, on a CPU, and `full` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md);
+`full` has not been measured yet. Without a preset, `quick` is used on a CPU and `full`
+on an accelerator.
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
 }
 
-# Without a preset the machine decides.
+# Used without a preset.
 DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "full"}
 
 

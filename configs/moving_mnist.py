@@ -6,8 +6,8 @@ arXiv:1506.04214, section 4.1 and table 1: 10 frames are given, 10 are predicted
 
     python main.py --config=configs/moving_mnist.py[:PRESET]
 
-In the names of the presets `5x5` is the state-to-state kernel and the other numbers are
-the features of the layers. The models with a state-to-state kernel of 1x1 are called
+In the names of the presets, `5x5` is the state-to-state kernel and the other numbers
+are the features of the layers. The models with a state-to-state kernel of 1x1 are named
 9x9 after their input-to-state kernel.
 
 | preset            | parameters  | nats per sequence, paper | here              |
@@ -22,8 +22,8 @@ the features of the layers. The models with a state-to-state kernel of 1x1 are c
 
 `quick` predicts 3 frames from 3: MSE 57.7 per frame with scikit-learn's digits, 70.1
 with MNIST's (README.md), in 4 minutes on two cores. Hardware and time of the others:
-not measured yet. Without a preset the machine decides: `quick`, which suits a laptop,
-on a CPU, and `5x5-128-64-64` on an accelerator.
+not measured yet. Without a preset, `quick` is used on a CPU and `5x5-128-64-64` on an
+accelerator.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.features": (48, 48),
         "model.input_kernel_size": 3,
         "model.recurrent_kernel_size": 3,
-        # Three frames on: as far as a few minutes of learning carry.
+        # A few minutes of training suffice for three frames.
         "task.num_input_frames": 3,
         "task.num_output_frames": 3,
         # Found by trying (benchmarks/RESULTS.md): two layers, many small batches, Muon.
@@ -77,7 +77,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Without a preset the machine decides.
+# Used without a preset.
 DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "5x5-128-64-64"}
 
 

@@ -2,19 +2,20 @@
 
 Paper: N. Srivastava, E. Mansimov, R. Salakhutdinov, "Unsupervised Learning of Video
 Representations using LSTMs", ICML 2015, arXiv:1502.04681: an LSTM reads 10 frames; from
-its last state one LSTM gives them back in reverse order, another predicts the next 10.
+its last state one LSTM reconstructs them in reverse order, another predicts the next
+10.
 
     python main.py --config=configs/moving_mnist_autoencoder.py[:PRESET]
 
-`--config.model.conditional=true` makes the decoders read the frame before: the true one
-in training, their own in evaluation and prediction. `--config.task.name=` is
+`--config.model.conditional=true` makes the decoders read the previous frame: the true
+one in training, their own output in evaluation and prediction. `--config.task.name=` is
 `reconstruct`, `predict` or `composite`; the presets set it.
 
 Every frame is one vector of 64 x 64 = 4096 pixels, each layer has 2048 units with
 peepholes, a dense layer with logistic outputs reads the top layer of each decoder, and
-the loss is the cross-entropy, of both decoders together in the composite model. Of the
-parameters the encoder has 83,914,752, an unconditional decoder 58,753,024 and a
-conditional one 92,307,456.
+the loss is the cross-entropy, summed over both decoders in the composite model. The
+encoder has 83,914,752 parameters, an unconditional decoder 58,753,024 and a conditional
+one 92,307,456.
 
 | preset                | parameters  | conditional | here             |
 |-----------------------|-------------|-------------|------------------|
@@ -23,12 +24,11 @@ conditional one 92,307,456.
 | predict-2048-2048     | 142,667,776 | 176,222,208 | not measured yet |
 | composite-2048-2048   | 201,420,800 | 268,529,664 | not measured yet |
 
-The paper's mark on Moving MNIST is 341.2 nats per frame.
+The paper reports 341.2 nats per frame on Moving MNIST.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
-the others not measured yet. Without a preset the machine decides: `quick`,
-a composite model that suits a laptop, on a CPU, and `composite-2048-2048` on an
-accelerator.
+Hardware and time: `quick`, a small composite model, was run on two shared cores of an
+Intel Xeon (README.md); the others have not been measured yet. Without a preset, `quick`
+is used on a CPU and `composite-2048-2048` on an accelerator.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ from convlstm_jax.training.optimizer import AdamConfig
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "model.features": (512,),
-        # Five frames on: as far as a few minutes of learning carry.
+        # A few minutes of training suffice for five frames.
         "task.num_input_frames": 5,
         "task.num_output_frames": 5,
         "optimizer.learning_rate": 2e-3,
@@ -61,7 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "predict-2048-2048": {"task.name": "predict"},
 }
 
-# Without a preset the machine decides.
+# Used without a preset.
 DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "composite-2048-2048"}
 
 

@@ -2,9 +2,9 @@
 
 Example: A. Joshi, "Next-Frame Video Prediction with Convolutional LSTMs", 2021,
 https://keras.io/examples/vision/conv_lstm/, with the layers of
-X. Shi et al., 2015, arXiv:1506.04214. Of a clip of 20 frames the model reads frames 1
-to 19 and predicts frames 2 to 20. For a forecast it reads 10 frames, and then its own
-predictions.
+X. Shi et al., 2015, arXiv:1506.04214. In training the model reads frames 1 to 19
+of a clip of 20 and predicts frames 2 to 20. For a forecast it reads 10 frames, and then
+its own predictions.
 
     python main.py --config=configs/moving_mnist_next_frame.py[:PRESET]
 
@@ -19,18 +19,19 @@ rate falls to a tenth after 5 epochs without improvement, and training stops aft
 | quick  | 27,637     | 27,685                | 630, 147.3, 5 frames               |
 | keras  | 746,433    | 746,689               | not measured yet                   |
 
-`quick` predicts 5 frames from 5, and learns with Muon.
+`quick` predicts 5 frames from 5 and is trained with Muon.
 
-The example publishes no score. What differs from it: the last convolution looks at its
-own frame and the two before, where that of the example sees the frame to be predicted
-(`--config.model.causal_head=false` has it so); the loss is summed over pixels, not
-averaged, which Adam does not notice; the learning rate goes by the training loss, and
-what validation measures is the forecast of 10 frames; clips are made by the rule of the
-file `mnist_test_seq.npy`, from which the example takes its own.
+The example publishes no score. Differences from it: the last convolution is causal (it
+reads its own frame and the two before), where that of the example sees the frame to be
+predicted (`--config.model.causal_head=false` restores this); the loss is summed over
+pixels, not averaged, which makes no difference to Adam; the learning rate is reduced by
+the training loss, and validation measures the forecast of 10 frames; clips are
+generated as those of the file `mnist_test_seq.npy`, from which the example takes its
+own.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
-the others not measured yet. Without a preset the machine decides: `quick`,
-which suits a laptop, on a CPU, and `keras` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md);
+`keras` has not been measured yet. Without a preset, `quick` is used on a CPU and
+`keras` on an accelerator.
 """
 
 from typing import Any
@@ -48,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "model.features": (12, 12, 12),
         "model.batch_norm_momentum": 0.9,
-        # Five frames on: as far as a few minutes of learning carry.
+        # A few minutes of training suffice for five frames.
         "task.num_input_frames": 5,
         "task.num_output_frames": 5,
         "optimizer.name": "muon",
@@ -67,7 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Without a preset the machine decides.
+# Used without a preset.
 DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "keras"}
 
 

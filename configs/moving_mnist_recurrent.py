@@ -13,17 +13,18 @@ with scheduled sampling.
 | small  | 4 x 128 | 11,675,648 | 29.80, 90.64, 0.9288, 22.10     | not measured yet |
 | large  | 4 x 192 | 26,115,072 | 27.78, 86.14, 0.9343, 22.44     | not measured yet |
 
-OpenSTL counts 15.0 M parameters for the small one, as its cells hold two convolutions
-that are never used; its SSIM is `ssim_openstl` here. It clips predictions to [0, 1]
-for SSIM and PSNR; here they are scored as they come.
+OpenSTL counts 15.0 M parameters for the small network, as its cells hold two unused
+convolutions; its SSIM is `ssim_openstl` here. OpenSTL clips predictions to [0, 1] for
+SSIM and PSNR; here they are scored unclipped.
 
-Reverse scheduled sampling (PredRNN-V2, arXiv:2103.09504), with the same numbers as
-there: --config.task.sampling=reverse_scheduled
+`--config.task.sampling=reverse_scheduled` selects reverse scheduled sampling
+(PredRNN-V2, arXiv:2103.09504) with the values of that paper, and the preset
+`quick-reverse` a small version of it.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
-the others not measured yet; 200 epochs of 10,000 clips are 125,000 steps, with
-56.8 G multiply-adds per clip forwards (small). Without a preset the machine decides:
-`quick`, which suits a laptop, on a CPU, and `small` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); the
+others have not been measured yet. 200 epochs of 10,000 clips are 125,000 steps, with
+56.8 G multiply-adds per clip in a forward pass (small). Without a preset, `quick` is
+used on a CPU and `small` on an accelerator.
 """
 
 from typing import Any
@@ -45,7 +46,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.features": (32, 32),
         "model.input_kernel_size": 3,
         "model.recurrent_kernel_size": 3,
-        # Five frames on: as far as a few minutes of learning carry.
+        # A few minutes of training suffice for five frames.
         "task.num_input_frames": 5,
         "task.num_output_frames": 5,
         "task.sampling_end_step": 1000,
@@ -69,7 +70,7 @@ PRESETS["quick-reverse"] = {
     "task.reverse_sampling_decay_steps": 100,
 }
 
-# Without a preset the machine decides.
+# Used without a preset.
 DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "small"}
 
 

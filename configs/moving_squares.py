@@ -3,35 +3,33 @@
 Example: `examples/conv_lstm.py` of Keras 2
 (https://github.com/keras-team/keras/blob/2.1.0/examples/conv_lstm.py), after X. Shi et
 al., 2015, arXiv:1506.04214. Films of 3 to 7 white squares that drift through a window
-of 40x40 pixels; what is read is noisy, what is to be predicted is not. The model learns
-to predict frames 2 to 16 from frames 1 to 15. For a forecast it reads 7 frames, and
-then its own predictions, 16 frames long.
+of 40x40 pixels; inputs are noisy, targets are not. The model is trained to predict
+frames 2 to 16 from frames 1 to 15. For a forecast it reads 7 frames and predicts 16
+from its own predictions.
 
     python main.py --config=configs/moving_squares.py[:PRESET]
 
-The network of the example: four times ConvLSTM 40 3x3 (tanh, no peepholes), each
-followed by batch normalisation, and a convolution over 3 frames and 3x3 pixels to one
-channel. Binary cross-entropy, Adadelta with the learning rate 1 that Keras had then,
-batches of 10 from 950 films for 300 epochs, 50 films for validation.
+The network of the example: four ConvLSTM layers of 40 features, 3x3 (tanh, no
+peepholes), each followed by batch normalisation, and a convolution over 3 frames and
+3x3 pixels to one channel. Binary cross-entropy, Adadelta with the learning rate 1 that
+Keras had then, batches of 10 from 950 films for 300 epochs, 50 films for validation.
 
 | preset | parameters | with batch statistics | cross-entropy, MSE per frame, here |
 |--------|------------|-----------------------|------------------------------------|
 | quick  | 28,849     | 28,913                | 129, 15.6                          |
 | keras  | 406,681    | 407,001               | not measured yet                   |
 
-The example publishes no score. What differs from it: the last convolution looks at its
-own frame and the two before, where that of the example sees the frame to be predicted
-(`--config.model.causal_head=false` has it so); gates are plain sigmoids, as in Keras 3,
-where those of Keras 2 were cut straight lines; the loss is summed over pixels, not
-averaged, which Adadelta hardly notices.
+The example publishes no score. Differences from it: the last convolution is causal (it
+reads its own frame and the two before), where that of the example sees the frame to be
+predicted (`--config.model.causal_head=false` restores this); gates are sigmoids, as in
+Keras 3, where Keras 2 has hard sigmoids; the loss is summed over pixels, not averaged,
+which makes hardly any difference to Adadelta.
 
-`quick` has two layers of 16, learns from more films for a short while, and with Muon.
+`quick` has two layers of 16 features, more films, fewer steps, and Muon.
 
-Every forecast is drawn beside the truth with all its frames.
-
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); of
-the others not measured yet. Without a preset the machine decides: `quick`,
-which suits a laptop, on a CPU, and `keras` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md);
+`keras` has not been measured yet. Without a preset, `quick` is used on a CPU and
+`keras` on an accelerator.
 """
 
 from typing import Any
@@ -52,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.kernel_sizes": (3, 3),
         "model.num_normalized_layers": 2,
         "model.batch_norm_momentum": 0.9,
-        # All 23 frames of a clip: what has learned from 16 does not yet go on for 22.
+        # All 23 frames of a clip: trained on 16, forecasts do not last for 22.
         "task.num_training_frames": 0,
         "data.num_train_sequences": 10_000_000,
         "optimizer.name": "muon",
@@ -67,7 +65,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "keras": {},
 }
 
-# Without a preset the machine decides.
+# Used without a preset.
 DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "keras"}
 
 

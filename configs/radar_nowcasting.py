@@ -11,23 +11,24 @@ two ConvLSTM layers of 64 features, 3x3, over patches of 2x2, 5 frames in, 15 ou
 | quick  | 4 to 9  | 64x64   | 32-32  | 2x2   | B-MSE, weight from 0.5   |
 | paper  | 5 to 15 | 100x100 | 64-64  | 2x2   | cross-entropy            |
 
-FOLDER holds radar composites with the time in their names: 8-bit pictures, of which the
-defaults read those of the Finnish Meteorological Institute (255: no data, dBZ = value /
-2 - 32, Z = 223 R^1.53), or ODIM and KNMI HDF5, MeteoSwiss GIF and Rainfields 3 NetCDF
-(`--config.data.radar_format=odim_hdf5`, `knmi_hdf5`, `mch_gif`, `bom_rf3`; these need
-`pip install -r requirements-radar.txt`). `--config.data.test_conditions=2017-05-09`
-keeps the events of a day for the test alone. Without a folder the program makes rain
-cells of its own. Pixels without data count in neither loss nor figures. Evaluation
-gives CSI, POD, FAR, bias, HSS and FSS at rain rates, beside persistence, and beside
-optical flow where `pip install -r requirements-radar.txt` was done.
+FOLDER holds radar composites with the time in their names: 8-bit pictures, where the
+defaults are those of the Finnish Meteorological Institute (255: no data, dBZ = value /
+2 - 32, Z = 223 R^1.53), or another format: `--config.data.radar_format=` `odim_hdf5`,
+`knmi_hdf5`, `mch_gif` (MeteoSwiss) or `bom_rf3` (Rainfields 3 NetCDF); the last two
+need `pip install -r requirements-radar.txt`. `--config.data.test_conditions=2017-05-09`
+holds the events of a day out for the test. Without a folder the program generates rain
+cells. Pixels without data count in neither loss nor metrics. Evaluation gives CSI, POD,
+FAR, bias, HSS and FSS at rain rates, compared with persistence, and with optical flow
+if the packages of requirements-radar.txt are installed.
 
-The preset `quick` predicts the change from the last frame, and weights rain from
-0.5 mm/h on, which the squared error alone would blur away; B-MSE with the weights of
-X. Shi et al., 2017, arXiv:1706.03458, is `--config.task.loss=b_mse` elsewhere. An event
-has one wind and one size of showers, so its training clips are turned, mirrored,
-enlarged and shrunk at random.
+The preset `quick` predicts the change from the last frame and weights rain from
+0.5 mm/h on, which the squared error alone would blur; with other presets
+`--config.task.loss=b_mse` is B-MSE with the weights of X. Shi et al., 2017,
+arXiv:1706.03458. As one event has one wind and one size of showers, training clips are
+rotated, mirrored, enlarged and shrunk at random. Any network that forecasts can be
+used, for example `--config.model.name=recurrent_predictor`.
 
-On the FMI's two events, learned from one and tested on all clips of the other, lead
+On the FMI's two events, trained on one and tested on all clips of the other, lead
 times 15, 25, 35 and 45 minutes, MSE per frame and CSI at 0.5 mm/h:
 
 | test       |             | MSE                 | CSI                     |
@@ -38,19 +39,19 @@ times 15, 25, 35 and 45 minutes, MSE per frame and CSI at 0.5 mm/h:
 | 2016-09-28 | model       | 24.4 39.2 53.8 69.0 | 0.667 0.596 0.427 0.209 |
 |            | persistence | 35.0 50.6 62.7 73.1 | 0.611 0.550 0.508 0.475 |
 
-On 2017-05-09 the model is better from 15 minutes on in both; what it learned from that
-day's few showers does not keep the wide rain of 2016-09-28 beyond half an hour.
-Measured by
+On 2017-05-09 the model is better than persistence in both from 15 minutes on; trained
+on the few showers of that day, it does not preserve the widespread rain of 2016-09-28
+beyond half an hour. Measured with
 
     python main.py --config=configs/radar_nowcasting.py:quick --config.data.path=FOLDER
     --config.data.test_conditions=2017-05-09
 
-On rain cells of the program's own, MSE 15 to 45 minutes ahead is 23.0 to 174.2
+On generated rain cells, MSE 15 to 45 minutes ahead is 23.0 to 174.2
 (persistence 56.3 to 200.8), CSI at 0.5 mm/h 0.705 to 0.296 (0.497 to 0.167).
 
-Hardware and time: `quick` took 3 to 4 minutes on two cores of an Intel Xeon that other
-programs used too; `paper` was not run. Without a preset the machine decides: `quick` on
-a CPU, `paper` on an accelerator.
+Hardware and time: `quick` took 3 to 4 minutes on two shared cores of an Intel Xeon;
+`paper` has not been run. Without a preset, `quick` is used on a CPU and `paper` on an
+accelerator.
 """
 
 from typing import Any
@@ -88,7 +89,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
 }
 
-# Without a preset the machine decides.
+# Used without a preset.
 DEFAULT_PRESETS = {"cpu": "quick", "accelerator": "paper"}
 
 
