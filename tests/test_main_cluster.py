@@ -66,7 +66,7 @@ def test_whoever_is_left_says_so_and_ends(tmp_path):
             process.kill()
             process.wait()
     error = (tmp_path / "err0").read_text()
-    assert "error: the processes of the cluster no longer meet (" in error
+    assert "error: the processes of the cluster lost contact (" in error
     assert "the same command resumes" in error
     assert "Traceback" not in error
     assert any(checkpoints.iterdir())

@@ -1,4 +1,4 @@
-"""From an experiment to the objects that do the work."""
+"""Builds objective, data, optimizer and state of an experiment."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def build_objective(
 
     Args:
         experiment: The experiment.
-        sources: Its data, for what training takes from them: the classes' weights.
+        sources: Its data, from which training takes the counts of the classes.
     """
     data, evaluation = experiment.data, experiment.eval
     facts = {
@@ -48,7 +48,7 @@ def build_sources(experiment: Experiment) -> Sources:
     """The training, validation and test clips of an experiment.
 
     Raises:
-        UserError: the data cannot be had.
+        UserError: the data cannot be read.
     """
     return experiment.data.sources(
         num_frames=experiment.task.clip_length, seed=experiment.general.seed
@@ -58,7 +58,7 @@ def build_sources(experiment: Experiment) -> Sources:
 def process_train_batches(
     experiment: Experiment, sources: Sources, start_step: int
 ) -> BatchIterator:
-    """This process's part of the training batches, from a step on."""
+    """This process's part of the training batches, starting at a step."""
     data = experiment.data
     return train_batches(
         sources.train,
@@ -113,7 +113,7 @@ def load_variables(
     The parameters are their moving average if the run keeps one.
 
     Raises:
-        UserError: no intact checkpoint, or one of another model.
+        UserError: there is no intact checkpoint, or it belongs to another model.
     """
     template: dict[str, Any] = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(

@@ -27,15 +27,15 @@ def split_preset(text: str) -> tuple[Path, str]:
 def load(text: str) -> ConfigDict:
     """Runs `get_config` of the experiment file `FILE[:PRESET]`.
 
-    Without a preset the machine decides, where the file has a dictionary
-    `DEFAULT_PRESETS` with the keys "cpu" and "accelerator".
+    Without a preset, the dictionary `DEFAULT_PRESETS` of the file, if it has one, names
+    the preset for this machine under "cpu" or "accelerator".
 
     Returns:
         The locked config, not yet validated.
 
     Raises:
-        UserError: the file is missing or no Python file, fails, has no `get_config`,
-            does not know the preset or returns something else than a config.
+        UserError: the file is missing, is no Python file, raises an exception, has no
+            `get_config`, lacks the preset, or returns something else than a config.
     """
     path, preset = split_preset(text)
     if not os.path.exists(path):
@@ -121,7 +121,7 @@ def _explain(error: BaseException, path: Path) -> str:
     where = f"line {line_number}: " if line_number else ""
     unknown = re.search(r'Key \\?"([\w.]+)\\?" ', str(error))
     if isinstance(error, AttributeError | KeyError) and unknown:
-        # The source tells the section, which ml_collections' message leaves out.
+        # The source line names the section, which ml_collections' message omits.
         source = linecache.getline(str(path), line_number or 0)
         dotted = re.search(r"config\.([\w.]+)\s*=", source)
         name = f"config.{dotted.group(1)}" if dotted else unknown.group(1)

@@ -1,4 +1,4 @@
-"""`main`: from the command line to the mode that does the work."""
+"""`main`: parses the command line and runs the mode."""
 
 import errno
 import importlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from convlstm_jax.cli.experiment import Experiment  # It imports JAX.
 
 _Value = TypeVar("_Value")
-# What each mode takes of the command line, beside the experiment.
+# The arguments of each mode, besides the experiment.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "describe": (),
     "evaluate": ("workdir",),
@@ -30,7 +30,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "prepare": ("output",),
     "inspect": ("input", "output"),
 }
-# The state of a disk is no bug of the program's, wherever it shows.
+# The state of a disk is never a bug of the program.
 _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO,
     errno.EISDIR, errno.ENOTDIR,
@@ -40,18 +40,18 @@ _DISK_ERRORS = (
 def main(argv: Sequence[str]) -> int:
     """Runs one command line.
 
-    Mistakes of the user are told in one sentence on stderr, without a traceback. Any
-    other exception is a bug and keeps its traceback.
+    User errors are printed as one sentence on stderr, without a traceback. Any other
+    exception is a bug and keeps its traceback.
 
     Args:
-      argv: the command line, the program's name first.
+        argv: The command line, starting with the program's name.
 
     Returns:
-      The exit code: 0 done, 2 a mistake of the user's, 130 interrupted. One process of
-      several that fails does not return: it would wait for the others at its end.
+        The exit code: 0 success, 2 user error, 130 interrupted. If one process of
+        several fails, it does not return, as it would wait for the others on exit.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that lacks a letter shows its number.
+        # A terminal that cannot print a character shows its code point.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -84,7 +84,7 @@ def _exit_code(error: BaseException, *, several: bool) -> int | None:
     reason = process.why_processes_part(error) if several else ""
     if reason:
         code, words = 1, (
-            f"the processes of the cluster no longer meet ({reason}); what was saved "
+            f"the processes of the cluster lost contact ({reason}); what was saved "
             "before is intact, and the same command resumes"
         )  # fmt: skip
     elif isinstance(error, UserError):
@@ -113,7 +113,7 @@ def _print_help(command: flags.Command) -> None:
 
 
 def _field_problems(command: flags.Command) -> list[str]:
-    """What is wrong with fields, where the flags are wrong already."""
+    """The problems of fields, when the flags have problems too."""
     if command.config is None or not command.overrides:
         return []
     process.set_up()
@@ -127,7 +127,7 @@ def _field_problems(command: flags.Command) -> list[str]:
 
 
 def _run(command: flags.Command) -> int:
-    # What is quick to check comes first, and JAX starts last: a typo answers at once.
+    # Quick checks come first and JAX starts last, so that a typo is reported at once.
     needs_run = command.config is None or command.mode not in ("train", "import")
     if command.workdir is not None and needs_run:
         needs_weights = command.mode in ("evaluate", "predict", "export")
@@ -141,7 +141,7 @@ def _run(command: flags.Command) -> int:
     process_index, process_count = process.set_up()
     loaded = load_experiment(command)
     if command.mode not in ("prepare", "inspect"):
-        process.default_backend()  # Before anything is made.
+        process.default_backend()  # Before anything is written.
     with interruptible():
         _dispatch(command, loaded, process_index, process_count)
     return 0
@@ -176,10 +176,10 @@ def _dispatch(
 def load_experiment(command: flags.Command) -> "Experiment":
     """Returns the validated experiment that a command works with.
 
-    That is the config saved in the workdir if there is one (a `--config` beside it must
-    agree in what shapes the training), otherwise the one of the experiment file, both
-    with the overrides of the command line. Training with both takes the values of the
-    experiment file where they may differ.
+    It is the config saved in the workdir if there is one (a `--config` given as well
+    must agree in what shapes the training), otherwise that of the experiment file; the
+    overrides of the command line apply to either. When training is given both, fields
+    that may differ take the values of the experiment file.
 
     Raises:
         UserError: naming all problems.
@@ -210,7 +210,7 @@ def load_experiment(command: flags.Command) -> "Experiment":
 
 
 def _check_resumes(experiment: "Experiment", folder: Path) -> None:
-    """Where anything was trained: whether training may go on under a config."""
+    """Checks that a run, if anything was trained, may be resumed with a config."""
     from convlstm_jax.cli import saved_config
 
     if workdir.holds_run(folder) and workdir.holds_checkpoints(folder):
@@ -234,7 +234,7 @@ def _train(
     try:
         with workdir.locked(folder) if is_first_process else nullcontext():
             if is_first_process:
-                # Once more, as another run may have been here in between.
+                # Again, as another run may have started in between.
                 _check_resumes(experiment, folder)
                 saved_config.save_config(folder, experiment.config)
             with ending_at_once():
@@ -242,7 +242,7 @@ def _train(
 
             train.run(experiment, workdir=folder)
     finally:
-        # Also after an interruption: it is the folder to go on in.
+        # Also after an interruption: it is the folder to resume in.
         if is_first_process:
             _print(f"workdir: {folder}")
 

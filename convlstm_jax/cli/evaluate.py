@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: the test set's metrics beside the baselines, and pictures."""
+"""`--mode=evaluate`: metrics of model and baselines on the test set, and pictures."""
 
 import logging
 from pathlib import Path
@@ -38,7 +38,7 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
             and `pictures/` are written there.
 
     Raises:
-        UserError: no intact checkpoint, or the data cannot be had.
+        UserError: there is no intact checkpoint, or the data cannot be read.
     """
     with logging_to(workdir):
         sources = build_sources(experiment)
@@ -47,7 +47,7 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
 
 
 def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> None:
-    """As `run`, with the sources at hand; training ends with it."""
+    """As `run`, with sources that are open; training ends with it."""
     objective, mesh = build_objective(experiment, sources), data_mesh()
     step, variables = load_variables(objective, experiment, workdir, mesh)
     test = objective.with_baselines(sources.test)
@@ -127,7 +127,7 @@ def _draw_learning_curves(workdir: Path) -> list[tuple[str, Path]]:
     try:
         learning_curves(workdir / "metrics.csv", curves)
     except UserError as error:
-        # The evaluation stands without them.
+        # The evaluation is complete without them.
         _log.warning("no learning curves are drawn: %s", error)
         return []
     return [("Learning curves", curves)]

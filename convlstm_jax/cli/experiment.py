@@ -50,7 +50,7 @@ _HEADER = "things in the config are wrong"
 
 
 class GeneralConfig(Config):
-    """Fields of no section."""
+    """Fields outside the sections."""
 
     seed: int = field(
         0,
@@ -150,7 +150,7 @@ def make_config(
 
 @functools.cache
 def _joined(cls: type[Config], extra: type[Config] | None) -> type[Config]:
-    """A config class with the fields of two."""
+    """A config class with the fields of both."""
     if extra is None:
         return cls
     return pydantic.create_model(
@@ -159,7 +159,7 @@ def _joined(cls: type[Config], extra: type[Config] | None) -> type[Config]:
 
 
 def section_classes(values: Values) -> dict[str, type[Config]]:
-    """The config class of each section, "" for the fields of none.
+    """The config class of each section; "" stands for the fields outside of them.
 
     Raises:
         UserError: a section is missing, or the name in one is unknown.
@@ -195,10 +195,10 @@ def complete(
     Args:
         values: The config; changed in place.
         classes: The classes of its sections.
-        changed: Paths that somebody has set, which stay to be refused.
+        changed: Paths that the user has set; they are kept, to be refused.
 
     Returns:
-        The paths of what was added.
+        The paths of the added fields.
     """
     added = []
     for section, cls in classes.items():
@@ -218,16 +218,16 @@ def update(
 ) -> tuple[Values, list[str]]:
     """Sets fields of a config; fields of other classes come and go with the names.
 
-    Another `name` of a section takes its class; a field that both classes have keeps
-    its value. `data.path` switches a generated data set to the reader of own data.
+    A new `name` of a section selects another class; a field that both classes have
+    keeps its value. `data.path` switches a generated data set to a reader of own data.
 
     Args:
-        values: The config; left as it is.
+        values: The config; not modified.
         changes: Values by dotted path, without `config.`.
         from_text: Whether the values are text, as the command line gives them.
 
     Returns:
-        The new values, and what is wrong with the changes, a sentence each.
+        The new values, and the problems of the changes, a sentence each.
     """
     former_values, values, problems = values, copy.deepcopy(values), []
     names = {f"{section}.name" for section in _UNIONS}
@@ -243,7 +243,7 @@ def update(
             )
     data = DATA_SETS.get(values["data"]["name"])
     if changes.get("data.path") and data is not None and data.own_data:
-        # Own data are as many as there are, whatever would have been generated.
+        # The size of own data does not follow from what would have been generated.
         values["data"] = {
             name: value
             for name, value in values["data"].items()
@@ -275,7 +275,7 @@ def update(
 
 
 def _unknown_path(path: str, classes: Mapping[str, type[Config]]) -> str:
-    """The sentence about a path that names no section's field."""
+    """The error about a path that names no field of any section."""
     if path in SECTIONS:
         field_name = next(iter(classes[path].model_fields))
         return (
@@ -343,7 +343,7 @@ def experiment(
 
 
 def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what is wrong between sections, as far as they are valid by themselves."""
+    """Yields problems between sections that are valid by themselves."""
     model, task, data, optimizer, train = (
         sections.get(name) for name in ("model", "task", "data", "optimizer", "train")
     )

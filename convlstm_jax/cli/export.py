@@ -22,26 +22,27 @@ def run(
     """Writes a program that predicts from a clip, with the best checkpoint's weights.
 
     The program takes clips `[B, T, H, W, C]`, float32 in [0, 1], of any B. It returns
-    the frames that follow, `[B, num_frames, H, W, C]` (a model that reconstructs: the
-    clip's own frames, last one first), or for a classifier {class: its probabilities
-    `[B]`}. For a model of radar composites H and W may be any, in whole patches.
+    the frames that follow, `[B, num_frames, H, W, C]` (for a model that reconstructs,
+    the frames of the clip in reverse order), or for a classifier {class: probabilities
+    `[B]`}. For radar models H and W may be any multiples of the patch size.
 
     Args:
         experiment: The run's experiment.
         workdir: The run's folder.
         output: A `.jax` file, for `jax.export.deserialize`.
-        num_frames: Frames to predict; as many as were trained if `None`.
+        num_frames: Frames to predict; None: as many as in training.
 
     Raises:
-        UserError: the output cannot be written; more frames are to be reconstructed
-            than are read, or any of a classifier; there is no intact checkpoint.
+        UserError: the output cannot be written; `num_frames` exceeds the frames that
+            can be reconstructed, or is given for a classifier; there is no intact
+            checkpoint.
     """
     objective = build_objective(experiment)
     objective.check_num_frames(num_frames)
     validate_output_path(output, OUTPUT_SUFFIXES, what="an exported model")
     mesh = data_mesh(jax.local_devices()[:1])
     step, variables = load_variables(objective, experiment, workdir, mesh)
-    variables = jax.device_get(variables)  # Constants, of no device.
+    variables = jax.device_get(variables)  # Constants, on no device.
     height, width, channels = experiment.data.frame_shape
     sizes, patch = f"{height}, {width}", None
     is_nowcast = isinstance(objective, NowcastObjective)

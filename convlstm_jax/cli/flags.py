@@ -1,8 +1,8 @@
-"""The command line: which flags there are, and how they are read.
+"""The flags of the command line, and their parser.
 
 The syntax is that of absl (`--flag=value` or `--flag value`, one dash or two; the last
-of several wins). The parser is our own, as absl's and ml_collections' stop at the first
-mistake, and a user should hear of all of them at once.
+of several wins). The parser is not absl's or ml_collections', which stop at the first
+error: all errors are reported at once.
 """
 
 import dataclasses
@@ -125,19 +125,19 @@ NOTHING_TO_DO = (
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command line that was read and makes sense.
+    """A parsed and valid command line.
 
     Attributes:
-      mode: one of `MODES`.
-      config: `FILE[:PRESET]`, or None.
-      workdir: the folder of the run, or None.
-      input: predict: the file or folder with the given frames, else None.
-      output: predict: where the predicted frames go; export: the file to write;
-        prepare: the folder for the decoded frames; else None.
-      num_frames: predict, export: how many frames to predict, or None.
-      source: import: one of `IMPORTS_FROM`, else None.
-      checkpoint: import: the file with the weights, else None.
-      overrides: values for fields of the config, as text, by dotted path.
+        mode: one of `MODES`.
+        config: `FILE[:PRESET]`, or None.
+        workdir: the folder of the run, or None.
+        input: predict: the file or folder with the given frames, else None.
+        output: predict: where the predicted frames go; export: the file to write;
+            prepare: the folder for the decoded frames; else None.
+        num_frames: predict, export: how many frames to predict, or None.
+        source: import: one of `IMPORTS_FROM`, else None.
+        checkpoint: import: the file with the weights, else None.
+        overrides: values for fields of the config, as text, by dotted path.
     """
 
     mode: str = "train"
@@ -152,7 +152,7 @@ class Command:
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether the user wants the help text and nothing else."""
+    """Whether the command line asks for help."""
     return any(argument in _HELP_FLAGS for argument in arguments)
 
 
@@ -171,7 +171,7 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def read(arguments: Sequence[str]) -> tuple[Command, list[str]]:
-    """As `parse`, but returns what is wrong, a sentence each."""
+    """As `parse`, but returns the problems, a sentence each."""
     if not arguments:
         return Command(), [NOTHING_TO_DO]
     values, problems = _split(arguments)
@@ -205,9 +205,7 @@ def read(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     }
     for name in ("workdir", "output"):
         if not _is_text(values.get(name, "")):
-            problems.append(
-                f"--{name}={values[name]!r} is no text in UTF-8: it must be"
-            )
+            problems.append(f"--{name} is {values[name]!r}: it must be valid UTF-8")
     if "input" in paths and not os.path.exists(paths["input"]):
         problems.append(
             f"--input={values['input']} does not exist: it must be a file or a folder "
@@ -236,7 +234,7 @@ def read(arguments: Sequence[str]) -> tuple[Command, list[str]]:
 
 
 def _is_text(value: str) -> bool:
-    """Whether a path is text, and not bytes that the system handed through."""
+    """Whether a path is valid Unicode, not bytes passed through by the system."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -245,7 +243,7 @@ def _is_text(value: str) -> bool:
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Splits a command line into flags and their values; also returns what is wrong."""
+    """Splits a command line into flags and values; also returns the problems."""
     values: dict[str, str] = {}
     problems: list[str] = []
     remaining = list(arguments)
@@ -277,7 +275,7 @@ def _is_flag(argument: str) -> bool:
 
 
 def _may_be_empty(name: str, equals: str) -> bool:
-    """Fields may be set to the empty text; those that must not be refuse it by name."""
+    """Fields may be set to the empty text; their classes refuse it if it is wrong."""
     return bool(equals) and name.startswith(_FIELD_PREFIX)
 
 
@@ -288,19 +286,19 @@ def _listed(words: Sequence[str]) -> str:
 def _mode_problems(
     mode: str, values: dict[str, str], others_are_wrong: bool
 ) -> list[str]:
-    """Returns which flags are too many or missing in a mode."""
+    """Returns the problems with flags that are not allowed or missing in a mode."""
     problems = []
     for name in values:
         modes = _MODES_OF_FLAG[name]
         if mode not in modes:
             problems.append(
-                f"--{name} makes no sense with --mode={mode}: it belongs to "
+                f"--{name} is not allowed with --mode={mode}: it belongs to "
                 f"--mode={_listed(modes)}"
             )
     missing = [f"--{name}" for name in _REQUIRED[mode] if name not in values]
     if missing:
         problems.append(f"--mode={mode} needs {_listed(missing)}")
-    # After a misspelt --config this would only repeat what is wrong.
+    # After a misspelt --config this would only repeat the problem.
     if (
         mode in ("train", "describe")
         and "config" not in values

@@ -30,7 +30,7 @@ from convlstm_jax.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 
-# The model that each source has weights for, and what reads them.
+# Each source's model and reader.
 _IMPORTERS: dict[str, tuple[str, Any]] = {
     "keras": ("next_frame", import_keras),
     "openstl": ("recurrent_predictor", import_openstl),
@@ -44,7 +44,7 @@ def run(
     """Fills the model of a config with weights and saves it as step 0 of a run.
 
     Args:
-        experiment: The experiment; its model must be the one the weights are of.
+        experiment: The experiment; its model must be that of the weights.
         source: "keras", "openstl" or "pytorch".
         checkpoint: The file with the weights.
         workdir: A new folder for the run; nothing is written if the import fails.
@@ -61,10 +61,10 @@ def run(
         for line in imported.report.lines():
             _log.info(line)
         state = _first_state(experiment, objective, imported.variables)
-        # As a training that starts here would keep them.
+        # As a training from here would store them.
         with Checkpoints(workdir / CHECKPOINT_FOLDER) as checkpoints:
             checkpoints.save(0, state, EarlyStopping())
-        # Last, as it makes the folder a run.
+        # Last, as this turns the folder into a run.
         save_config(workdir, experiment.config)
         _log.info(
             "saved as step 0 of %s; go on with `python main.py --workdir=%s` and "
@@ -100,7 +100,7 @@ def read(
 def _first_state(
     experiment: Experiment, objective: Objective, variables: Variables
 ) -> TrainState:
-    """Step 0 of a training from these variables."""
+    """The state of step 0 of a training from these variables."""
     mesh = data_mesh(jax.local_devices()[:1])
     optimizer, state = build_training(experiment, objective, mesh)
     model_state = jax.tree.map(jnp.asarray, variables)

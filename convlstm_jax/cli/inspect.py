@@ -1,4 +1,4 @@
-"""`--mode=inspect`: what the program reads, before anyone trains on it."""
+"""`--mode=inspect`: shows how data are read, before any training."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ SHEET_FILE = "contact_sheet.png"
 
 
 def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> None:
-    """Prints what a data set holds, and draws some of its clips.
+    """Prints a summary of a data set and draws some of its clips.
 
     Args:
         experiment: The experiment, for its data set.
-        input: A file; all its frames are written instead, as they are read.
-        output: The `.npy` to write them to, uint8 `[N, H, W, C]`; without `input` the
-            `.png` of the contact sheet, by default `contact_sheet.png`.
+        input: A file whose frames, as they are read, are written instead.
+        output: The `.npy` file for these frames, uint8 `[N, H, W, C]`; without `input`
+            the `.png` file of the contact sheet, by default `contact_sheet.png`.
 
     Raises:
         UserError: the data cannot be read, or the output cannot be written.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a mode works: a `KeyboardInterrupt` that is not lost."""
+"""Turns Ctrl-C and SIGTERM into a `KeyboardInterrupt` that is never lost."""
 
 import _thread
 import contextlib
@@ -13,17 +13,17 @@ _SECONDS_UNTIL_AGAIN = 0.02
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Makes SIGINT and SIGTERM a `KeyboardInterrupt`, which Python cannot swallow.
+    """Turns SIGINT and SIGTERM into a `KeyboardInterrupt` that Python cannot swallow.
 
-    `main.py` starts with the system's own Ctrl-C, which ends the process at once: an
-    exception in the midst of an import leaves a traceback, or crashes an extension
-    that is being initialised. Modes write files, and so they get the exception, to
-    tidy up (training goes further, see `train.interrupts`). Yet it may land in a
-    destructor or a callback of the garbage collector (JAX has one), where Python tells
-    `sys.unraisablehook` and goes on: then it is raised again.
+    `main.py` starts with the system's default handlers, which end the process at once:
+    an exception in the middle of an import leaves a traceback, or crashes an extension
+    that is being initialised. Modes write files, so they get the exception, to clean up
+    (training does more, see `training.interrupts`). If it is raised in a destructor or
+    in a callback of the garbage collector (JAX has one), Python only calls
+    `sys.unraisablehook` and continues; it is then raised again.
 
-    What was in force before comes back at the end of the context. In other threads
-    than the main one nothing is changed, and an ignored signal stays ignored.
+    The previous handlers are restored at the end of the context. Other threads than the
+    main one are not affected, and an ignored signal stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -32,12 +32,12 @@ def interruptible() -> Iterator[None]:
 
     def hook(unraisable: "sys.UnraisableHookArgs", /) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            # Not here and now: what is raised in a hook is ignored as well.
+            # Not here: an exception raised in a hook is ignored as well.
             threading.Timer(_SECONDS_UNTIL_AGAIN, _thread.interrupt_main).start()
         else:
             former_hook(unraisable)
 
-    # As nohup sets it, an ignored signal stays so.
+    # A signal that nohup ignores stays ignored.
     with _handled_by(signal.default_int_handler, lambda now: now != signal.SIG_IGN):
         sys.unraisablehook = hook
         try:
@@ -48,9 +48,9 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Within `interruptible`: the system's own Ctrl-C, while extensions are imported.
+    """Within `interruptible`: the default handlers, while extensions are imported.
 
-    An exception in the midst of their initialisation can crash the process.
+    An exception in the middle of their initialisation can crash the process.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -61,7 +61,7 @@ def ending_at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled_by(handler: Any, instead_of: Callable[[Any], bool]) -> Iterator[None]:
-    """Handles SIGINT and SIGTERM so, each where `instead_of` its handler of now."""
+    """Installs a handler for SIGINT and SIGTERM in place of `instead_of`."""
     former_handlers = {
         number: signal.signal(number, handler)
         for number in (signal.SIGINT, signal.SIGTERM)

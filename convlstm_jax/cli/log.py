@@ -18,8 +18,8 @@ _log = logging.getLogger("convlstm_jax")
 def logging_to(workdir: Path) -> Iterator[None]:
     """Shows the package's messages and appends them to `<workdir>/log.txt`.
 
-    Of several processes the first alone does either. The file begins each stretch
-    with what a later reader needs to judge it: versions, devices, compiler flags.
+    Only the first of several processes does so. Each session in the file begins with
+    versions, devices and compiler flags.
     """
     if jax.process_index() != 0:
         yield
@@ -47,7 +47,7 @@ def logging_to(workdir: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A file that loses lines in silence where the disk is full.
+    """A file that silently drops lines when the disk is full.
 
     The terminal shows them anyway, and a traceback for each would bury the error.
     """
@@ -65,7 +65,7 @@ class _Terminal(logging.StreamHandler):
 
 
 class _WarningsMarked(logging.Formatter):
-    """Messages as they are; warnings and errors say what they are."""
+    """Messages unchanged; warnings and errors with their level."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

@@ -33,26 +33,26 @@ def run(
     output: Path,
     num_frames: int | None,
 ) -> None:
-    """Predicts what follows the last frames of a clip, read as training reads them.
+    """Predicts the frames that follow a clip, which is read as in training.
 
-    A model that was trained to reconstruct gives the clip's last frames back, last one
-    first. A classifier classifies the film clip by clip.
+    A model trained to reconstruct returns the last frames of the clip in reverse order.
+    A classifier classifies the film clip by clip.
 
     Args:
         experiment: The run's experiment.
         workdir: The run's folder; its best checkpoint is used.
         input: A film, an array, or a folder of pictures or radar composites.
-        output: `.npy`, `.gif` and `.mp4` hold the predicted frames alone, `.png` a film
-            strip of input and prediction; a classifier writes `.json`. Of a model of
-            radar composites `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN
-            where the last composite has no data.
+        output: `.npy`, `.gif` and `.mp4` hold only the predicted frames, `.png` a film
+            strip of input and prediction; a classifier writes `.json`. For radar models
+            `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN where the last
+            composite has no data.
         num_frames: Frames to predict, any number (to reconstruct: at most as many as
-            the model reads); as many as were trained if `None`.
+            the model reads); None: as many as in training.
 
     Raises:
         UserError: the input cannot be read, is too short or of the wrong size; the
-            output cannot be written; more frames are to be reconstructed than are
-            read; there is no intact checkpoint.
+            output cannot be written; `num_frames` exceeds the frames that can be
+            reconstructed; there is no intact checkpoint.
     """
     if os.path.realpath(input) in (
         os.path.realpath(output),
@@ -174,7 +174,7 @@ def _nowcast(
 
 
 def _film_reader(data: DataConfig, input: Path) -> FilmFields:
-    """What reads a film as training reads films."""
+    """The fields that read a film as in training."""
     if isinstance(data, FilmFields):
         return data
     height, width, channels = data.frame_shape

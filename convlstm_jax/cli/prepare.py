@@ -1,4 +1,4 @@
-"""`--mode=prepare`: decodes the data of a folder once, for all trainings to come."""
+"""`--mode=prepare`: decodes the data of a folder once, for later trainings."""
 
 from pathlib import Path
 
@@ -12,16 +12,16 @@ _SHOWN_PROBLEMS = 10
 
 
 def run(experiment: Experiment, *, output: Path) -> None:
-    """Writes a prepared folder, and opens it as training would.
+    """Writes a prepared folder and opens it as training does.
 
     Args:
         experiment: The experiment; `path` of its data set is the folder to prepare.
         output: The folder to write: a new one, or one to resume.
 
     Raises:
-        UserError: the data set has no folder, a file is to be refused, the output
-            cannot be written or is of something else, or what there is does not fill
-            the splits (what was prepared is kept then).
+        UserError: the data set has no folder, a file is refused, the output cannot be
+            written or holds something else, or a split is empty (the prepared folder is
+            kept then).
     """
     data_config = experiment.data
     if data_config.name not in KINDS:
@@ -53,9 +53,9 @@ def run(experiment: Experiment, *, output: Path) -> None:
         with locked(output, work="--mode=prepare", flag="output"):
             manifest = data_config.prepare(output)  # type: ignore[attr-defined]
     except KeyboardInterrupt:
-        print(f"stopped: the same command goes on in {output}")
+        print(f"stopped: the same command resumes in {output}")
         raise
-    _tell(manifest, output)
+    _print_summary(manifest, output)
     prepared = data_config.model_copy(update={"path": str(output)})
     sources = prepared.sources(
         num_frames=experiment.task.clip_length, seed=experiment.general.seed
@@ -63,7 +63,7 @@ def run(experiment: Experiment, *, output: Path) -> None:
     print(sources.description)
 
 
-def _tell(manifest: Manifest, output: Path) -> None:
+def _print_summary(manifest: Manifest, output: Path) -> None:
     """Prints what was written and what was left out."""
     counts, words = manifest.counts, KINDS[manifest.kind]
     used = counts["items"] - counts["items_left_out"]

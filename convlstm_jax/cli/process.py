@@ -15,11 +15,11 @@ from convlstm_jax.errors import UserError
 
 # Matrix products by Eigen instead of XLA:CPU's newer library.
 _XLA_CPU_FLAGS = "--xla_cpu_experimental_ynn_fusion_type="
-# XLA ends the process over a flag it does not know, and experimental flags come and
-# go: the flag is set only for the versions it was tried with, from and below.
+# XLA aborts on a flag that it does not know, and experimental flags come and go: the
+# flag is set only for the versions it was tried with (from, below).
 _XLA_CPU_FLAGS_JAXLIB = ((0, 10), (0, 12))
 
-# What JAX's transports and its coordination say of a process that is gone.
+# Messages of JAX's transports and coordination service about a lost process.
 _NO_ANSWER = re.compile(r"Gloo|NCCL|coordination service|UNAVAILABLE|DEADLINE_EXCEEDED")
 
 # Programs that compile faster are not worth a file. JAX's own bound, a second, leaves
@@ -33,8 +33,8 @@ def choose_xla_flags(
     """Sets `XLA_FLAGS` for fast CPU kernels, unless the user has set it.
 
     Args:
-      environment: the environment variables; changed in place.
-      jaxlib_version: the installed version, such as `0.10.2`.
+        environment: the environment variables; changed in place.
+        jaxlib_version: the installed version, such as `0.10.2`.
     """
     first, below = _XLA_CPU_FLAGS_JAXLIB
     major_minor = jaxlib_version.split(".")[:2]
@@ -45,13 +45,13 @@ def choose_xla_flags(
 
 
 def choose_compilation_cache(environment: MutableMapping[str, str]) -> None:
-    """Lets JAX keep compiled programs between runs, from `CACHED_FROM_SECONDS` on.
+    """Lets JAX cache programs that take `CACHED_FROM_SECONDS` or more to compile.
 
     The folder is `~/.cache/convlstm_jax/xla`, unless the user has set
-    `JAX_COMPILATION_CACHE_DIR`. A home that cannot be written to means no cache.
+    `JAX_COMPILATION_CACHE_DIR`. Without a writable home there is no cache.
 
     Args:
-      environment: the environment variables; changed in place.
+        environment: the environment variables; changed in place.
     """
     if "JAX_COMPILATION_CACHE_DIR" in environment:
         return
@@ -71,15 +71,15 @@ def choose_compilation_cache(environment: MutableMapping[str, str]) -> None:
 def cluster_arguments(
     environment: MutableMapping[str, str],
 ) -> dict[str, Any] | None:
-    """Tells from the environment whether this is one process of several.
+    """Finds out from the environment whether this is one process of several.
 
     Returns:
-      The arguments for `jax.distributed.initialize` (empty where JAX finds them
-      itself: Slurm steps, TPU pods, Open MPI), or None for a lone process.
+        The arguments for `jax.distributed.initialize` (empty where JAX finds them
+        itself: Slurm steps, TPU pods, Open MPI), or None for a single process.
 
     Raises:
-      UserError: if `JAX_COORDINATOR_ADDRESS` is set without a proper
-        `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
+        UserError: if `JAX_COORDINATOR_ADDRESS` is set without a proper
+            `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`.
     """
     if environment.get("JAX_COORDINATOR_ADDRESS"):
         count = environment.get("JAX_NUM_PROCESSES", "")
@@ -95,7 +95,7 @@ def cluster_arguments(
             "num_processes": int(count),
             "process_id": int(index),
         }
-    # A batch script outside srun sees the job's variables too, but no step's.
+    # A batch script outside srun has the job's variables, but not those of a step.
     slurm_step = "SLURM_STEP_NODELIST" in environment
     slurm = slurm_step and _number(environment, "SLURM_STEP_NUM_TASKS") > 1
     open_mpi = _number(environment, "OMPI_COMM_WORLD_SIZE") > 1
@@ -105,15 +105,15 @@ def cluster_arguments(
 
 def is_one_of_several() -> bool:
     """Whether this process has joined others."""
-    # Whatever failed may have failed while JAX was imported.
+    # The error may have occurred while JAX was imported.
     distributed = getattr(sys.modules.get("jax"), "distributed", None)
     return distributed is not None and distributed.is_initialized()
 
 
 def why_processes_part(error: BaseException | None) -> str:
-    """What an error says of processes that no longer reach each other, or "".
+    """The part of an error about processes that lost contact, or "".
 
-    It may be the cause of another, such as a checkpoint that could not be saved.
+    It may be the cause of another error, such as a checkpoint that was not saved.
     """
     while error is not None:
         if _NO_ANSWER.search(str(error)):
@@ -123,10 +123,10 @@ def why_processes_part(error: BaseException | None) -> str:
 
 
 def default_backend() -> str:
-    """Starts JAX; returns the kind of the devices that it computes on.
+    """Starts JAX; returns the kind of its devices.
 
     Raises:
-      UserError: JAX finds none of the kind that the environment asks for.
+        UserError: JAX finds no device of the requested kind.
     """
     try:
         import jax
@@ -154,16 +154,16 @@ def set_up() -> tuple[int, int]:
     """Sets up this process; JAX must not have been used before.
 
     Returns:
-      The index of this process and the number of processes.
+        The index of this process and the number of processes.
 
     Raises:
-      UserError: if the variables of a cluster make no sense, or joining it fails.
+        UserError: the variables of a cluster are wrong, or joining it fails.
     """
     choose_xla_flags(os.environ, importlib.metadata.version("jaxlib"))
     choose_compilation_cache(os.environ)
     if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's worker processes insist on it.
-    # Orbax tells every step, tensorflow-datasets warns of what it then makes good.
+        flags.FLAGS.mark_as_parsed()  # Grain's worker processes need it.
+    # Orbax logs every step, tensorflow-datasets warns of what it then corrects.
     absl_logging.set_verbosity(absl_logging.ERROR)
     arguments = cluster_arguments(os.environ)
     if arguments is None:
@@ -175,7 +175,7 @@ def set_up() -> tuple[int, int]:
             jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"the processes of the cluster do not meet: {reason}") from (
-            error
-        )
+        raise UserError(
+            f"the processes of the cluster cannot be joined: {reason}"
+        ) from (error)
     return jax.process_index(), jax.process_count()

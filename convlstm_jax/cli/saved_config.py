@@ -1,4 +1,4 @@
-"""The config kept with a run, and what may differ when the run is taken up again."""
+"""The config saved with a run, and the fields that may change when it is resumed."""
 
 import json
 from collections.abc import Set
@@ -34,11 +34,10 @@ def load_config(workdir: Path) -> tuple[ConfigDict, list[str]]:
 
     Returns:
         The locked config, not validated (the file may have been edited by hand), and
-        the fields that it lacks and that have their defaults: a later version added
-        them.
+        the fields that a later version added, which have their defaults.
 
     Raises:
-        UserError: the file is no JSON object, or of another version.
+        UserError: the file is no JSON object, or has another version.
     """
     path = workdir / CONFIG_FILE
     try:
@@ -79,7 +78,7 @@ def _with_tuples(value: Any) -> Any:
 
 
 def check_resumes(saved: ConfigDict, config: ConfigDict, workdir: Path) -> None:
-    """Checks that training may go on under `config` where `saved` left off.
+    """Checks that a run with the config `saved` may be resumed with `config`.
 
     Raises:
         UserError: naming every differing field that shapes the training, with both

@@ -38,8 +38,8 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
         workdir: Folder of the run; where it holds a checkpoint, training resumes.
 
     Raises:
-        UserError: the data cannot be had, the devices cannot share the batch, or the
-            checkpoint is of another model.
+        UserError: the data cannot be read, the batch size is no multiple of the number
+            of devices, or the checkpoint belongs to another model.
         DivergedError: the loss or a gradient was not finite.
     """
     batch_size = experiment.train.batch_size
@@ -70,7 +70,7 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
 
 
 def _warn_of_blank_clips(experiment: Experiment, sources: Sources) -> None:
-    """Warns where data.value_range seems to leave nothing to be seen in any clip."""
+    """Warns if data.value_range seems to make all clips blank."""
     value_range = getattr(experiment.data, "value_range", ())
     if not value_range:
         return

@@ -1,4 +1,4 @@
-"""The folder of a run: finding, making and locking it."""
+"""The folder of a run: finding, creating and locking it."""
 
 import contextlib
 import datetime
@@ -31,11 +31,11 @@ def require_run(workdir: Path, *, checkpoints: bool) -> None:
     """Checks that a folder holds a run.
 
     Args:
-      workdir: the folder given with `--workdir`.
-      checkpoints: whether a checkpoint is needed too.
+        workdir: the folder given with `--workdir`.
+        checkpoints: whether a checkpoint is needed too.
 
     Raises:
-      UserError: naming what is missing.
+        UserError: naming what is missing.
     """
     if not os.path.exists(workdir):
         raise UserError(
@@ -56,15 +56,15 @@ def require_run(workdir: Path, *, checkpoints: bool) -> None:
 
 
 def make_fresh(config_name: str, preset: str, *, parent: Path | None = None) -> Path:
-    """Makes a folder for a new run, `runs/<config>-<preset>-<date>-<time>`.
+    """Creates a folder for a new run, `runs/<config>-<preset>-<date>-<time>`.
 
     Args:
-      config_name: name of the experiment file without its ending.
-      preset: name of the preset, or "".
-      parent: the folder to make it in; `runs` in the current folder by default.
+        config_name: name of the experiment file without its ending.
+        preset: name of the preset, or "".
+        parent: the folder to make it in; `runs` in the current folder by default.
 
     Raises:
-      UserError: if it cannot be made.
+        UserError: it cannot be created.
     """
     parent = Path(RUNS_FOLDER) if parent is None else parent
     started = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -90,11 +90,11 @@ def make_fresh(config_name: str, preset: str, *, parent: Path | None = None) -> 
 
 
 def make(workdir: Path) -> None:
-    """Makes the folder given with `--workdir` unless it is there, and tries to write.
+    """Creates the folder given with `--workdir` if needed, and tries to write to it.
 
     Raises:
-      UserError: if it is a file, cannot be written to, or holds checkpoints of which
-        nobody knows the config.
+        UserError: it is a file, cannot be written to, or holds checkpoints without a
+            config.
     """
     if os.path.exists(workdir) and not os.path.isdir(workdir):
         raise UserError(f"--workdir={workdir} is a file: it must be a folder")
@@ -116,7 +116,7 @@ def make(workdir: Path) -> None:
     if not holds_run(workdir) and holds_checkpoints(workdir):
         raise UserError(
             f"--workdir={workdir} holds checkpoints but no {CONFIG_FILE}: choose "
-            "another folder, as nobody can tell what was trained there"
+            "another folder, as it is unknown what was trained there"
         )
 
 
@@ -124,15 +124,15 @@ def make(workdir: Path) -> None:
 def locked(
     workdir: Path, *, work: str = "training", flag: str = "workdir"
 ) -> Iterator[None]:
-    """Keeps a second training out of a folder; the lock goes with the process.
+    """Locks a folder against a second training; the lock ends with the process.
 
     Args:
-      workdir: the folder.
-      work: what is done there.
-      flag: the flag that names the folder.
+        workdir: the folder.
+        work: what is done there.
+        flag: the flag that names the folder.
 
     Raises:
-      UserError: another training has the folder.
+        UserError: another training has the folder.
     """
     with (workdir / ".lock").open("w") as file:
         try:

@@ -1,1 +1,1 @@
-"""Weights in from other frameworks."""
+"""Import of weights from other frameworks, and export of models."""

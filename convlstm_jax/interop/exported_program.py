@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, export
 
-# What an exported program runs on, wherever it was written.
+# The platforms of an exported program, wherever it was written.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
@@ -21,15 +21,15 @@ def export_program(
     """Lowers a function of clips, with all weights it closes over, to StableHLO.
 
     Args:
-        predict: of clips `[B, T, H, W, C]`, float32; its results are arrays, or dicts
-            and lists of some, each with B first.
+        predict: a function of clips `[B, T, H, W, C]`, float32, that returns a tree of
+            arrays, each with B first.
         num_frames: T.
         frame_shape: (H, W, C).
         sizes_in_steps_of: if given, H and W may be any multiples of this number instead
             of those of `frame_shape`; the convolutions are then direct.
 
     Returns:
-        What `jax.export.deserialize` reads. The program takes any B.
+        Bytes for `jax.export.deserialize`. The program takes any B.
     """
     height, width, channels = frame_shape
     sizes = f"{height}, {width}"

@@ -1,13 +1,13 @@
-"""Reads what Keras saves, with neither Keras nor TensorFlow.
+"""Reads files of Keras, without Keras or TensorFlow.
 
-Three containers, of Keras 3 and Keras 2 alike:
+Three formats, of both Keras 3 and Keras 2:
 
 * `.keras`: a zip archive of `config.json` (the layers and their settings) and
   `model.weights.h5`;
-* `.weights.h5`: HDF5 without settings. Variables are numbered, under groups that are
-  called after the layer's class: `layers/conv_lstm2d_1/cell/vars/0`;
-* `.h5`: a whole model, or (Keras 2) its weights alone. Variables have names, under
-  groups that are called after the layer: `model_weights/lstm/.../recurrent_kernel:0`.
+* `.weights.h5`: HDF5 without settings. Variables are numbered, under groups
+  named after the layer's class: `layers/conv_lstm2d_1/cell/vars/0`;
+* `.h5`: a whole model, or (Keras 2) only its weights. Variables have names, under
+  groups named after the layer: `model_weights/lstm/.../recurrent_kernel:0`.
 """
 
 import io
@@ -39,7 +39,7 @@ _NUMBERED = re.compile(
     r"layers/(?P<group>\w+?)(?:_(?P<number>\d+))?/(?:cell/)?vars/(?P<variable>\d+)"
 )
 
-_MAX_BYTES = 2**32  # Of one array; a few bytes on disk can declare any number.
+_MAX_BYTES = 2**32  # Limit of one array; a few bytes on disk can declare any size.
 
 
 # The variables of one layer, by Keras's name: path in the file, and values.
@@ -52,10 +52,10 @@ class KerasFile(NamedTuple):
     Attributes:
         layers: the layers with variables by class, a key of `VARIABLES`, in the model's
             order.
-        config: the architecture, as Keras's `to_json` has it, in any JSON type; `None`
-            where the file holds weights alone.
+        config: the architecture as in Keras's `to_json`, of any JSON type; None if the
+            file holds only weights.
         unknown: groups of layers that are not in `VARIABLES`, or lack variables.
-        skipped: (path in the file, why it is of no use).
+        skipped: (path in the file, why it is not used).
     """
 
     layers: dict[str, list[Arrays]]
@@ -74,7 +74,7 @@ def read(path: str | Path) -> KerasFile:
     """Reads a `.keras`, `.weights.h5` or `.h5` file; the contents tell which it is.
 
     Raises:
-        UserError: the file is missing, damaged or nothing of Keras's.
+        UserError: the file is missing, damaged or not a file of Keras.
     """
     if not os.path.isfile(path):
         raise UserError(
@@ -116,7 +116,7 @@ def _hdf5_contents(file: h5py.File) -> _Contents:
                 raise ValueError(f"{name} has {item.nbytes} bytes")
             arrays[name] = np.asarray(item[()])
 
-    file.visititems(take)  # Which follows no links to other files.
+    file.visititems(take)  # This does not follow links to other files.
     root = file.get("model_weights", file)
     config = json.loads(_text(file.attrs.get("model_config", "null")))
     # Keras splits a list of names that is long into `layer_names0`, `layer_names1` …
@@ -187,4 +187,4 @@ def _reason(name: str) -> str:
         return "as the optimizer starts afresh"
     if "seed_generator" in name:
         return "as nothing is drawn by it"
-    return "as no layer of the model has it"
+    return "as it belongs to no layer"

@@ -14,7 +14,7 @@ from convlstm_jax.models.next_frame import (
     NextFramePredictor,
 )
 
-_GATE_ORDER = "ifgo"  # Keras calls them i, f, c, o.
+_GATE_ORDER = "ifgo"  # The order i, f, c, o of Keras.
 
 # Our path in a model, the kind of layer in Keras and its variable there. All axes are
 # in the same order.
@@ -59,13 +59,12 @@ def import_keras(
 
     See `Imported`. The model in the file is a chain of ConvLSTM2D layers, the lower
     ones followed by BatchNormalization, with a Conv3D and a sigmoid at the end;
-    settings in which it computes something else are refused by name. A file of weights
-    alone says nothing of them, so they are taken to be those of `model`, and the report
-    says so.
+    other settings are refused by name. A file with only weights does not contain them,
+    so they are assumed to be those of `model`, and the report says so.
 
     Raises:
-        UserError: see `keras_files.read`; settings of the file or of `model` that do
-            not go together; layers of other kinds or too many of them; arrays that are
+        UserError: see `keras_files.read`; settings of the file and of `model` that
+            disagree; layers of other kinds or too many of them; arrays that are
             missing or have other shapes.
     """
     file = keras_files.read(path)
@@ -84,8 +83,8 @@ def import_keras(
     notes: tuple[str, ...] = ()
     if file.config is None:
         notes = (
-            "the file holds weights alone, so what they were trained with is taken on "
-            f"trust: activation {model.activation!r}, plain sigmoid gates, epsilon "
+            "the file holds only weights, so these settings are assumed: "
+            f"activation {model.activation!r}, plain sigmoid gates, epsilon "
             f"{BATCH_NORM_EPSILON:g} in batch normalisation, a sigmoid at the end",
         )
     return Imported(variables, ImportReport(placed, file.skipped, notes))
@@ -123,7 +122,7 @@ def _model_problems(model: NextFramePredictor) -> list[str]:
 def _count_problems(
     layers: dict[str, list[keras_files.Arrays]], model: NextFramePredictor
 ) -> list[str]:
-    """Layers that the model has no place for; too few are missing arrays."""
+    """Layers in excess of the model's; too few layers are missing arrays."""
     normalized = model.num_normalized_layers
     places = (
         ("ConvLSTM2D", len(model.features), "model.features"),
@@ -131,18 +130,18 @@ def _count_problems(
         ("Conv3D", 1, "the head"),
     )
     return [
-        f"it has {len(layers[kind])} layers {kind}, where {where} has place for {count}"
+        f"it has {len(layers[kind])} layers {kind}, where {where} has {count}"
         for kind, count, where in places
         if len(layers[kind]) > count
     ]
 
 
 def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
-    """What in a model's architecture would compute something else, a clause each.
+    """The settings of an architecture that differ from the model, a clause each.
 
     Args:
-        config: the architecture, as Keras's `to_json` has it, in any JSON type.
-        model: the model that is to compute the same.
+        config: the architecture as in Keras's `to_json`, of any JSON type.
+        model: the model to compare with.
     """
     # Keras before 2.2.3 has the list of a Sequential right under "config".
     layers = config.get("config") if isinstance(config, dict) else None
@@ -159,7 +158,7 @@ def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
         inputs = _inputs(layer["inbound_nodes"])
         if before is not None and layer["inbound_nodes"] and inputs != [before]:
             read = " and ".join(inputs) or "nothing"
-            problems.append(f"{name} reads {read}, not {before} before it alone")
+            problems.append(f"{name} reads {read}: it must read only {before}")
         before = name
         if kind != "InputLayer":
             kinds.append(kind)

@@ -1,7 +1,7 @@
 """Weights of OpenSTL's ConvLSTM, https://github.com/chengtan9907/OpenSTL.
 
-The model there reads patches whose channels are (row in patch, column, channel), as
-`ops.patches` has them. A cell adds the results of two convolutions without bias,
+The model there reads patches whose channels are (row in patch, column, channel), as in
+`ops.patches`. A cell adds the results of two convolutions without bias,
 `conv_x` and `conv_h`, each followed by a layer norm where the model has them, and
 splits the sum into the gates i, f, g, o. It declares a forget bias of 1 but adds none.
 Its `conv_o` and `conv_last` are never used; the model's own `conv_last` gives the next

@@ -1,4 +1,4 @@
-"""Where each array of a foreign file goes in a model, and the report of it."""
+"""Assigns the arrays of a foreign file to those of a model, and reports it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,9 +18,9 @@ class Source:
 
     Attributes:
         name: its name in the file, or what it would be called there.
-        array: the values as the file has them; `None` if it lacks them.
-        axes: the file's axes in the order of the model's, as `np.transpose` takes them;
-            `None` where the order is the same.
+        array: the values in the file; None if they are missing.
+        axes: the permutation for `np.transpose` from the file's axes to the model's;
+            None if they are the same.
         gate_order: the file's order of the gates, a permutation of "ifgo", along the
             last of the model's axes; "" where there are no gates.
     """
@@ -31,20 +31,20 @@ class Source:
     gate_order: str = ""
 
     def expected_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape the file's array must have for one of `shape` in the model."""
+        """The shape that the file's array must have, given `shape` in the model."""
         if self.axes is None:
             return shape
         return tuple(shape[self.axes.index(axis)] for axis in range(len(shape)))
 
     def convert(self) -> np.ndarray:
-        """The array as the model has it, float32."""
+        """The array in the model's layout, float32."""
         array = np.asarray(self.array, np.float32)
         if self.axes is not None:
             array = array.transpose(self.axes)
         return reorder_gates(array, self.gate_order) if self.gate_order else array
 
     def problem(self, target: str, shape: tuple[int, ...]) -> str | None:
-        """Why the array cannot fill `target`, of a shape in the model, if so."""
+        """Why the array cannot fill `target`, or None."""
         expected = self.expected_shape(shape)
         if self.array is None:
             return f"{self.name} is missing, expected with shape {expected}"
@@ -66,7 +66,7 @@ class ImportReport:
     Attributes:
         placed: (name in the file, path in the model), in the model's order.
         skipped: (name in the file, why it was not used).
-        notes: what the user should know besides, a sentence each.
+        notes: further remarks for the user, a sentence each.
     """
 
     placed: tuple[tuple[str, str], ...]
@@ -100,7 +100,7 @@ class Imported(NamedTuple):
 
 
 def reorder_gates(array: np.ndarray, gate_order: str) -> np.ndarray:
-    """Brings the gates along the last axis, `[..., 4F]`, from an order to ours."""
+    """Reorders the gates along the last axis, `[..., 4F]`, to this project's order."""
     parts = np.split(array, len(gate_order), axis=-1)
     gates = dict(zip(gate_order, parts, strict=True))
     return np.concatenate([gates[gate] for gate in GATE_ORDER], axis=-1)

@@ -10,8 +10,8 @@ called `cell_list` and the gates come in the order i, f, o, g:
     for layer in stack.layers:
         carry, hidden = ConvLSTM(layer.cell()).apply(layer.variables(), hidden)
 
-Such files lack the model around the layers, so this is a function to call; the command
-line fills a model from the networks of `pytorch_network` alone.
+Such files lack the model around the layers, so this is a function to call from Python;
+the command line imports only the networks of `pytorch_network`.
 """
 
 import re
@@ -40,7 +40,7 @@ class ImportedLayer(NamedTuple):
     weights: Weights
 
     def cell(self, **fields: Any) -> ConvLSTMCell:
-        """The cell that these weights fit; `fields` are others of its fields."""
+        """The cell for these weights; `fields` sets further fields of it."""
         size, _, features, _ = self.weights.recurrent_kernel.shape
         return ConvLSTMCell(
             features=features,
@@ -77,7 +77,7 @@ def convlstm_layers(
             module's own `state_dict()` on the CPU. Keys may begin with anything.
         gate_order: the order in which the cell splits its convolution into gates, a
             permutation of "ifgo", g being the candidate: "ifog" and "ifgo" are common.
-        convolution: what the convolution of layer `{}` is called, counted from 0.
+        convolution: the name of the convolution of layer `{}`, counted from 0.
 
     Returns:
         The layers, and a report that lists the keys that were not used.
@@ -119,7 +119,9 @@ def convlstm_layers(
         features_below = features
     used = {key for key, _ in placed}
     skipped = tuple(
-        (key, "as no ConvLSTM layer has it") for key in state_dict if key not in used
+        (key, "as it belongs to no ConvLSTM layer")
+        for key in state_dict
+        if key not in used
     )
     return ImportedStack(tuple(layers), ImportReport(tuple(placed), skipped))
 

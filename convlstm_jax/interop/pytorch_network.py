@@ -1,12 +1,12 @@
-"""Weights of the next-frame network that PyTorch's ConvLSTM tutorials build.
+"""Weights of the next-frame network of PyTorch's ConvLSTM tutorials.
 
-That of R. Panda, "Video Prediction using Convolutional LSTM Networks in PyTorch", 2021,
-and of the bubble studies after it: ConvLSTM layers `convlstm1` …, each followed by a
-`batchnorm1` …, and a convolution `conv` of the last frame's features with a sigmoid. A
-layer's cell `convLSTMcell` has one convolution over `torch.cat([x, h])`, split into the
-gates i, f, g, o, and peepholes `W_ci`, `W_cf` and `W_co` for every location, of which
-the last sees the new cell state. With zero padding that one convolution is the sum of
-our two, over the channels of x and of h.
+The network of R. Panda, "Video Prediction using Convolutional LSTM Networks in
+PyTorch", 2021, and of the bubble studies after it: ConvLSTM layers `convlstm1` …, each
+followed by a `batchnorm1` …, and a convolution `conv` of the last frame's features with
+a sigmoid. A layer's cell `convLSTMcell` has one convolution over `torch.cat([x, h])`,
+split into the gates i, f, g, o, and peepholes `W_ci`, `W_cf` and `W_co` for every
+location, the last of which reads the new cell state. With zero padding that one
+convolution is the sum of our two, over the channels of x and of h.
 
 Networks of the cells of https://github.com/ndrplz/ConvLSTM_pytorch, which come as
 `cell_list.0` … and split their convolution into i, f, o, g, are read in the same way,
@@ -43,8 +43,8 @@ _STATISTICS = (
 )
 
 
-# How cells are called, with {} for the number, the number of the bottom layer, and the
-# order in which a cell splits its convolution into gates.
+# Names of cells with {} for the number, the number of the bottom layer, and the order
+# in which a cell splits its convolution into gates.
 _NAMINGS = (("convlstm{}.convLSTMcell", 1, "ifgo"), ("cell_list.{}", 0, "ifog"))
 
 
@@ -52,7 +52,7 @@ class Network(NamedTuple):
     """The names of a network's modules; layers are counted from 0 at the bottom.
 
     Attributes:
-        cell_name: what its cells are called, see `_NAMINGS`, as the next two.
+        cell_name: the name of its cells; see `_NAMINGS`, also for the next two.
         first: the number of the bottom layer in it.
         gate_order: the order of the gates.
         cells: the cells by layer.
@@ -68,11 +68,11 @@ class Network(NamedTuple):
     heads: tuple[str, ...]
 
     def cell(self, layer: int) -> str:
-        """The name of a cell, or what it would be called."""
+        """The name of a cell, or the expected one."""
         return self.cells.get(layer, self.cell_name.format(layer + self.first))
 
     def norm(self, layer: int) -> str:
-        """The name of a batch normalisation, or what it would be called."""
+        """The name of a batch normalisation, or the expected one."""
         return self.norms.get(layer, f"batchnorm{layer + self.first}")
 
 
@@ -83,8 +83,8 @@ def import_pytorch(
 
     See `Imported`. Keys of the file may begin with anything. PyTorch's batch
     normalisation adds another epsilon to the variance, 1e-5; the scale makes up for it,
-    so that the model predicts what the network does. A state dict says nothing of what
-    the network does besides, and the report says what is taken on trust.
+    so that the model predicts what the network does. A state dict does not contain
+    other settings of the network; the report lists those that are assumed.
 
     Raises:
         UserError: see `read_state_dict`; the file has no ConvLSTM layers, or more than
@@ -115,9 +115,9 @@ def import_pytorch(
 def find_network(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> Network:
     """Finds the modules by their keys, which may begin with anything.
 
-    Cells are known by name. Batch normalisations are what has a running mean: where
-    not all of them are numbered as `batchnorm1` is, they are taken in the file's order,
-    which is that of the network. All other convolutions count as heads.
+    Cells are recognised by name. Batch normalisations are modules with a running mean;
+    unless all are numbered like `batchnorm1`, they are taken in the file's order, which
+    is that of the network. All other convolutions count as heads.
 
     Raises:
         UserError: there are no cells of a known name, or two of the same number.
@@ -167,7 +167,7 @@ def _by_number(
 def _problems(
     state_dict: Mapping[str, np.ndarray], network: Network, model: NextFramePredictor
 ) -> list[str]:
-    """What of the network the model does not have; too few are missing arrays."""
+    """Modules in excess of the model's; too few modules are missing arrays."""
     problems = []
     has_peepholes = any(
         f"{cell}.W_c{gate}" in state_dict
@@ -183,7 +183,7 @@ def _problems(
     if model.head_frames != 1:
         problems.append(
             f"model.head_frames is {model.head_frames}, where it must be 1, as its "
-            "head sees the frame at hand alone"
+            "head reads only the current frame"
         )
     places = (
         ("cells", network.cells, len(model.features), "features"),
@@ -209,7 +209,7 @@ def _wanted(
     model: NextFramePredictor,
     shapes: dict[str, Any],
 ) -> dict[str, tuple[jax.ShapeDtypeStruct, Source]]:
-    """By its path in our model: each of the file's arrays, in our order of axes."""
+    """Path in the model → array of the file, in the model's order of axes."""
     wanted = {}
 
     def want(target, shape, key, axes=None, gate_order=""):

@@ -78,7 +78,7 @@ def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The same under keys without the modules of torch.compile and DataParallel.
 
     Raises:
-        UserError: two keys differ in them alone.
+        UserError: two keys differ only in these modules.
     """
     found: dict[str, Any] = {}
     for key, value in state_dict.items():

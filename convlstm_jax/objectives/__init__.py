@@ -1,4 +1,4 @@
-"""What networks are trained for, by the name a config uses: `config.task.name`."""
+"""What networks are trained for: the objectives by `config.task.name`."""
 
 from convlstm_jax.objectives.autoencoder import (
     CompositeConfig,

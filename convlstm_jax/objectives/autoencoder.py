@@ -1,4 +1,4 @@
-"""What an LSTM autoencoder learns: its inputs in reverse order, their future, or both.
+"""Objectives of an LSTM autoencoder: reconstruction, prediction, or both.
 
 The three tasks of Srivastava et al. 2015 (arXiv:1502.04681, sections 2.2 to 2.4).
 """
@@ -67,7 +67,7 @@ class ReconstructConfig(AutoencoderConfig):
         return self.num_input_frames
 
     def check(self) -> Iterator[str]:
-        """Yields what is wrong between the fields."""
+        """Yields the problems between fields."""
         if self.num_output_frames > self.num_input_frames:
             yield (
                 f"num_output_frames is {self.num_output_frames}: it must be at most "
@@ -93,14 +93,14 @@ class CompositeConfig(AutoencoderConfig):
 def reversed_frames(video: Video) -> Video:
     """The frames `[B, T, H, W, C]`, last one first.
 
-    Reversing makes learning easier: the first frame asked for is the last one read.
+    Reversing makes training easier: the first target is the last frame read.
     """
     return video[:, ::-1]
 
 
 @dataclass(frozen=True)
 class AutoencoderObjective(FramesObjective):
-    """What the three objectives share; the losses of several decoders are added up."""
+    """Base of the three objectives; the loss is the sum over the decoders."""
 
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
         """A clip as inputs and the true output of each decoder."""
@@ -186,7 +186,7 @@ class PredictObjective(AutoencoderObjective):
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
-        """See `FramesObjective`; any number of frames, whatever was trained."""
+        """See `FramesObjective`; any number of frames, independent of training."""
         return self._generate(variables, inputs, {"forecast": num_frames})["forecast"]
 
 
@@ -194,8 +194,8 @@ class PredictObjective(AutoencoderObjective):
 class CompositeObjective(PredictObjective):
     """Predicts the frames that follow and gives all inputs back, from one state.
 
-    The forecast is what counts. The reconstruction, which keeps the encoder from
-    remembering the last frames alone, is scored and drawn beside it.
+    The metrics of the model are those of the forecast. The reconstruction, which keeps
+    the encoder from remembering only the last frames, is scored and drawn as well.
     """
 
     reconstructions: ClassVar[frozenset[str]] = frozenset({"reconstruction"})

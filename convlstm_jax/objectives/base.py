@@ -28,7 +28,7 @@ Pictures = list[tuple[str, Path]]
 
 
 class ClipSource(Protocol):
-    """Clips with random access, as `data.sources.ClipSource` has them."""
+    """Clips with random access, like `data.sources.ClipSource`."""
 
     def __len__(self) -> int:
         """Returns the number of clips."""
@@ -40,7 +40,7 @@ class ClipSource(Protocol):
 
 
 class GifWriter(Protocol):
-    """Where pictures of a validation go, beside the files."""
+    """Takes the pictures of a validation, in addition to files."""
 
     def write_gif(self, step: int, name: str, gif: bytes) -> None:
         """Writes an encoded GIF under a name."""
@@ -66,7 +66,7 @@ _RAIN_SCALE = RainScale()
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What an objective needs to know of the data.
+    """What an objective needs to know about the data.
 
     Attributes:
         classes: Names of the classes, in the order of the labels.
@@ -102,7 +102,7 @@ class ObjectiveConfig(Config):
         return self.num_input_frames
 
     def check_network(self, model: ModelConfig) -> Iterator[str]:
-        """Yields what is wrong with a network of the right kind; nothing by default."""
+        """Yields the problems with a network of the right kind; none by default."""
         yield from ()
 
     def build(
@@ -113,7 +113,7 @@ class ObjectiveConfig(Config):
         Args:
             model: The network's config.
             training: How the network is trained, where it has such fields.
-            facts: What the data are.
+            facts: Properties of the data.
         """
         raise NotImplementedError
 
@@ -145,13 +145,13 @@ class Objective:
         Args:
             variables: The network's variables.
             batch: `{"frames": [B, T, H, W, C]}`, uint8 or in [0, 1]; where frames are
-                noisy, "targets" beside: the same frames without noise; where clips
+                noisy, also "targets", the same frames without noise; where clips
                 belong to classes, "label" `[B]`; where pixels may lack data, "mask".
             key: Randomness of the step.
             step: Steps taken before, for schedules.
 
         Returns:
-            The loss `[B]`, and the collections beside "params" after the step.
+            The loss `[B]`, and the collections other than "params" after the step.
         """
         raise NotImplementedError
 
@@ -179,7 +179,7 @@ class Objective:
         raise NotImplementedError
 
     def with_baselines(self, source: ClipSource) -> ClipSource:
-        """The test clips, with what baselines computed on the host need beside them."""
+        """The test clips, with what baselines computed on the host need as well."""
         return source
 
     def examples(
@@ -226,11 +226,11 @@ class Objective:
         return []
 
     def describe(self, variables: Variables, inputs: Video) -> dict[str, Array]:
-        """What the network gives out, by a name with its dimensions."""
+        """The outputs of the network, by a name with their dimensions."""
         raise NotImplementedError
 
     def check_num_frames(self, num_frames: int | None) -> None:
-        """Refuses a number of frames to predict that the network cannot give.
+        """Checks that the network can predict a number of frames.
 
         Raises:
             UserError: it cannot.
@@ -243,15 +243,15 @@ class Objective:
         raise NotImplementedError
 
     def exported_words(self, num_frames: int | None) -> str:
-        """What an exported program returns, for people."""
+        """What an exported program returns, in words."""
         raise NotImplementedError
 
 
 def to_unit_interval(frames: Array) -> Video:
     """Stored frames (uint8, 0 to 255) as pixels in [0, 1], float32.
 
-    Floating-point frames are in [0, 1] already. Doing this on the device leaves a
-    quarter of the bytes to copy there.
+    Floating-point frames are in [0, 1] already. Converting on the device means that
+    only a quarter of the bytes is copied there.
     """
     if frames.dtype == jnp.uint8:
         return frames.astype(jnp.float32) / 255
@@ -261,7 +261,7 @@ def to_unit_interval(frames: Array) -> Video:
 def clip_and_target(batch: Batch) -> tuple[Video, Video]:
     """A batch's clips as they are read, and as they should be predicted, in [0, 1].
 
-    The two differ where the batch has "targets" beside its noisy "frames".
+    The two differ if the batch has "targets" in addition to noisy "frames".
     """
     clip = to_unit_interval(batch["frames"])
     return clip, to_unit_interval(batch["targets"]) if "targets" in batch else clip

@@ -69,11 +69,11 @@ class ClassifyConfig(ObjectiveConfig):
 
 
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
-    """The weight of a clip of each class with which all classes count the same.
+    """The weight of a clip of each class that makes all classes count the same.
 
     The weight of class k is Σ n / (N n_k), for N classes of n_k training clips each, as
     scikit-learn's `class_weight="balanced"`. Over the training clips the weights
-    average to 1, so the loss keeps its size and the learning rate its meaning.
+    average to 1, so the scale of the loss does not change.
 
     Args:
         class_counts: n_k, training clips of each class.
@@ -104,7 +104,7 @@ class ClassificationObjective(Objective):
 
     Attributes:
         classes: Name of each class, in the order of the labels.
-        class_weights: Weight of a clip of each class in the loss, used as it is;
+        class_weights: Weight of a clip of each class in the loss, unnormalised;
             `balanced_weights` averages to 1. All count 1 if not given.
         class_counts: Training clips of each class, for the baseline "majority"; without
             them it is left out of evaluations.

@@ -45,11 +45,11 @@ from convlstm_jax.viz.player import ClipName, PlayerClip, forecast_clip
 from convlstm_jax.viz.space_time_correlation import draw_space_time_correlation
 
 Outputs = dict[str, tuple[Forecast, Video]]
-"""Name of an output → what the network gave out, and what that should be."""
+"""Name of an output → the network's output and its target."""
 
-# Clips that are forecast together for pictures: one number, so one compilation.
+# Batch size of forecasts for pictures: constant, so there is one compilation.
 _EXAMPLES_TOGETHER = 4
-# Frames in a row of a film strip: all of them, in the roll-outs of every experiment.
+# Frames in a row of a film strip: enough for the roll-outs of every experiment.
 _MAX_COLUMNS = 24
 
 
@@ -89,7 +89,7 @@ class ForecastConfig(FramesConfig):
 
 @dataclass(frozen=True)
 class Example:
-    """What a network gave out for one clip.
+    """The outputs of a network for one clip.
 
     Attributes:
         condition: Index of its condition; None where clips have none.
@@ -115,7 +115,7 @@ class FramesObjective(Objective):
     reconstructions: ClassVar[frozenset[str]] = frozenset()
     """Outputs whose frames are the inputs, last one first."""
     with_vmaf: ClassVar[bool] = True
-    """Whether an evaluation measures VMAF where it can."""
+    """Whether an evaluation measures VMAF if it is installed."""
 
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
@@ -128,7 +128,7 @@ class FramesObjective(Objective):
         return split_clip(frames, self.num_input_frames, self.num_output_frames)
 
     def split_batch(self, batch: Batch) -> tuple[Video, Video]:
-        """Inputs of a batch as they are read, and its target without noise."""
+        """The inputs of a batch, with noise if any, and its target without."""
         inputs, target = self.split(batch["frames"])
         if "targets" in batch:
             _, target = self.split(batch["targets"])
@@ -139,7 +139,7 @@ class FramesObjective(Objective):
         return LOSSES[self.loss](forecast, target)
 
     def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
-        """All that the network gives out; "model" is what counts."""
+        """All outputs of the network; "model" is the one that is ranked."""
         forecast = self.forecast(variables, inputs, self.num_output_frames)
         return {"model": (forecast, target)}
 
@@ -148,7 +148,7 @@ class FramesObjective(Objective):
     ) -> dict[str, dict[str, Array]]:
         """See `Objective`: per clip and lead time, `[B, T]`.
 
-        An output beside "model" is a contender too, and its loss part of "loss".
+        Each further output is a contender too, and its loss is added to "loss".
         """
         inputs, target = self.split_batch(batch)
         outputs = self.outputs(variables, inputs, target)
@@ -315,7 +315,7 @@ class FramesObjective(Objective):
         }
 
     def check_num_frames(self, num_frames: int | None) -> None:
-        """See `Objective`: at most the frames read, where they are given back."""
+        """See `Objective`: a reconstruction has at most the frames read."""
         reconstructs = "model" in self.reconstructions
         if reconstructs and num_frames and num_frames > self.num_input_frames:
             raise UserError(
@@ -378,7 +378,7 @@ class ForecastObjective(FramesObjective):
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
-        """See `FramesObjective`; any number of frames, whatever was trained."""
+        """See `FramesObjective`; any number of frames, independent of training."""
         return self.model.forecast(variables, inputs, num_frames)
 
     def loss_fn(

@@ -1,6 +1,6 @@
-"""What training minimises: one number per clip; the caller averages over clips.
+"""Losses: one number per clip; the caller averages over clips.
 
-Radar losses count the pixels with data alone. B-MSE and B-MAE give heavy rain more
+Radar losses count only pixels with data. B-MSE and B-MAE give heavy rain more
 weight (Shi et al. 2017, arXiv:1706.03458, section 5.1).
 """
 
@@ -63,7 +63,7 @@ LOSSES: dict[str, Callable[[Forecast, Video], PerExample]] = {
 def rain_weight(
     rain_mm_per_h: Array, rates: Sequence[float], weights: Sequence[float]
 ) -> Array:
-    """The weight of each pixel: 1, and from each rate in mm/h on that rate's weight."""
+    """The weight of each pixel: that of the highest rate reached, below all rates 1."""
     weight = jnp.ones_like(rain_mm_per_h)
     for rate, value in zip(rates, weights, strict=True):
         weight = jnp.where(rain_mm_per_h >= rate, value, weight)
@@ -71,7 +71,7 @@ def rain_weight(
 
 
 def masked_mean(values: Video, mask: Video, weight: Video | float = 1.0) -> PerExample:
-    """Σ weight · values / pixels with data, of each clip; 0 where there are none.
+    """Σ weight · values / (pixels with data) of each clip; 0 if there are none.
 
     Values of pixels without data never count, NaN included.
     """
@@ -101,7 +101,7 @@ def pixel_cross_entropy(forecast: Forecast, target: Video) -> Video:
     return optax.sigmoid_binary_cross_entropy(logits, target)
 
 
-# Name → error of a pixel, and whether the true rain weights it.
+# Name → error of a pixel, and whether it is weighted by the true rain.
 RAIN_LOSSES: dict[str, tuple[Callable[[Forecast, Video], Video], bool]] = {
     "cross_entropy": (pixel_cross_entropy, False),
     "mse": (pixel_squared_error, False),

@@ -45,11 +45,11 @@ from convlstm_jax.viz.radar import radar_strip
 _log = logging.getLogger(__name__)
 
 OPTICAL_FLOW = "optical_flow"
-"""Key of a batch for an extrapolation, made on the host, to compare with."""
+"""Key of a batch for the baseline that is extrapolated on the host."""
 
-# Pixels nearer to 0 or 1 have logits from which there is no way back.
+# Pixels closer to 0 or 1 have logits with vanishing gradients.
 _FAINTEST = 0.02
-# Rain rates, from the lowest on, that curves are drawn for: more are hard to read.
+# Number of rain rates, from the lowest, with curves: more are hard to read.
 _DRAWN_RATES = 3
 _WEIGHTED = {"loss": ("b_mse", "b_mae")}
 
@@ -88,7 +88,7 @@ class NowcastConfig(FramesConfig):
     )
 
     def check(self) -> Iterator[str]:
-        """Yields what is wrong between the fields."""
+        """Yields the problems between fields."""
         if len(self.rain_weights) != len(self.rain_weight_rates):
             yield (
                 f"rain_weights is {self.rain_weights}: it must have as many entries as "
@@ -96,7 +96,7 @@ class NowcastConfig(FramesConfig):
             )
 
     def check_network(self, model: ModelConfig) -> Iterator[str]:
-        """See `ObjectiveConfig`; a network that feeds frames back gives no changes."""
+        """See `ObjectiveConfig`; one that reads its own frames predicts no changes."""
         if self.from_last_frame and model.reads_own_predictions:
             yield (
                 "config.task.from_last_frame is True: it must be False with "
@@ -122,7 +122,7 @@ class NowcastConfig(FramesConfig):
 
 @dataclass(frozen=True)
 class Nowcast:
-    """A clip as rain rates `[T, H, W]`, mm/h, and what was forecast.
+    """A clip as rain rates `[T, H, W]`, mm/h, and its forecasts.
 
     Attributes:
         observed: All frames of the clip.
@@ -139,8 +139,8 @@ class Nowcast:
 class NowcastObjective(ForecastObjective):
     """Predicts the last frames of a radar clip from the ones before.
 
-    Batches have a "mask" beside the "frames", 1 where there is data: nothing else
-    counts, in loss and metrics alike.
+    Batches have "frames" and a "mask", 1 where there is data; only these pixels count
+    in loss and metrics.
 
     Attributes:
         config: The fields of the config's section.
@@ -155,7 +155,7 @@ class NowcastObjective(ForecastObjective):
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
-        """See `FramesObjective`; any number of frames, whatever was trained."""
+        """See `FramesObjective`; any number of frames, independent of training."""
         forecast = super().forecast(variables, inputs, num_frames)
         return self._from_last_frame(forecast, inputs)
 
@@ -209,7 +209,7 @@ class NowcastObjective(ForecastObjective):
         return rain_loss(self.loss, forecast, target, mask, weight)
 
     def _metrics(self, prediction: Video, target: Video, mask: Video) -> dict[str, Any]:
-        # Where there is no data, both are no rain: no difference.
+        # Without data both are no rain, so there is no difference.
         prediction = jnp.where(mask > 0, prediction, 0.0)
         target = jnp.where(mask > 0, target, 0.0)
         scale = self.facts.rain_scale
@@ -260,7 +260,7 @@ class NowcastObjective(ForecastObjective):
         )
 
     def with_baselines(self, source: ClipSource) -> ClipSource:
-        """The clips with an extrapolation beside them, where pysteps is installed."""
+        """The clips with an extrapolation of each, if pysteps is installed."""
         missing = missing_packages()
         if missing:
             _log.info(

@@ -1,8 +1,8 @@
 """Extrapolation by optical flow, with pysteps (and OpenCV) where installed.
 
-The baseline that a learned nowcast has to beat: the motion field of the given frames
-(Lucas and Kanade's method, on dBZ) carries the last one of them on, by a backward
-semi-Lagrangian scheme. pysteps is Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019.
+The baseline that a learned nowcast has to beat: a backward semi-Lagrangian scheme
+advects the last frame with the motion field of the given frames (Lucas-Kanade, on
+dBZ). pysteps is Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from convlstm_jax.rain import RainScale
 
 
 def missing_packages() -> list[str]:
-    """What has to be installed before `extrapolate` can be called."""
+    """The packages that `extrapolate` needs and that are not installed."""
     packages = {"pysteps": "pysteps", "cv2": "opencv-python-headless"}
     return [
         package
@@ -30,7 +30,7 @@ def missing_packages() -> list[str]:
 def extrapolate(
     inputs: np.ndarray, mask: np.ndarray, num_frames: int, scale: RainScale
 ) -> np.ndarray:
-    """Carries the last frame on along the motion of all of them.
+    """Extrapolates the last frame along the motion of all frames.
 
     Args:
         inputs: the given frames `[T, H, W]`, at least 2, pixels in [0, 1].
@@ -39,14 +39,14 @@ def extrapolate(
         scale: what the pixels mean.
 
     Returns:
-        float32 `[num_frames, H, W]`, pixels in [0, 1]; no rain where it flows in over
-        an edge. Where no motion can be made out the last frame stays where it is.
+        float32 `[num_frames, H, W]`, pixels in [0, 1]; no rain flows in over an
+        edge. If no motion is found, the last frame is repeated.
 
     Raises:
         ImportError: a package is missing, see `missing_packages`.
     """
     motion, semilagrangian = _pysteps()
-    # Pixels are reflectivity on another scale: the motion needs no more.
+    # Pixels are scaled reflectivities, which is enough to find the motion.
     tracked = np.ma.masked_array(inputs.astype(np.float64), mask == 0)
     flow = np.zeros((2, *inputs.shape[1:]))
     if inputs.any():
@@ -59,13 +59,13 @@ def extrapolate(
 
 
 def _pysteps() -> tuple[Any, Any]:
-    with contextlib.redirect_stdout(io.StringIO()):  # Where its configuration lies.
+    with contextlib.redirect_stdout(io.StringIO()):  # Holds its configuration.
         from pysteps import extrapolation, motion
     return motion.get_method("LK"), extrapolation.get_method("semilagrangian")
 
 
 class WithOpticalFlow:
-    """The clips of a radar source, each with an extrapolation beside its frames.
+    """The clips of a radar source, each with an extrapolation of its first frames.
 
     The first `num_inputs` frames are given; `num_outputs` are extrapolated.
     """

@@ -1,9 +1,9 @@
-"""Checkpoints that notice damage: saved in the background, verified when restored.
+"""Checkpoints: saved in the background, verified when restored.
 
 Built on Orbax. One folder per step holds the item `state`, the leaves of the training
 state as plain arrays under their paths, and the item `record`, see
 `training.checkpoint_record`. A step's folder gets its final name only when it is
-complete, so a run that is killed while saving leaves nothing that looks finished.
+complete, so a run that is killed while saving leaves no folder that looks complete.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class _Best(checkpoint_managers.PreservationPolicy):
 class Checkpoints:
     """The checkpoints of one training run: the latest two and the best one.
 
-    The best is that of the lowest validation loss. A context manager; leaving it waits
-    for the save under way. In a run of several processes each of them makes the same
-    calls on the same shared folder.
+    The best one has the lowest validation loss. A context manager; leaving it waits for
+    the save in progress. All processes of a run make the same calls on the same shared
+    folder.
     """
 
     def __init__(self, directory: str | pathlib.Path):
-        """Opens the folder of all steps, creating it if need be.
+        """Opens the folder of all steps, creating it if needed.
 
         Raises:
             CheckpointError: the folder cannot be created or read.
@@ -100,7 +100,7 @@ class Checkpoints:
         Args:
             step: training steps done.
             state: a pytree of arrays and scalars that each process holds whole.
-            early_stopping: what else the loop needs to resume.
+            early_stopping: the other part of the loop's state.
             validation_loss: the loss of the evaluation at this step, if there was one.
                 A checkpoint without it, or where it is NaN, is never the best.
 
@@ -135,7 +135,7 @@ class Checkpoints:
             raise self._failed(error) from error
 
     def wait(self) -> None:
-        """Waits until the save under way is complete on disk.
+        """Waits until the save in progress is complete on disk.
 
         Raises:
             CheckpointError: it failed; earlier checkpoints are intact then.
@@ -164,7 +164,7 @@ class Checkpoints:
 
         A damaged checkpoint is reported as a warning and the one before it is tried.
         Once an intact one is found, the damaged ones after it are renamed to
-        `<step>.damaged`, since training will come past those steps again.
+        `<step>.damaged`, since training will reach those steps again.
 
         Args:
             template_state: its leaves are arrays, scalars or `jax.ShapeDtypeStruct`;
@@ -174,7 +174,8 @@ class Checkpoints:
             (step, state, early stopping), or None if the folder holds no checkpoint.
 
         Raises:
-            CheckpointError: the checkpoint is of another model, or none is intact.
+            CheckpointError: the checkpoint belongs to another model, or none is
+                intact.
         """
         self.wait()
         steps = reading.steps_on_disk(self.directory)[::-1]
@@ -193,7 +194,7 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [checkpoint_managers.LatestN(_KEEP_LATEST), _Best(self._losses)]
             ),
-            # What an interrupted save left behind is of no use to anyone.
+            # The remains of an interrupted save are useless.
             cleanup_tmp_directories=True,
             save_root_metadata=False,
             # Metadata of damaged checkpoints would keep the folder from being opened.
@@ -219,8 +220,8 @@ class Checkpoints:
 
     def _failed(self, error: Exception) -> CheckpointError:
         """Starts afresh after a failed save and returns the error to raise."""
-        # The failed manager counts steps that are not on disk and raises again. Of
-        # several processes one cannot close or open it alone.
+        # The failed manager counts steps that are not on disk and raises again. One
+        # process of several cannot close or open it by itself.
         if jax.process_count() == 1:
             with contextlib.suppress(Exception):
                 self._manager.close()
@@ -236,7 +237,7 @@ class Checkpoints:
 def restore_part(
     directory: str | pathlib.Path, template: PyTree, *, which: str = "best"
 ) -> tuple[int, PyTree]:
-    """Restores a part of a state alone, from a folder that is only read.
+    """Restores a part of a state, from a folder that is only read.
 
     A damaged checkpoint is reported as a warning and the next one is tried.
 
@@ -250,8 +251,8 @@ def restore_part(
         (step, part).
 
     Raises:
-        CheckpointError: there is no checkpoint, none is intact, or it is of another
-            model.
+        CheckpointError: there is no checkpoint, none is intact, or it belongs to
+            another model.
         ValueError: `which` is neither "best" nor "latest".
     """
     reading.silence_orbax()
@@ -266,6 +267,6 @@ def restore_part(
 
 
 def _free_path(path: pathlib.Path) -> pathlib.Path:
-    """Returns `path`, or if there is such a file `path` followed by 2, 3, ..."""
+    """Returns `path`, or if it exists, `path` followed by 2, 3, ..."""
     numbered = (path.with_name(f"{path.name}{number}") for number in itertools.count(2))
     return next(p for p in itertools.chain([path], numbered) if not p.exists())

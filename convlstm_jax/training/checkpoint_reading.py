@@ -35,13 +35,13 @@ class CheckpointError(UserError):
 
 
 class DamagedCheckpointError(Exception):
-    """Files of one checkpoint are missing, cut short or altered."""
+    """Files of one checkpoint are missing, truncated or altered."""
 
 
 def steps_on_disk(directory: pathlib.Path) -> list[int]:
     """Returns the steps with a finished checkpoint, ascending.
 
-    A save under way, or one that was killed, has a longer name and is not counted.
+    A save that is in progress or was killed has a longer name and is not counted.
     """
     if not directory.is_dir():
         return []
@@ -59,7 +59,7 @@ def read_record(directory: pathlib.Path, step: int) -> Record:
     """Returns the record of a checkpoint.
 
     Raises:
-        DamagedCheckpointError: it is missing, cut short, altered or of another step.
+        DamagedCheckpointError: it is missing, truncated, altered or of another step.
     """
     path = directory / str(step) / "record" / "metadata"
     try:
@@ -91,7 +91,7 @@ def first_intact(
         (its step, the restored tree, its record), or None without steps.
 
     Raises:
-        CheckpointError: the checkpoint is of another model, or every one is damaged.
+        CheckpointError: the checkpoint belongs to another model, or all are damaged.
     """
     damaged: list[int] = []
     for step in steps:
@@ -168,7 +168,7 @@ def restoring_order(directory: pathlib.Path, which: str) -> list[int]:
 
 
 def warn_of_damaged_records(directory: pathlib.Path, steps: Iterable[int]) -> None:
-    """Warns of each of `steps` of which it cannot be known whether it was the best."""
+    """Warns of damaged checkpoints of `steps`, which may have been the best."""
     for step in steps:
         try:
             read_record(directory, step)
@@ -184,7 +184,7 @@ def _read_arrays(
     item_directory: pathlib.Path, saved: Mapping[str, LeafRecord]
 ) -> dict[str, np.ndarray]:
     """Reads the arrays of the given names and compares them with their checksums."""
-    # Orbax cannot store arrays without elements; their record says it all.
+    # Orbax cannot store arrays without elements; their record is enough.
     arrays = {
         name: np.zeros(leaf.shape, leaf.dtype)
         for name, leaf in saved.items()
@@ -205,7 +205,7 @@ def _read_arrays(
         raise
     except Exception as error:
         # Orbax and its storage report missing and shortened files by exceptions of
-        # many types; the record has already vouched for the tree itself.
+        # many types; the record has already verified the tree itself.
         raise DamagedCheckpointError(one_line(error)) from error
     for name, leaf in saved.items():
         if not isinstance(arrays.get(name), np.ndarray):
@@ -222,9 +222,9 @@ def _placed_like(template: Any, array: np.ndarray) -> Any:
     if isinstance(template, (np.ndarray, np.generic)):
         return array
     if template.sharding is None or not getattr(template, "committed", True):
-        # An array that JAX may move to where the others are stays one.
+        # An uncommitted array, which JAX may move to the others, stays uncommitted.
         return jax.device_put(array)
-    # Each process fills its own devices, also where others are out of its reach.
+    # Each process fills its own devices, even if it cannot address others.
     return jax.make_array_from_callback(
         array.shape, template.sharding, lambda index: array[index]
     )
@@ -242,7 +242,7 @@ class _SeparateArrays(ocp.type_handlers.NumpyHandler):
     """Stores NumPy arrays as Orbax does, but independently of each other.
 
     Orbax handles all arrays in one event loop, which it closes at the first failure:
-    every array still under way then prints a traceback ("Event loop is closed").
+    every array in progress then prints a traceback ("Event loop is closed").
     """
 
     async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Any]:
@@ -268,7 +268,7 @@ class _SeparateArrays(ocp.type_handlers.NumpyHandler):
 
 @contextlib.contextmanager
 def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    r"""Yields a path to `folder` in which no character has a meaning to Orbax.
+    r"""Yields a path to `folder` without characters that are special to Orbax.
 
     Orbax passes paths to `glob`, and TensorStore reads `\` as a separator: with
     `runs/[1]` a checkpoint would be written that cannot be read. Such a folder is
@@ -296,7 +296,7 @@ def _is_not_from_orbax(entry: logging.LogRecord) -> bool:
 def one_line(error: BaseException) -> str:
     """Returns the first line of an error's message, shortened, without full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # TensorStore appends codes and whole specifications in brackets, and puts what the
-    # operating system said ("No space left on device") last before them.
+    # TensorStore appends codes and whole specifications in brackets, preceded by the
+    # message of the operating system ("No space left on device").
     text = lines[0].split(" [")[0].rstrip(".")
     return text if len(text) <= 250 else f"{text[:100]} ... {text[-140:]}"

@@ -39,7 +39,7 @@ class Record(pydantic.BaseModel):
         step: training steps done.
         validation_loss: the loss that ranks the checkpoints; None where there was no
             evaluation or it was NaN.
-        early_stopping: what the loop needs to resume, beside the state.
+        early_stopping: the part of the loop's state outside the training state.
         leaves: the leaves of the state by path.
     """
 
@@ -98,7 +98,7 @@ def describe(leaf: Any) -> LeafRecord:
 def checksum(name: str, array: np.ndarray) -> int:
     """Returns the CRC-32 over a leaf's name, dtype, shape and bytes.
 
-    The name takes part so that two leaves of equal shape cannot be exchanged.
+    The name is included so that two leaves of equal shape cannot be exchanged.
     """
     header = f"{name} {array.dtype} {array.shape}".encode()
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

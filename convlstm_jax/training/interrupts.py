@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run after its step, not in the middle of it."""
+"""Ctrl-C and SIGTERM end a run after the current step."""
 
 import contextlib
 import dataclasses
@@ -19,11 +19,11 @@ class Interrupts:
 def graceful_interrupts() -> Iterator[Interrupts]:
     """Turns the first SIGINT or SIGTERM into a flag that the training loop reads.
 
-    The first signal (Ctrl-C, or a scheduler taking the machine back) sets `requested`
-    and prints one line; the loop then finishes its step, saves and returns. A second
-    signal raises `KeyboardInterrupt` at once. The former handlers come back at the end
-    of the context. Outside the main thread, where Python allows no signal handlers, the
-    flag stays unset.
+    The first signal (Ctrl-C, or preemption by a scheduler) sets `requested` and prints
+    one line; the loop then finishes its step, saves and returns. A second signal raises
+    `KeyboardInterrupt` at once. The previous handlers are restored at the end of the
+    context. Outside the main thread, where Python allows no signal handlers, the flag
+    stays unset.
 
     Yields:
         The flag, updated in place.

@@ -85,13 +85,13 @@ def fit(
     """Trains from the latest checkpoint of a folder, or from `state` if it has none.
 
     A resumed run takes exactly the steps the uninterrupted one would have taken. The
-    first Ctrl-C or SIGTERM ends the run after the step in flight, with a checkpoint; of
-    several processes it need not reach more than one.
+    first Ctrl-C or SIGTERM ends the run after the current step, with a checkpoint; it
+    is enough if one of several processes receives it.
 
     Args:
-        state: step 0; the template of what is restored.
+        state: step 0; also the template for restoring.
         train_step: from `make_train_step`; consumes the state.
-        make_batches: an iterator of batches from a step on, with a `close` method.
+        make_batches: step → an iterator of batches from there, with a method `close`.
         validate: the metrics of variables on the validation set; "loss" chooses the
             best checkpoint and stops early.
         draw: draws validation predictions of a step.
@@ -118,7 +118,7 @@ def fit(
 
 
 class _Run:
-    """One stretch of training between a start and the next stop."""
+    """One session of training, from a start to the next stop."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class _Run:
         self._draw = draw
         self._early_stopping = early_stopping
         self._meter = _Meter(config.batch_size)
-        # Whether a process was asked to stop, as all of them read it at one step.
+        # Whether any process was asked to stop, read by all of them at the same step.
         self._stops = False
 
     def train(
@@ -160,7 +160,7 @@ class _Run:
             batch = put_batch(next(batches), mesh) if start < num_steps else {}
             for step in range(start + 1, num_steps + 1):
                 state, metrics = train_step(state, batch)
-                batch = {}  # The device frees the one it has when it has read it.
+                batch = {}  # The device frees its copy when it has read it.
                 asked = any_process(self._interrupts.requested, mesh)
                 in_flight.append((step, {**metrics, "stops": asked}))
                 # The device is busy with the step: time to fetch the next batch.
@@ -193,11 +193,11 @@ class _Run:
         self, outcome: Literal["finished", "stopped early", "interrupted"], step: int
     ) -> FitResult:
         self._checkpoints.wait()
-        # Whoever stops a run in its last step has no use for what follows.
+        # A run that is stopped in its last step is not evaluated.
         return FitResult("interrupted" if self._asked_to_stop() else outcome, step)
 
     def _read(self, step: int, metrics: Mapping[str, Any], bar: tqdm) -> bool:
-        """Takes in the results of a step; false if they were not finite."""
+        """Records the results of a step; false if they were not finite."""
         values = jax.device_get(metrics)
         if not values["finite"]:
             return False
@@ -231,7 +231,7 @@ class _Run:
         )  # fmt: skip
 
     def _diverged(self, state: TrainState) -> FitResult:
-        # The train step kept the last good state; only its mark has to go.
+        # The train step kept the last good state; only its flag must be reset.
         step = int(state.step)
         good = state.replace(finite=np.ones((), bool))  # type: ignore[attr-defined]
         self._checkpoints.save(step, good, self._early_stopping)
@@ -240,14 +240,14 @@ class _Run:
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
-    """The metric beside the loss in the log."""
+    """The metric that the log shows with the loss."""
     if "accuracy" in metrics:
         return f", accuracy {metrics['accuracy']:.3f}"
     return f", MSE {metrics['mse']:.4g} per frame" if "mse" in metrics else ""
 
 
 class _Meter:
-    """Averages training metrics between two log lines, and the rate meanwhile."""
+    """Averages training metrics and the rate between two log lines."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size

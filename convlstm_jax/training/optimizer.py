@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules, all of them optax's."""
+"""Optimizers and learning-rate schedules of optax."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from convlstm_jax.config import Config, field
 from convlstm_jax.ops.cell import GATE_ORDER
 
 _MUON_KERNELS = ("input_kernel", "recurrent_kernel")
-# A momentum of 0.95, the usual value, learned more slowly in runs of a few minutes.
+# A momentum of 0.95, the usual value, trained more slowly in runs of a few minutes.
 _MUON_MOMENTUM = 0.9
 # Root mean square of an update at a learning rate of 1, about Adam's (Liu et al.,
 # arXiv:2502.16982), so that one learning rate suits both.
@@ -19,7 +19,7 @@ _PLATEAU = {"schedule": ("reduce_on_plateau",)}
 
 
 class OptimizerConfig(Config):
-    """What all optimizers share: learning rate, schedule, clipping and averaging."""
+    """Fields of all optimizers: learning rate, schedule, clipping and averaging."""
 
     name: str = ""
     learning_rate: float = field(1e-3, "Highest learning rate of the schedule.", gt=0)
@@ -164,12 +164,12 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
 def muon(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Muon for input and recurrent kernels, NAdam for the rest, at one learning rate.
 
-    Muon is momentum made orthogonal: K. Jordan et al., "Muon: An optimizer for hidden
+    Muon orthogonalises the momentum: K. Jordan et al., "Muon: An optimizer for hidden
     layers in neural networks", 2024, https://kellerjordan.github.io/posts/muon/.
 
     The kernel `[K, K, C, 4F]` (or `[C, 4F]`) of a layer holds those of four gates. Each
-    of them is one matrix, `[K·K·C, F]`, whose momentum is replaced by the nearest
-    orthogonal one: all directions of the matrix learn at one speed. `update` needs the
+    is one matrix `[K·K·C, F]`, whose momentum is replaced by the nearest orthogonal
+    matrix, so that all its directions are updated at the same rate. `update` needs the
     parameters.
     """
     inner = optax.contrib.muon(
@@ -198,7 +198,7 @@ def _is_kernel(path: tuple[Any, ...]) -> bool:
 
 
 def _split_gates(tree: Any) -> Any:
-    """Kernels `[..., C, 4F]` as `[..., C, 4, F]`; all else as it is."""
+    """Kernels `[..., C, 4F]` as `[..., C, 4, F]`; other leaves unchanged."""
 
     def split(path: tuple[Any, ...], leaf: Array) -> Array:
         if not _is_kernel(path):

@@ -1,4 +1,4 @@
-"""Data parallelism: where arrays lie on the devices."""
+"""Data parallelism: the placement of arrays on devices."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -31,12 +31,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
-    """The first axis is divided over the devices (batches)."""
+    """The first axis is sharded over the devices (batches)."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises a `UserError` for a global batch that the devices cannot share equally."""
+    """Raises a `UserError` unless the global batch can be divided over the devices."""
     if batch_size % mesh.size:
         raise UserError(
             f"{name} is {batch_size}: it must be a multiple of the number of devices, "
@@ -56,8 +56,8 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
 def any_process(flag: bool, mesh: Mesh) -> Any:
     """Whether a flag is set in any process of the mesh.
 
-    Every process has to call it at the same step. None waits: like the results of a
-    training step, the array that several processes get is known once all have called.
+    Every process has to call it at the same step. None blocks: like the results
+    of a training step, the returned array is ready once all have called.
     """
     if jax.process_count() == 1:
         return flag

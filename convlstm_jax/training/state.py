@@ -15,7 +15,7 @@ from convlstm_jax.training.sharding import on_cpu, replicated
 
 @flax.struct.dataclass
 class TrainState:
-    """What a checkpoint holds and a step maps to its successor.
+    """The training state: what a step updates and a checkpoint holds.
 
     Attributes:
         step: steps taken, int32.
@@ -36,7 +36,7 @@ class TrainState:
 
     @property
     def eval_variables(self) -> Variables:
-        """What to evaluate and predict with: the average parameters if there are."""
+        """The variables for evaluation and prediction: averaged parameters if kept."""
         params = self.params if self.ema_params is None else self.ema_params
         return {"params": params, **self.model_state}
 
@@ -73,7 +73,7 @@ def init_state(
             finite=jnp.ones((), bool),
         )
 
-    # XLA:CPU takes seconds to optimise every random draw, which then runs once.
+    # XLA:CPU would spend seconds on optimising random draws that run once.
     options = {"xla_backend_optimization_level": 0} if on_cpu(mesh) else None
     initialize = jax.jit(init, out_shardings=replicated(mesh), compiler_options=options)
     return initialize(jax.random.key(seed))

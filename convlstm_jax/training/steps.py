@@ -28,7 +28,7 @@ def make_train_step(
     The loss is the mean over the global batch, so the number of devices does not
     change it. The step's randomness is derived from `seed` and the step number: a
     resumed run draws what the uninterrupted one would have drawn. A step whose loss or
-    gradients are not finite leaves the state as it was and marks it.
+    gradients are not finite leaves the state unchanged, except for its flag `finite`.
 
     Args:
         objective: Gives the loss.
@@ -90,9 +90,9 @@ def make_eval_step(
 
     Returns:
         A function (variables, {"frames", "weight", …}) → {contender: sums}, one of the
-        contenders being "model"; with conditions, "by_condition" holds the same again,
-        one axis deeper. With baselines, for a model that is scored by "mse",
-        "clip_mse" `[B]` is that of each clip, -inf for one that does not count.
+        contenders being "model"; with conditions, "by_condition" holds the same with
+        one more leading axis. With baselines, for a model that is scored by "mse",
+        "clip_mse" `[B]` is the MSE of each clip, -inf for one of weight 0.
     """
 
     def eval_step(variables, batch: Batch):

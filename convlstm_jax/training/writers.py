@@ -1,4 +1,4 @@
-"""Where a run writes its numbers and pictures: a CSV file and TensorBoard."""
+"""Logs of metrics and pictures: a CSV file and TensorBoard."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Writers:
 
         Args:
             workdir: the folder of the run, created if need be.
-            start_step: the step that training goes on from; what the logs hold of later
-                steps is dropped from the table and hidden by TensorBoard, since it will
-                be written again.
-            active: whether to write at all. Of several processes one does.
+            start_step: the step that training resumes from; entries of later steps are
+                dropped from the table and hidden by TensorBoard, since they will be
+                written again.
+            active: whether to write at all; one of several processes does.
 
         Raises:
             UserError: `metrics.csv` is a file of another kind.
@@ -110,7 +110,7 @@ class Writers:
 def _up_to(step: int, text: str, path: Path) -> str:
     """The header and the complete lines of a table up to a step."""
     header = _csv_text([CSV_HEADER])
-    # A line without its end was cut short when the run was killed.
+    # A line without its end was truncated when the run was killed.
     complete = text[: text.rfind("\n") + 1]
     if not complete and header.startswith(text):
         return header
@@ -131,5 +131,5 @@ def _csv_text(rows: Sequence[Sequence[object]]) -> str:
 
 
 def _is_later(row: list[str], step: int) -> bool:
-    """Whether a row is of a later step; a row that is not ours is left alone."""
+    """Whether a row is of a later step; rows of other programs are kept."""
     return len(row) == len(CSV_HEADER) and row[0].isdecimal() and int(row[0]) > step

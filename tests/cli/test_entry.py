@@ -322,7 +322,7 @@ def test_letters_that_a_terminal_lacks_are_shown_by_number(calls, tmp_path):
         capture_output=True,
     )
     assert process.returncode == 2
-    assert b"--workdir='w\\udcff' is no text in UTF-8: it must be" in process.stderr
+    assert b"--workdir is 'w\\udcff': it must be valid UTF-8" in process.stderr
 
 
 def test_several_processes_need_a_workdir_and_the_first_alone_speaks(

@@ -77,7 +77,7 @@ def test_prepare_takes_a_folder_to_write():
     )
     with pytest.raises(UserError, match="--mode=prepare needs --config and --output"):
         flags.parse(["--mode=prepare"])
-    with pytest.raises(UserError, match="--workdir makes no sense with --mode=prepare"):
+    with pytest.raises(UserError, match="--workdir is not allowed with --mode=prepare"):
         flags.parse(["--mode=prepare", "--config=f.py", "--output=a", "--workdir=b"])
 
 
@@ -137,18 +137,18 @@ def test_import_takes_its_source_and_file(tmp_path):
         ),
         (
             "--config=f.py --num_frames=3",
-            "--num_frames makes no sense with --mode=train: it belongs to "
+            "--num_frames is not allowed with --mode=train: it belongs to "
             "--mode=predict and export",
         ),
         (
             "--config=f.py --output=o",
-            "--output makes no sense with --mode=train: it belongs to --mode=predict, "
+            "--output is not allowed with --mode=train: it belongs to --mode=predict, "
             "export, prepare and inspect",
         ),
         ("--mode=export --output=o", "--mode=export needs --workdir"),
         (
             "--config=f.py --mode=evaluate --workdir=w --output=o",
-            "--output makes no sense with --mode=evaluate",
+            "--output is not allowed with --mode=evaluate",
         ),
         (
             "--mode=import",
@@ -166,7 +166,7 @@ def test_import_takes_its_source_and_file(tmp_path):
         ),
         (
             "--config=f.py --from=keras",
-            "--from makes no sense with --mode=train: it belongs to --mode=import",
+            "--from is not allowed with --mode=train: it belongs to --mode=import",
         ),
         *(
             (

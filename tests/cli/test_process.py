@@ -156,7 +156,7 @@ def test_processes_that_do_not_meet_are_told(monkeypatch):
     monkeypatch.setattr(process, "choose_compilation_cache", lambda *_: None)
     monkeypatch.setattr(process, "cluster_arguments", lambda _: {})
     monkeypatch.setattr("jax.distributed.initialize", refuse)
-    with pytest.raises(UserError, match="the cluster do not meet: no answer"):
+    with pytest.raises(UserError, match="the cluster cannot be joined: no answer"):
         process.set_up()
 
 

@@ -68,7 +68,7 @@ def test_every_array_goes_to_its_place(tmp_path):
         "params/layer_1/bias",
     ) in report.placed
     (note,) = report.notes
-    assert "taken on trust: activation 'relu', plain sigmoid gates" in note
+    assert "these settings are assumed: activation 'relu', plain sigmoid gates" in note
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ def test_a_network_that_is_no_chain_is_refused(form, tmp_path):
     config["config"]["layers"][3]["inbound_nodes"] = [node]
     write_keras(tmp_path / "model.keras", LAYERS, config)
     assert refusal(tmp_path / "model.keras").endswith(
-        "conv_lstm2d_1 reads conv_lstm2d and batch_normalization, not "
-        "batch_normalization before it alone"
+        "conv_lstm2d_1 reads conv_lstm2d and batch_normalization: it must read only "
+        "batch_normalization"
     )
 
 
@@ -218,7 +218,7 @@ def test_too_many_layers_are_counted(tmp_path):
     write_weights(tmp_path / "w.h5", LAYERS)
     small = predictor(SQUARES._replace(num_normalized_layers=1))
     message = refusal(tmp_path / "w.h5", small)
-    assert "it has 3 layers ConvLSTM2D, where model.features has place for 2" in message
+    assert "it has 3 layers ConvLSTM2D, where model.features has 2" in message
     assert (
         "it has 2 layers BatchNormalization, where model.num_normalized_layers has "
         "place for 1"

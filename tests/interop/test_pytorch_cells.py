@@ -110,7 +110,7 @@ def test_the_report_tells_what_went_where():
         ("net.cell_list.0.conv.weight", "layer 0: input_kernel and recurrent_kernel"),
         ("net.cell_list.0.conv.bias", "layer 0: bias"),
     }
-    assert report.skipped == (("net.fc.weight", "as no ConvLSTM layer has it"),)
+    assert report.skipped == (("net.fc.weight", "as it belongs to no ConvLSTM layer"),)
 
 
 def test_other_names_of_the_convolution():

@@ -222,7 +222,7 @@ def test_layers_that_the_file_lacks_are_missing_by_the_names_of_its_kind(given):
             {"peephole": "none", "head_frames": 3},
             "model.peephole is 'none', where it must be 'location', as its cells have "
             "W_ci, W_cf and W_co; model.head_frames is 3, where it must be 1, as its "
-            "head sees the frame at hand alone",
+            "head reads only the current frame",
         ),
         ({"peephole": "channel"}, "'channel', where it must be 'location'"),
     ],
