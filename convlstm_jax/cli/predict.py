@@ -196,12 +196,17 @@ def _classify(
     film, stride = reader.open_film(str(input)), reader.frame_stride
     between = (reader.clip_stride or length) * stride
     span = (length - 1) * stride + 1
-    if film.num_frames < span:
+    starts = [
+        start
+        for start in range(0, film.num_frames - span + 1, between)
+        if film.can_read(start, length, stride)
+    ]
+    if not starts:
+        every = f" with frame_stride {stride}" if stride > 1 else ""
         raise UserError(
-            f"--input={input} has {film.num_frames} frames: this model needs at least "
-            f"{span}, to use every {stride}th"
+            f"--input={input} has {film.num_frames} frames, and no clip that can be "
+            f"read: this model needs {span} in a row{every}"
         )
-    starts = range(0, film.num_frames - span + 1, between)
     step, variables = _load(objective, experiment, workdir)
     classify = jax.jit(objective.classify)
     clips = []

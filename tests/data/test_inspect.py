@@ -1,5 +1,7 @@
 """`--mode=inspect` and `--mode=prepare` on data configs: what they print and write."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,10 +30,23 @@ def config(path, **fields):
     return VideoConfig(path=str(path), height=H, width=W, condition="folder", **fields)
 
 
+def inspect(data, num_frames, input=None, output=None):
+    inspect_mode.run(experiment(data, num_frames), input=input, output=output)
+
+
+def prepare(data, output):
+    prepare_mode.run(experiment(data, 5), output=output)
+
+
+def experiment(data, num_frames):
+    task = SimpleNamespace(clip_length=num_frames)
+    return SimpleNamespace(data=data, task=task, general=SimpleNamespace(seed=0))
+
+
 def test_a_table_counts_and_a_sheet(films, tmp_path, capsys):
     (films / "flow1" / "bad.mp4").write_bytes(b"no video")
     sheet = tmp_path / "sheet.png"
-    inspect_mode.run(config(films), 5, 0, None, sheet)
+    inspect(config(films), 5, output=sheet)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["film", "frames", "size", "rate", "condition", "split",
                                 "left", "out"]  # fmt: skip
@@ -55,27 +70,27 @@ def test_a_table_counts_and_a_sheet(films, tmp_path, capsys):
 
 def test_what_cannot_be_trained_on_is_told_with_the_table(films, capsys):
     with pytest.raises(UserError, match=r"No video of .* can be used"):
-        inspect_mode.run(config(films), 99, 0)
+        inspect(config(films), 99)
     printed = capsys.readouterr().out
     assert "flow0/film2.npy" in printed and "No training: No video of" in printed
 
 
 def test_synthetic_clips_are_counted_and_drawn(tmp_path, capsys):
     digits = MovingMNISTConfig(digits="sklearn", num_test_sequences=9)
-    inspect_mode.run(digits, 4, 0, None, tmp_path / "sheet.png")
+    inspect(digits, 4, output=tmp_path / "sheet.png")
     printed = capsys.readouterr().out
     assert "test: 9 clips of 4 frames: warning" in printed
     assert (tmp_path / "sheet.png").exists()
     with pytest.raises(
         UserError, match=r"config.data.path must be set to a folder of fi"
     ):
-        inspect_mode.run(digits, 4, 0, tmp_path / "a.npy", tmp_path / "b.npy")
+        inspect(digits, 4, tmp_path / "a.npy", tmp_path / "b.npy")
 
 
 def test_the_frames_of_one_file_are_written_as_they_are_read(films, tmp_path, capsys):
     out = tmp_path / "frames.npy"
     film = films / "flow0" / "film2.npy"
-    inspect_mode.run(config(films), 5, 0, film, out)
+    inspect(config(films), 5, film, out)
     np.testing.assert_array_equal(np.load(out)[..., 0], grey_pixels(42))
     assert capsys.readouterr().out == f"{out}: 42 frames of {film}\n"
     (films / "bad.mp4").write_bytes(b"no video")
@@ -92,11 +107,11 @@ def test_the_frames_of_one_file_are_written_as_they_are_read(films, tmp_path, ca
         ),
     ):
         with pytest.raises(UserError, match=words):
-            inspect_mode.run(config(films), 5, 0, *given)
+            inspect(config(films), 5, *given)
     film = grey_pixels(6) / np.float32(255)
     film[2, 0, 0] = np.nan
     np.save(films / "nan.npy", film)
-    inspect_mode.run(config(films, bad_files="skip"), 5, 0, films / "nan.npy", out)
+    inspect(config(films, bad_files="skip"), 5, films / "nan.npy", out)
     assert len(np.load(out)) == 5
     assert "; left out: 5 of 6 frames can be read" in capsys.readouterr().out
 
@@ -105,11 +120,11 @@ def test_prepare(films, tmp_path, capsys):
     out = tmp_path / "out"
     (films / "flow1" / "bad.mp4").write_bytes(b"no video")
     skipping = config(films, bad_files="skip")
-    prepare_mode.run(skipping, out, 5, 0)
+    prepare(skipping, out)
     printed = capsys.readouterr().out
     assert f"{out}: 219 frames of 6 videos\nleft out: of flow1/bad.mp4: '" in printed
     assert f"Videos of '{out}': 6 videos, split by video (4 train, 1 valid" in printed
-    prepare_mode.run(skipping, out, 5, 0)  # Nothing to do, and said as before.
+    prepare(skipping, out)  # Nothing to do, and said as before.
     assert capsys.readouterr().out == printed
     (tmp_path / "file").write_text("")
     for given, output, words in (
@@ -123,4 +138,4 @@ def test_prepare(films, tmp_path, capsys):
         ),
     ):
         with pytest.raises(UserError, match=words):
-            prepare_mode.run(given, output, 5, 0)
+            prepare(given, output)

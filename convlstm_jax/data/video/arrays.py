@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import threading
 import zipfile
 import zlib
@@ -36,19 +37,17 @@ _ARRAY_ERRORS = (
 _HEADS = threading.Lock()  # Parsed by two threads at once, one fails (Python 3.11).
 _BLOCK_VALUES = 2**23  # 64 MiB of floats with 64 bits.
 
-# What a dimension is by its name, in lower case.
+# What a dimension is by the words of its name, in lower case and without digits.
 _ROLES = {
-    "time": ("time", "t", "frame", "frames", "valid_time", "step", "date", "times",
-             "datetime", "time_counter", "forecast_time", "lead_time"),
-    "y": ("y", "lat", "latitude", "row", "rows", "rlat", "nj", "ny", "yc", "northing",
-          "south_north", "nav_lat"),
-    "x": ("x", "lon", "longitude", "col", "column", "columns", "rlon", "ni", "nx", "xc",
-          "easting", "west_east", "nav_lon"),
-    "channel": ("channel", "channels", "band", "bands", "c", "rgb"),
-    "other": ("level", "lev", "plev", "height", "depth", "z", "member", "ensemble",
-              "number", "realization", "isobaricinhpa", "pressure", "altitude"),
+    "time": "time times t frame frames step date datetime",
+    "y": "y lat latitude row rows rlat nj ny nlat yc north northing h",
+    "x": "x lon longitude col cols column columns rlon ni nx nlon xc east easting w "
+         "width",
+    "channel": "channel channels band bands c rgb",
+    "other": "level lev plev height depth z member ensemble number realization "
+             "isobaricinhpa pressure altitude",
 }  # fmt: skip
-_ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
+_ROLE_OF = {word: role for role, words in _ROLES.items() for word in words.split()}
 _ROLE_OF_AXIS = {"T": "time", "Y": "y", "X": "x", "Z": "other"}
 
 
@@ -102,7 +101,8 @@ def open_array(path: Path, settings: FrameSettings) -> Opened:
             raise ValueError(
                 f"it has the shape {tuple(shape)}: it must be [T, H, W] or [T, H, W, C]"
             )
-        check_channels(shape[3] if len(shape) == 4 else 1, settings.channels)
+        what = f"its shape {tuple(shape)}, [T, H, W, C],"
+        check_channels((*shape, 1)[3], settings.channels, what)
         check_budget(path, shape[0], math.prod(shape[1:]) * dtype.itemsize)
     except _ARRAY_ERRORS as error:
         closing.close()
@@ -323,6 +323,8 @@ def _in_order(field: Any) -> Any:
     """
     lengths = dict(zip(field.dims, field.shape, strict=True))
     role_of = {name: _role(field, name) for name in field.dims}
+    if "width" in map(str.lower, map(str, field.dims)):  # Then this is no altitude.
+        role_of |= {name: "y" for name in field.dims if str(name).lower() == "height"}
     chosen: dict[str, Any] = {}
     for role in ("time", "y", "x", "channel"):
         names = [name for name in field.dims if role_of[name] == role]
@@ -353,6 +355,12 @@ def _in_order(field: Any) -> Any:
             f"its dimensions are {told}, of which none is {lacking[0]}: rename them to "
             "time, y and x"
         )
+    times = field.coords.get(chosen["time"])
+    is_told = times is not None and times.dtype.kind in "iuf"
+    if is_told and (np.diff(times.to_numpy().astype(float)) < 0).any():
+        raise ValueError(
+            f"its {chosen['time']} goes backwards: sort it, such as with xarray's sortby"
+        )
     order = [chosen[role] for role in ("time", "y", "x", "channel") if role in chosen]
     dropped = [name for name in field.dims if name not in order]
     return field.isel(dict.fromkeys(dropped, 0)).transpose(*order)
@@ -360,14 +368,18 @@ def _in_order(field: Any) -> Any:
 
 def _role(field: Any, name: Any) -> str:
     """What a dimension is, by its name or the attributes of its coordinate, or ""."""
-    text = str(name).lower()
-    if text in _ROLE_OF:
-        return _ROLE_OF[text]
     facts = field.coords[name].attrs if name in field.coords else {}
     axis = _ROLE_OF_AXIS.get(str(facts.get("axis", "")).upper(), "")
-    if axis:
-        return axis
-    standard = str(facts.get("standard_name", ""))
-    if standard in ("time", "latitude", "longitude"):
-        return _ROLE_OF[standard]
-    return "time" if " since " in str(facts.get("units", "")) else ""
+    units = str(facts.get("units", ""))
+    if " since " in units:
+        axis = axis or "time"
+    texts = name, facts.get("standard_name", ""), units.removeprefix("degrees_")
+    # The axis, if it tells, is what is meant: a level may have any name.
+    return axis or next(filter(None, map(_role_of_text, texts)), "")
+
+
+def _role_of_text(text: Any) -> str:
+    """The one role that the words of a text have; "" for none, or for several."""
+    words = re.findall("[a-z]+", str(text).lower())
+    roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
+    return roles.pop() if len(roles) == 1 else ""

@@ -338,7 +338,7 @@ def read_last(
         refuse_bad(path, facts)
     run = facts["num_frames"] - max(facts["holes"], default=-1) - 1
     if run < span:
-        every = f", to use every {frame_stride}th" if frame_stride > 1 else ""
+        every = f" with frame_stride {frame_stride}" if frame_stride > 1 else ""
         raise UserError(
             f"'{path}' ends with {plural(run, 'frame')} that can be read: at least "
             f"{span} are needed{every}"

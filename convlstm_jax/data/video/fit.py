@@ -152,13 +152,13 @@ def _channels(frame: np.ndarray, settings: FrameSettings) -> np.ndarray:
     return green + _RED_WEIGHT * (red - green) + _BLUE_WEIGHT * (blue - green)
 
 
-def check_channels(held: int, channels: int) -> None:
+def check_channels(held: int, channels: int, what: str = "it") -> None:
     """Raises a ValueError if frames of `held` channels cannot get others."""
     if held != channels and {held, channels} != {1, 3}:
         wanted = "1 or 3" if held in (1, 3) else str(held)
         raise ValueError(
-            f"it has {held} channels: config.data.channels is {channels} and must be "
-            f"{wanted}"
+            f"{what} has {held} channels: config.data.channels is {channels} and must "
+            f"be {wanted}"
         )
 
 

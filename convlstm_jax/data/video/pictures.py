@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import math
+import re
 import struct
 import zlib
 from collections import Counter
@@ -94,16 +96,18 @@ def picture_values(path: Path, picture: Image.Image, page: int, channels: int) -
         OSError: the picture is damaged; see `PICTURE_ERRORS` for what else is raised.
     """
     form, tile = picture.format, list(getattr(picture, "tile", ()))
-    bits = picture.tag_v2.get(258, (8,)) if form == "TIFF" else (8,)  # type: ignore[attr-defined]
-    deep_colour = picture.mode in ("RGB", "RGBA", "RGBX", "LA", "CMYK") and (
-        (max(bits) > 8 if form == "TIFF" else ";16" in repr(tile))
-        or (form == "PPM" and tile and tile[0][3][1] > 255)
-    )
-    if deep_colour:
-        if picture.getexif().get(_ORIENTATION, 1) != 1:
-            raise ValueError("colours of 16 bits are read from upright pictures alone")
-        return Raw(_deep_colour(path, form or "", page), 65535)
-    if form != "TIFF":  # Of which Pillow turns the pages itself.
+    if form == "TIFF":
+        odd = _is_odd_tiff(picture)
+    else:
+        deep_ppm = form == "PPM" and tile and tile[0][3][1] > 255
+        odd = picture.mode in ("RGB", "RGBA", "LA") and bool(
+            deep_ppm or ";16" in repr(tile)
+        )
+    if odd:
+        turn = _orientation(picture)
+        values = _odd_values(path, form or "", page)
+        return Raw(_upright(values, turn), 255 if values.dtype == np.uint8 else 65535)
+    if form != "TIFF":
         ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode == "F" or picture.mode.startswith("I"):
         values = np.asarray(picture)[..., np.newaxis]
@@ -123,18 +127,37 @@ def picture_values(path: Path, picture: Image.Image, page: int, channels: int) -
     return Raw(np.asarray(picture.convert("RGB")))
 
 
-def _deep_colour(path: Path, form: str, page: int) -> np.ndarray:
-    """Colour of 16 bits, of which Pillow keeps 8."""
+def _is_odd_tiff(picture: Image.Image) -> bool:
+    """Whether Pillow reads a page of TIFF otherwise than is meant by it.
+
+    Of colours it keeps 8 bits, 32 bits and 8 of them become signed or lose their sign,
+    white is not told from black in more than 8, and not all pages are turned.
+    """
+    tags = picture.tag_v2  # type: ignore[attr-defined]
+    bits, signed = max(tags.get(258, (1,))), 2 in tags.get(339, (1,))
+    return (
+        (bits > 8 and (len(picture.getbands()) > 1 or tags.get(262) == 0))
+        or (signed and bits == 8)
+        or (bits == 32 and tags.get(339, (1,)) == (1,))
+        or tags.get(_ORIENTATION, 1) != 1
+    )
+
+
+def _odd_values(path: Path, form: str, page: int) -> np.ndarray:
+    """The values `[H, W, C]` of pictures that Pillow does not read as they are."""
     if form == "TIFF":
         import tifffile
 
         with tifffile.TiffFile(path) as file:
-            one = file.pages[page]
+            one: Any = file.pages[page]
             values = one.asarray()
             if "S" in one.axes and one.axes.index("S") == 0:
                 values = np.moveaxis(values, 0, -1)
-            if values.dtype != np.uint16 or values.ndim != 3:
-                raise ValueError(f"it holds {values.dtype} {values.shape}")
+            if one.photometric == 0 and values.dtype.kind == "u":
+                values = np.iinfo(values.dtype).max - values
+            if one.photometric > 2 or values.dtype.kind == "b":
+                raise ValueError("such a TIFF is not read: save it as grey or RGB")
+        values = values[..., np.newaxis] if values.ndim == 2 else values
     elif form in _PILE_FORMATS:
         with av.open(str(path.absolute()), format=_PILE_FORMATS[form]) as file:
             frame = next(file.decode(video=0))
@@ -142,6 +165,14 @@ def _deep_colour(path: Path, form: str, page: int) -> np.ndarray:
     else:
         raise ValueError("colours of 16 bits are read from TIFF, PNG and PPM alone")
     return values[..., :3] if values.shape[-1] >= 3 else values[..., :1]
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turns and mirrors a picture as EXIF says."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return values[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
 
 
 def picture_paths(folder: Path) -> list[Path]:
@@ -220,13 +251,21 @@ def _shown_size(picture: Image.Image) -> tuple[int, int]:
     turned = False
     if picture.format == "PNG":  # Looking further would decode it.
         turned = "exif" in picture.info and _is_turned(picture)
-    elif picture.format in ("JPEG", "MPO", "TIFF", "WEBP"):
+    elif picture.format == "TIFF":  # Pillow's own size may be the turned one.
+        width, height = (picture.tag_v2[tag] for tag in (256, 257))  # type: ignore[attr-defined]
+        turned = _is_turned(picture)
+    elif picture.format in ("JPEG", "MPO", "WEBP"):
         turned = _is_turned(picture)
     return (width, height) if turned else (height, width)
 
 
 def _is_turned(picture: Image.Image) -> bool:
-    return picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return _orientation(picture) in (5, 6, 7, 8)
+
+
+def _orientation(picture: Image.Image) -> int:
+    tags: Any = picture.tag_v2 if picture.format == "TIFF" else picture.getexif()  # type: ignore[attr-defined]
+    return int(tags.get(_ORIENTATION, 1))
 
 
 def open_stack(path: Path, channels: int) -> Opened:
@@ -284,23 +323,30 @@ def _has_rate(picture: Image.Image) -> bool:
 
 
 def _check_hyperstack(picture: Image.Image, total: int) -> None:
-    """Refuses ImageJ's stacks whose pages are no series of times, or are not there."""
-    text = picture.tag_v2.get(270, "")  # type: ignore[attr-defined]
-    if not str(text).startswith("ImageJ="):
+    """Refuses stacks of microscopes whose pages are no series, or are not there."""
+    tags = picture.tag_v2  # type: ignore[attr-defined]
+    text = str(tags.get(270, ""))
+    if text.startswith("ImageJ="):
+        kind, facts = "ImageJ", dict(re.findall(r"(\w+)=(\d+)", text))
+        found = [int(facts.get(key, 1)) for key in ("channels", "slices", "frames")]
+        written = int(facts.get("images", total))
+    elif "<OME" in text:
+        kind, facts = "OME", dict(re.findall(r'\b(Size[CZT])="(\d+)"', text))
+        found = [int(facts.get(key, 1)) for key in ("SizeC", "SizeZ", "SizeT")]
+        found[0] //= tags.get(277, 1)  # The samples of a pixel are channels, too.
+        written = math.prod(found) * len(re.findall(r"<Pixels\b", text))
+    else:
         return
-    facts = dict(line.split("=", 1) for line in str(text).splitlines() if "=" in line)
-    channels, slices, times = (
-        int(facts.get(name, 1)) for name in ("channels", "slices", "frames")
-    )
-    if facts.get("images", str(total)) != str(total):
-        raise ValueError(
-            f"ImageJ wrote {facts['images']} frames, of which {total} can be found: "
-            "save it as an image sequence or as .npy"
-        )
+    channels, slices, times = found
     if channels > 1 or (slices > 1 and times > 1):
         raise ValueError(
-            f"it is an ImageJ hyperstack of {channels} channels, {slices} slices and "
+            f"it is an {kind} hyperstack of {channels} channels, {slices} slices and "
             f"{times} times: save each channel and slice as a stack of its own"
+        )
+    if written != total:
+        raise ValueError(
+            f"{kind} wrote {written} frames, of which {total} can be found: "
+            "save it as an image sequence or as .npy"
         )
 
 

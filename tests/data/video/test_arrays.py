@@ -63,9 +63,7 @@ def test_any_number_of_channels(tmp_path, channels):
     half = frames_of(tmp_path / "a.npy", channels=channels, height=3, width=4)
     means = film.reshape(3, 3, 2, 4, 2, channels).mean((2, 4))
     np.testing.assert_allclose(half, means, atol=1)
-    refused(
-        tmp_path / "a.npy", f"it has {channels} channels: config.data.channels is 1"
-    )
+    refused(tmp_path / "a.npy", f", has {channels} channels: config.data.channels is 1")
 
 
 def test_colour_becomes_grey_by_its_luma(tmp_path):
@@ -266,6 +264,8 @@ def test_classic_netcdf(tmp_path):
         (("latitude", "step", "longitude"), (1, 0, 2)),
         (("dim_0", "dim_1", "dim_2"), (0, 1, 2)),
         (("nx", "ny", "n"), (2, 1, 0)),
+        (("time", "projection_x_coordinate", "y0"), (0, 2, 1)),
+        (("time", "width", "height"), (0, 2, 1)),
     ],
 )
 def test_axes_are_put_into_order_by_name(tmp_path, dims, order):

@@ -9,6 +9,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from convlstm_jax.data import files
@@ -199,7 +200,6 @@ def test_deep_and_palette_and_transparent_pictures(tmp_path):
 
 @pytest.mark.parametrize("how", ["png", "tif", "deflate"])
 def test_colours_of_16_bits(tmp_path, how):
-    tifffile = pytest.importorskip("tifffile")
     deep = np.random.default_rng(2).integers(0, 4096, (2, 6, 7, 3), dtype=np.uint16)
     path = tmp_path / "deep"
     if how == "png":
@@ -224,11 +224,11 @@ def test_colours_of_16_bits(tmp_path, how):
 
 
 def test_stacks_that_are_no_series_of_times(tmp_path):
-    tifffile = pytest.importorskip("tifffile")
     stack = np.zeros((6, 2, 8, 9), np.uint16)
-    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "TCYX"})
-    with pytest.raises(UserError, match=r"a.tif' .*hyperstack of 2 channels, 1 slices"):
-        open_film(tmp_path / "a.tif")
+    for kind in ({"imagej": True}, {"ome": True}):
+        tifffile.imwrite(tmp_path / "a.tif", stack, **kind, metadata={"axes": "TCYX"})
+        with pytest.raises(UserError, match=r"a.tif' .*stack of 2 channels, 1 slices"):
+            open_film(tmp_path / "a.tif")
 
 
 def test_natural_order_counts():
@@ -251,13 +251,33 @@ def test_pictures_are_upright(tmp_path, orientation):
     }  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
-    for suffix in (".jpg", ".png"):
+    values = np.ascontiguousarray(turns[orientation](upright))
+    picture = Image.fromarray(values)
+    for suffix in (".jpg", ".png", ".tif"):
         folder = tmp_path / suffix[1:]
         folder.mkdir()
-        picture = Image.fromarray(np.ascontiguousarray(turns[orientation](upright)))
         picture.save(folder / f"0{suffix}", exif=exif, quality=95)
-        found = frames_of(folder, height=16, width=24)[0, ..., 0]
+    stack, deep = tmp_path / "stack.tif", tmp_path / "deep.tif"
+    picture.save(stack, save_all=True, append_images=[picture], exif=exif)
+    colours = np.repeat(values[..., np.newaxis], 3, -1) * np.uint16(257)
+    tag = [(0x0112, "H", 1, orientation, True)]
+    tifffile.imwrite(deep, colours, photometric="rgb", extratags=tag)
+    for path in (*(tmp_path / name for name in ("jpg", "png", "tif")), stack, deep):
+        found = frames_of(path, height=16, width=24)[-1, ..., 0]
         np.testing.assert_allclose(found.astype(int), upright, atol=6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "photometric", "expected"),
+    [("u2", "miniswhite", 255), ("u4", "minisblack", 0), ("i1", "minisblack", 0)],
+)
+def test_tiff_of_unusual_values(tmp_path, dtype, photometric, expected):
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+    values = np.full((2, 6, 7), low, dtype)
+    values[:, 3:] = high
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric)
+    found = frames_of(tmp_path / "a.tif", value_range=(low, high), height=6, width=7)
+    assert (found[:, :3] == expected).all() and (found[:, 3:] == 255 - expected).all()
 
 
 @pytest.mark.parametrize(
@@ -602,7 +622,7 @@ def test_the_last_frames_are_those_that_training_reads(tmp_path):
         frames, mask = read_last(path, settings, 3, stride)
         np.testing.assert_array_equal(frames, expected)
         assert mask is None
-    words = r"clip.avi' ends with 8 frames .* at least 9 are needed, to use every 4th"
+    words = r"clip.avi' ends with 8 frames .* at least 9 are needed with frame_stride 4"
     with pytest.raises(UserError, match=words):
         read_last(path, settings, 3, 4)
     with pytest.raises(
