@@ -84,7 +84,7 @@ def own(request):
     config, counted = {
         "films": (FILMS, "192 frames of 8 videos"),
         "shop": (CLIPS, "192 frames of 8 annotated videos"),
-        "radar": (RADAR, "31 frames of 31 radar composites"),
+        "radar": (RADAR, "31 radar composites"),
     }[request.param]
     return request.getfixturevalue(request.param), config, counted
 

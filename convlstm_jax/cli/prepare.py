@@ -67,7 +67,9 @@ def _print_summary(manifest: Manifest, output: Path) -> None:
     """Prints what was written and what was left out."""
     counts, words = manifest.counts, KINDS[manifest.kind]
     used = counts["items"] - counts["items_left_out"]
-    print(f"{output}: {counts['frames']} frames of {used} {words}")
+    # An item of radar composites is a day of them, one of films is a film.
+    what = words if manifest.kind == "radar" else f"frames of {used} {words}"
+    print(f"{output}: {counts['frames']} {what}")
     problems = [
         sentence for sentences in manifest.left_out.values() for sentence in sentences
     ]
