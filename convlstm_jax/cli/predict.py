@@ -204,8 +204,8 @@ def _classify(
     if not starts:
         every = f" with frame_stride {stride}" if stride > 1 else ""
         raise UserError(
-            f"--input={input} has {film.num_frames} frames, and no clip that can be "
-            f"read: this model needs {span} in a row{every}"
+            f"--input={input} has {film.num_frames} frames: this model needs at least "
+            f"{span}{every} that can be read"
         )
     step, variables = _load(objective, experiment, workdir)
     classify = jax.jit(objective.classify)

@@ -383,7 +383,7 @@ def default_cache() -> FrameCache:
     """The cache that the environment variables name.
 
     Raises:
-        UserError: CONVLSTM_CACHE_GB is no number above 0.
+        CacheError: CONVLSTM_CACHE_GB is no number above 0.
     """
     given = os.environ.get(FOLDER_VARIABLE)
     folder = Path(given) if given else Path("~/.cache/convlstm_jax/frames")
@@ -393,7 +393,7 @@ def default_cache() -> FrameCache:
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
-        raise UserError(
+        raise CacheError(
             f"the environment variable {LIMIT_VARIABLE} is {text!r}: it must be a "
             "number above 0"
         )

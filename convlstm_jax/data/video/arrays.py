@@ -359,7 +359,7 @@ def _in_order(field: Any) -> Any:
     is_told = times is not None and times.dtype.kind in "iuf"
     if is_told and (np.diff(times.to_numpy().astype(float)) < 0).any():
         raise ValueError(
-            f"its {chosen['time']} goes backwards: sort it, such as with xarray's sortby"
+            f"its {chosen['time']} goes backwards: sort it, as by xarray's sortby"
         )
     order = [chosen[role] for role in ("time", "y", "x", "channel") if role in chosen]
     dropped = [name for name in field.dims if name not in order]

@@ -99,9 +99,8 @@ def picture_values(path: Path, picture: Image.Image, page: int, channels: int) -
     if form == "TIFF":
         odd = _is_odd_tiff(picture)
     else:
-        deep_ppm = form == "PPM" and tile and tile[0][3][1] > 255
         odd = picture.mode in ("RGB", "RGBA", "LA") and bool(
-            deep_ppm or ";16" in repr(tile)
+            ";16" in repr(tile) or (form == "PPM" and tile and tile[0][3][1] > 255)
         )
     if odd:
         turn = _orientation(picture)

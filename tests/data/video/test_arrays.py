@@ -294,6 +294,11 @@ def test_axes_that_cannot_be_frames_are_refused(tmp_path, dims, words):
     refused(save(tmp_path / "a.nc", pixels(shape), dims), words)
 
 
+def test_time_that_goes_backwards_is_refused(tmp_path):
+    path = save(tmp_path / "a.nc", pixels(), time=np.arange(T, 0, -1, np.uint8))
+    refused(path, "its time goes backwards: sort it")
+
+
 def test_fill_values_and_packed_values(tmp_path):
     film = pixels() // 2
     path = save(tmp_path / "a.nc", film, encoding={"_FillValue": 255})
