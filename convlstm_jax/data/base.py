@@ -113,8 +113,13 @@ class DataConfig(Config):
         Raises:
             UserError: they cannot be read, or are too few.
         """
+        file = Path(path)
         settings = FrameSettings(*self.frame_shape)
-        frames, _ = read_last(Path(path), settings, num_frames, resize=False)
+        frames, _ = read_last(file, settings, num_frames, resize=False)
+        if file.suffix.lower() == ".npy":
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+            if np.issubdtype(array.dtype, np.floating):  # Exact, not in 256 levels.
+                frames = np.float32(array[-num_frames:]).reshape(frames.shape)
         return InputClip(frames, label=path)
 
 

@@ -83,7 +83,7 @@ class ConvLSTMCell(nn.RNNCellBase):
         super().__post_init__()
 
     @nn.compact
-    def weights(self, input_features: int | None, height: int, width: int) -> Weights:
+    def weights(self, input_features: int | None, height: Any, width: Any) -> Weights:
         """The cell's parameters, created on first use.
 
         `input_features` is `None` for a cell without input; peepholes per location

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import pytest
-from convlstm_jax.cli.clip_forecasts import forecast_clips
-from convlstm_jax.cli.played_clips import forecast_player
 
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation import vmaf as module
@@ -51,7 +49,7 @@ def add(result, clips, count, num_sequences=CLIPS):
     mesh = data_mesh(jax.devices()[:1])
     add_vmaf(
         result,
-        lambda indices: forecast_clips(TASK, VARIABLES, clips, indices, mesh),
+        lambda indices: TASK.examples(VARIABLES, clips, indices, mesh),
         frame_size=clips[0]["frames"].shape[1:3],
         conditions=("slow", "fast", "other"),
         num_sequences=num_sequences,
@@ -73,43 +71,32 @@ def test_clips_are_forecast_where_they_lie():
     clips = make_clips()
     indices = [5, 0, 6, 1, 2]  # More than go together.
     mesh = data_mesh(jax.devices()[:1])
-    found = list(forecast_clips(TASK, VARIABLES, clips, indices, mesh))
-    assert [forecast.index for forecast in found] == indices
+    found = TASK.examples(VARIABLES, clips, indices, mesh)
     assert [forecast.condition for forecast in found] == [2, 0, 0, 1, 2]
-    for forecast in found:
-        frames = clips[forecast.index]["frames"] / np.float32(255)
+    for index, forecast in zip(indices, found, strict=True):
+        frames = clips[index]["frames"] / np.float32(255)
         inputs, truth, prediction = forecast.outputs["model"]
         np.testing.assert_allclose(inputs, frames[:2], rtol=1e-6)
         np.testing.assert_allclose(truth, frames[2:], rtol=1e-6)
         faded = frames[1] * np.float32([0.9, 0.81, 0.729])[:, None, None, None]
         np.testing.assert_allclose(prediction, faded, rtol=1e-6)
-    assert list(forecast_clips(TASK, VARIABLES, clips, [], mesh)) == []
+    assert TASK.examples(VARIABLES, clips, [], mesh) == []
 
 
-def test_the_player_shows_the_drawn_and_the_worst_clips():
+def test_the_player_names_its_clips_and_says_what_is_bad_about_the_worst():
     clips, mesh = make_clips(), data_mesh(jax.devices()[:1])
-    drawn = forecast_clips(TASK, VARIABLES, clips, [0, 1], mesh)
-    parts = zip(*(forecast.outputs["model"] for forecast in drawn), strict=True)
-    outputs = {"model": tuple(np.stack(part) for part in parts)}
-    named = ClipName(1, "a.avi")
-    result = EvaluationResult(
-        {"model": Contender({"mse": 2.5})},
-        worst_clips=[
-            WorstClip(ClipName(4), 9.5),
-            WorstClip(named, None),
-        ],
-        drawn_clips=[ClipName(0), named],
-    )
-    forecasts = forecast_clips(TASK, VARIABLES, clips, [4, 1], mesh)
-    player = forecast_player(TASK, outputs, forecasts, result)
-    assert [clip.name[14:] for clip in player] == ["0", "1 (a.avi)", "4", "1 (a.avi)"]
-    assert [clip.group for clip in player] == ["First test sequences"] * 2 + [
-        "Worst by MSE"
-    ] * 2
-    assert player[0].note == ""
-    assert player[2].note.startswith("The highest MSE of all that were evaluated: 9.5")
-    assert player[3].note.startswith("The second highest MSE of all that were")
-    for clip, index in zip(player, (0, 1, 4, 1), strict=True):
+    names = [ClipName(4), ClipName(1, "a.avi")]
+    worst = [WorstClip(names[0], 9.5), WorstClip(names[1], None)]
+    result = EvaluationResult({"model": Contender({"mse": 2.5})}, worst_clips=worst)
+    examples = TASK.examples(VARIABLES, clips, [4, 1], mesh)
+    player = TASK.played(examples, names, group="Worst", notes=result.worst_notes())
+    assert [clip.name for clip in player] == [
+        "Test sequence 4", "Test sequence 1 (a.avi)",
+    ]  # fmt: skip
+    assert [clip.group for clip in player] == ["Worst"] * 2
+    assert player[0].note.startswith("The highest MSE of all sequences: 9.5")
+    assert player[1].note.startswith("The second highest MSE of all sequences: –")
+    for clip, index in zip(player, (4, 1), strict=True):
         np.testing.assert_array_equal(clip.rows[0].pixels, clips[index]["frames"][:2])
 
 
