@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, checked shapes, no silent broadcasting, usual Ctrl-C."""
 
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -10,8 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Decoded frames are kept from test to test, but not beside those of the user.
-_CACHE = tempfile.TemporaryDirectory(prefix="convlstm_jax-")
-os.environ["CONVLSTM_CACHE_DIR"] = _CACHE.name
+os.environ["CONVLSTM_CACHE_DIR"] = tempfile.mkdtemp(prefix="convlstm_jax-")
 
 import jax
 import jaxtyping
@@ -30,6 +30,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_sessionfinish():
+    """Removes the decoded frames."""
+    shutil.rmtree(os.environ["CONVLSTM_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture

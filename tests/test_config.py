@@ -69,7 +69,7 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(name, wrong, words):
     assert instance is None
     assert problem.startswith(f"config.optics.{name} is {wrong!r}: it must {words}")
     assert allowed(Optics, name).startswith(words)
-    with pytest.raises(pydantic.ValidationError, match="it must|Input should"):
+    with pytest.raises(pydantic.ValidationError, match=r"it must|Input should"):
         Optics(**{name: wrong})
 
 

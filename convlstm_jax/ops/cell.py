@@ -48,7 +48,7 @@ ACTIVATIONS = {
 
 
 def peephole_shape(
-    peephole: str, features: int, height: int, width: int
+    peephole: str, features: int, height: Any, width: Any
 ) -> tuple[int, ...] | None:
     """The shape of the peephole weights: `None`, `(3, F)` or `(3, H, W, F)`.
 
