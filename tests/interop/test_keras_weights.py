@@ -220,8 +220,7 @@ def test_too_many_layers_are_counted(tmp_path):
     message = refusal(tmp_path / "w.h5", small)
     assert "it has 3 layers ConvLSTM2D, where model.features has 2" in message
     assert (
-        "it has 2 layers BatchNormalization, where model.num_normalized_layers has "
-        "place for 1"
+        "it has 2 layers BatchNormalization, where model.num_normalized_layers has 1"
     ) in message
 
 
