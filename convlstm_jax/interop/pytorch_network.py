@@ -275,8 +275,8 @@ def _notes(network: Network, model: NextFramePredictor) -> list[str]:
     order, cell = ", ".join(network.gate_order), network.cell_name.format("N")
     epsilon = f", epsilon {_TORCH_EPSILON:g} in batch normalisation"
     notes = [
-        "the file holds weights alone, so what they were trained with is taken on "
-        f"trust: gates in the order {order}, as in cells called {cell}, activation "
+        "the file holds only weights, so these settings are assumed: gates in the "
+        f"order {order}, as in cells called {cell}, activation "
         f"{model.activation!r}, zeros around the frames"
         f"{epsilon if network.norms else ''}, a sigmoid at the end"
     ]
