@@ -74,7 +74,7 @@ def _print_summary(manifest: Manifest, output: Path) -> None:
         sentence for sentences in manifest.left_out.values() for sentence in sentences
     ]
     problems += [
-        f"of {item.name}: {item.facts['problem']}"
+        f"{item.name}: {item.facts['problem']}"
         for item in manifest.items
         if item.facts.get("problem")
     ]
