@@ -46,12 +46,12 @@ def best_rate(make_one: Callable[[], int], seconds: float, repeats: int) -> floa
     """Calls `make_one` (it returns how many sequences it made); the best rate.
 
     Args:
-      make_one: makes one sequence or one batch.
-      seconds: length of one measurement.
-      repeats: measurements; the best one counts, as others disturb the machine.
+        make_one: makes one sequence or one batch.
+        seconds: length of one measurement.
+        repeats: measurements; the best one counts, as others disturb the machine.
 
     Returns:
-      Sequences per second.
+        Sequences per second.
     """
     rates = []
     for _ in range(repeats):

@@ -69,15 +69,15 @@ def measure(system: str, batch_size: int, seconds: float) -> dict[str, Any]:
     """Forecasts with one system and checks that one program serves all lengths.
 
     Args:
-      system: `CONFIG` or `CONFIG:PRESET`.
-      batch_size: clips at a time.
-      seconds: time of the measurement, compilation not counted.
+        system: `CONFIG` or `CONFIG:PRESET`.
+        batch_size: clips at a time.
+        seconds: time of the measurement, compilation not counted.
 
     Returns:
-      The row of the table.
+        The row of the table.
 
     Raises:
-      RuntimeError: a shorter forecast differs, or compiled anew.
+        RuntimeError: a shorter forecast differs, or compiled anew.
     """
     name, _, preset = system.partition(":")
     config = config_file.load(f"{_CONFIGS / name}.py{':' if preset else ''}{preset}")

@@ -117,9 +117,9 @@ def start_seconds(flags: list[str], cache: Path, folder: Path) -> float:
     """Seconds from the start of main.py to the end of its first step.
 
     Args:
-      flags: for main.py: the config and its overrides.
-      cache: the folder of compiled programs.
-      folder: for what main.py writes.
+        flags: for main.py: the config and its overrides.
+        cache: the folder of compiled programs.
+        folder: for what main.py writes.
     """
     start = time.perf_counter()
     training = _Training([*flags, "--config.train.log_every_steps=1"], cache, folder)
@@ -136,16 +136,16 @@ def measure_rates(
     """Lets main.py and the bare step take turns.
 
     Args:
-      flags: as above.
-      steps: steps of a round, rounded up to whole turns; 0 for the config's
-        `checkpoint_every_steps`.
-      rounds: how many.
-      cache: as above.
-      folder: as above.
+        flags: as above.
+        steps: steps of a round, rounded up to whole turns; 0 for the config's
+            `checkpoint_every_steps`.
+        rounds: how many.
+        cache: as above.
+        folder: as above.
 
     Returns:
-      "batch_size", "device", "data", "steps" of a round; sequences per second of
-      "program" and "bare", and their "ratio", one for each round.
+        "batch_size", "device", "data", "steps" of a round; sequences per second of
+        "program" and "bare", and their "ratio", one for each round.
     """
     processes: list[_Process] = []
     try:

@@ -78,10 +78,10 @@ def check(name: str, found: Arrays, expected: Arrays, tolerance: float) -> float
     """Compares a contender's outputs and gradients with this project's.
 
     Returns:
-      The largest relative difference.
+        The largest relative difference.
 
     Raises:
-      ContenderError: one is missing, too many or too different.
+        ContenderError: one is missing, too many or too different.
     """
     if found.keys() != expected.keys():
         missing = sorted(found.keys() ^ expected.keys())
@@ -159,9 +159,9 @@ class Entrant:
         """The results, as they go into the table and the file.
 
         Args:
-          workload: what was measured.
-          ours: this project's own times.
-          facts: see `Worker.memory`; empty if that failed.
+            workload: what was measured.
+            ours: this project's own times.
+            facts: see `Worker.memory`; empty if that failed.
         """
         ratios = {
             what: median(
@@ -206,17 +206,17 @@ def measure(
     """All contenders on one workload.
 
     Args:
-      workload: the work.
-      entries: who takes part; the others are compared with the first.
-      num_rounds: turns of each contender.
-      num_slow_rounds: turns of those that take minutes.
-      seconds: a contender that has used so many gets no further turn.
+        workload: the work.
+        entries: who takes part; the others are compared with the first.
+        num_rounds: turns of each contender.
+        num_slow_rounds: turns of those that take minutes.
+        seconds: a contender that has used so many gets no further turn.
 
     Returns:
-      Rows of results; and the contenders that left, with reasons, see `_left`.
+        Rows of results; and the contenders that left, with reasons, see `_left`.
 
     Raises:
-      ContenderError: the first contender fails.
+        ContenderError: the first contender fails.
     """
     problem = draw(workload)
     with ExitStack() as stack:

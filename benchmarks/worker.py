@@ -36,14 +36,14 @@ class Worker:
     """The parent's side: starts a contender and waits for its answers.
 
     Args:
-      name: a key of `CONTENDERS`.
-      workload: what it computes.
-      problem: with which weights and inputs.
-      settings: how.
+        name: a key of `CONTENDERS`.
+        workload: what it computes.
+        problem: with which weights and inputs.
+        settings: how.
 
     Raises:
-      Skip: the contender cannot run here.
-      ContenderError: it fails.
+        Skip: the contender cannot run here.
+        ContenderError: it fails.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class Worker:
         ask a worker nothing else.
 
         Returns:
-          `Program.device_facts`; "process_bytes", the peak; and "peak_bytes" where a
-          program does not count that itself, the peak less what was resident before
-          the first step.
+            `Program.device_facts`; "process_bytes", the peak; and "peak_bytes" where a
+            program does not count that itself, the peak less what was resident before
+            the first step.
         """
         return self.ask("memory", calls=calls, resident_bytes=self._resident_bytes)
 

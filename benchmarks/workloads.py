@@ -15,16 +15,16 @@ class Workload:
     """One system on inputs of one shape.
 
     Attributes:
-      name: what it is called on the command line and in tables.
-      system: "layer", one ConvLSTM layer; "encoder_forecaster", Shi et al. 2015;
-        "recurrent_predictor", OpenSTL's, every second frame to be forecast is read.
-      batch_size: B.
-      num_frames: T, frames given.
-      frame_shape: (H, W, C) of a frame, pixels and channels.
-      features: F of each layer.
-      kernel_size: of input-to-state and state-to-state convolutions alike.
-      num_outputs: frames forecast; a layer has none.
-      patch_size: side of the patches that become channels.
+        name: what it is called on the command line and in tables.
+        system: "layer", one ConvLSTM layer; "encoder_forecaster", Shi et al. 2015;
+            "recurrent_predictor", OpenSTL's, every second frame to be forecast is read.
+        batch_size: B.
+        num_frames: T, frames given.
+        frame_shape: (H, W, C) of a frame, pixels and channels.
+        features: F of each layer.
+        kernel_size: of input-to-state and state-to-state convolutions alike.
+        num_outputs: frames forecast; a layer has none.
+        patch_size: side of the patches that become channels.
     """
 
     name: str
@@ -130,12 +130,12 @@ class Problem(NamedTuple):
     """What a contender is given, float32.
 
     Attributes:
-      weights: by path, as in this project's parameter trees: kernels `[K, K, C, 4F]`
-        with gates in the order i, f, g, o.
-      inputs: "frames" `[B, T, H, W, C]`; for the recurrent predictor "teacher_forcing"
-        `[B, S]` besides, true where a step reads its frame and false where it reads
-        what the step before predicted.
-      cotangent: of the shape of the outputs; the loss is the sum of their product.
+        weights: by path, as in this project's parameter trees: kernels `[K, K, C, 4F]`
+            with gates in the order i, f, g, o.
+        inputs: "frames" `[B, T, H, W, C]`; for the recurrent predictor
+            "teacher_forcing" `[B, S]` besides, true where a step reads its frame and false where it reads
+            what the step before predicted.
+        cotangent: of the shape of the outputs; the loss is the sum of their product.
     """
 
     weights: Arrays

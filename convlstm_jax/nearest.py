@@ -11,8 +11,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     `config.trian.batch_size` both find `config.train.batch_size`.
 
     Args:
-      name: the name as typed.
-      known: the names that would have been right.
+        name: the name as typed.
+        known: the names that would have been right.
     """
     names = list(known)
     matches = difflib.get_close_matches(name, names, n=1, cutoff=0.8)

@@ -12,10 +12,10 @@ class Settings(NamedTuple):
     """How a contender computes.
 
     Attributes:
-      device: "cpu" or "gpu".
-      dtype: "float32" or "bfloat16" of the convolutions; the cell state and the weights
-        are float32.
-      memory: what this project's layers keep for the backward pass, see `ConvLSTM`.
+        device: "cpu" or "gpu".
+        dtype: "float32" or "bfloat16" of the convolutions; the cell state and the
+            weights are float32.
+        memory: what this project's layers keep for the backward pass, see `ConvLSTM`.
     """
 
     device: str = "cpu"
@@ -56,13 +56,13 @@ class Contender:
     """Where a contender is found, and what it needs.
 
     Attributes:
-      module: of `benchmarks.contenders`; its `build` makes a `Program`.
-      packages: what must be installed, as it is imported.
-      systems: the systems it has.
-      dtypes: the dtypes it is measured in.
-      slow_on: devices on which a run takes a minute; it then runs fewer rounds.
-      by_default: whether it runs when no contenders are named.
-      environment: variables of its process.
+        module: of `benchmarks.contenders`; its `build` makes a `Program`.
+        packages: what must be installed, as it is imported.
+        systems: the systems it has.
+        dtypes: the dtypes it is measured in.
+        slow_on: devices on which a run takes a minute; it then runs fewer rounds.
+        by_default: whether it runs when no contenders are named.
+        environment: variables of its process.
     """
 
     module: str

@@ -15,12 +15,12 @@ class JaxProgram:
     """Compiled forward and training programs of a function of weights and frames.
 
     Args:
-      apply: (weights, frames) → outputs.
-      weights: a tree in the contender's own form.
-      problem: gives frames and cotangent.
-      workload: a layer is differentiated by its frames too, as in a stack of layers.
-      gradients_by_path: from the weights' gradient, as NumPy arrays, to gradients by
-        the paths of `problem.weights`.
+        apply: (weights, frames) → outputs.
+        weights: a tree in the contender's own form.
+        problem: gives frames and cotangent.
+        workload: a layer is differentiated by its frames too, as in a stack of layers.
+        gradients_by_path: from the weights' gradient, as NumPy arrays, to gradients by
+            the paths of `problem.weights`.
     """
 
     def __init__(

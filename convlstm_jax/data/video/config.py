@@ -307,12 +307,12 @@ class VideoConfig(FilmFields):
                 conditions=numbers if conditions else None,
                 masked=masked,
             )
-        told_clips = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
+        counts = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
         for split in SPLITS:
             if not len(clips[split]):
                 raise UserError(
                     f"The {split} split of '{self.path}' is empty (clips of {span} "
-                    f"frames from {plural(len(whole), 'video')}: {told_clips}{told}); "
+                    f"frames from {plural(len(whole), 'video')}: {counts}{told}); "
                     "add films, ask for fewer frames or change the fractions or "
                     "test_conditions"
                 )
@@ -321,7 +321,7 @@ class VideoConfig(FilmFields):
         dealt = ", ".join(f"{len(parts[split])} {split}" for split in SPLITS)
         description = (
             f"Videos of '{self.path}': {plural(len(whole), 'video')}, {how} ({dealt}); "
-            f"clips of {num_frames} frames at {self.height}x{self.width}: {told_clips}."
+            f"clips of {num_frames} frames at {self.height}x{self.width}: {counts}."
             f"{self._format_conditions(conditions)}{_format_gaps(whole)}"
             f"{_format_blank(clips.values())}"
         )
