@@ -133,8 +133,8 @@ class Problem(NamedTuple):
         weights: by path, as in this project's parameter trees: kernels `[K, K, C, 4F]`
             with gates in the order i, f, g, o.
         inputs: "frames" `[B, T, H, W, C]`; for the recurrent predictor
-            "teacher_forcing" `[B, S]` besides, true where a step reads its frame and false where it reads
-            what the step before predicted.
+            "teacher_forcing" `[B, S]` besides, true where a step reads its frame and
+            false where it reads what the step before predicted.
         cotangent: of the shape of the outputs; the loss is the sum of their product.
     """
 

@@ -25,22 +25,44 @@ _NUMBERS = {
 _ConfigT = TypeVar("_ConfigT", bound="Config")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rule:
-    """What a field allows beside its type; see `field`."""
+class Bounds(typing.TypedDict, total=False):
+    """What the value of a field must keep to; of a tuple, each entry but for two.
 
-    unit: str
-    ge: float | None
-    gt: float | None
-    le: float | None
-    lt: float | None
+    Attributes:
+        ge: Smallest value.
+        gt: The value must be above this.
+        le: Largest value.
+        lt: The value must be below this.
+        odd: Whether the value must be odd.
+        min_length: Fewest entries of a tuple; with text, 1 forbids empty text.
+        increasing: Whether the entries of a tuple must rise.
+    """
+
+    ge: float
+    gt: float
+    le: float
+    lt: float
     odd: bool
     min_length: int
     increasing: bool
-    example: str
-    when: Mapping[str, tuple[Any, ...]]
-    must: tuple[str, Callable[[Any], bool]] | None
-    may_change: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """What a field allows beside its type; see `field` and `Bounds`."""
+
+    unit: str = ""
+    example: str = ""
+    when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    must: tuple[str, Callable[[Any], bool]] | None = None
+    may_change: bool = False
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    odd: bool = False
+    min_length: int = 0
+    increasing: bool = False
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler
@@ -93,17 +115,11 @@ def field(
     meaning: str,
     *,
     unit: str = "",
-    ge: float | None = None,
-    gt: float | None = None,
-    le: float | None = None,
-    lt: float | None = None,
-    odd: bool = False,
-    min_length: int = 0,
-    increasing: bool = False,
     example: str = "",
     when: Mapping[str, tuple[Any, ...]] | None = None,
     must: tuple[str, Callable[[Any], bool]] | None = None,
     may_change: bool = False,
+    **bounds: typing.Unpack[Bounds],
 ) -> Any:
     """Declares one field of a config class.
 
@@ -111,29 +127,17 @@ def field(
         default: The value where nothing is set.
         meaning: What the field does, in plain sentences; `--help` shows it.
         unit: The unit of its value, such as `pixels`.
-        ge: Smallest value; of a tuple, of each entry, as are the next four.
-        gt: The value must be above this.
-        le: Largest value.
-        lt: The value must be below this.
-        odd: Whether the value must be odd.
-        min_length: Fewest entries of a tuple; with text, 1 forbids empty text.
-        increasing: Whether the entries of a tuple must rise.
         example: A value, shown after what is allowed.
         when: The values of other fields of the class with which this field exists.
         must: What a value must do, in words that follow "it must ", and the predicate.
         may_change: Whether a resumed run may have another value: it does not shape the
             training.
+        **bounds: See `Bounds`.
     """
-    rule = _Rule(
-        unit, ge, gt, le, lt, odd, min_length, increasing, example, when or {}, must,
-        may_change,
-    )  # fmt: skip
+    rule = _Rule(unit, example, when or {}, must, may_change, **bounds)
     info = pydantic.Field(default, description=meaning)
     info.metadata.append(rule)
     return info
-
-
-_NO_RULE = field(None, "").metadata[0]
 
 
 class Config(pydantic.BaseModel):
@@ -165,7 +169,7 @@ class Config(pydantic.BaseModel):
     def rule(cls, name: str) -> _Rule:
         """The bounds of a field."""
         rules = [m for m in cls.model_fields[name].metadata if isinstance(m, _Rule)]
-        return rules[0] if rules else _NO_RULE
+        return rules[0] if rules else _Rule()
 
     def applicable(self) -> dict[str, Any]:
         """The values of the fields that exist with the values of the others."""

@@ -119,7 +119,8 @@ class DataConfig(Config):
         if file.suffix.lower() == ".npy":
             array = np.load(file, mmap_mode="r", allow_pickle=False)
             if np.issubdtype(array.dtype, np.floating):  # Exact, not in 256 levels.
-                frames = np.float32(array[-num_frames:]).reshape(frames.shape)
+                exact = np.asarray(array[-num_frames:], np.float32)
+                frames = exact.reshape(frames.shape)
         return InputClip(frames, label=path)
 
 
