@@ -101,13 +101,19 @@ class _Rule:
     def limits(self) -> str:
         """The bounds in words, such as ` from 1 to 63`."""
         if self.ge is not None and self.le is not None:
-            return f" from {self.ge:g} to {self.le:g}"
+            return f" from {_words(self.ge)} to {_words(self.le)}"
         words = {"of at least": self.ge, "above": self.gt}
         words |= {"of at most": self.le, "below": self.lt}
         parts = [
-            f"{text} {bound:g}" for text, bound in words.items() if bound is not None
+            f"{text} {_words(bound)}"
+            for text, bound in words.items()
+            if bound is not None
         ]
         return f" {' and '.join(parts)}" if parts else ""
+
+
+def _words(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def field(

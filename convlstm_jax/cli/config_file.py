@@ -40,9 +40,11 @@ def load(text: str) -> ConfigDict:
     path, preset = split_preset(text)
     if not os.path.exists(path):
         others = [str(other) for other in sorted(path.parent.glob("*.py"))]
+        hint = did_you_mean(str(path), others)
+        if os.path.exists(shipped := os.path.join("configs", f"{path.stem}.py")):
+            hint = f" (did you mean {shipped}?)"
         raise UserError(
-            f"--config={text} names the file '{path}', which does not exist"
-            f"{did_you_mean(str(path), others)}"
+            f"--config={text} names the file '{path}', which does not exist{hint}"
         )
     if path.suffix != ".py" or not os.path.isfile(path):
         raise UserError(f"--config={text} must name a Python file (.py), not '{path}'")
