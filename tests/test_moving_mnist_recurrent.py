@@ -7,13 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from convlstm_jax.cli.trained_weights import load_variables
 
 from configs import moving_mnist_recurrent
-from convlstm_jax.cli import build, workdir
+from convlstm_jax.cli import build
+from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.models.recurrent_predictor import SamplingConfig
 from convlstm_jax.training.sharding import data_mesh
-from tests.program import run
+from tests.program import experiment_of, run
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = "--config=configs/moving_mnist_recurrent.py"
@@ -25,6 +25,7 @@ TINY = [
     "--config.task.sampling=reverse_scheduled",
     "--config.task.sampling_end_step=4",
     "--config.task.reverse_sampling_start_step=2",
+    "--config.task.reverse_sampling_decay_steps=100",
     "--config.task.num_input_frames=3",
     "--config.task.num_output_frames=2",
     "--config.data.digits=sklearn",
@@ -45,10 +46,10 @@ pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def final_variables(folder):
-    config = workdir.load_config(folder)
+    config = experiment_of(folder)
     mesh = data_mesh(jax.devices()[:1])
-    task = build.build_task(config)
-    step, variables = load_variables(task, config, folder, mesh)
+    task = build.build_objective(config)
+    step, variables = build.load_variables(task, config, folder, mesh)
     return task, step, jax.device_get(variables)
 
 
@@ -72,8 +73,8 @@ def test_describe(preset, count, products, capsys):
 
 def test_the_presets_train_as_openstl_does():
     for preset in ("small", "large"):
-        config = moving_mnist_recurrent.get_config(preset)
-        task = build.build_task(config)
+        config = experiment(moving_mnist_recurrent.get_config(preset))
+        task = build.build_objective(config)
         assert task.training == SamplingConfig(sampling="scheduled")
         assert task.loss == "mse"
         assert (task.num_input_frames, task.num_output_frames) == (10, 10)
@@ -107,7 +108,7 @@ def test_evaluation_and_prediction_are_rollouts(trained, tmp_path):
         reverse_sampling_start_step=2,
         reverse_sampling_decay_steps=100,
     )
-    test = build.build_sources(workdir.load_config(trained)).test
+    test = build.build_sources(experiment_of(trained)).test
     frames = np.stack([test[index]["frames"] for index in range(8)])
     inputs, truth = task.split(jax.numpy.asarray(frames))
     prediction = task.forecast(variables, inputs, 5).frames
