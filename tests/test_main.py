@@ -221,14 +221,14 @@ def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
 
     assert run(*arguments, f"--output={tmp_path / 'model.onnx'}") == 2
-    assert "an exported model is written to .jax." in capsys.readouterr().err
+    assert "for an exported model it must be .jax" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("clip", "message"),
     [
-        (np.zeros((2, 32, 40, 1), np.uint8), "has 2 frames.*at least 3"),
-        (np.zeros((5, 40, 32, 1), np.uint8), "40×32.*needs 32×40"),
+        (np.zeros((2, 32, 40, 1), np.uint8), "ends with 2 frames.*at least 3"),
+        (np.zeros((5, 40, 32, 1), np.uint8), "40×32.*must be 32×40"),
         (np.zeros((5, 7), np.uint8), "clip.npy"),
         (b"no array", "clip.npy"),
     ],

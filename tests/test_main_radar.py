@@ -13,6 +13,7 @@ from PIL import Image
 from configs import radar_nowcasting
 from convlstm_jax.cli import build
 from convlstm_jax.cli.experiment import experiment
+from convlstm_jax.data.radar.composites import read_composite
 from convlstm_jax.objectives.optical_flow import missing_packages
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import experiment_of, run
@@ -63,9 +64,12 @@ def predict_whole_area(tmp_path, task, variables):
     rain = np.load(output)
     assert rain.shape == (3, 18, 26, 1)
     assert np.isnan(rain[:, :3, :3]).all() and not np.isnan(rain[:, 3:]).any()
-    reader = experiment_of(tmp_path / "run").data.reader
+    data = experiment_of(tmp_path / "run").data
     files = sorted((tmp_path / "radar" / "second").iterdir())[-2:]
-    inputs = np.stack([reader.read(file)[0] for file in files])[None, ..., None] / 255
+    inputs = (
+        np.stack([read_composite(file, data)[0] for file in files])[None, ..., None]
+        / 255
+    )
     # Filled up with no rain to whole patches of 4×4.
     inputs = np.pad(inputs, [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0)])
     pixels = task.forecast(variables, inputs.astype(np.float32), 3).frames[0]

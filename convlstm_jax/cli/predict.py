@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax import Array
 from tqdm import tqdm
 
 from convlstm_jax.atomic_file import atomic_file
@@ -93,15 +94,16 @@ def run(
             f"--num_frames is {num_frames}: so many frames of this size do not fit "
             "into the memory here"
         ) from error
-    what = f"predicted from the last {objective.num_input_frames} of {input}"
+    given = clip.label or str(input)
+    what = f"predicted from the last {objective.num_input_frames} of {given}"
     if "model" in objective.reconstructions:
         what = f"reconstructed, not predicted: the last of {input}, in reverse"
     after = ""
     if isinstance(objective, NowcastObjective) and clip.times is not None:
         minutes = num_frames * objective.facts.minutes_per_frame
-        after = f", the {minutes:g} minutes after {clip.times[-1]:%Y-%m-%d %H:%M}"
+        after = f", the {minutes:g} minutes after {clip.times[-1]:%Y-%m-%d %H:%M},"
     print(
-        f"{output}: {num_frames} frames{after}, {what}, with the weights of step {step}"
+        f"{output}: {num_frames} frames{after} {what}, with the weights of step {step}"
     )
 
 
@@ -116,8 +118,12 @@ def _predicted(
     objective: FramesObjective, variables: Variables, inputs: np.ndarray, length: int
 ) -> np.ndarray:
     """The frames `[T, H, W, C]` that follow `inputs` of the same shape but for T."""
-    forecast = jax.jit(lambda v, x: objective.forecast(v, x, length).frames)
-    prediction: np.ndarray = jax.device_get(forecast(variables, inputs[None]))[0]
+
+    def predict(variables: Variables, inputs: Array) -> Array:
+        return objective.forecast(variables, inputs, length).frames
+
+    outputs = jax.jit(predict)(variables, inputs[None])
+    prediction: np.ndarray = jax.device_get(outputs)[0]
     return prediction
 
 

@@ -338,14 +338,14 @@ class FramesObjective(Objective):
 
 @functools.cache
 def _compiled_outputs(objective: FramesObjective, mesh: Mesh) -> Any:
-    def run(variables: Variables, batch: Batch) -> Any:
+    def forecast(variables: Variables, batch: Batch) -> Any:
         inputs, target = objective.split_batch(batch)
         outputs = objective.outputs(variables, inputs, target)
         return inputs, {
             name: (truth, output.frames) for name, (output, truth) in outputs.items()
         }
 
-    return jax.jit(run, out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(forecast, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _stacked(
