@@ -63,7 +63,8 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
     eval_step = make_eval_step(
         objective, mesh, with_baselines=True, num_conditions=len(sources.conditions)
     )
-    name_clip = clip_namer(test, sources.test_films, sources.conditions)
+    # Not of `test`, whose clips cost an extrapolation each.
+    name_clip = clip_namer(sources.test, sources.test_films, sources.conditions)
     result = evaluate(
         eval_step, objective.summarize, variables, progress, mesh, sources.conditions,
         name_clip,

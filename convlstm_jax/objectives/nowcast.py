@@ -1,9 +1,9 @@
 """Nowcasting: the next radar frames, scored as rain, where there is data."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from dataclasses import field as field_of
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -147,8 +147,8 @@ class NowcastObjective(ForecastObjective):
         facts: The rain scale, and what is measured.
     """
 
-    config: NowcastConfig = field_of(default_factory=NowcastConfig)
-    facts: DataFacts = field_of(default_factory=DataFacts)
+    config: NowcastConfig = dataclasses.field(default_factory=NowcastConfig)
+    facts: DataFacts = dataclasses.field(default_factory=DataFacts)
 
     with_vmaf: ClassVar[bool] = False
 
@@ -253,7 +253,7 @@ class NowcastObjective(ForecastObjective):
         for name in ("mse", "mae"):
             per_pixel = sums[name].sum() / num_pixels if num_pixels else np.nan
             metrics[f"{name}_per_pixel"] = none_if_nan(per_pixel)
-        return replace(
+        return dataclasses.replace(
             skill,
             total={**metrics, **skill.total},
             per_lead_time={**per_lead_time, **skill.per_lead_time},
