@@ -172,15 +172,21 @@ def section_classes(values: Values) -> dict[str, type[Config]]:
         if isinstance(name, str) and name in union:
             classes[section] = union[name]
         else:
-            problems.append(
-                f"config.{section}.name is {name!r}: it must be one of "
-                f"{', '.join(map(repr, union))}{did_you_mean(str(name), union)}"
-            )
+            problems.append(_unknown_name(section, name))
     raise_problems(problems, _HEADER)
     model = MODELS[values["model"]["name"]]
     task = values["task"]["name"]
     classes["task"] = _joined(classes["task"], model.training_config)
     return {**classes, "train": TrainConfig, "eval": _EVALUATIONS.get(task, EvalConfig)}
+
+
+def _unknown_name(section: str, name: Any) -> str:
+    """The sentence that refuses the name of a section."""
+    union = _UNIONS[section]
+    return (
+        f"config.{section}.name is {name!r}: it must be one of "
+        f"{', '.join(map(repr, union))}{did_you_mean(str(name), union)}"
+    )
 
 
 def _fields(values: Values, section: str) -> Values:
@@ -229,18 +235,15 @@ def update(
     Returns:
         The new values, and the problems of the changes, a sentence each.
     """
-    former_values, values, problems = values, copy.deepcopy(values), []
+    former = section_classes(values)
+    values, problems = copy.deepcopy(values), []
     names = {f"{section}.name" for section in _UNIONS}
     for path in names & changes.keys():
         section = path.partition(".")[0]
         if changes[path] in _UNIONS[section]:
             _fields(values, section)["name"] = changes[path]
         else:
-            union = _UNIONS[section]
-            problems.append(
-                f"config.{path} is {changes[path]!r}: it must be one of "
-                f"{', '.join(map(repr, union))}{did_you_mean(changes[path], union)}"
-            )
+            problems.append(_unknown_name(section, changes[path]))
     data = DATA_SETS.get(values["data"]["name"])
     if changes.get("data.path") and data is not None and data.own_data:
         # The size of own data does not follow from what would have been generated.
@@ -249,7 +252,7 @@ def update(
             for name, value in values["data"].items()
             if not name.endswith("_sequences")
         } | {"name": data.own_data}
-    former, classes = section_classes(former_values), section_classes(values)
+    classes = section_classes(values)
     for section, cls in classes.items():
         if cls is not former[section]:
             for name in set(_fields(values, section)) - cls.model_fields.keys():
