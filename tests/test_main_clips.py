@@ -68,7 +68,7 @@ def test_train_evaluate_and_classify(tmp_path, capsys):
     assert run("--mode=predict", *arguments) == 0
     assert "clips of" in capsys.readouterr().out
     clips = json.loads(output.read_text())["clips"]
-    assert [clip["first_frame"] for clip in clips[:3]] == [0, 4, 8]
+    assert [clip["first_frame"] for clip in clips[:3]] == [0, 3, 6]
     for clip in clips:
         assert sum(clip["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         likeliest = max(clip["probabilities"], key=clip["probabilities"].get)

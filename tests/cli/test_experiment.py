@@ -310,3 +310,24 @@ def test_every_field_has_a_meaning_and_help_lists_it():
     for cls in section_classes(radar_nowcasting.get_config().to_dict()).values():
         for name, info in cls.model_fields.items():
             assert name == "name" or info.description, (cls, name)
+
+
+def test_own_annotated_films_are_cut_and_split_as_the_experiment_says(tmp_path):
+    overrides = {"data.path": str(tmp_path)}
+    data = experiment(clip_classification.get_config(), overrides).data
+    assert (data.clip_stride, data.frame_stride) == (3, 1)
+    assert (data.validation_fraction, data.test_fraction) == (0.2, 0.2)
+    assert (data.channels, data.flip, data.crop, data.brightness) == (
+        3,
+        True,
+        0.15,
+        0.2,
+    )
+
+
+def test_own_composites_are_read_as_the_experiment_says(tmp_path):
+    overrides = {"data.path": str(tmp_path)}
+    data = experiment(radar_nowcasting.get_config("quick"), overrides).data
+    assert (data.downsample, data.clip_stride, data.crop_stride) == (4, 1, 8)
+    assert (data.min_rain_share, data.zr_a, data.zr_b) == (0.05, 223.0, 1.53)
+    assert (data.symmetries, data.zoom, data.height) == (True, 2.0, 64)

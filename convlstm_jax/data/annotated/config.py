@@ -183,6 +183,17 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
             _is_event,
         ),
     )
+    # Events are rare and short: clips overlap, and each split needs some.
+    clip_stride: int = field(
+        3,
+        "Frames from the start of one clip to the start of the next; 0: one starts "
+        "where the other ends.",
+        ge=0,
+    )
+    validation_fraction: float = field(
+        0.2, "Share of the films for validation.", gt=0, lt=1
+    )
+    test_fraction: float = field(0.2, "Share of the films for test.", gt=0, lt=1)
 
     @property
     def classes(self) -> tuple[str, str]:

@@ -66,7 +66,7 @@ def folder(tmp_path):
 def config(folder, **fields):
     defaults = {
         "event_labels": ("theft",), "validation_fraction": 0.3, "test_fraction": 0.3,
-        "path": str(folder),
+        "path": str(folder), "clip_stride": 0,
     }  # fmt: skip
     return AnnotatedVideoConfig(**SIZE | defaults | fields)
 
