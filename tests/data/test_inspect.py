@@ -122,7 +122,7 @@ def test_prepare(films, tmp_path, capsys):
     skipping = config(films, bad_files="skip")
     prepare(skipping, out)
     printed = capsys.readouterr().out
-    assert f"{out}: 219 frames of 6 videos\nleft out: of flow1/bad.mp4: '" in printed
+    assert f"{out}: 219 frames of 6 videos\nleft out: flow1/bad.mp4: '" in printed
     assert f"Videos of '{out}': 6 videos, split by video (4 train, 1 valid" in printed
     prepare(skipping, out)  # Nothing to do, and said as before.
     assert capsys.readouterr().out == printed
