@@ -1,6 +1,7 @@
 """Writes a file whole or not at all."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from convlstm_jax.errors import UserError
 
 
 @contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces it at the end.
 
     A reader sees the old file or the new one, also after a power failure. If the body
@@ -18,24 +19,37 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     choose the format.
 
     Raises:
-        UserError: the file system refuses (permission, disk full, a folder of that
-            name).
+        OSError: the file system refuses.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    partial = path.with_name(f".{path.stem}.{writer}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    finally:
+        # The folder may be missing or not a folder; then there is nothing to remove.
+        if os.path.lexists(partial):
+            os.unlink(partial)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """`replacing`, for files that the user asked for.
+
+    Raises:
+        UserError: the file system refuses (permission, disk full, a folder of that
+            name).
+    """
+    try:
+        with replacing(path) as partial:
+            yield partial
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
             f"'{path}' cannot be written ({reason}): it must be a file in a folder "
             "that can be written to and has room"
         ) from error
-    finally:
-        # The folder may be missing or not a folder; then there is nothing to remove.
-        if os.path.lexists(partial):
-            os.unlink(partial)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import reason
@@ -68,16 +69,7 @@ def _write_frames(
             [film.read(n, 1) for n in range(film.num_frames) if n not in film.holes]
         )
     )
-    partial = output_path.with_name(f".{output_path.name}.partial")
-    try:
-        output_path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.save(file, frames)
-        partial.replace(output_path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"'{output_path}' cannot be written ({reason(error)})"
-        ) from error
+    with atomic_file(output_path) as partial, partial.open("wb") as file:
+        np.save(file, frames)
     left_out = f"; left out: {film.problem}" if film.problem else ""
     print(f"{output_path}: {len(frames)} frames of {input_path}{left_out}")

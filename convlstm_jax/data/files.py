@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import json
-import os
 import re
 import stat
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from convlstm_jax.atomic_file import replacing
 from convlstm_jax.errors import UserError
 
 MAX_FRAMES = 10_000_000
@@ -97,8 +97,9 @@ def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
     changed = max((max(one[1:3]) for one in state if one), default=0)
     settled = began - changed / 1e9 > _SETTLED_SECONDS
     if kept is not None and settled and [_state(file) for file in files] == state:
-        with contextlib.suppress(OSError):  # Then the next run hashes again.
-            write_atomically(kept, json.dumps([state, digest.hexdigest()]))
+        # If it cannot be kept, the next run hashes again.
+        with contextlib.suppress(OSError), replacing(kept) as partial:
+            partial.write_text(json.dumps([state, digest.hexdigest()]), "utf-8")
     return digest.hexdigest()
 
 
@@ -108,17 +109,3 @@ def _state(file: Path) -> list[int]:
     except OSError:
         return []
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a small file; a crash leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

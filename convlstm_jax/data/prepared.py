@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
+from convlstm_jax.atomic_file import replacing
 from convlstm_jax.data.cache import CacheError, FrameCache, Frames
-from convlstm_jax.data.files import reason, write_atomically
+from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
@@ -301,7 +302,8 @@ def preparing(
 
 def _write(path: Path, text: str) -> None:
     try:
-        write_atomically(path, text)
+        with replacing(path) as partial:
+            partial.write_text(text, "utf-8")
     except OSError as error:
         raise UserError(
             f"'{path.parent}' cannot be written to ({reason(error)}): make room, or "
