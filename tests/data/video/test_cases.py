@@ -73,6 +73,9 @@ def test_a_mirrored_video(tmp_path):
     ],
 )
 def test_pictures_and_netcdf(tmp_path, name, settings):
+    if name.endswith(".nc"):
+        for library in ("xarray", "h5netcdf"):
+            pytest.importorskip(library, reason="needs requirements-xarray.txt")
     film = film_of(name, tmp_path, **settings)
     assert film.size == (48, 64) and film.num_frames == 12 and not film.problem
     found = film.read(0, 12)
