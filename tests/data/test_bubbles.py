@@ -1,12 +1,11 @@
 """The bubble column: its physics, its picture, and the source of clips."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
 
-from convlstm_jax.data.synthetic import bubbles as bubble_motion
+from convlstm_jax.data.synthetic import bubbles as motion
 from convlstm_jax.data.synthetic.bubbles import (
     COLUMN_HEIGHT_M,
     CONDITIONS,
@@ -62,52 +61,48 @@ def test_bubbles_stay_between_needles_walls_and_surface():
 def test_bubbles_carry_the_flow():
     draws = np.random.default_rng(4).random((5, 20_000))
     for flow in FLOWS_L_PER_MIN:
-        bubbles = bubble_motion._bubbles_to_come(
-            draws, mean_diameter_m(flow) / 2, WIDTH_M
-        )
-        area = math.pi * np.mean(bubbles[bubble_motion._RADIUS] ** 2)
-        cubic_metres_per_s = area * bubbles_per_second(flow) * bubble_motion._GAP_M
+        bubbles = motion._bubbles_to_come(draws, mean_diameter_m(flow) / 2, WIDTH_M)
+        area = math.pi * np.mean(bubbles[motion._RADIUS] ** 2)
+        cubic_metres_per_s = area * bubbles_per_second(flow) * motion._GAP_M
         np.testing.assert_allclose(cubic_metres_per_s, flow / 60_000, rtol=0.02)
-        assert (np.diff(bubbles[bubble_motion._RELEASE]) > 0).all()
+        assert (np.diff(bubbles[motion._RELEASE]) > 0).all()
 
 
 def two_bubbles(apart, radii=(0.004, 0.002), released=(0.0, 0.0)):
     bubbles = np.zeros((9, 2))
-    bubbles[bubble_motion._RADIUS] = radii
-    bubbles[bubble_motion._X] = 0.05, 0.05 + apart * 0.6
-    bubbles[bubble_motion._Y] = 0.04, 0.04 + apart * 0.8
-    bubbles[bubble_motion._RELEASE] = released
+    bubbles[motion._RADIUS] = radii
+    bubbles[motion._X] = 0.05, 0.05 + apart * 0.6
+    bubbles[motion._Y] = 0.04, 0.04 + apart * 0.8
+    bubbles[motion._RELEASE] = released
     return bubbles
 
 
 def test_touching_bubbles_merge_and_keep_area_and_centre():
     bubbles = two_bubbles(apart=0.005)
     velocity = np.array([0.1 + 0.2j, 0.3j])
-    merged, its_velocity = bubble_motion._merge(bubbles.copy(), velocity, now=1.0)
+    merged, its_velocity = motion._merge(bubbles.copy(), velocity, now=1.0)
     assert merged.shape == (9, 1)
-    np.testing.assert_allclose(merged[bubble_motion._RADIUS] ** 2, 0.004**2 + 0.002**2)
+    np.testing.assert_allclose(merged[motion._RADIUS] ** 2, 0.004**2 + 0.002**2)
     weights = np.array([16, 4]) / 20
-    for row in (bubble_motion._X, bubble_motion._Y):
+    for row in (motion._X, motion._Y):
         np.testing.assert_allclose(merged[row], bubbles[row] @ weights)
     assert its_velocity[0] == velocity[0]  # that of the larger one
-    swing = complex(
-        merged[bubble_motion._SWING_RE, 0], merged[bubble_motion._SWING_IM, 0]
-    )
+    swing = complex(merged[motion._SWING_RE, 0], merged[motion._SWING_IM, 0])
     # Long in the direction of the line between them, (0.6, 0.8).
     np.testing.assert_allclose(np.angle(swing) / 2, math.atan2(0.8, 0.6), rtol=1e-6)
     for apart in (two_bubbles(0.0065), two_bubbles(0.005, released=(0.0, 2.0))):
-        kept, _ = bubble_motion._merge(apart.copy(), velocity, now=1.0)
+        kept, _ = motion._merge(apart.copy(), velocity, now=1.0)
         np.testing.assert_array_equal(kept, apart)
 
 
 def test_chains_merge_in_one_step_without_losing_gas():
     rng = np.random.default_rng(3)
     bubbles = np.zeros((9, 30))
-    bubbles[bubble_motion._RADIUS] = rng.uniform(0.002, 0.005, 30)
-    bubbles[bubble_motion._X : bubble_motion._Y + 1] = rng.uniform(0, 0.03, (2, 30))
-    merged, velocity = bubble_motion._merge(bubbles.copy(), np.zeros(30, complex), 1.0)
+    bubbles[motion._RADIUS] = rng.uniform(0.002, 0.005, 30)
+    bubbles[motion._X : motion._Y + 1] = rng.uniform(0, 0.03, (2, 30))
+    merged, velocity = motion._merge(bubbles.copy(), np.zeros(30, complex), 1.0)
     assert merged.shape[1] == len(velocity) < 20
-    row = bubble_motion._RADIUS
+    row = motion._RADIUS
     np.testing.assert_allclose(np.sum(merged[row] ** 2), np.sum(bubbles[row] ** 2))
 
 
@@ -115,11 +110,11 @@ def test_large_bubbles_rise_faster():
     speeds = rise_speed_m_per_s(np.array([0.004, 0.008, 0.016]))
     np.testing.assert_allclose(speeds, [0.099, 0.140, 0.198], atol=1e-3)
     bubbles = two_bubbles(apart=0.02)
-    bubbles[bubble_motion._X] = 0.05
-    velocity = bubble_motion._velocity(bubbles, 1.0, 1, WIDTH_M, 0.3)
+    bubbles[motion._X] = 0.05
+    velocity = motion._velocity(bubbles, 1.0, 1, WIDTH_M, 0.3)
     assert velocity[0].imag > velocity[1].imag > 0.05
-    bubbles[bubble_motion._RELEASE] = 2.0  # Both are still at their needles.
-    assert not bubble_motion._velocity(bubbles, 1.0, 1, WIDTH_M, 0.3).any()
+    bubbles[motion._RELEASE] = 2.0  # Both are still at their needles.
+    assert not motion._velocity(bubbles, 1.0, 1, WIDTH_M, 0.3).any()
 
 
 # --- pictures -------------------------------------------------------------------------
@@ -193,18 +188,6 @@ def test_nozzle_walls_and_air_are_at_rest():
 # --- the source -----------------------------------------------------------------------
 
 
-def test_clips_are_reproducible_and_longer_ones_begin_as_shorter_ones():
-    source = column(100, 6, 32, 48, seed=9)
-    clip = source[7]
-    assert clip["frames"].shape == (6, 32, 48, 1) and clip["frames"].dtype == np.uint8
-    copy = pickle.loads(pickle.dumps(source))
-    np.testing.assert_array_equal(copy[7]["frames"], clip["frames"])
-    longer = column(200, 15, 32, 48, seed=9)[7]["frames"]
-    np.testing.assert_array_equal(longer[:6], clip["frames"])
-    for other in (source[11], column(100, 6, 32, 48, seed=10)[7]):
-        assert (other["frames"] != clip["frames"]).any()
-
-
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 90), (90, 16), (33, 47)])
 def test_any_size_can_be_drawn(height, width):
     source = column(4, 3, height, width)
@@ -224,13 +207,12 @@ def test_frames_follow_each_other_smoothly():
 def test_sources_take_the_conditions_in_turn_and_hold_some_out():
     counts = {f"num_{s}_sequences": 8 for s in ("train", "validation", "test")}
 
-    def opened(seed=1, **fields):
+    def opened(**fields):
         config = BubblesConfig(height=16, width=16, **counts, **fields)
-        return config.sources(num_frames=2, seed=seed)
+        return config.sources(num_frames=1, seed=1)
 
     sources = opened()
     assert sources.conditions == CONDITIONS
-    assert (sources.height, sources.width, sources.channels) == (16, 16, 1)
 
     def conditions(source):
         return [int(source[index]["condition"]) for index in range(len(source))]
@@ -238,12 +220,6 @@ def test_sources_take_the_conditions_in_turn_and_hold_some_out():
     for split in (sources.train, sources.validation, sources.test):
         assert conditions(split) == [0, 1, 2, 3, 0, 1, 2, 3]
         assert split[0]["condition"].dtype == np.int32
-    first = [s[0]["frames"] for s in (sources.train, sources.validation, sources.test)]
-    assert (first[0] != first[1]).any() and (first[1] != first[2]).any()
-    other = opened(seed=2)
-    assert (other.train[0]["frames"] != first[0]).any()
-    np.testing.assert_array_equal(other.test[0]["frames"], first[2])
-
     sources = opened(test_conditions=("8 L/min", "2 L/min"))
     assert (
         set(conditions(sources.train)) == set(conditions(sources.validation)) == {0, 2}

@@ -1,13 +1,18 @@
 """The digits: where they come from, how they are split, and what a swap says."""
 
+import functools
 import gzip
+import hashlib
+import http.server
 import os
 import struct
+import sys
+import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorflow_datasets.core.download import checksums, downloader
 
 from convlstm_jax.data.synthetic import digits as digits_module
 from convlstm_jax.data.synthetic.digits import (
@@ -39,20 +44,14 @@ def write_idx(folder, num_train=60, num_test=7):
     return images
 
 
-def failing_download(message):
-    def load(cache_dir):
-        raise OSError(message)
-
-    return load
-
-
 @pytest.mark.parametrize("how", ["idx", "auto", "environment"])
 def test_idx_folder_is_split(tmp_path, monkeypatch, how):
     train, test = write_idx(tmp_path)
     if how == "environment":
         monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
         digits = load_digits()
-    else:
+    else:  # The field goes before the environment.
+        monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "nowhere"))
         digits = load_digits(how, digits_dir=str(tmp_path))
     assert digits.source == "idx"
     np.testing.assert_array_equal(digits.train, train[:50])
@@ -60,12 +59,6 @@ def test_idx_folder_is_split(tmp_path, monkeypatch, how):
     np.testing.assert_array_equal(digits.test, test)
     assert str(tmp_path) in digits.description
     assert "50 digits for training, 10 for validation, 7 for" in digits.description
-
-
-def test_field_goes_before_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "nowhere"))
-    write_idx(tmp_path)
-    assert load_digits("auto", digits_dir=str(tmp_path)).source == "idx"
 
 
 @pytest.mark.parametrize("source", ["idx", "auto"])
@@ -81,11 +74,6 @@ def test_a_named_folder_must_be_sound(tmp_path, source):
         load_digits(source, digits_dir=str(tmp_path))
 
 
-def test_idx_without_a_folder():
-    with pytest.raises(UserError, match=f"digits_dir is '': .*{FOLDER_VARIABLE}"):
-        load_digits("idx")
-
-
 def test_a_folder_that_is_not_there_is_told_before_work(tmp_path, monkeypatch):
     none = str(tmp_path / "nowhere")
     assert not [*check_digits_folder("auto", ""), *check_digits_folder("idx", ".")]
@@ -93,6 +81,8 @@ def test_a_folder_that_is_not_there_is_told_before_work(tmp_path, monkeypatch):
     assert problem.startswith(f"digits_dir is '{none}': it must be an existing")
     (problem,) = check_digits_folder("idx", "")
     assert "digits is 'idx'" in problem
+    with pytest.raises(UserError, match=f"digits_dir is '': .*{FOLDER_VARIABLE}"):
+        load_digits("idx")
     monkeypatch.setenv(FOLDER_VARIABLE, none)
     (problem,) = check_digits_folder("auto", "")
     assert problem.startswith(f"the environment variable {FOLDER_VARIABLE} is")
@@ -122,42 +112,33 @@ def test_sklearn_digits_look_like_mnist():
     assert np.corrcoef(rows.ravel(), small_rows.ravel())[0, 1] > 0.95
 
 
-def test_auto_says_why_it_swaps(monkeypatch):
-    monkeypatch.setattr(digits_module, "_load_tfds", failing_download("no network"))
+@pytest.mark.parametrize(
+    "error", [OSError("no network"), ImportError("No module named 'x'")]
+)
+def test_auto_says_why_it_swaps_and_tfds_what_to_do(monkeypatch, error):
+    def failing(tfds_dir):
+        raise error
+
+    monkeypatch.setattr(digits_module, "_download", failing)
     digits = load_digits("auto")
     assert digits.source == "sklearn"
-    assert "standing in for MNIST" in digits.description
-    assert "no network" in digits.description
-    assert FOLDER_VARIABLE in digits.description
+    for text in ("standing in for MNIST", str(error), FOLDER_VARIABLE):
+        assert text in digits.description
     np.testing.assert_array_equal(digits.train, load_digits("sklearn").train)
-
-
-def test_tfds_asked_for_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(digits_module, "_load_tfds", failing_download("no network"))
-    with pytest.raises(UserError, match="cannot be had: no network; name a folder"):
+    with pytest.raises(UserError, match=f"cannot be had: {error}; name a folder"):
         load_digits("tfds")
 
 
-def test_missing_package_swaps_too(monkeypatch):
-    def load(cache_dir):
-        raise ImportError("No module named 'tensorflow_datasets'")
-
-    monkeypatch.setattr(digits_module, "_load_tfds", load)
-    assert "No module named" in load_digits("auto").description
-
-
-def test_real_mnist(monkeypatch):
-    if not REAL_FOLDER:
-        pytest.skip(f"{FOLDER_VARIABLE} names no folder of MNIST's files")
-    start = time.perf_counter()
-    digits = load_digits("idx", digits_dir=str(Path(REAL_FOLDER)))
-    assert time.perf_counter() - start < 5
-    assert digits.train.shape == (50_000, 28, 28)
-    assert digits.validation.shape == (10_000, 28, 28)
-    assert digits.test.shape == (10_000, 28, 28)
-    np.testing.assert_allclose(
-        np.concatenate([digits.train, digits.validation]).mean(), 33.318, atol=1e-3
-    )
+@pytest.mark.skipif(not REAL_FOLDER, reason=f"{FOLDER_VARIABLE} names no folder")
+def test_real_mnist():
+    digits = load_digits("idx", digits_dir=REAL_FOLDER)
+    assert [len(x) for x in (digits.train, digits.validation, digits.test)] == [
+        50_000,
+        10_000,
+        10_000,
+    ]
+    both = np.concatenate([digits.train, digits.validation])
+    np.testing.assert_allclose(both.mean(), 33.318, atol=1e-3)
 
 
 # --- IDX files: every name they go by, and every way they can be damaged
@@ -176,14 +157,7 @@ def test_reads_each_name(tmp_path, name):
     (tmp_path / name).write_bytes(content)
     path = find_idx_file(tmp_path, NAME)
     assert path.name == name
-    images = read_idx_images(path)
-    assert images.dtype == np.uint8
-    np.testing.assert_array_equal(images, IMAGES)
-
-
-def test_missing_folder_and_file(tmp_path):
-    with pytest.raises(UserError, match=f"holds neither {NAME} nor {NAME}.gz"):
-        find_idx_file(tmp_path, NAME)
+    np.testing.assert_array_equal(read_idx_images(path), IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -207,3 +181,103 @@ def test_damage_is_named(tmp_path, name, content, message):
         read_idx_images(path)
     assert str(path) in str(error.value)
     assert "images of 28x28 bytes" in str(error.value)
+
+
+# --- the download by tensorflow-datasets, from a small server on this machine
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def served_mnist(tmp_path, monkeypatch):
+    """MNIST in small at a local address; yields the images and the folder served."""
+    # A proxy of the machine's must not be asked for a local address.
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    images = write_idx(folder)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder))
+    )
+    address = f"http://127.0.0.1:{server.server_port}/"
+    infos = {}
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        infos[address + path.name] = checksums.UrlInfo(
+            size=len(content),
+            checksum=hashlib.sha256(content).hexdigest(),
+            filename=path.name,
+        )
+    monkeypatch.setattr(checksums, "get_all_url_infos", lambda: infos)
+    monkeypatch.setattr(digits_module, "_ADDRESS", address)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield images, folder
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_downloads_once_without_tensorflow(served_mnist, tmp_path):
+    (train, test), folder = served_mnist
+    retries = downloader.MAX_RETRIES
+    had_tensorflow = "tensorflow" in sys.modules
+    digits = load_digits("tfds", tfds_dir=str(tmp_path / "cache"))
+    assert digits.source == "tfds" and "tensorflow-datasets" in digits.description
+    np.testing.assert_array_equal(digits.train, train[:50])
+    np.testing.assert_array_equal(digits.validation, train[50:])
+    np.testing.assert_array_equal(digits.test, test)
+    assert retries == downloader.MAX_RETRIES
+    assert had_tensorflow == ("tensorflow" in sys.modules)
+    # From now on the cache serves: the address may be gone.
+    for path in folder.iterdir():
+        path.unlink()
+    again = load_digits("auto", tfds_dir=str(tmp_path / "cache"))
+    assert again.source == "tfds"
+    np.testing.assert_array_equal(again.train, digits.train)
+
+
+def test_other_bytes_are_refused(served_mnist, tmp_path):
+    path = served_mnist[1] / f"{NAME}.gz"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(UserError, match="are not the published ones"):
+        load_digits("tfds", tfds_dir=str(tmp_path / "cache"))
+    assert load_digits("auto", tfds_dir=str(tmp_path / "cache")).source == "sklearn"
+
+
+def test_a_file_that_is_not_there_is_told(served_mnist, tmp_path):
+    (served_mnist[1] / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(UserError, match=r"cannot be reached \(HTTPError\); name a fol"):
+        load_digits("tfds", tfds_dir=str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("head_answers", [False, True])
+def test_without_network_it_fails_fast(tmp_path, monkeypatch, head_answers):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    # Nothing listens on the discard port: the connection is refused.
+    monkeypatch.setattr(digits_module, "_ADDRESS", "http://127.0.0.1:9/")
+    if head_answers:
+        import requests
+
+        answer = requests.Response()
+        answer.status_code = 200
+        monkeypatch.setattr(requests, "head", lambda *arguments, **keywords: answer)
+    start = time.perf_counter()
+    url = "http://127.0.0.1:9/t10k-images-idx3-ubyte.gz"
+    with pytest.raises(UserError, match=rf"{url} cannot be reached \(Conn"):
+        load_digits("tfds", tfds_dir=str(tmp_path / "cache"))
+    assert time.perf_counter() - start < 5
+
+
+def test_the_published_files_are_registered():
+    infos = checksums.get_all_url_infos()
+    published = {
+        "train-images-idx3-ubyte.gz": (9912422, "440fcabf"),
+        "t10k-images-idx3-ubyte.gz": (1648877, "8d422c7b"),
+    }
+    for name, (size, checksum) in published.items():
+        info = infos[digits_module._ADDRESS + name]
+        assert (info.size, info.checksum[:8]) == (size, checksum)

@@ -1,7 +1,5 @@
 """Moving squares against the plain generator of the Keras example."""
 
-import pickle
-
 import numpy as np
 import pytest
 
@@ -91,53 +89,3 @@ def test_the_first_clip_of_each_fixed_stream_does_not_change():
         clip = generated(1, 3, seed=seed)[0]
         assert int((clip["targets"] > 0).sum()) == lit
         assert round(10 * float(clip["frames"].sum())) == total
-
-
-def test_sequences_depend_on_seed_and_index_alone():
-    source = generated(100, 15, seed=1)
-    again = pickle.loads(pickle.dumps(generated(10, 23, seed=1)))
-    other = generated(100, 15, seed=2)
-    for index in (9, 0, 9):
-        clip = source[index]
-        for key in ("frames", "targets"):
-            np.testing.assert_array_equal(clip[key], again[index][key][:15])
-            assert not np.array_equal(clip[key], other[index][key])
-
-
-def test_length_and_range():
-    source = generated(3, 2)
-    assert len(source) == len(list(source)) == 3
-    for index in (3, -1):
-        with pytest.raises(IndexError, match="holds 3 clips"):
-            source[index]
-
-
-def small_sources(seed=0, **fields):
-    config = MovingSquaresConfig(
-        num_train_sequences=6,
-        num_validation_sequences=5,
-        num_test_sequences=4,
-        **fields,
-    )
-    return config.sources(num_frames=8, seed=seed)
-
-
-def test_the_splits_are_disjoint_streams_and_only_training_depends_on_the_seed():
-    first, second = small_sources(), small_sources(seed=1)
-    assert [len(s) for s in (first.train, first.validation, first.test)] == [6, 5, 4]
-    clips = {}
-    for split, same in (("train", False), ("validation", True), ("test", True)):
-        for index in range(4):
-            clip = getattr(first, split)[index]["frames"]
-            other = getattr(second, split)[index]["frames"]
-            assert np.array_equal(clip, other) == same
-            clips[clip.tobytes()] = clips[other.tobytes()] = split
-    assert len(clips) == 4 * 4
-
-
-def test_the_description_and_the_size():
-    sources = small_sources(height=30, width=20)
-    assert (sources.height, sources.width, sources.channels) == (30, 20, 1)
-    assert sources.test[0]["frames"].shape == (8, 30, 20, 1)
-    assert "3 to 7 on 30x20" in sources.description
-    assert sources.digits_source == ""

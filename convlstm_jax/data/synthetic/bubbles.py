@@ -1,12 +1,9 @@
 """Synthetic films of a bubble column: a stand-in for measured ones.
 
 The camera looks through a flat column of water at a lamp and takes 100 frames a second,
-15 cm from the lower to the upper edge. Needles at the bottom, walls at the sides and
-the surface near the top stand still; bubbles rise by their size, wobble, merge where
-they touch and vanish at the surface. A model for pictures, not a solution of the flow:
-each bubble is an ellipse with a path and a shape of its own, after what is known of
-single bubbles in a thin gap between two plates (Roig et al. 2012, J. Fluid Mech.
-707:444-466).
+15 cm from the lower to the upper edge. This models pictures and does not solve the
+flow: each bubble is an ellipse that moves and deforms as single bubbles do in a thin
+gap between two plates (Roig et al. 2012, J. Fluid Mech. 707:444-466).
 """
 
 import math
@@ -51,7 +48,7 @@ _RIM = 0.10  # Share of the light that passes the rim of a bubble,
 _CORE = 0.97  # and its middle, where the light goes straight through.
 _RIM_WIDTH_M = 0.0018
 
-# Rows of the array of bubbles. A bubble that has not merged has swung for ever, by 0.
+# Rows of the array of bubbles. A bubble that never merged has a swing of 0.
 _RELEASE, _RADIUS, _X, _Y, _PHASE, _DRIFT, _MERGED, _SWING_RE, _SWING_IM = range(9)
 
 
@@ -59,10 +56,10 @@ _RELEASE, _RADIUS, _X, _Y, _PHASE, _DRIFT, _MERGED, _SWING_RE, _SWING_IM = range
 class BubbleTracks:
     """The bubbles of all frames, an entry for each bubble in each frame; in metres.
 
-    `frame` is the number of the frame, ascending; (x, y) the centre, from the left and
-    lower edge; `radius` that of the circle of the same area. With complex `shape` the
-    ellipse has the half axes radius·s and radius/s, s² = (1 + |shape|)/(1 − |shape|),
-    the long one at half the angle of `shape` to the horizontal.
+    (x, y) is the centre, from the left and lower edge; `radius` that of the circle of
+    the same area. With the complex `shape` the ellipse has the half axes radius·s and
+    radius/s, s² = (1 + |shape|)/(1 − |shape|), the long one at half the angle of
+    `shape` to the horizontal.
     """
 
     frame: np.ndarray
@@ -94,11 +91,9 @@ def follow_bubbles(
     """Follows the bubbles of one clip, in a column that has been running for a while.
 
     Bubbles form at the needles in turn and grow there until they are released. Each
-    rises by its size, zigzags, and drifts with the water, which rises in the middle,
-    sinks along the walls and sways. Two that touch become one of their joint area,
-    whose shape swings for a while. At the surface they vanish.
-
-    Those of fewer frames are the first of those of more.
+    rises by its size, zigzags, and drifts with the water. Two that touch become one of
+    their joint area, whose shape oscillates for a while. At the surface they vanish.
+    A longer clip begins as the shorter one.
     """
     per_second = bubbles_per_second(flow_l_per_min)
     growth_s = min(_LONGEST_GROWTH_S, 0.5 * len(NEEDLE_PLACES) / per_second)
@@ -106,18 +101,16 @@ def follow_bubbles(
     end_s = _WARM_UP_STEPS * _WARM_UP_STEP_S + num_frames * frame_s
     count = math.ceil((end_s + growth_s) * per_second) + 1
     sway_phase, first, *draws = uniform_draws(seed, index, 2 + 5 * count)
-    all_bubbles = _bubbles_to_come(
-        np.array(draws).reshape(count, 5).T,
-        mean_diameter_m(flow_l_per_min) / 2,
-        width_m,
-    )
+    by_bubble = np.reshape(draws, (count, 5)).T
+    mean_radius = mean_diameter_m(flow_l_per_min) / 2
+    all_bubbles = _bubbles_to_come(by_bubble, mean_radius, width_m)
     all_bubbles[_RELEASE] = (all_bubbles[_RELEASE] + first) / per_second
     born_s = all_bubbles[_RELEASE] - growth_s
 
     bubbles, born, now = all_bubbles[:, :0], 0, 0.0
-    shown, velocities, times = [], [], []
-    for step_number in range(_WARM_UP_STEPS + num_frames):
-        step_s = _WARM_UP_STEP_S if step_number < _WARM_UP_STEPS else frame_s
+    shown = []
+    for frame in range(-_WARM_UP_STEPS, num_frames):
+        step_s = _WARM_UP_STEP_S if frame < 0 else frame_s
         now += step_s
         newest = int(np.searchsorted(born_s, now))
         bubbles = np.concatenate([bubbles, all_bubbles[:, born:newest]], axis=1)
@@ -127,28 +120,22 @@ def follow_bubbles(
         bubbles, velocity = _merge(bubbles, velocity, now)
         stays = bubbles[_Y] < SURFACE_M - 0.2 * bubbles[_RADIUS]
         bubbles, velocity = bubbles[:, stays], velocity[stays]
-        if step_number >= _WARM_UP_STEPS:
-            # Moving happens in place: what is shown has to be a copy.
-            shown.append(bubbles.copy())
-            velocities.append(velocity)
-            times.append(now)
-    counts = [len(velocity) for velocity in velocities]
-    return _tracks(
-        np.repeat(np.arange(num_frames), counts),
-        np.concatenate(shown, axis=1),
-        np.concatenate(velocities),
-        np.repeat(times, counts),
-        growth_s,
+        if frame >= 0:
+            of_each = np.full(velocity.shape, frame), np.full(velocity.shape, now)
+            shown.append((bubbles.copy(), velocity, *of_each))  # They move in place.
+    bubbles, velocity, frames, times = (
+        np.concatenate(part, axis=-1) for part in zip(*shown, strict=True)
     )
+    return _tracks(bubbles, velocity, frames, times, growth_s)
 
 
 def _bubbles_to_come(
     draws: np.ndarray, mean_radius: float, width_m: float
 ) -> np.ndarray:
-    """All bubbles as they leave their needles, times in means of that between two."""
+    """All bubbles as they leave their needles, with times in mean intervals."""
     jitter, size, place, phase, drift = draws
     numbers = np.arange(len(size))
-    # The needles take turns, in an order in which neighbours do not follow each other.
+    # The needles take turns; neighbours do not follow each other.
     needles = np.array(NEEDLE_PLACES)[(numbers * 5 // 2) % len(NEEDLE_PLACES)]
     bubbles = np.zeros((9, len(numbers)))
     bubbles[_RELEASE] = numbers + 0.9 * jitter
@@ -228,12 +215,12 @@ def _merge(
 
 
 def _tracks(
-    frame: np.ndarray, bubbles: np.ndarray, velocity: np.ndarray, now: np.ndarray,
+    bubbles: np.ndarray, velocity: np.ndarray, frame: np.ndarray, now: np.ndarray,
     growth_s: float,
 ) -> BubbleTracks:  # fmt: skip
     """Sizes and shapes of the bubbles of all frames, each at its time `now`."""
     radius = bubbles[_RADIUS]
-    # Flat across their way, large ones more, in time with the zigzag.
+    # Flat across their direction, large ones more, in phase with the zigzag.
     way = np.where(velocity == 0, 1j, velocity)
     direction = (1j * way / np.abs(way)) ** 2
     angle = _zigzag_angle(bubbles, now)
@@ -253,11 +240,7 @@ def _tracks(
 
 
 def empty_column(height: int, width: int) -> np.ndarray:
-    """The column without bubbles, float32 `[H, W]`, brightness in [0, 1].
-
-    The water before the lamp, darker towards the edges; brighter air above a dark line,
-    the surface; dark walls, the nozzle plate at the bottom, and its needles.
-    """
+    """The column without bubbles, float32 `[H, W]`, brightness in [0, 1]."""
     pixel_m = COLUMN_HEIGHT_M / height
     up = (height - 0.5 - np.arange(height))[:, None] * pixel_m
     across = (np.arange(width) + 0.5)[None, :] / width
@@ -290,19 +273,18 @@ def draw_bubbles(
     """Draws the frames of a clip on the empty column: uint8 `[T, H, W, 1]`.
 
     Light passes a bubble in its middle and is bent away at its rim; bubbles behind each
-    other take away light in turn. What is above the surface is not drawn.
+    other multiply. What is above the surface is not drawn.
     """
     height, width = column.shape
     pixel_m = COLUMN_HEIGHT_M / height
-    # A margin takes in what reaches out of the picture; cheaper than cutting it off.
+    # A margin for what reaches out of the picture: cheaper than cutting it off.
     bent = np.abs(tracks.shape)
     longest = tracks.radius * np.sqrt((1 + bent) / (1 - bent))
     halves = np.ceil(longest / pixel_m + 1).astype(int)
     margin = int(halves.max(initial=0)) + 1
     frames = np.zeros((num_frames, height + 2 * margin, width + 2 * margin), np.float32)
     frames[:, margin : margin + height, margin : margin + width] = column
-    # Bubbles are drawn together with others of about their size, in windows that hold
-    # the largest of them.
+    # Bubbles of about one size are drawn together, in windows that hold the largest.
     least = 1
     while (halves >= least).any():
         largest = max(least, int(1.3 * least))
@@ -310,9 +292,8 @@ def draw_bubbles(
         if drawn.size:
             _draw_alike(frames, tracks, drawn, largest, margin, pixel_m)
         least = largest + 1
-    surface_row = height - SURFACE_M / pixel_m  # in pixels from the upper edge
     frames = frames[:, margin : margin + height, margin : margin + width]
-    first_row = math.ceil(surface_row)
+    first_row = math.ceil(height - SURFACE_M / pixel_m)  # below the surface
     frames[:, :first_row] = column[:first_row]
     frames = (frames * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     return frames[..., np.newaxis]
@@ -359,9 +340,9 @@ def _draw_alike(
 class BubbleColumn(SyntheticClips["BubblesConfig"]):
     """A random-access source of bubble-column films, see `SyntheticClips`.
 
-    A clip begins when the column has been running for a while; a wider frame shows a
-    wider column. Clips are {"frames": uint8 `[T, H, W, 1]`, "condition": int32 []}.
-    They take the `conditions`, indices into `CONDITIONS`, in turn.
+    A wider frame shows a wider column. Clips are {"frames": uint8 `[T, H, W, 1]`,
+    "condition": int32 []} and take the `conditions`, indices into `CONDITIONS`, in
+    turn.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What all sources of generated clips have in common."""
+"""What all sources of synthetic clips have in common."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from convlstm_jax.data.base import DataConfig
-from convlstm_jax.data.sources import ClipSource
+from convlstm_jax.data.sources import ClipSource, checked_index
 from convlstm_jax.errors import UserError
 
 ConfigT = TypeVar("ConfigT", bound=DataConfig)
@@ -23,7 +23,7 @@ _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
 
 def _mix(bits: int) -> int:
-    """Scrambles 64 bits, one to one (the output function of SplitMix64)."""
+    """The output function of SplitMix64."""
     bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & _MASK
     return bits ^ (bits >> 31)
@@ -45,14 +45,8 @@ def uniform_draws(seed: int, index: int, count: int) -> list[float]:
 class SyntheticClips(Generic[ConfigT]):
     """A random-access source whose clips are generated when they are read.
 
-    A clip depends on the config and (seed, index) alone, so any one can be generated
-    again, in any order and in any process; a longer one begins as the shorter one.
-
-    Args:
-        config: the data set's config.
-        num_frames: frames per clip, T.
-        num_clips: length of the source.
-        seed: names the stream of clips, 0 <= seed < 2**64.
+    A clip depends on the config and (seed, index) alone, in any order and process; a
+    longer one begins as the shorter one. `seed` is from 0 to 2**64 - 1.
     """
 
     def __init__(
@@ -68,17 +62,8 @@ class SyntheticClips(Generic[ConfigT]):
         return self._num_clips
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Generates clip `index` of `len(self)`, see `ClipSource`.
-
-        Raises:
-            IndexError: the index is out of range.
-        """
-        index = int(index)
-        if not 0 <= index < len(self):
-            raise IndexError(
-                f"Clip {index} is out of range: the source holds {len(self)} clips."
-            )
-        return self._generate(index)
+        """Generates clip `index`, see `ClipSource`."""
+        return self._generate(checked_index(index, len(self)))
 
     def _generate(self, index: int) -> dict[str, np.ndarray]:
         raise NotImplementedError
@@ -90,11 +75,10 @@ def generated_splits(
     """The three splits of a data set that is generated, and their shape.
 
     `generate` makes a source of a number of clips and a seed. Validation and test clips
-    depend on neither the seed nor their own number: the first ones of a longer split
-    are those of a shorter one.
+    depend on neither `seed` nor their own number.
 
     Raises:
-        UserError: the seed is out of its range.
+        UserError: `seed` is not from 0 to 2**32 - 1.
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}: it must be from 0 to 2**32 - 1")

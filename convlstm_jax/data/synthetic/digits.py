@@ -17,14 +17,18 @@ FOLDER_VARIABLE = "CONVLSTM_MNIST_DIR"
 """Environment variable that names the folder of IDX files where no field does."""
 
 _IDX_IMAGES = 0x00000803  # Magic number: unsigned bytes, three dimensions.
+_FILES = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
+_ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+_TIMEOUT_SECONDS = 3.0
+_MAX_RETRIES = 2
 
 
 @dataclass(frozen=True, eq=False)
 class DigitSet:
     """Digits for the three splits, uint8 `[N, 28, 28]`; no digit is in two of them.
 
-    `source` says where they come from, "idx", "tfds" or "sklearn"; `description` which
-    digits these are and, where scikit-learn's stand in for MNIST, why.
+    `source` is "idx", "tfds" or "sklearn"; `description` says which digits these are
+    and, where scikit-learn's replace MNIST, why.
     """
 
     train: np.ndarray
@@ -39,31 +43,32 @@ def load_digits(
 ) -> DigitSet:
     """Loads handwritten digits, split for training, validation and testing.
 
-    Of MNIST, the last sixth of the training digits (10,000 of 60,000) is the
-    validation split and the published test digits are the test split.
+    Of MNIST, the last sixth of the training digits is the validation split.
 
     Args:
         source: "idx" reads MNIST from its published IDX files; "tfds" lets
-            tensorflow-datasets download, check and cache it; "sklearn" takes the 1,797
+            tensorflow-datasets download and check them; "sklearn" takes the 1,797
             digits that come with scikit-learn, enlarged; "auto" takes the first of
-            these that can be had, IDX files only where a folder is named.
-        digits_dir: folder of the two IDX files of images; where empty, the environment
-            variable CONVLSTM_MNIST_DIR names it.
-        tfds_dir: cache folder of tensorflow-datasets; "" for its own default.
+            these that is available, IDX files only where a folder is named.
+        digits_dir: folder of the two IDX files of images; "" for that which the
+            environment variable CONVLSTM_MNIST_DIR names.
+        tfds_dir: data folder of tensorflow-datasets; "" for its default.
 
     Raises:
         UserError: the folder named holds no sound IDX files, or "tfds" was asked for
-            and cannot be had.
+            and is not available.
     """
     for problem in check_digits_folder(source, digits_dir):
         raise UserError(problem)
-    folder = digits_dir or os.environ.get(FOLDER_VARIABLE, "")
-    if source == "idx" or (source == "auto" and folder):
-        return _load_idx(Path(folder).expanduser())
+    named = digits_dir or os.environ.get(FOLDER_VARIABLE, "")
+    if source == "idx" or (source == "auto" and named):
+        folder = Path(named).expanduser()
+        paths = [find_idx_file(folder, name) for name in _FILES]
+        return _split_mnist(paths, "idx", f"from the IDX files in {folder}")
     if source == "sklearn":
         return _load_sklearn()
     try:
-        return _load_tfds(tfds_dir)
+        return _split_mnist(_download(tfds_dir), "tfds", "from tensorflow-datasets")
     except (ImportError, OSError) as error:
         if source == "tfds":
             raise UserError(
@@ -72,68 +77,88 @@ def load_digits(
                 f"{FOLDER_VARIABLE} instead"
             ) from error
         return _load_sklearn(
-            "standing in for MNIST, as no folder of IDX files is named (digits_dir or "
-            f"{FOLDER_VARIABLE}) and its download failed: {error}"
+            ", standing in for MNIST, as no folder of IDX files is named (digits_dir "
+            f"or {FOLDER_VARIABLE}) and its download failed: {error}"
         )
 
 
 def check_digits_folder(source: str, digits_dir: str) -> Iterator[str]:
     """Yields what is wrong with the folder of IDX files, see `load_digits`."""
+    needed = "an existing folder that holds the IDX files of MNIST"
+    variable = os.environ.get(FOLDER_VARIABLE)
     if digits_dir:
         if not Path(digits_dir).expanduser().is_dir():
-            yield (
-                f"digits_dir is {digits_dir!r}: it must be an existing folder that "
-                "holds the IDX files of MNIST"
-            )
+            yield f"digits_dir is {digits_dir!r}: it must be {needed}"
+    elif source not in ("idx", "auto"):
         return
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if folder and source in ("idx", "auto") and not Path(folder).expanduser().is_dir():
+    elif variable and not Path(variable).expanduser().is_dir():
         yield (
-            f"the environment variable {FOLDER_VARIABLE} is {folder!r}: it must be an "
-            "existing folder that holds the IDX files of MNIST, or unset"
+            f"the environment variable {FOLDER_VARIABLE} is {variable!r}: it must be "
+            f"{needed}, or unset"
         )
-    if source == "idx" and not folder:
+    elif source == "idx" and not variable:
         yield (
-            "digits_dir is '': it must be the folder that holds the IDX files of "
-            f"MNIST, as digits is 'idx' and {FOLDER_VARIABLE} is not set"
+            f"digits_dir is '': it must be {needed}, as digits is 'idx' and "
+            f"{FOLDER_VARIABLE} is not set"
         )
 
 
-def _split_mnist(
-    train: np.ndarray, test: np.ndarray, source: str, origin: str
-) -> DigitSet:
+def _split_mnist(paths: list[Path], source: str, origin: str) -> DigitSet:
     """Sets the last sixth of MNIST's training digits aside for validation."""
-    num_train = len(train) - len(train) // 6
-    description = (
-        f"MNIST {origin}: {num_train:,} digits for training, "
-        f"{len(train) - num_train:,} for validation, {len(test):,} for testing."
-    )
-    return DigitSet(train[:num_train], train[num_train:], test, source, description)
-
-
-def _load_idx(folder: Path) -> DigitSet:
-    # Both are looked for before either is read, so that a missing one is told at once.
-    names = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
-    paths = [find_idx_file(folder, name) for name in names]
-    train, test = (read_idx_images(path) for path in paths)
-    if len(train) < 6:
+    images, test = (read_idx_images(path) for path in paths)
+    if len(images) < 6:
         raise UserError(
-            f"{paths[0]} holds {len(train)} images: it must hold at least 6, one of "
+            f"{paths[0]} holds {len(images)} images: it must hold at least 6, one of "
             "them for validation"
         )
-    return _split_mnist(train, test, "idx", f"from the IDX files in {folder}")
+    train, validation = np.split(images, [len(images) - len(images) // 6])
+    description = (
+        f"MNIST {origin}: {len(train):,} digits for training, {len(validation):,} for "
+        f"validation, {len(test):,} for testing."
+    )
+    return DigitSet(train, validation, test, source, description)
 
 
-def _load_tfds(cache_dir: str) -> DigitSet:
+def _download(tfds_dir: str) -> list[Path]:
+    """The IDX files in the folder of tensorflow-datasets, which checks their SHA-256.
+
+    Raises:
+        OSError: there is no network (raised within seconds), no place to write, or the
+            files are not the published ones.
+    """
     # Here, because the import takes half a second.
-    from convlstm_jax.data.synthetic.mnist_builder import read_mnist
+    import requests
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import download_manager, downloader, util
 
-    return _split_mnist(*read_mnist(cache_dir), "tfds", "from tensorflow-datasets")
+    folder = Path(tfds_dir or tfds.core.constants.DATA_DIR, "downloads").expanduser()
+    manager = tfds.download.DownloadManager(
+        download_dir=folder, dataset_name="mnist_digits"
+    )
+    urls = [f"{_ADDRESS}{name}.gz" for name in _FILES]
+    retries_before = downloader.MAX_RETRIES
+    downloader.MAX_RETRIES = _MAX_RETRIES
+    try:
+        if len(list(folder.glob("mnist_digits/*.gz"))) < len(urls):
+            # Asked first, since tensorflow-datasets sets no time limit.
+            requests.head(urls[1], timeout=_TIMEOUT_SECONDS).raise_for_status()
+        return [Path(path) for path in manager.download(urls)]
+    except requests.exceptions.RequestException as error:
+        raise OSError(
+            f"{urls[1]} cannot be reached ({type(error).__name__})"
+        ) from error
+    except (util.DownloadError, download_manager.NonMatchingChecksumError) as error:
+        raise OSError(
+            f"the files at {_ADDRESS} are not the published ones "
+            f"({type(error).__name__})"
+        ) from error
+    finally:
+        downloader.MAX_RETRIES = retries_before
 
 
 @functools.cache
 def _enlarged_digits() -> np.ndarray:
-    """Scikit-learn's digits, enlarged from 8x8 with 17 shades to MNIST's manner."""
+    """Scikit-learn's digits, enlarged from 8x8 with 17 shades to resemble MNIST's."""
     # Here, because the imports take a second which users of MNIST need not wait for.
     from scipy import ndimage
     from sklearn.datasets import load_digits as load_small_digits
@@ -152,15 +177,15 @@ def _enlarged_digits() -> np.ndarray:
     return images
 
 
-def _load_sklearn(standing_in: str = "") -> DigitSet:
-    """Splits scikit-learn's digits; `standing_in` says why they replace MNIST."""
+def _load_sklearn(why: str = "") -> DigitSet:
+    """Splits scikit-learn's digits; `why` they replace MNIST ends the description."""
     images = _enlarged_digits()
     train, validation, test = np.split(images, [1297, 1497])
     description = (
         f"scikit-learn's {len(images):,} handwritten digits, enlarged from 8x8 "
-        "({:,} for training, {:,} for validation, {:,} for testing)"
-    ).format(len(train), len(validation), len(test))
-    description += f", {standing_in}." if standing_in else "."
+        f"({len(train):,} for training, {len(validation):,} for validation, "
+        f"{len(test):,} for testing){why}."
+    )
     return DigitSet(train, validation, test, "sklearn", description)
 
 
@@ -183,7 +208,7 @@ def read_idx_images(path: Path) -> np.ndarray:
     """Reads the images of one IDX file, compressed or not: uint8 `[N, 28, 28]`.
 
     Raises:
-        UserError: the file is damaged, cut short or holds something else.
+        UserError: the file is damaged, truncated or holds something else.
     """
     expected = "it must be an IDX file of N images of 28x28 bytes"
     try:
@@ -200,10 +225,10 @@ def read_idx_images(path: Path) -> np.ndarray:
             f"{path} starts with magic number {magic} and sizes {count}, {height}, "
             f"{width}, where {_IDX_IMAGES} and N, 28, 28 belong: {expected}"
         )
-    if len(content) != 16 + count * height * width:
+    promised = 16 + count * height * width
+    if len(content) != promised:
         raise UserError(
-            f"{path} promises {count} images, which take "
-            f"{16 + count * height * width} bytes, but has {len(content)} bytes: "
-            f"{expected}"
+            f"{path} promises {count} images, which take {promised} bytes, but has "
+            f"{len(content)} bytes: {expected}"
         )
     return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)

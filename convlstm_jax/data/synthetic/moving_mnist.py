@@ -1,9 +1,8 @@
 """Moving MNIST: handwritten digits that bounce inside a frame.
 
-Srivastava, Mansimov and Salakhutdinov, "Unsupervised learning of video
-representations using LSTMs", 2015, arXiv:1502.04681, section 3.2. Clips are
-generated on the fly (`MovingMNIST`); the published test set of 10,000 sequences is read
-from its file (`MovingMNISTFile`).
+Srivastava, Mansimov and Salakhutdinov 2015, arXiv:1502.04681, section 3.2. Clips are
+generated (`MovingMNIST`); the published test set is read from its file
+(`MovingMNISTFile`).
 """
 
 import math
@@ -16,7 +15,7 @@ import numpy as np
 from convlstm_jax.config import field
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import plural
-from convlstm_jax.data.sources import ClipSource, Sources
+from convlstm_jax.data.sources import ClipSource, Sources, checked_index
 from convlstm_jax.data.synthetic.clips import (
     SyntheticClips,
     generated_splits,
@@ -33,21 +32,17 @@ _FILE_SIZE = 64
 
 
 def _bounce(position: float, step: float, free: int, num_frames: int) -> np.ndarray:
-    """Follows one coordinate of a digit between two walls.
+    """The first row (or column) of a digit in each frame, integers [T].
 
-    `position` and `step`, the distance moved per frame, are in unit intervals; `free`
-    are the pixels the digit can move, the frame less the digit. The first frame is one
-    step after the start. Returns the digit's first row (or column), integers [T].
+    `position` and `step` are in units of `free`, the pixels the digit can move. The
+    first frame is one step after the start.
     """
-    # Plain floats: at this length they are faster than arrays.
+    # Python floats: at this length they are faster than arrays.
     pixels = []
     for _ in range(num_frames):
         position += step
-        if position <= 0.0:
-            position = 0.0
-            step = -step
-        elif position >= 1.0:
-            position = 1.0
+        if not 0.0 < position < 1.0:
+            position = min(max(position, 0.0), 1.0)
             step = -step
         pixels.append(int(position * free))
     return np.array(pixels, np.intp)
@@ -56,16 +51,12 @@ def _bounce(position: float, step: float, free: int, num_frames: int) -> np.ndar
 class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
     """A random-access source of moving-digit sequences, see `SyntheticClips`.
 
-    Section 3.2 of arXiv:1502.04681: each digit starts at a place uniform in the unit
-    square, in a direction uniform on the circle, and moves `velocity` of the free
-    canvas (the frame less the digit) per frame. On reaching a wall it is set onto the
-    wall and that component of its velocity changes sign. Positions are scaled to the
-    free canvas and truncated to whole pixels; where digits overlap the brighter pixel
-    shows. Digits are drawn independently, with replacement.
-
-    Clips are {"frames": uint8 `[T, H, W, 1]`, 0 is background}.
-
-    They are drawn from `digits`, uint8 `[N, 28, 28]`.
+    Each digit, drawn with replacement from `digits`, uint8 `[N, 28, 28]`, starts at a
+    place uniform in the unit square, in a direction uniform on the circle, and moves
+    `velocity` of the free canvas (the frame less the digit) per frame. On reaching a
+    wall it is set onto the wall and that component of its velocity changes sign.
+    Positions are truncated to whole pixels; where digits overlap the brighter pixel
+    shows. Clips are {"frames": uint8 `[T, H, W, 1]`, 0 is background}.
     """
 
     def __init__(
@@ -104,18 +95,14 @@ class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
                 _bounce(start_y, step_y, height - DIGIT_SIZE, num_frames),
                 _bounce(start_x, step_x, width - DIGIT_SIZE, num_frames),
             )
-            if number == 0:
-                windows[where] = digit
-            else:
-                windows[where] = np.maximum(windows[where], digit)
+            windows[where] = np.maximum(windows[where], digit) if number else digit
         return {"frames": frames}
 
 
 class MovingMNISTFile:
-    """The published test set, `mnist_test_seq.npy`, read without loading it whole.
+    """The published test set, `mnist_test_seq.npy`, memory-mapped.
 
-    The file of arXiv:1502.04681 is a uint8 array [20, 10000, 64, 64], time first. It
-    is memory-mapped; only the sequences asked for are read.
+    The file of arXiv:1502.04681 is a uint8 array [20, 10000, 64, 64], time first.
 
     Raises:
         UserError: the file is no such array, or holds less than is asked for.
@@ -139,8 +126,7 @@ class MovingMNISTFile:
     def _open(self) -> np.ndarray:
         """Maps the file into memory, or tells why it is not the published one."""
         expected = (
-            f"it must be the published test set, uint8 [{_FILE_NUM_FRAMES}, 10000, "
-            f"{_FILE_SIZE}, {_FILE_SIZE}] (time first)"
+            "it must be the published test set, uint8 [20, 10000, 64, 64] (time first)"
         )
         try:
             array = np.load(self._path, mmap_mode="r", allow_pickle=False)
@@ -151,40 +137,24 @@ class MovingMNISTFile:
         if not isinstance(array, np.ndarray):
             array.close()
             raise UserError(f"{self._path} is an archive of arrays: {expected}")
-        frames, number, *size = array.shape if array.ndim == 4 else (0, 0)
-        good = frames == _FILE_NUM_FRAMES and size == [_FILE_SIZE, _FILE_SIZE]
-        if array.dtype != np.uint8 or number < 1 or not good:
+        sizes = (_FILE_NUM_FRAMES, *array.shape[1:2], _FILE_SIZE, _FILE_SIZE)
+        if array.dtype != np.uint8 or array.shape != sizes:
             raise UserError(
                 f"{self._path} holds {array.dtype} {list(array.shape)}: {expected}"
             )
         return array
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the path, not the 800 MB behind it."""
-        state = self.__dict__.copy()
-        del state["_array"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Maps the file again in the process that unpickles."""
-        self.__dict__.update(state)
-        self._array = self._open()
+        return type(self), (self._path, self._num_frames, self._num_sequences)
 
     def __len__(self) -> int:
         """Returns the number of sequences served."""
         return self._num_sequences
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Reads one sequence: {"frames": uint8 `[T, 64, 64, 1]`}.
-
-        Raises:
-            IndexError: the index is out of range.
-        """
-        if not 0 <= index < self._num_sequences:
-            raise IndexError(
-                f"Sequence {index} is out of range: the source holds "
-                f"{self._num_sequences} sequences."
-            )
+        """Reads one sequence: {"frames": uint8 `[T, 64, 64, 1]`}."""
+        index = checked_index(index, len(self))
         frames = np.array(self._array[: self._num_frames, index])
         return {"frames": frames[..., np.newaxis]}
 

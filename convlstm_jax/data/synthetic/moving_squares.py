@@ -21,24 +21,19 @@ from convlstm_jax.data.synthetic.clips import (
 MIN_SQUARES = 3
 MAX_SQUARES = 7
 
-_DRAWS_PER_SQUARE = 5  # Row, column, direction in both, half of the side.
-_DRAWS_PER_FRAME = 2 * MAX_SQUARES  # Whether there is noise, and its sign.
-
 
 class MovingSquares(SyntheticClips["MovingSquaresConfig"]):
     """A random-access source of moving-square sequences, see `SyntheticClips`.
 
-    The rule of the example. A sequence has 3 to 7 squares with sides of 4 or 6 pixels.
-    Each starts with its centre uniform in the window and moves by −1, 0 or 1 pixels a
-    frame along either axis, in a straight line, out of the window as well (the example
-    draws on a canvas of 80×80 and cuts out the middle 40×40). Where a square lies the
-    frame is one. In the noisy film, every square of every frame is with probability
-    1/2 disturbed: 0.1 is added or taken away, either with probability 1/2, on the
-    square and a margin of one pixel around it; then values above one become one. As in
-    the example, values below zero stay: a margin may hold −0.1.
+    A clip has 3 to 7 squares with sides of 4 or 6 pixels. Each starts with its centre
+    uniform in the window and moves by −1, 0 or 1 pixels a frame along either axis, out
+    of the window as well. Where a square lies the frame is one. In the noisy film, each
+    square of each frame is disturbed with probability 1/2: 0.1 is added or taken away,
+    with equal probability, on the square and a margin of one pixel around it; then
+    values above one become one. As in the example, values below zero stay.
 
-    Clips are {"frames": float32 `[T, H, W, 1]`, the noisy film, which bytes could not
-    hold exactly; "targets": uint8 `[T, H, W, 1]`, the same without noise, 0 or 255}.
+    Clips are {"frames": float32 `[T, H, W, 1]`, the noisy film; "targets": uint8
+    `[T, H, W, 1]`, the same without noise, 0 or 255}.
     """
 
     def _generate(self, index: int) -> dict[str, np.ndarray]:
@@ -47,20 +42,18 @@ class MovingSquares(SyntheticClips["MovingSquaresConfig"]):
         # Counted in tenths, which integers add up without rounding.
         noisy = np.zeros(shape, np.int16)
         clean = np.zeros(shape, np.uint8)
-        first_noise = 1 + MAX_SQUARES * _DRAWS_PER_SQUARE
-        draws = uniform_draws(
-            self._seed, index, first_noise + self._num_frames * _DRAWS_PER_FRAME
-        )
-        choices = MAX_SQUARES - MIN_SQUARES + 1
-        for number in range(MIN_SQUARES + int(draws[0] * choices)):
-            first = 1 + number * _DRAWS_PER_SQUARE
-            start_y, start_x, turn_y, turn_x, size = draws[first : first + 5]
+        # Their number; five of each square; and of each in each frame whether it is
+        # disturbed, and the sign.
+        count = 1 + 5 * MAX_SQUARES + 2 * MAX_SQUARES * self._num_frames
+        first, *draws = uniform_draws(self._seed, index, count)
+        squares = np.reshape(draws[: 5 * MAX_SQUARES], (MAX_SQUARES, 5))
+        noise = np.reshape(draws[5 * MAX_SQUARES :], (-1, MAX_SQUARES, 2))
+        for number in range(MIN_SQUARES + int(first * (MAX_SQUARES - MIN_SQUARES + 1))):
+            start_y, start_x, turn_y, turn_x, size = squares[number]
             y, x = int(start_y * height), int(start_x * width)
             step_y, step_x = int(turn_y * 3) - 1, int(turn_x * 3) - 1
             half = 2 + int(size * 2)
-            for t in range(self._num_frames):
-                noise = first_noise + t * _DRAWS_PER_FRAME + 2 * number
-                disturbed, sign = draws[noise], draws[noise + 1]
+            for t, (disturbed, sign) in enumerate(noise[:, number]):
                 square = (t, _span(y, half), _span(x, half))
                 noisy[square] += 10
                 clean[square] = 255
