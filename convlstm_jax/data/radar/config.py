@@ -1,8 +1,8 @@
 """A folder of radar composites as clips to learn from, to validate and to test on."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,35 +10,166 @@ import numpy as np
 
 from convlstm_jax.config import field
 from convlstm_jax.data.base import InputClip, RainDataConfig
-from convlstm_jax.data.cache import FrameCache, Frames, default_cache
-from convlstm_jax.data.files import content_hash, plural
+from convlstm_jax.data.cache import default_cache
+from convlstm_jax.data.files import plural
 from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
-from convlstm_jax.data.radar.clips import (
-    Event,
-    RadarClips,
-    date_of,
-    format_gaps,
-    name_of,
-    split_at_gaps,
-    split_events,
-)
 from convlstm_jax.data.radar.composites import (
     Composite,
     CompositeFile,
-    batches,
-    decoded_composites,
-    decoding,
+    decode,
     find_composites,
     read_composite,
     refuse_left_out,
+    split_at_gaps,
+    usable_composites,
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS
-from convlstm_jax.data.sources import Sources
-from convlstm_jax.data.split import SPLITS
+from convlstm_jax.data.sources import Sources, checked_index
+from convlstm_jax.data.split import SPLITS, cut_in_time, deal, shares
 from convlstm_jax.data.video.find import LeftOut
 from convlstm_jax.errors import UserError
 
+RAIN_MM_PER_H = 0.1
+"""From this rate on a pixel counts as rain where crops are chosen by it."""
+
+_ORDER_SEED = 2**63 + 2  # Of the order of clips; no training seed is as large.
 _PICTURES = {"radar_format": ("picture",)}
+
+Event = Sequence[Composite]
+"""Composites one time step apart, none missing, oldest first."""
+Part = tuple[Event, Event]
+"""An event and the part of it that is used, which may be the whole."""
+
+
+def date_of(event: Event) -> str:
+    """Date of the first composite, as 2016-09-28: the condition of its clips."""
+    return f"{event[0].time:%Y-%m-%d}"
+
+
+def name_of(event: Event) -> str:
+    """Date and time of the first composite."""
+    return f"{event[0].time:%Y-%m-%d %H:%M}"
+
+
+def split_events(
+    events: Sequence[Event], span: int, config: "RadarConfig"
+) -> tuple[dict[str, list[Part]], bool]:
+    """Deals events of at least `span` composites out, in the order of time.
+
+    Returns:
+        The events, or parts of them, of each split; and whether there were so few that
+        each was cut in time: the beginning to learn from, the end to test on.
+    """
+    test_dates = config.test_conditions
+    held_out = [(event, event) for event in events if date_of(event) in test_dates]
+    others = [(event, event) for event in events if date_of(event) not in test_dates]
+    wanted = shares(
+        config.validation_fraction, config.test_fraction, held_out=bool(test_dates)
+    )
+    dealt = deal(others, wanted)
+    parts = dealt or {split: [] for split in SPLITS}
+    for event, _ in [] if dealt else others:
+        for split, (first, end) in cut_in_time(len(event), span, wanted).items():
+            if first < end:
+                parts[split].append((event, event[first:end]))
+    if test_dates:
+        parts["test"] = held_out
+    return parts, bool(others) and not dealt
+
+
+def crop_places(
+    composite: np.ndarray, config: "RadarConfig", crop_stride: int
+) -> list[tuple[int, int]]:
+    """Top and left of the crops of a composite that hold enough data and rain."""
+    pixels, valid = composite
+    rain = pixels / 255 >= config.rain_scale.pixel_of_rain(RAIN_MM_PER_H)
+    tops, lefts = (
+        np.arange(0, whole - side + 1, crop_stride or side)
+        for whole, side in zip(pixels.shape, (config.height, config.width), strict=True)
+    )
+
+    def counts(flags: np.ndarray) -> np.ndarray:
+        """Set pixels in each crop, by differences of sums from the corner on."""
+        sums = np.pad(flags.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        rows = sums[tops + config.height] - sums[tops]
+        return rows[:, lefts + config.width] - rows[:, lefts]
+
+    known = counts(valid)
+    enough = 2 * known >= config.height * config.width
+    enough &= counts(rain) >= config.min_rain_share * known
+    return [(int(tops[row]), int(lefts[column])) for row, column in np.argwhere(enough)]
+
+
+class RadarClips:
+    """A random-access source of crops of radar sequences.
+
+    A clip is every place of a grid, from every `clip_stride`-th composite on, where at
+    least half of the pixels hold data and enough of those are rain, both in the clip's
+    first frame (later ones a forecaster could not know). They come in a fixed random
+    order, so that the first few are a fair sample.
+
+    Clips are {"frames": uint8 `[T, H, W, 1]`, "mask": uint8 `[T, H, W, 1]`, 1 where
+    there is data, "condition": int32 []}, an index into `conditions`, dates of events.
+    The composites of all `parts` must be of one size.
+    """
+
+    def __init__(
+        self,
+        config: "RadarConfig",
+        split: str,
+        parts: Sequence[Part],
+        num_frames: int,
+        conditions: Sequence[str],
+    ) -> None:
+        self._config = config
+        self._parts = [part for _, part in parts]
+        self._names = [name_of(event) for event, _ in parts]
+        self._span = config.span(num_frames)
+        self._conditions = [conditions.index(date_of(event)) for event, _ in parts]
+        crop_stride = config.crop_stride if split == "train" else 0
+        max_clips = getattr(config, f"num_{split}_sequences")
+        clip_stride = config.clip_stride or self._span
+        places = [
+            (number, start, top, left)
+            for number, part in enumerate(self._parts)
+            for start in range(0, len(part) - self._span + 1, clip_stride)
+            for top, left in crop_places(part[start].read(), config, crop_stride)
+        ]
+        order = np.random.default_rng(_ORDER_SEED).permutation(len(places))
+        self._places = np.array(places, np.int64).reshape(-1, 4)[order[:max_clips]]
+
+    def __len__(self) -> int:
+        """Returns the number of clips."""
+        return len(self._places)
+
+    @property
+    def film_names(self) -> list[str]:
+        """The event that each clip is cut from, by the time of its first composite."""
+        return [self._names[number] for number in self._places[:, 0]]
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Reads clip `index`, see `ClipSource`.
+
+        Raises:
+            UserError: the decoded frames cannot be read.
+        """
+        place = self._places[checked_index(index, len(self))]
+        number, start, top, left = map(int, place)
+        config = self._config
+        chosen = self._parts[number][start : start + self._span : config.frame_stride]
+        rows = slice(top, top + config.height)
+        columns = slice(left, left + config.width)
+        frames, masks = [], []
+        for _, group in groupby(chosen, key=lambda one: id(one.frames)):
+            run = list(group)  # Of one entry of the cache, read at once.
+            asked = (run[0].index, len(run), config.frame_stride)
+            frames.append(run[0].frames.read(*asked)[:, rows, columns])
+            masks.append(run[0].frames.read_mask(*asked)[:, rows, columns])
+        return {
+            "frames": np.concatenate(frames),
+            "mask": np.concatenate(masks),
+            "condition": np.asarray(self._conditions[number], np.int32),
+        }
 
 
 class RadarConfig(RainDataConfig):
@@ -145,6 +276,10 @@ class RadarConfig(RainDataConfig):
             names += ["zr_a", "zr_b", "time_step_minutes"]
         return {name: getattr(self, name) for name in names}
 
+    def span(self, num_frames: int) -> int:
+        """Composites from the first to the last of a clip."""
+        return (num_frames - 1) * self.frame_stride + 1
+
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits; conditions are the dates of the events. Nothing is drawn."""
         composites, left_out = self._open()
@@ -166,10 +301,13 @@ class RadarConfig(RainDataConfig):
             split: RadarClips(self, split, parts[split], num_frames, conditions)
             for split in SPLITS
         }
-        facts = self._facts(composites, events, span)
-        numbers = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
+        facts = (
+            f"{self._facts(composites)}; {plural(len(events), 'event')} of at least "
+            f"{span} composites"
+        )
         numbers = (
-            f"clips of {num_frames} frames at {self.height}x{self.width}: {numbers}"
+            f"clips of {num_frames} frames at {self.height}x{self.width}: "
+            + ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
         )
         for split in clips:
             if not len(clips[split]):
@@ -179,15 +317,19 @@ class RadarConfig(RainDataConfig):
                     "or change data.min_rain_share, data.time_step_minutes, the "
                     "fractions or data.test_conditions"
                 )
-        lengths = ", ".join(f"{name_of(event)}: {len(event)}" for event in events[:8])
+        lengths = [f"{name_of(event)}: {len(event)}" for event in events]
         description = (
-            f"Radar composites of '{self.path}': {facts} ({lengths}"
+            f"Radar composites of '{self.path}': {facts} ({', '.join(lengths[:8])}"
             f"{', …' if len(events) > 8 else ''}), "
             f"{'each cut in time' if cut_in_time else 'split by event'}; {numbers}."
         )
         if self.test_conditions:
             description += f" Held out for the test: {', '.join(self.test_conditions)}."
-        description += format_gaps(gaps, self.time_step_minutes)
+        if gaps:
+            description += (
+                f" Time steps missing: {sum(missing for _, missing in gaps)} (first: "
+                f"{gaps[0][0]:%Y-%m-%d %H:%M})."
+            )
         if told:
             description += f" Left out{told}."
         return Sources(
@@ -202,20 +344,13 @@ class RadarConfig(RainDataConfig):
             test_films=clips["test"].film_names,
         )
 
-    def span(self, num_frames: int) -> int:
-        """Composites from the first to the last of a clip."""
-        return (num_frames - 1) * self.frame_stride + 1
-
-    def _facts(
-        self, composites: list[Composite], events: list[Event], span: int
-    ) -> str:
+    def _facts(self, composites: Sequence[Composite]) -> str:
         """What the folder holds, in words."""
         height, width = composites[0].size
         facts = (
             f"{len(composites)} composites of {height}x{width} pixels after averaging "
             f"over {self.downsample}x{self.downsample}, {self.time_step_minutes:g} "
-            f"minutes apart; {plural(len(events), 'event')} of at least {span} "
-            "composites"
+            "minutes apart"
         )
         steps = Counter(
             (after.time - before.time).total_seconds() / 60
@@ -235,23 +370,16 @@ class RadarConfig(RainDataConfig):
         Raises:
             UserError: there are none, or some are to be refused.
         """
-        entries: list[tuple[Frames, Mapping[str, Any]]] = []
         if is_prepared(self.path):
             prepared = Prepared(self.path, "radar", self.shaping())
             told = {why: [*one] for why, one in prepared.manifest.left_out.items()}
             left_out = LeftOut(told, "composite")
-            for item in prepared.manifest.items:
-                found = prepared.frames(item)
-                assert found is not None
-                entries.append((found, item.facts))
+            found = map(prepared.frames, prepared.manifest.items)
+            entries = [frames for frames in found if frames is not None]
         else:
-            files, left_out = find_composites(self.path, self.radar_format)
-            refuse_left_out(left_out, self.bad_files)
-            for batch in batches(files):
-                frames = self._decoded(batch, default_cache())
-                entries.append((frames, frames.extra))
-        composites = decoded_composites(entries, left_out)
-        refuse_left_out(left_out, self.bad_files)
+            files, left_out = find_composites(self.path, self)
+            entries = list(decode(files, self, default_cache()))
+        composites = usable_composites(entries, left_out, self)
         if not composites:
             raise UserError(
                 f"the folder '{self.path}' holds no radar composite that can be used "
@@ -267,25 +395,16 @@ class RadarConfig(RainDataConfig):
         Raises:
             UserError: a composite is to be refused, or the folder cannot be written.
         """
-        files, left_out = find_composites(self.path, self.radar_format)
-        refuse_left_out(left_out, self.bad_files)
+        files, left_out = find_composites(self.path, self)
         with preparing(output, "radar", self.path, self.shaping()) as folder:
-            entries = []
-            for batch in batches(files):
-                frames = self._decoded(batch, folder.cache)
-                folder.add(batch[0].name, frames, frames.extra)
-                entries.append((frames, frames.extra))
             folder.left_out = {why: [*one] for why, one in left_out.reasons.items()}
-            decoded_composites(entries, left_out)
-            refuse_left_out(left_out, self.bad_files)
+            entries = list(decode(files, self, folder.cache))
+            for frames in entries:
+                name = frames.extra["composites"][0]["name"]
+                folder.add(name, frames, frames.extra)
+            usable_composites(entries, left_out, self)
         assert folder.manifest is not None
         return folder.manifest
-
-    def _decoded(self, batch: list[CompositeFile], cache: FrameCache) -> Frames:
-        paths, names = [file.path for file in batch], [file.name for file in batch]
-        content = content_hash(paths, cache.folder / ".hashes")
-        key = {"kind": "radar", "content": content, "names": names, **self.shaping()}
-        return cache.cached(key, decoding(batch, self))
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last composites of a folder, their whole area.
@@ -293,35 +412,35 @@ class RadarConfig(RainDataConfig):
         Those of the last run without a missing time step count; with `bad_files` of
         "skip" one that cannot be read is as if it were missing.
         """
-        files, left_out = find_composites(path, self.radar_format)
-        refuse_left_out(left_out, self.bad_files)
+        files, left_out = find_composites(path, self)
+        read: dict[CompositeFile, np.ndarray] = {}
         span = self.span(num_frames)
-        while True:
-            events, _ = split_at_gaps(files, self.time_step_minutes)
-            if not events or len(events[-1]) < span:
+        while len(read) < span:
+            runs, _ = split_at_gaps(files, self.time_step_minutes)
+            last = runs[-1] if runs else []
+            if len(last) < span:
                 raise UserError(
-                    f"'{path}' ends with {len(events[-1]) if events else 0} composites "
-                    f"that are {self.time_step_minutes:g} minutes apart: it must end "
-                    f"with at least {span}"
+                    f"'{path}' ends with {len(last)} composites that are "
+                    f"{self.time_step_minutes:g} minutes apart: it must end with at "
+                    f"least {span}"
                     + (f" (left out: {left_out})" if left_out.reasons else "")
                 )
-            chosen = events[-1][-span:]
-            read: list[np.ndarray] = []
-            try:
-                for file in chosen:
-                    read.append(read_composite(file.path, self))
-                break
-            except UserError as error:
-                left_out.add("unreadable", str(error))
-                refuse_left_out(left_out, self.bad_files)
-                files.remove(chosen[len(read)])
-        chosen, read = chosen[:: self.frame_stride], read[:: self.frame_stride]
-        if len({one.shape for one in read}) > 1:
+            read = {}
+            for file in last[-span:]:
+                try:
+                    read[file] = read_composite(file.path, self)
+                except UserError as error:
+                    left_out.add("unreadable", str(error))
+                    refuse_left_out(left_out, self)
+                    files.remove(file)
+        chosen = list(read)[:: self.frame_stride]
+        if len({read[file].shape for file in chosen}) > 1:
             raise UserError(
                 f"'{path}' has composites of different sizes, from '{chosen[0].name}' "
                 "on: they must be of one size"
             )
-        frames, mask = np.moveaxis(np.stack(read), 1, 0)[..., np.newaxis]
+        clip = np.stack([read[file] for file in chosen], axis=1)
+        frames, mask = clip[..., np.newaxis]
         if not mask[-1].any():
             raise UserError(
                 f"'{path}': the latest composite, '{chosen[-1].name}', has no data at "

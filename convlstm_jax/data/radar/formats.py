@@ -1,69 +1,69 @@
 """The formats of radar composites, and how each is read as reflectivity.
 
-Optional packages read some of them: pysteps is Pulkkinen et al. 2019,
-10.5194/gmd-12-4185-2019.
+HDF5 is OPERA's data model ODIM or KNMI's own. MeteoSwiss GIF and NetCDF are read by
+pysteps (Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019), which is optional.
 """
 
 import contextlib
 import importlib.util
 import io
+import math
 import re
 import threading
 import warnings
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 
-from convlstm_jax.data.files import reason
-from convlstm_jax.data.radar.hdf5 import Field, read_knmi, read_odim
-from convlstm_jax.data.video.pictures import (
-    PICTURE_ERRORS,
-    PICTURE_SUFFIXES,
-    open_picture,
-)
+from convlstm_jax.data.files import MAX_FRAME_BYTES, reason
+from convlstm_jax.data.video.pictures import PICTURE_SUFFIXES, open_picture
 from convlstm_jax.errors import UserError
-from convlstm_jax.rain import RainScale
 
+if TYPE_CHECKING:
+    from convlstm_jax.data.radar.config import RadarConfig
 
-@dataclass(frozen=True)
-class RadarFormat:
-    """The ends of a format's file names, and optional packages that read it.
+# Smallest and largest measured value; beyond them a value stands for no data.
+_LIMITS = {"dBZ": (-150.0, 100.0), "mm/h": (-1.0, 10_000.0)}
 
-    With `day_of_year` the time in a name may also be written as MeteoSwiss does: two
-    digits of the year, day of the year, hour and minute.
-    """
+# ODIM's quantities that are read, those that are preferred first.
+_ODIM_UNITS = {"DBZH": "dBZ", "RATE": "mm/h", "ACRR": "mm", "TH": "dBZ"}
+_POLAR_OBJECTS = ("PVOL", "SCAN", "RAY", "AZIM", "ELEV", "XSEC", "VP")
+_POLAR_ATTRIBUTES = ("nbins", "nrays", "elangle")
 
-    suffixes: tuple[str, ...]
-    packages: tuple[str, ...] = ()
-    day_of_year: bool = False
+# KNMI's formula, such as GEO=0.01*PV+0.0 or GEO=0.500000*PV+-32.000000.
+_NUMBER = r"[-+]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_FORMULA = re.compile(rf"GEO\s*=\s*({_NUMBER})\s*\*\s*PV\s*(?:\+?\s*({_NUMBER}))?\s*$")
+_KNMI_UNITS = {"[DBZ]": "dBZ", "[MM]": "mm", "[MM/H]": "mm/h"}
+_MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC"
 
-    def has(self, name: str) -> bool:
-        """Whether a file of this name is of the format; hidden files are not."""
-        return name.lower().endswith(self.suffixes) and not name.startswith(".")
-
-
-_HDF5_SUFFIXES = (".h5", ".hdf", ".hdf5")
-
-RADAR_FORMATS: dict[str, RadarFormat] = {
-    "picture": RadarFormat(PICTURE_SUFFIXES),
-    "odim_hdf5": RadarFormat(_HDF5_SUFFIXES),
-    "knmi_hdf5": RadarFormat(_HDF5_SUFFIXES),
-    "mch_gif": RadarFormat((".gif",), ("pysteps",), day_of_year=True),
-    "bom_rf3": RadarFormat((".nc",), ("pysteps", "netCDF4")),
-}
-"""The formats by name, those of weather services as pysteps names its importers."""
+# MeteoSwiss's products, and the unit of each: rain accumulated, or its rate.
+_MCH_UNITS = {"AQC": "mm", "CPC": "mm", "AZC": "mm", "RZC": "mm/h"}
 
 # netCDF's library must not be entered twice at once, and which warnings are shown is
 # a matter of the whole process.
 _ONE_AT_A_TIME = threading.Lock()
 
-# MeteoSwiss's products, and what a pixel of theirs is: rain gathered, or its rate.
-_UNITS_OF_PRODUCTS = {"AQC": "mm", "CPC": "mm", "AZC": "mm", "RZC": "mm/h"}
 
+@dataclass(frozen=True)
+class Field:
+    """A field as a file holds it.
 
-# What reflectivity and rain may be at the most; beyond it a value is no measurement.
-_LIMITS = {"dBZ": (-150.0, 100.0), "mm/h": (-1.0, 10_000.0)}
+    Attributes:
+        values: float64 `[H, W]`, the northern row first; NaN where there is no data,
+            −inf dBZ where there is no echo.
+        unit: "Z" (mm⁶/m³), "dBZ", "mm/h" or "mm".
+        minutes: time in which rain in mm was accumulated; None: the file does not say.
+    """
+
+    values: np.ndarray
+    unit: str
+    minutes: float | None = None
 
 
 def check_packages(radar_format: str) -> None:
@@ -77,85 +77,332 @@ def check_packages(radar_format: str) -> None:
         )
 
 
-def import_reflectivity(
-    path: Path, radar_format: str, scale: RainScale, time_step_minutes: float
-) -> np.ndarray:
-    """Reads a weather service's composite as reflectivity Z, where dBZ = 10 log10 Z.
+def read_reflectivity(path: Path, config: "RadarConfig") -> np.ndarray:
+    """Reads a composite as reflectivity Z in mm⁶/m³, where dBZ = 10 log10 Z.
 
-    A rain rate R becomes Z = a R^b, whatever a and b the service uses; so R comes back
-    from the scale as it was. Rain gathered (mm) becomes a rate by the minutes that the
-    file names; where it names none, those of one time step.
-
-    Args:
-        path: the file. Of "mch_gif" it has the product at the beginning of its name.
-        radar_format: a name of `RADAR_FORMATS` other than "picture".
-        scale: gives a and b.
-        time_step_minutes: from one composite to the next.
+    A rain rate R becomes Z = a R^b with a and b of the config, whichever the service
+    uses, so that R is unchanged. Rain accumulated (mm) becomes a rate by the minutes
+    that the file names, or else those of one time step.
 
     Returns:
-        float64 `[H, W]`, mm⁶/m³, the northern row first; NaN where there is no data.
+        float64 `[H, W]`, the northern row first; NaN where there is no data.
 
     Raises:
         UserError: the file cannot be read, or holds neither reflectivity nor rain.
     """
     try:
-        with path.open("rb"):
-            pass  # Which says in few words where a file may not be opened.
-        found = _READERS[radar_format](path)
+        path.open("rb").close()  # Its error is shorter than those of the readers.
+        found = RADAR_FORMATS[config.radar_format].read(path, config)
         if found.values.ndim != 2:
             raise ValueError(
                 f"its field has {found.values.ndim} dimensions: it must have two"
             )
         with np.errstate(over="ignore", invalid="ignore"):
-            factor = _reflectivity(found, scale, time_step_minutes)
+            factor = _reflectivity(found, config)
     except Exception as error:  # Of a damaged file the readers may raise anything.
         told = error
         if isinstance(error, KeyError) and error.args:
             told = ValueError(error.args[0])  # Its text has quotation marks.
         raise UserError(
-            f"'{path}' cannot be read as {radar_format} ({reason(told)})"
+            f"'{path}' cannot be read as {config.radar_format} ({reason(told)})"
         ) from error
     return np.where(np.isfinite(factor), factor, np.nan)
 
 
-def _reflectivity(found: Field, scale: RainScale, minutes: float) -> np.ndarray:
+def _reflectivity(found: Field, config: "RadarConfig") -> np.ndarray:
     values, unit = found.values, found.unit
+    if unit == "Z":
+        return values
     if unit == "mm":
-        values, unit = values / ((found.minutes or minutes) / 60), "mm/h"
+        minutes = found.minutes or config.time_step_minutes
+        values, unit = values / (minutes / 60), "mm/h"
     if unit not in _LIMITS:
         raise ValueError(f"its unit is {unit!r}: it must be 'dBZ', 'mm/h' or 'mm'")
-    finite = values[np.isfinite(values)]
-    if finite.size:  # What stands for no data without being said to.
-        low, high = _LIMITS[unit]
-        for value in (finite.min(), finite.max()):
-            if not low <= value <= high:
-                raise ValueError(
-                    f"it holds a value of {value:g} {unit}: values must be from "
-                    f"{low:g} to {high:g}, so it does not say which stands for no data"
-                )
+    low, high = _LIMITS[unit]
+    beyond = np.isfinite(values) & ((values < low) | (values > high))
+    if beyond.any():
+        raise ValueError(
+            f"it holds a value of {values[beyond][0]:g} {unit}: values must be from "
+            f"{low:g} to {high:g}, so it does not say which stands for no data"
+        )
     if unit == "dBZ":
         return 10.0 ** (values / 10)
-    return scale.zr_a * np.maximum(values, 0) ** scale.zr_b
+    return config.zr_a * np.maximum(values, 0) ** config.zr_b
 
 
-def _read_mch(path: Path) -> Field:
-    product = path.name[:3].upper()
-    if product not in _UNITS_OF_PRODUCTS:
+def _read_picture(path: Path, config: "RadarConfig") -> Field:
+    with open_picture(path) as picture:
+        picture.load()
+        mode, values = picture.mode, np.asarray(picture)
+    if mode != "L":
+        raise ValueError(f"its mode is {mode!r}: it must be grey with 8 bits")
+    # By table: 256 powers in place of a million.
+    factors = 10.0 ** ((config.dbz_gain * np.arange(256) + config.dbz_offset) / 10)
+    factors[config.no_data_value] = np.nan
+    return Field(factors[values], "Z")
+
+
+# --- ODIM, OPERA's data information model for HDF5, 2.0 to 2.4
+
+
+def _read_odim(path: Path, config: "RadarConfig") -> Field:
+    """DBZH, or else RATE, ACRR or TH.
+
+    Of several datasets that hold the quantity dataset1, the analysis, is read: those
+    after it are forecasts.
+    """
+    with h5py.File(path) as file:
+        _refuse_polar(file)
+        fields = list(_odim_fields(file))
+        held = list(dict.fromkeys(quantity for quantity, *_ in fields))
+        wanted = next((one for one in _ODIM_UNITS if one in held), None)
+        if wanted is None:
+            raise ValueError(
+                f"it holds {', '.join(map(repr, held)) or 'nothing'}: it must hold one "
+                f"of ODIM's quantities {', '.join(_ODIM_UNITS)}"
+            )
+        fields = [one for one in fields if one[0] == wanted]
+        fields = [one for one in fields if one[1].startswith("dataset1/")] or fields
+        if len(fields) > 1:
+            raise ValueError(
+                f"it holds {wanted} more than once, in "
+                f"{', '.join(name for _, name, *_ in fields)}: it must hold it once, "
+                "or once in dataset1"
+            )
+        _, _, group, what = fields[0]
+        values = _odim_values(_array(group, "data"), what)
+    minutes = _odim_minutes(what) if wanted == "ACRR" else None
+    return Field(values, _ODIM_UNITS[wanted], minutes)
+
+
+def _refuse_polar(file: h5py.File) -> None:
+    kind = _text(_attributes(file, "what").get("object")).upper()
+    groups = [file, *(group for _, group in _numbered(file, "dataset"))]
+    where = {name for group in groups for name in _attributes(group, "where")}
+    if kind in _POLAR_OBJECTS or not where.isdisjoint(_POLAR_ATTRIBUTES):
         raise ValueError(
-            "its name must begin with MeteoSwiss's product: "
-            f"{', '.join(_UNITS_OF_PRODUCTS)}"
+            f"it is a {kind or 'SCAN'!r} of one radar, by angle and distance: it must "
+            "be a composite or another picture of an area"
         )
-    unit = _UNITS_OF_PRODUCTS[product]
-    # AQC162721445F_00005.801.gif: gathered in 5 minutes.
-    gathered = re.search(r"_(\d{5})\.", path.name) if unit == "mm" else None
-    minutes = float(gathered[1]) if gathered else None
+
+
+def _odim_fields(
+    file: h5py.File,
+) -> Iterator[tuple[str, str, h5py.Group, Mapping[str, Any]]]:
+    """Quantity, name, group and `what` of each field.
+
+    What a group's `what` lacks is inherited from the level above.
+    """
+    for outer_name, outer in _numbered(file, "dataset"):
+        for inner_name, inner in _numbered(outer, "data"):
+            what = ChainMap(*(_attributes(one, "what") for one in (inner, outer, file)))
+            quantity = _text(what.get("quantity")).upper()
+            yield quantity, f"{outer_name}/{inner_name}", inner, what
+
+
+def _odim_values(raw: np.ndarray, what: Mapping[str, Any]) -> np.ndarray:
+    gain, offset, no_data, no_echo = (
+        _number(what.get(name), name)
+        for name in ("gain", "offset", "nodata", "undetect")
+    )
+    if raw.dtype.kind not in "uif":
+        raise ValueError(f"its values are of type {raw.dtype}: they must be numbers")
+    if raw.dtype.kind != "f":
+        for name in ("gain", "offset", "nodata"):
+            if name not in what:
+                raise ValueError(
+                    f"it has no {name!r} in any `what`: whole numbers must have one"
+                )
+    gain = 1.0 if gain is None else gain
+    offset = offset or 0.0
+    if gain == 0 or not np.isfinite([gain, offset]).all():
+        raise ValueError(
+            f"its gain and offset are {gain:g} and {offset:g}: they must be finite, "
+            "the first not 0"
+        )
+    if no_echo is not None and _equal(np.array(no_echo), no_data):
+        raise ValueError(
+            f"its nodata and undetect are both {no_echo:g}: they must differ"
+        )
+    values = raw.astype(np.float64) * gain + offset
+    values[_equal(raw, no_echo)] = -np.inf
+    values[_equal(raw, no_data)] = np.nan
+    return values
+
+
+def _odim_minutes(what: Mapping[str, Any]) -> float:
+    """Minutes in which rain was accumulated."""
+    try:
+        start, end = (
+            datetime.strptime(
+                _text(what.get(f"{one}date")) + _text(what.get(f"{one}time"))[:4],
+                "%Y%m%d%H%M",
+            )
+            for one in ("start", "end")
+        )
+    except ValueError:
+        start = end = datetime.min
+    if end <= start:
+        raise ValueError(
+            "it does not say in which time its rain was gathered: its startdate, "
+            "starttime, enddate and endtime must"
+        )
+    return (end - start).total_seconds() / 60
+
+
+# --- KNMI's HDF5
+
+
+def _read_knmi(path: Path, config: "RadarConfig") -> Field:
+    """The first image: reflectivity, rain accumulated or its rate."""
+    with h5py.File(path) as file:
+        image = _member(file, "image1", h5py.Group)
+        parameter = _text(image.attrs.get("image_geo_parameter"))
+        unit = _KNMI_UNITS.get(parameter[parameter.rfind("[") :].upper())
+        if unit is None:
+            raise ValueError(
+                f"its image_geo_parameter is {parameter!r}: it must end in "
+                f"{', '.join(_KNMI_UNITS)}"
+            )
+        calibration = _attributes(image, "calibration")
+        formula = _text(calibration.get("calibration_formulas"))
+        match = _FORMULA.match(formula.upper())
+        if match is None:
+            raise ValueError(
+                f"its calibration_formulas is {formula!r}: it must be one formula such "
+                "as GEO=0.5*PV-32"
+            )
+        gain, offset = (
+            float((part or "0").replace(" ", "")) for part in match.groups()
+        )
+        raw = _array(image, "image_data")
+        if raw.dtype.kind not in "ui":
+            raise ValueError(f"its values are {raw.dtype}: they must be whole numbers")
+        values = raw * gain + offset
+        outside = _number(calibration.get("calibration_out_of_image"), "out of image")
+        missing = _number(calibration.get("calibration_missing_data"), "missing data")
+        # Files of reflectivity name 0 as missing where the radar saw no echo.
+        if outside is None and not missing:
+            raise ValueError("its calibration does not say which value is no data")
+        values[_equal(raw, outside) | _equal(raw, missing or None)] = np.nan
+        if raw.dtype == np.uint16 and unit == "mm":
+            values[raw >= 65534] = np.nan
+        pixel_size = _attributes(file, "geographic").get("geo_pixel_size_y")
+        if (_number(pixel_size, "pixel size") or -1) > 0:
+            values = values[::-1]
+        overview = _attributes(file, "overview")
+    return Field(values, unit, _knmi_minutes(overview) if unit == "mm" else None)
+
+
+def _knmi_minutes(overview: Mapping[str, Any]) -> float | None:
+    times = []
+    for end in ("start", "end"):
+        text = _text(overview.get(f"product_datetime_{end}")).upper()
+        found = re.match(r"(\d+)-([A-Z]{3})-(\d{4});(\d\d):(\d\d)", text)
+        if not found or found[2] not in _MONTHS:
+            return None
+        month = _MONTHS.index(found[2]) // 4 + 1  # %b would depend on the locale.
+        day, year, hour, minute = (int(found[group]) for group in (1, 3, 4, 5))
+        times.append(datetime(year, month, day, hour, minute))
+    minutes = (times[1] - times[0]).total_seconds() / 60
+    return minutes if minutes > 0 else None
+
+
+# --- members, attributes and arrays of HDF5
+
+
+def _member(group: h5py.Group, name: str, kind: type) -> Any:
+    """A group or array that lies in the file itself."""
+    place = f"{group.name.rstrip('/')}/{name}"
+    link = group.get(name, getlink=True)
+    if link is None:
+        raise ValueError(f"it has no '{place}'")
+    if not isinstance(link, h5py.HardLink):
+        raise ValueError(
+            f"its '{place}' is a link to somewhere else: it must hold its data itself"
+        )
+    if not isinstance(group[name], kind):
+        raise ValueError(f"its '{place}' must be a {kind.__name__.lower()}")
+    return group[name]
+
+
+def _numbered(parent: h5py.Group, stem: str) -> Iterator[tuple[str, h5py.Group]]:
+    """The groups stem1, stem2, … in the order of their numbers."""
+    names = [name for name in parent if re.fullmatch(rf"{stem}\d+", name)]
+    for name in sorted(names, key=lambda name: int(name[len(stem) :])):
+        yield name, _member(parent, name, h5py.Group)
+
+
+def _attributes(parent: h5py.Group, name: str) -> dict[str, Any]:
+    """The attributes of a group; none where it does not exist."""
+    return dict(_member(parent, name, h5py.Group).attrs) if name in parent else {}
+
+
+def _array(group: h5py.Group, name: str) -> np.ndarray:
+    data = _member(group, name, h5py.Dataset)
+    if data.external or data.is_virtual:
+        raise ValueError(f"the values of its '{data.name}' must lie in the file itself")
+    if data.ndim != 2 or not data.size:
+        raise ValueError(
+            f"its field has the shape {list(data.shape)}: it must have two dimensions"
+        )
+    # A chunk, which is decompressed whole, may be larger than the field.
+    size = max(data.size, math.prod(data.chunks or ()))
+    if 8 * size > MAX_FRAME_BYTES:
+        raise ValueError(
+            f"its field has {size:,} pixels by its own account: it must have at most "
+            f"{MAX_FRAME_BYTES // 8:,}"
+        )
+    return np.asarray(data[...])
+
+
+def _equal(raw: np.ndarray, value: float | None) -> np.ndarray:
+    """Where the stored values are one value, in the precision they are stored in."""
+    if value is None:
+        return np.zeros(raw.shape, bool)
+    if raw.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            value = float(np.asarray(value).astype(raw.dtype))
+        return np.isnan(raw) if np.isnan(value) else raw == value
+    return raw == value
+
+
+def _text(value: Any) -> str:
+    """A text, of a fixed length or not, alone or in an array; "" for None."""
+    one = np.ravel(value)[0] if value is not None and np.size(value) else ""
+    text = one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one)
+    return text.split("\0")[0].strip()
+
+
+def _number(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        return float(_text(value))
+    except ValueError:
+        raise ValueError(f"its {name} is {value!r}: it must be a number") from None
+
+
+# --- formats that pysteps reads
+
+
+def _read_mch(path: Path, config: "RadarConfig") -> Field:
+    product = path.name[:3].upper()
+    if product not in _MCH_UNITS:
+        raise ValueError(
+            f"its name must begin with MeteoSwiss's product: {', '.join(_MCH_UNITS)}"
+        )
+    unit = _MCH_UNITS[product]
+    # AQC162721445F_00005.801.gif: accumulated in 5 minutes.
+    named = re.search(r"_(\d{5})\.", path.name) if unit == "mm" else None
+    minutes = float(named[1]) if named else None
     with _pysteps() as importers, path.open("rb") as file:
         # The importer closes none that it opens.
         values, _, facts = importers.import_mch_gif(file, product, unit, minutes or 5.0)
     return Field(_upright(values, facts), unit, minutes or None)
 
 
-def _read_bom(path: Path) -> Field:
+def _read_bom(path: Path, config: "RadarConfig") -> Field:
     with _pysteps() as importers:
         values, _, facts = importers.import_bom_rf3(str(path))
     minutes = facts.get("accutime")
@@ -164,13 +411,13 @@ def _read_bom(path: Path) -> Field:
     return Field(_upright(values, facts), str(facts.get("unit")), minutes)
 
 
-def _upright(values: np.ndarray, facts: dict) -> np.ndarray:
+def _upright(values: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
     values = np.ma.filled(np.ma.asarray(values, np.float64), np.nan)
     return values[::-1] if facts.get("yorigin") == "lower" else values
 
 
 @contextlib.contextmanager
-def _pysteps():
+def _pysteps() -> Iterator[Any]:
     """The importers of pysteps, one caller at a time; what it prints is not shown."""
     with _ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # A composite may have no data at all.
@@ -179,34 +426,27 @@ def _pysteps():
         yield importers
 
 
-_READERS = {
-    "odim_hdf5": read_odim,
-    "knmi_hdf5": read_knmi,
-    "mch_gif": _read_mch,
-    "bom_rf3": _read_bom,
-}
+@dataclass(frozen=True)
+class RadarFormat:
+    """How a format's file names end, what reads them, and optional packages for it.
 
-
-def read_picture(path: Path, factors: np.ndarray) -> np.ndarray:
-    """Reads an 8-bit grey picture, each of whose values stands for a reflectivity.
-
-    Args:
-        path: the picture.
-        factors: float64 `[256]`, Z of each value, mm⁶/m³, NaN for no data.
-
-    Raises:
-        UserError: it cannot be read, or is not grey with 8 bits.
+    With `day_of_year` the time in a name may also be written as MeteoSwiss does: two
+    digits of the year, day of the year, hour and minute.
     """
-    try:
-        with open_picture(path) as picture:
-            picture.load()
-            mode, values = picture.mode, np.asarray(picture)
-    except PICTURE_ERRORS as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
-    if mode != "L":
-        raise UserError(
-            f"'{path}' is a picture of mode {mode!r}: it must be grey with 8 bits"
-        )
-    return factors[values]
+
+    suffixes: tuple[str, ...]
+    read: Callable[[Path, "RadarConfig"], Field]
+    packages: tuple[str, ...] = ()
+    day_of_year: bool = False
+
+
+_HDF5_SUFFIXES = (".h5", ".hdf", ".hdf5")
+
+RADAR_FORMATS: dict[str, RadarFormat] = {
+    "picture": RadarFormat(PICTURE_SUFFIXES, _read_picture),
+    "odim_hdf5": RadarFormat(_HDF5_SUFFIXES, _read_odim),
+    "knmi_hdf5": RadarFormat(_HDF5_SUFFIXES, _read_knmi),
+    "mch_gif": RadarFormat((".gif",), _read_mch, ("pysteps",), day_of_year=True),
+    "bom_rf3": RadarFormat((".nc",), _read_bom, ("pysteps", "netCDF4")),
+}
+"""The formats by name, those of weather services as pysteps names its importers."""
