@@ -1,4 +1,4 @@
-"""Nowcasting as a user runs it: embedded rain cells, and a folder of composites."""
+"""Nowcasting as a user runs it on a folder of composites."""
 
 import csv
 import gzip
@@ -19,24 +19,16 @@ from convlstm_jax.training.sharding import data_mesh
 from tests.program import experiment_of, run
 
 TINY = [
-    "--config.model.features=2,2",
-    "--config.model.patch_size=4",
-    "--config.task.num_input_frames=2",
-    "--config.task.num_output_frames=3",
-    "--config.data.height=16",
-    "--config.data.width=24",
-    "--config.data.num_validation_sequences=8",
-    "--config.data.num_test_sequences=8",
-    "--config.train.num_steps=2",
-    "--config.train.batch_size=8",
-    "--config.train.eval_every_steps=2",
-    "--config.train.num_validation_sequences=8",
-    "--config.train.num_pictures=1",
-    "--config.eval.num_sequences=8",
-    "--config.eval.batch_size=8",
-    "--config.eval.num_pictures=1",
-    "--config.eval.rain_thresholds=0.5,5",
-]
+    "--config=configs/radar_nowcasting.py:quick", "--config.model.features=2,2",
+    "--config.model.patch_size=4", "--config.task.num_input_frames=2",
+    "--config.task.num_output_frames=3", "--config.data.height=16",
+    "--config.data.width=24", "--config.data.num_validation_sequences=8",
+    "--config.data.num_test_sequences=8", "--config.train.num_steps=2",
+    "--config.train.batch_size=8", "--config.train.eval_every_steps=2",
+    "--config.train.num_validation_sequences=8", "--config.train.num_pictures=1",
+    "--config.eval.num_sequences=8", "--config.eval.batch_size=8",
+    "--config.eval.num_pictures=1", "--config.eval.rain_thresholds=0.5,5",
+]  # fmt: skip
 
 
 pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
@@ -87,20 +79,18 @@ def predict_whole_area(tmp_path, task, variables):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", ["embedded", "folder"])
-def test_train_and_evaluate(data, tmp_path):
-    flags = [*TINY, f"--workdir={tmp_path / 'run'}"]
-    if data == "folder":
-        (tmp_path / "radar").mkdir()
-        composites(tmp_path / "radar" / "first", "201609281445", 14)
-        composites(tmp_path / "radar" / "second", "201705091045", 9)
-        flags += [
-            f"--config.data.path={tmp_path / 'radar'}",
-            "--config.data.test_conditions=2017-05-09",
-            "--config.data.downsample=2",
-            "--config.data.crop_stride=2",
-        ]
-    assert run("--config=configs/radar_nowcasting.py:quick", *flags) == 0
+def test_train_evaluate_predict_and_export(tmp_path):
+    (tmp_path / "radar").mkdir()
+    composites(tmp_path / "radar" / "first", "201609281445", 14)
+    composites(tmp_path / "radar" / "second", "201705091045", 9)
+    flags = [
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.data.path={tmp_path / 'radar'}",
+        "--config.data.test_conditions=2017-05-09",
+        "--config.data.downsample=2",
+        "--config.data.crop_stride=2",
+    ]
+    assert run(*TINY, *flags) == 0
 
     config = experiment_of(tmp_path / "run")
     task = build.build_objective(config)
@@ -127,9 +117,8 @@ def test_train_and_evaluate(data, tmp_path):
         assert results[name]["csi_0.5_mm_per_h"] == pytest.approx(csi, abs=1e-3)
     has_flow = not missing_packages()
     assert ("optical_flow" in results) == has_flow
-    if data == "folder":
-        assert set(results["per_condition"]) == {"2017-05-09"}
-        assert "Held out for the test: 2017-05-09" in results["data"]["description"]
+    assert set(results["per_condition"]) == {"2017-05-09"}
+    assert "Held out for the test: 2017-05-09" in results["data"]["description"]
     means = results["model"]["mean_over_lead_times"]
     assert set(means) >= {"csi_5_mm_per_h", "fss_5_mm_per_h_5_px"}
     with (tmp_path / "run" / "evaluation.csv").open() as file:
@@ -140,14 +129,13 @@ def test_train_and_evaluate(data, tmp_path):
     for name in ("test_00.png", "lead_time.png"):
         with Image.open(tmp_path / "run" / "pictures" / name) as picture:
             assert len(picture.convert("L").getcolors()) > 10
-    if data == "folder":
-        predict_whole_area(tmp_path, task, variables)
+    predict_whole_area(tmp_path, task, variables)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "CSI at 0.5 mm/h" in report and "persistence" in report
 
 
 def test_an_untrained_model_is_about_persistence_where_it_predicts_the_change():
-    overrides = {"model.features": "2,2"}
+    overrides = {"model.features": "2", "model.patch_size": 8}
     config = experiment(radar_nowcasting.get_config("quick"), overrides)
     task = build.build_objective(config)
     inputs = np.random.default_rng(0).uniform(0.1, 0.9, (1, 4, 16, 24, 1))
