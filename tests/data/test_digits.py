@@ -163,12 +163,12 @@ def test_reads_each_name(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        (NAME, CONTENT[:10], r"cut short \(10 bytes\)"),
-        (NAME, CONTENT[:-1], "promises 3 images, which take 2368 bytes"),
-        (NAME, CONTENT + b"!", "has 2369 bytes"),
+        (NAME, CONTENT[:10], "and 10 bytes: it must be an IDX file"),
+        (NAME, CONTENT[:-1], r"sizes \[3, 28, 28\] and 2367 bytes: it must be"),
+        (NAME, CONTENT + b"!", "and 2369 bytes"),
         (NAME, b"\0" * 3000, "magic number 0"),
-        (NAME, struct.pack(">4I", 2051, 3, 28, 29) + b"\0" * 99, "3, 28, 29"),
-        (NAME, struct.pack(">4I", 2051, 0, 28, 28), "sizes 0, 28, 28"),
+        (NAME, struct.pack(">4I", 2051, 3, 28, 29) + CONTENT[16:], "3, 28, 29"),
+        (NAME, struct.pack(">4I", 2051, 0, 28, 28), r"sizes \[0, 28, 28\]"),
         (f"{NAME}.gz", CONTENT, "cannot be read"),
         (f"{NAME}.gz", gzip.compress(CONTENT)[:-20], "cannot be read"),
         (f"{NAME}.gz", gzip.compress(CONTENT)[:20] + b"\xff" * 99, "cannot be read"),

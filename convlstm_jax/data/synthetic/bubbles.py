@@ -163,8 +163,7 @@ def _velocity(
     sway = np.sin(2 * math.pi * (height / 0.11 - now / 1.1 + phase))
     sway *= 0.018 * stirring * np.minimum(height / 0.05, 1)
     zigzag = 0.35 * rise * np.cos(_zigzag_angle(bubbles, now))
-    released = bubbles[_RELEASE] <= now
-    return released * (zigzag + sway + bubbles[_DRIFT] + 1j * rise)
+    return (bubbles[_RELEASE] <= now) * (zigzag + sway + bubbles[_DRIFT] + 1j * rise)
 
 
 def _zigzag_angle(bubbles: np.ndarray, now: float | np.ndarray) -> np.ndarray:
@@ -192,12 +191,9 @@ def _merge(
     """Joins bubbles that touch, pair by pair; area and centre of area are kept."""
     x, y, radius = bubbles[_X], bubbles[_Y], bubbles[_RADIUS]
     apart_x, apart_y = x[:, None] - x, y[:, None] - y
-    reach = 0.88 * (radius[:, None] + radius)
+    touch = apart_x**2 + apart_y**2 < (0.88 * (radius[:, None] + radius)) ** 2
     released = bubbles[_RELEASE] <= now
-    touch = apart_x**2 + apart_y**2 < reach**2
     touch &= released[:, None] & released
-    if np.count_nonzero(touch) == np.count_nonzero(released):  # each itself alone
-        return bubbles, velocity
     kept = np.ones(len(x), bool)
     for one, other in np.argwhere(np.triu(touch, 1)):
         if not (kept[one] and kept[other]):

@@ -16,7 +16,7 @@ from convlstm_jax.errors import UserError
 FOLDER_VARIABLE = "CONVLSTM_MNIST_DIR"
 """Environment variable that names the folder of IDX files where no field does."""
 
-_IDX_IMAGES = 0x00000803  # Magic number: unsigned bytes, three dimensions.
+_MAGIC = 0x00000803  # Of IDX files of unsigned bytes in three dimensions.
 _FILES = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 _ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _TIMEOUT_SECONDS = 3.0
@@ -25,11 +25,7 @@ _MAX_RETRIES = 2
 
 @dataclass(frozen=True, eq=False)
 class DigitSet:
-    """Digits for the three splits, uint8 `[N, 28, 28]`; no digit is in two of them.
-
-    `source` is "idx", "tfds" or "sklearn"; `description` says which digits these are
-    and, where scikit-learn's replace MNIST, why.
-    """
+    """Digits for the three splits, uint8 `[N, 28, 28]`; no digit is in two of them."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -190,10 +186,7 @@ def _load_sklearn(why: str = "") -> DigitSet:
 
 
 def find_idx_file(folder: Path, name: str) -> Path:
-    """Finds one of the MNIST files by its published name less `.gz`.
-
-    Also with `.gz`, and with '.' in place of '-' before "idx", as some tools unpack it.
-    """
+    """Finds one of the MNIST files, as published or unpacked in one of two ways."""
     for stem in (name, name.replace("-idx", ".idx")):
         for path in (folder / stem, folder / f"{stem}.gz"):
             if path.is_file():
@@ -210,25 +203,21 @@ def read_idx_images(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is damaged, truncated or holds something else.
     """
-    expected = "it must be an IDX file of N images of 28x28 bytes"
+    expected = (
+        f"it must be an IDX file of N images of 28x28 bytes: magic number {_MAGIC}, "
+        "sizes N, 28, 28, and 16 + 784 N bytes"
+    )
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): {expected}") from error
-    if len(content) < 16:
-        raise UserError(f"{path} is cut short ({len(content)} bytes): {expected}")
-    magic, count, height, width = struct.unpack(">4I", content[:16])
-    if magic != _IDX_IMAGES or (height, width) != (28, 28) or count < 1:
+    magic, count, *size = struct.unpack(">4I", content[:16].ljust(16, b"\0"))
+    whole = count > 0 and len(content) == 16 + 784 * count
+    if magic != _MAGIC or size != [28, 28] or not whole:
         raise UserError(
-            f"{path} starts with magic number {magic} and sizes {count}, {height}, "
-            f"{width}, where {_IDX_IMAGES} and N, 28, 28 belong: {expected}"
-        )
-    promised = 16 + count * height * width
-    if len(content) != promised:
-        raise UserError(
-            f"{path} promises {count} images, which take {promised} bytes, but has "
+            f"{path} has magic number {magic}, sizes {[count, *size]} and "
             f"{len(content)} bytes: {expected}"
         )
-    return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)
+    return np.frombuffer(content, np.uint8, offset=16).reshape(count, 28, 28)

@@ -109,53 +109,43 @@ class MovingMNISTFile:
     """
 
     def __init__(self, path: str | Path, num_frames: int, num_sequences: int) -> None:
-        self._path = str(path)
-        self._array = self._open()
-        for asked, held, what in (
-            (num_frames, _FILE_NUM_FRAMES, "frames a sequence (input and output)"),
-            (num_sequences, self._array.shape[1], "sequences"),
-        ):
-            if not 1 <= asked <= held:
-                raise UserError(
-                    f"{asked} {what} are asked of {self._path}: it must be from 1 to "
-                    f"{held}, which it holds"
-                )
-        self._num_frames = num_frames
-        self._num_sequences = num_sequences
-
-    def _open(self) -> np.ndarray:
-        """Maps the file into memory, or tells why it is not the published one."""
+        self._asked = path, num_frames, num_sequences
         expected = (
             "it must be the published test set, uint8 [20, 10000, 64, 64] (time first)"
         )
         try:
-            array = np.load(self._path, mmap_mode="r", allow_pickle=False)
+            array = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise UserError(
-                f"{self._path} cannot be read as a .npy file ({error}): {expected}"
+                f"{path} cannot be read as a .npy file ({error}): {expected}"
             ) from error
-        if not isinstance(array, np.ndarray):
-            array.close()
-            raise UserError(f"{self._path} is an archive of arrays: {expected}")
         sizes = (_FILE_NUM_FRAMES, *array.shape[1:2], _FILE_SIZE, _FILE_SIZE)
         if array.dtype != np.uint8 or array.shape != sizes:
             raise UserError(
-                f"{self._path} holds {array.dtype} {list(array.shape)}: {expected}"
+                f"{path} holds {array.dtype} {list(array.shape)}: {expected}"
             )
-        return array
+        for asked, held, what in (
+            (num_frames, _FILE_NUM_FRAMES, "frames a sequence (input and output)"),
+            (num_sequences, array.shape[1], "sequences"),
+        ):
+            if not 1 <= asked <= held:
+                raise UserError(
+                    f"{asked} {what} are asked of {path}: it must be from 1 to {held}, "
+                    "which it holds"
+                )
+        self._array = array[:num_frames, :num_sequences]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the path, not the 800 MB behind it."""
-        return type(self), (self._path, self._num_frames, self._num_sequences)
+        return type(self), self._asked
 
     def __len__(self) -> int:
         """Returns the number of sequences served."""
-        return self._num_sequences
+        return self._array.shape[1]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Reads one sequence: {"frames": uint8 `[T, 64, 64, 1]`}."""
-        index = checked_index(index, len(self))
-        frames = np.array(self._array[: self._num_frames, index])
+        frames = np.array(self._array[:, checked_index(index, len(self))])
         return {"frames": frames[..., np.newaxis]}
 
 

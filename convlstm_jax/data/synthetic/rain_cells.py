@@ -1,5 +1,6 @@
 """Synthetic radar films of rain cells: a stand-in for measured ones."""
 
+import math
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -19,12 +20,10 @@ _MODES = 24  # Waves that the texture is made of.
 class RainCells(SyntheticClips["RainCellsConfig"]):
     """A random-access source of radar sequences of rain cells, see `SyntheticClips`.
 
-    A wind of its own for each clip, 0.2 to 1.6 pixels a frame in any direction, carries
-    the cells. Cells are elliptic; each grows to its peak of 20 to 50 dBZ and decays
-    again within 12 to 32 frames. A texture of random waves, which drifts with the wind
-    and changes on the way, breaks the cells up, and each pixel of each frame has noise
-    of 1 dB. A radar stands somewhere in or near the frame; beyond its range there is
-    no data.
+    The wind of a clip, 0.2 to 1.6 pixels a frame, carries elliptic cells that grow to
+    20 to 50 dBZ and decay within 12 to 32 frames. A texture of random waves, which
+    drifts with the wind and changes on the way, breaks them up; each pixel has noise of
+    1 dB; and beyond the range of a radar in or near the frame there is no data.
 
     Clips are {"frames": uint8 `[T, H, W, 1]`, "mask": uint8 `[T, H, W, 1]`, 1 where
     there is data}.
@@ -88,7 +87,7 @@ def _add_cells(
 ) -> None:
     """Adds the cells born in the block that begins at frame `first` to Z `[T, H, W]`.
 
-    All are drawn, whether they are seen or not: the draws do not depend on T.
+    The draws do not depend on T.
     """
     num_frames, height, width = power.shape
     count = max(6, round(1.5**2 * height * width / _PIXELS_PER_CELL))
@@ -103,10 +102,8 @@ def _add_cells(
     angle = rng.uniform(0, np.pi, count)
     own_wind = wind + 0.1 * rng.standard_normal((count, 2))
     for cell in range(count):
-        frames = np.arange(
-            max(0, int(np.ceil(born[cell]))),
-            min(num_frames, int(np.floor(born[cell] + life[cell])) + 1),
-        )
+        dead = int(born[cell] + life[cell] + 1)
+        frames = np.arange(max(0, math.ceil(born[cell])), min(num_frames, dead))
         away = frames - born[cell] - life[cell] / 2
         centre_y = peak_y[cell] + own_wind[cell, 0] * away
         centre_x = peak_x[cell] + own_wind[cell, 1] * away
@@ -128,12 +125,11 @@ def _add_cells(
         peak = peak_dbz[cell] - 30 * (2 * away / life[cell]) ** 2
         strength = 10 ** (peak / 10)[:, np.newaxis, np.newaxis]
         shape = strength * np.exp(-2 * (along * along + across * across))
-        for index, frame in enumerate(frames):
-            y, x = int(top[index]), int(left[index])
+        for frame, y, x, cell_power in zip(frames, top, left, shape, strict=True):
             bottom, right = max(0, y + len(window)), max(0, x + len(window))
             seen = power[frame, max(0, y) : bottom, max(0, x) : right]
             rows, columns = seen.shape
-            seen += shape[index, max(0, -y) :, max(0, -x) :][:rows, :columns]
+            seen += cell_power[max(0, -y) :, max(0, -x) :][:rows, :columns]
 
 
 class RainCellsConfig(RainDataConfig):

@@ -1,17 +1,13 @@
 """Synthetic clips of a shop, in some of which something is stolen.
 
-People walk past shelves, and one of them, the actor, does one of these:
-
-- "theft": takes a thing from the lower board;
-- "restock": brings a thing and puts it into a gap of the board;
-- "touch": touches a thing and lets go of it;
-- "pass": stands or walks past, mostly with a thing in the hand.
-
+Someone takes a thing from the shelf ("theft"), puts one into a gap ("restock"), touches
+one and lets go of it ("touch"), or passes by, mostly with a thing in the hand ("pass").
 Restocking is a theft played backwards, and clips of all kinds have gaps in the shelves
-and others who pass by: one frame does not tell, the movement does.
+and others who pass by: the movement tells the class, one frame does not.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -41,11 +37,11 @@ _SKIN, _TROUSERS, _BOARD = (230, 185, 155), (50, 50, 65), (110, 90, 75)
 _GREY = np.array([0.299, 0.587, 0.114])  # Luma of ITU-R BT.601.
 
 
+@dataclass(frozen=True)
 class _Canvas:
     """A frame on which boxes are drawn, soft at their edges, in frame heights."""
 
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = pixels
+    pixels: np.ndarray
 
     def box(self, x: float, y: float, wide: float, high: float, colour: Colour) -> None:
         """Draws a box by its centre and size."""
@@ -68,12 +64,10 @@ class _Canvas:
         self.box(x, y, _THING, _THING, (30, 30, 30))
         self.box(x, y, 0.75 * _THING, 0.75 * _THING, colour)
 
-    def person(
-        self, x: float, step: float, shirt: Colour, hand: Sequence[float]
-    ) -> None:
+    def person(self, x: float, step: float, shirt: Colour, hand: np.ndarray) -> None:
         """Draws a person; `step` in [−1, 1] says how far the legs are apart."""
+        leg = (_HIP + _GROUND) / 2
         for side in (-1, 1):
-            leg = (_HIP + _GROUND) / 2
             self.box(x + 0.04 * side * step, leg, 0.045, _GROUND - _HIP, _TROUSERS)
         self.box(x, (_SHOULDER + _HIP) / 2, 0.11, _HIP - _SHOULDER, shirt)
         self.box(x, _SHOULDER - 0.06, 0.09, 0.1, _SKIN)
@@ -129,7 +123,7 @@ class TheftClips(SyntheticClips["TheftConfig"]):
             canvas = _Canvas(frame)
             step = np.sin(8 * np.pi * time[number])
             if passer_by:
-                down = (other_x[number] + 0.03 * step, 0.7)
+                down = np.array([other_x[number] + 0.03 * step, 0.7])
                 canvas.person(other_x[number], step, other_shirt, down)
             close = np.array([x[number] + 0.1 * facing, 0.62])
             hand = close + reach[number] * (goal - close)
