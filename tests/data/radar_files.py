@@ -51,65 +51,39 @@ def write_odim(path, raw, quantity="DBZH", gain=0.5, offset=-32.0):
         texts(file.create_group("what"), date="20160928", time="144500", **what)
         texts(
             file.create_group("where"),
-            projdef="+proj=laea +lat_0=55 +lon_0=10 +x_0=1950000 +y_0=-2100000 "
-            "+units=m +ellps=WGS84",
-            xsize=raw.shape[1],
-            ysize=raw.shape[0],
-            xscale=2000.0,
-            yscale=2000.0,
-            LL_lon=-10.4,
-            LL_lat=31.7,
-            UR_lon=57.8,
-            UR_lat=67.6,
-        )
+            projdef="+proj=laea +lat_0=55 +lon_0=10 +units=m +ellps=WGS84",
+            xsize=raw.shape[1], ysize=raw.shape[0], xscale=2000.0, yscale=2000.0,
+        )  # fmt: skip
         texts(
-            file.create_group("dataset1/what"),
-            product="COMP",
-            startdate="20160928",
-            starttime="144500",
-            enddate="20160928",
-            endtime="145000",
-        )
+            file.create_group("dataset1/what"), product="COMP", startdate="20160928",
+            starttime="144500", enddate="20160928", endtime="145000",
+        )  # fmt: skip
         texts(
-            file.create_group("dataset1/data1/what"),
-            quantity=quantity,
-            gain=gain,
-            offset=offset,
-            nodata=255.0,
-            undetect=0.0,
-        )
+            file.create_group("dataset1/data1/what"), quantity=quantity, gain=gain,
+            offset=offset, nodata=255.0, undetect=0.0,
+        )  # fmt: skip
         file["dataset1/data1"].create_dataset("data", data=raw, compression="gzip")
 
 
 def write_knmi(path, raw, parameter, pixel_size_y=-1.0, calibration=None):
     """KNMI's own HDF5 of one image, rain gathered in 5 minutes."""
-    largest = np.iinfo(raw.dtype).max
     if calibration is None:
         formula = "GEO=0.01*PV+0.0" if "[MM]" in parameter else "GEO=0.5*PV-32.0"
-        calibration = {"calibration_formulas": formula}
-        for name in ("missing_data", "out_of_image"):
-            calibration[f"calibration_{name}"] = np.array([largest], np.int32)
+        largest = np.array([np.iinfo(raw.dtype).max], np.int32)
+        missing = {
+            f"calibration_{x}": largest for x in ("missing_data", "out_of_image")
+        }
+        calibration = {"calibration_formulas": formula, **missing}
     with h5py.File(path, "w") as file:
         texts(
             file.create_group("overview"),
             product_datetime_start="28-SEP-2016;14:40:00.000",
             product_datetime_end="28-SEP-2016;14:45:00.000",
-            number_image_groups=np.array([1], np.int32),
         )
         texts(
             file.create_group("geographic"),
-            geo_dim_pixel="KM,KM",
             geo_pixel_size_x=np.array([1.0], np.float32),
             geo_pixel_size_y=np.array([pixel_size_y], np.float32),
-            geo_column_offset=np.array([0.0], np.float32),
-            geo_row_offset=np.array([3649.982], np.float32),
-            geo_number_columns=np.array([raw.shape[1]], np.int32),
-            geo_number_rows=np.array([raw.shape[0]], np.int32),
-        )
-        texts(
-            file.create_group("geographic/map_projection"),
-            projection_proj4_params="+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 "
-            "+a=6378.14 +b=6356.75 +x_0=0 +y_0=0",
         )
         texts(file.create_group("image1"), image_geo_parameter=parameter)
         texts(file.create_group("image1/calibration"), **calibration)

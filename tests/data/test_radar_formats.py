@@ -128,10 +128,16 @@ def test_bom_netcdf_says_how_long_rain_was_gathered(tmp_path, pysteps):
     check(frame, level_of_rain(10 * np.nan_to_num(rain)), ~np.isnan(rain))
 
 
-def truncated_odim(folder):
-    write_odim(folder / "a.h5", random_bytes(1, (64, 64)))
-    (folder / "a.h5").write_bytes((folder / "a.h5").read_bytes()[:-2000])
-    return "a.h5"
+def truncated(write, name, size):
+    """Writes a file, and cuts its end off."""
+
+    def damage(folder):
+        noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+        write(folder / name, noise)
+        (folder / name).write_bytes((folder / name).read_bytes()[:-size])
+        return name
+
+    return damage
 
 
 def no_hdf5(folder):
@@ -152,12 +158,8 @@ def odim(change=None, **fields):
     return write
 
 
-def without(group, *names):
-    def change(file):
-        for name in names:
-            del file[group].attrs[name]
-
-    return change
+def without(group, name):
+    return lambda file: file[group].attrs.pop(name)
 
 
 def set_what(**attributes):
@@ -204,93 +206,86 @@ def of_one_radar(kind):
     return lambda file: file["what"].attrs.modify("object", np.array([kind]))
 
 
-def knmi_of_heights(folder):
-    write_knmi(folder / "a.h5", random_bytes(1), "HEIGHT_[KM]")
-    return "a.h5"
-
-
-def knmi(**calibration):
+def knmi(parameter="X_[DBZ]", **calibration):
     def write(folder):
-        write_knmi(folder / "a.h5", random_bytes(1), "X_[DBZ]", calibration=calibration)
+        write_knmi(folder / "a.h5", random_bytes(1), parameter, calibration=calibration)
         return "a.h5"
 
     return write
 
 
+def gif(path, raw):
+    write_gif(path, raw, np.zeros((256, 3)))
+
+
 def gif_without_product(folder):
-    write_gif(folder / "a.gif", random_bytes(1), np.zeros((256, 3)))
+    gif(folder / "a.gif", random_bytes(1))
     return "a.gif"
 
 
-def truncated_gif(folder):
-    noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
-    write_gif(folder / "AQC.gif", noise, np.zeros((256, 3)))
-    (folder / "AQC.gif").write_bytes((folder / "AQC.gif").read_bytes()[:-1500])
-    return "AQC.gif"
-
-
-def bom(**fields):
+def bom(size=(4, 4), **fields):
     def write(folder):
-        write_bom(folder / "a.nc", np.ones(fields.pop("size", (4, 4))), **fields)
+        write_bom(folder / "a.nc", np.ones(size), **fields)
         return "a.nc"
 
     return write
 
 
+WHAT = "dataset1/data1/what"
+NO_MINUTES = odim(without("dataset1/what", "enddate"), quantity="ACRR")
+TWICE = odim(lambda file: file.copy("dataset1/data1", "dataset1/data2"))
+CUT = truncated(write_odim, "a.h5", 2000)
+NO_NO_DATA = {"calibration_formulas": "GEO=1*PV"}
+
+REFUSED = {
+    "odim_hdf5": [
+        (CUT, "truncated"),
+        (no_hdf5, "signature not found"),
+        (odim(quantity="VRAD"), "holds 'VRAD': it must hold one of"),
+        (odim(without(WHAT, "gain")), "no 'gain' in any"),
+        (odim(without(WHAT, "nodata")), "no 'nodata'"),
+        (odim(set_what(undetect=255.0)), "nodata and undetect are both 255"),
+        (odim(set_what(undetect=np.nan, nodata=np.nan)), "are both nan"),
+        (odim(set_what(gain=0.0)), "gain and offset are 0 and -32: they"),
+        (odim(set_what(gain="half")), "its gain is .*half.* be a number"),
+        (odim(LINKED), "is a link to somewhere else: it must hold"),
+        (odim(ELSEWHERE), "must lie in the file itself"),
+        (odim(HUGE), "40,000,000,000 pixels by its own"),
+        (odim(HUGE_CHUNK), "900,000,000 pixels by its own"),
+        (odim(float_without_nodata), "a value of -9999 dBZ: values must"),
+        (odim(forecasts_alone), "more than once, in dataset2/data1, dataset3"),
+        (TWICE, "more than once, in dataset1/data1, dataset1/data2"),
+        (odim(polar_without_object), "is a 'SCAN' of one radar, by angle"),
+        (odim(of_one_radar(b"PVOL")), "is a 'PVOL' of one radar, by angle"),
+        (odim(of_one_radar(b"scan\0\0")), "is a 'SCAN' of one radar, by"),
+        (NO_MINUTES, "does not say in which time its rain was gathered"),
+        (knmi(), "holds nothing: it must hold one of ODIM's"),
+    ],
+    "knmi_hdf5": [
+        (CUT, "truncated"),
+        (odim(), "it has no '/image1'"),
+        (knmi("HEIGHT_[KM]"), r"is 'HEIGHT_\[KM\]': it must end in \[DBZ\]"),
+        (knmi(), "its calibration_formulas is '': it must be one formula"),
+        (knmi(calibration_formulas="GEO=PV^2"), r"'GEO=PV\^2': it must be"),
+        (knmi(**NO_NO_DATA), "not say which value is no data"),
+        (knmi(**NO_NO_DATA, calibration_missing_data=0), "which value is no data"),
+    ],
+    "mch_gif": [
+        (gif_without_product, "name must begin with .* AQC, CPC, AZC, RZC"),
+        (truncated(gif, "AQC.gif", 1500), "truncated"),
+    ],
+    "bom_rf3": [
+        (no_hdf5, "cannot be read as bom_rf3"),
+        (bom(units=""), "unit is 'None': it must be 'dBZ', 'mm/h' or 'mm'"),
+        (bom(minutes=0), "not say in which time its rain was gathered"),
+        (bom((2, 4, 4)), "has 3 dimensions: it must have two"),
+    ],
+}
+
+
 @pytest.mark.parametrize(
     ("radar_format", "write", "message"),
-    [
-        ("odim_hdf5", truncated_odim, r"truncated"),
-        ("odim_hdf5", no_hdf5, "signature not found"),
-        ("odim_hdf5", odim(quantity="VRAD"), "holds 'VRAD': it must hold one of"),
-        ("odim_hdf5", odim(without("dataset1/data1/what", "gain")), "no 'gain' in any"),
-        ("odim_hdf5", odim(without("dataset1/data1/what", "nodata")), "no 'nodata'"),
-        ("odim_hdf5", odim(set_what(undetect=255.0)), "nodata and undetect are both"),
-        ("odim_hdf5", odim(set_what(undetect=np.nan, nodata=np.nan)), "are both nan"),
-        ("odim_hdf5", odim(set_what(gain=0.0)), "gain and offset are 0 and -32: they"),
-        ("odim_hdf5", odim(set_what(gain="half")), "its gain is .*half.* be a number"),
-        ("odim_hdf5", odim(LINKED), "is a link to somewhere else: it must hold"),
-        ("odim_hdf5", odim(ELSEWHERE), "must lie in the file itself"),
-        ("odim_hdf5", odim(HUGE), "40,000,000,000 pixels by its own"),
-        ("odim_hdf5", odim(float_without_nodata), "a value of -9999 dBZ: values must"),
-        ("odim_hdf5", odim(HUGE_CHUNK), "900,000,000 pixels by its own"),
-        ("odim_hdf5", odim(forecasts_alone), "more than once, in dataset2/data1, data"),
-        (
-            "odim_hdf5",
-            odim(lambda file: file.copy("dataset1/data1", "dataset1/data2")),
-            "more than once, in dataset1/data1, dataset",
-        ),
-        ("odim_hdf5", odim(polar_without_object), "is a 'SCAN' of one radar, by angle"),
-        (
-            "odim_hdf5",
-            odim(without("dataset1/what", "enddate"), quantity="ACRR"),
-            "does not say in which time its rain was gathered",
-        ),
-        ("odim_hdf5", odim(of_one_radar(b"PVOL")), "is a 'PVOL' of one radar, by ang"),
-        ("odim_hdf5", odim(of_one_radar(b"scan\0\0")), "is a 'SCAN' of one radar, by"),
-        ("odim_hdf5", knmi_of_heights, "holds nothing: it must hold one of ODIM's"),
-        ("knmi_hdf5", truncated_odim, r"truncated"),
-        ("knmi_hdf5", odim(), "it has no '/image1'"),
-        ("knmi_hdf5", knmi_of_heights, r"is 'HEIGHT_\[KM\]': it must end in \[DBZ\]"),
-        ("knmi_hdf5", knmi(), "its calibration_formulas is '': it must be one formula"),
-        (
-            "knmi_hdf5",
-            knmi(calibration_formulas="GEO=PV^2"),
-            r"'GEO=PV\^2': it must be",
-        ),
-        ("knmi_hdf5", knmi(calibration_formulas="GEO=1*PV"), "not say which value is"),
-        (
-            "knmi_hdf5",
-            knmi(calibration_formulas="GEO=1*PV", calibration_missing_data=0),
-            "does not say which value is no data",
-        ),
-        ("mch_gif", gif_without_product, "name must begin with .* AQC, CPC, AZC, RZC"),
-        ("mch_gif", truncated_gif, "truncated"),
-        ("bom_rf3", no_hdf5, "cannot be read as bom_rf3"),
-        ("bom_rf3", bom(units=""), "unit is 'None': it must be 'dBZ', 'mm/h' or 'mm'"),
-        ("bom_rf3", bom(minutes=0), "not say in which time its rain was gathered"),
-        ("bom_rf3", bom(size=(2, 4, 4)), "has 3 dimensions: it must have two"),
-    ],
+    [(name, *case) for name, cases in REFUSED.items() for case in cases],
 )
 def test_what_cannot_be_read_is_said_in_a_sentence(
     radar_format, write, message, tmp_path, request
