@@ -19,7 +19,7 @@ from convlstm_jax.training.sharding import data_mesh
 from tests.program import experiment_of, run
 
 TINY = [
-    "--config=configs/radar_nowcasting.py:quick", "--config.model.features=2,2",
+    "--config=configs/radar_nowcasting.py:quick", "--config.model.features=2",
     "--config.model.patch_size=4", "--config.task.num_input_frames=2",
     "--config.task.num_output_frames=3", "--config.data.height=16",
     "--config.data.width=24", "--config.data.num_validation_sequences=8",
