@@ -7,30 +7,20 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-MARSHALL_PALMER = (200.0, 1.6)
-"""a and b of Z = a R^b for rain in general (Marshall, Langille and Palmer 1947)."""
-
 
 @dataclass(frozen=True)
 class RainScale:
     """What the pixels of a radar clip mean.
 
-    A pixel p in [0, 1] is the reflectivity dbz_min + p (dbz_max − dbz_min), clipped at
-    both ends; 0 also stands for all that is weaker, no echo among it, and counts as no
-    rain. Rain follows from Z = a R^b, with Z in mm⁶/m³ (dBZ = 10 log10 Z) and R in
-    mm/h.
-
-    Attributes:
-        dbz_min: reflectivity of pixel 0, dBZ.
-        dbz_max: reflectivity of pixel 1, above dbz_min, dBZ.
-        zr_a: a of Z = a R^b, above 0.
-        zr_b: b, above 0.
+    A pixel p in [0, 1] is the reflectivity dbz_min + p (dbz_max − dbz_min) in dBZ,
+    clipped at both ends; 0 also stands for all that is weaker and counts as no rain.
+    Rain follows from Z = a R^b, with Z in mm⁶/m³ (dBZ = 10 log10 Z) and R in mm/h.
     """
 
     dbz_min: float = 0.0
     dbz_max: float = 60.0
-    zr_a: float = MARSHALL_PALMER[0]
-    zr_b: float = MARSHALL_PALMER[1]
+    zr_a: float = 200.0  # a and b by Marshall, Langille and Palmer 1947
+    zr_b: float = 1.6
 
     def dbz(self, pixels: Any) -> Any:
         """Reflectivity of pixels, dBZ."""

@@ -69,7 +69,7 @@ def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
     """The time a file's name holds: year to minute, 12 digits; None if it holds none.
 
     A `-`, `_` or `T` may stand between date and time, and seconds may follow. With
-    `day_of_year` 9 digits are a time too: the year's last two, day, hour and minute.
+    `day_of_year` 9 digits count too: the year's last two, day, hour and minute.
     """
     patterns = [(_DATE, "%Y%m%d%H%M"), (_DAY_OF_YEAR, "%y%j%H%M")]
     for pattern, written in patterns[: 2 if day_of_year else 1]:
@@ -84,14 +84,10 @@ def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
 def find_composites(
     folder: str | Path, config: "RadarConfig"
 ) -> tuple[list[CompositeFile], LeftOut]:
-    """Searches a folder and the folders in it, however deep, for radar composites.
+    """Searches a folder and all folders in it for radar composites, oldest first.
 
-    All of them make one series, in whichever folders they lie. Hidden files and
-    folders are passed over, as is all that is not of the format by its name.
-
-    Returns:
-        The composites, oldest first, and the files that are left out: those without a
-        time in their name, or with one that another has.
+    Hidden files and folders are passed over. Files of the format without a time in
+    their name, or with one that another has, are left out.
 
     Raises:
         UserError: the folder cannot be read, what the format needs is not installed,
@@ -155,9 +151,6 @@ def read_composite(path: Path, config: "RadarConfig") -> np.ndarray:
     Returns:
         uint8 `[2, H, W]`: pixels of the scale times 255, rounded, 0 where there is no
         data; and 1 where there is data, else 0.
-
-    Raises:
-        UserError: it cannot be read, or is smaller than a block.
     """
     size = config.downsample
     factor = read_reflectivity(path, config)
@@ -197,11 +190,7 @@ def decode(
 def _decode(
     files: Sequence[CompositeFile], config: "RadarConfig", writer: FrameWriter
 ) -> dict[str, Any]:
-    """Writes composites, padded to the largest, and returns facts of each.
-
-    Of one that cannot be read the facts are the problem, so that it is reported again
-    without being read again.
-    """
+    """Writes composites, padded to the largest; returns a fact or problem of each."""
 
     def attempt(file: CompositeFile) -> np.ndarray | str:
         try:
@@ -231,7 +220,7 @@ def _decode(
 def usable_composites(
     entries: Iterable[Frames], left_out: LeftOut, config: "RadarConfig"
 ) -> list[Composite]:
-    """The composites of some entries that can be read and have the size of most.
+    """The composites that can be read and have the size of most.
 
     The others are added to `left_out`, or refused.
     """
@@ -243,11 +232,8 @@ def usable_composites(
                 left_out.add("unreadable", fact["problem"])
                 continue
             time, (height, width) = datetime.fromisoformat(fact["time"]), fact["size"]
-            composites.append(
-                Composite(
-                    fact["name"], time, (height, width), fact["data"], frames, index
-                )
-            )
+            facts = (fact["name"], time, (height, width), fact["data"])
+            composites.append(Composite(*facts, frames, index))
             index += 1
     sizes = Counter(one.size for one in composites)
     usual = max(sizes, key=lambda size: sizes[size], default=(0, 0))

@@ -103,14 +103,12 @@ def crop_places(
 class RadarClips:
     """A random-access source of crops of radar sequences.
 
-    A clip is every place of a grid, from every `clip_stride`-th composite on, where at
-    least half of the pixels hold data and enough of those are rain, both in the clip's
-    first frame (later ones a forecaster could not know). They come in a fixed random
-    order, so that the first few are a fair sample.
+    A clip is every place of a grid, from every `clip_stride`-th composite on, where the
+    first frame (later ones a forecaster could not know) holds data in at least half of
+    its pixels and rain in enough of those. They come in a fixed random order.
 
     Clips are {"frames": uint8 `[T, H, W, 1]`, "mask": uint8 `[T, H, W, 1]`, 1 where
-    there is data, "condition": int32 []}, an index into `conditions`, dates of events.
-    The composites of all `parts` must be of one size.
+    there is data, "condition": int32 [], an index into `conditions`}.
     """
 
     def __init__(
@@ -153,18 +151,18 @@ class RadarClips:
         Raises:
             UserError: the decoded frames cannot be read.
         """
-        place = self._places[checked_index(index, len(self))]
-        number, start, top, left = map(int, place)
-        config = self._config
-        chosen = self._parts[number][start : start + self._span : config.frame_stride]
-        rows = slice(top, top + config.height)
-        columns = slice(left, left + config.width)
+        index = checked_index(index, len(self))
+        number, start, top, left = map(int, self._places[index])
+        stride = self._config.frame_stride
+        chosen = self._parts[number][start : start + self._span : stride]
+        rows = slice(top, top + self._config.height)
+        columns = slice(left, left + self._config.width)
         frames, masks = [], []
         for _, group in groupby(chosen, key=lambda one: id(one.frames)):
-            run = list(group)  # Of one entry of the cache, read at once.
-            asked = (run[0].index, len(run), config.frame_stride)
-            frames.append(run[0].frames.read(*asked)[:, rows, columns])
-            masks.append(run[0].frames.read_mask(*asked)[:, rows, columns])
+            first, *others = group  # Of one entry of the cache, read at once.
+            asked = (first.index, 1 + len(others), stride)
+            frames.append(first.frames.read(*asked)[:, rows, columns])
+            masks.append(first.frames.read_mask(*asked)[:, rows, columns])
         return {
             "frames": np.concatenate(frames),
             "mask": np.concatenate(masks),
@@ -184,7 +182,7 @@ class RadarConfig(RainDataConfig):
     path: str = field(
         "",
         "Folder of radar composites with the time in their names (year to minute, 12 "
-        "digits), or a folder that --mode=prepare wrote.",
+        "digits), or one that --mode=prepare wrote.",
     )
     radar_format: Literal["picture", "odim_hdf5", "knmi_hdf5", "mch_gif", "bom_rf3"] = (
         field(
@@ -201,21 +199,19 @@ class RadarConfig(RainDataConfig):
     frame_stride: int = field(1, "Use every n-th composite.", ge=1)
     clip_stride: int = field(
         1,
-        "Composites from the beginning of one clip to that of the next; 0: as many as "
-        "a clip spans, so that clips do not overlap.",
+        "Composites from the start of one clip to that of the next; 0: clips do not "
+        "overlap.",
         ge=0,
     )
     crop_stride: int = field(
         8,
-        "Distance of two training crops; 0: side by side, as those of validation and "
-        "test are.",
+        "Distance of training crops; 0: side by side, as for validation and test.",
         unit="pixels",
         ge=0,
     )
     min_rain_share: float = field(
         0.05,
-        "Share of rain, from 0.1 mm/h on, that a crop must have in the first frame of "
-        "its clip.",
+        "Least share of rain, from 0.1 mm/h on, in the first frame of a clip.",
         ge=0,
         lt=1,
     )
@@ -245,7 +241,7 @@ class RadarConfig(RainDataConfig):
     bad_files: Literal["refuse", "skip"] = field(
         "refuse",
         "What to do with a composite that cannot be read, is of another size or has no "
-        'time of its own: "refuse" it, or "skip" it as if it were missing.',
+        'time of its own: "refuse", or "skip" as if it were missing.',
     )
 
     @property
@@ -301,16 +297,16 @@ class RadarConfig(RainDataConfig):
             split: RadarClips(self, split, parts[split], num_frames, conditions)
             for split in SPLITS
         }
+        numbers = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
+        numbers = (
+            f"clips of {num_frames} frames at {self.height}x{self.width}: {numbers}"
+        )
         facts = (
             f"{self._facts(composites)}; {plural(len(events), 'event')} of at least "
             f"{span} composites"
         )
-        numbers = (
-            f"clips of {num_frames} frames at {self.height}x{self.width}: "
-            + ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
-        )
-        for split in clips:
-            if not len(clips[split]):
+        for split, found in clips.items():
+            if not len(found):
                 raise UserError(
                     f"the {split} split of '{self.path}' is empty ({facts}; {numbers}"
                     f"{told}): add composites, ask for fewer frames or smaller crops, "
@@ -365,11 +361,7 @@ class RadarConfig(RainDataConfig):
         return facts
 
     def _open(self) -> tuple[list[Composite], LeftOut]:
-        """The composites of the folder that can be used, oldest first, and the others.
-
-        Raises:
-            UserError: there are none, or some are to be refused.
-        """
+        """The composites that can be used, at least one, and those that are not."""
         if is_prepared(self.path):
             prepared = Prepared(self.path, "radar", self.shaping())
             told = {why: [*one] for why, one in prepared.manifest.left_out.items()}
@@ -390,11 +382,7 @@ class RadarConfig(RainDataConfig):
         return composites, left_out
 
     def prepare(self, output: Path) -> Manifest:
-        """Decodes all composites once into a folder; see `prepared`.
-
-        Raises:
-            UserError: a composite is to be refused, or the folder cannot be written.
-        """
+        """Decodes all composites once into a folder; see `prepared`."""
         files, left_out = find_composites(self.path, self)
         with preparing(output, "radar", self.path, self.shaping()) as folder:
             folder.left_out = {why: [*one] for why, one in left_out.reasons.items()}

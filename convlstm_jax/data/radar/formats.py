@@ -54,11 +54,9 @@ _ONE_AT_A_TIME = threading.Lock()
 class Field:
     """A field as a file holds it.
 
-    Attributes:
-        values: float64 `[H, W]`, the northern row first; NaN where there is no data,
-            −inf dBZ where there is no echo.
-        unit: "Z" (mm⁶/m³), "dBZ", "mm/h" or "mm".
-        minutes: time in which rain in mm was accumulated; None: the file does not say.
+    `values` are float64 `[H, W]`, the northern row first, NaN where there is no data,
+    −inf where there is no echo; `unit` is "Z" (mm⁶/m³), "dBZ", "mm/h" or "mm";
+    `minutes` the time in which mm were accumulated, None where the file does not say.
     """
 
     values: np.ndarray
@@ -86,9 +84,6 @@ def read_reflectivity(path: Path, config: "RadarConfig") -> np.ndarray:
 
     Returns:
         float64 `[H, W]`, the northern row first; NaN where there is no data.
-
-    Raises:
-        UserError: the file cannot be read, or holds neither reflectivity nor rain.
     """
     try:
         path.open("rb").close()  # Its error is shorter than those of the readers.
@@ -100,11 +95,8 @@ def read_reflectivity(path: Path, config: "RadarConfig") -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
             factor = _reflectivity(found, config)
     except Exception as error:  # Of a damaged file the readers may raise anything.
-        told = error
-        if isinstance(error, KeyError) and error.args:
-            told = ValueError(error.args[0])  # Its text has quotation marks.
         raise UserError(
-            f"'{path}' cannot be read as {config.radar_format} ({reason(told)})"
+            f"'{path}' cannot be read as {config.radar_format} ({reason(error)})"
         ) from error
     return np.where(np.isfinite(factor), factor, np.nan)
 
@@ -146,11 +138,7 @@ def _read_picture(path: Path, config: "RadarConfig") -> Field:
 
 
 def _read_odim(path: Path, config: "RadarConfig") -> Field:
-    """DBZH, or else RATE, ACRR or TH.
-
-    Of several datasets that hold the quantity dataset1, the analysis, is read: those
-    after it are forecasts.
-    """
+    """DBZH, or else RATE, ACRR or TH; in dataset1 if in several (then forecasts)."""
     with h5py.File(path) as file:
         _refuse_polar(file)
         fields = list(_odim_fields(file))
@@ -186,13 +174,8 @@ def _refuse_polar(file: h5py.File) -> None:
         )
 
 
-def _odim_fields(
-    file: h5py.File,
-) -> Iterator[tuple[str, str, h5py.Group, Mapping[str, Any]]]:
-    """Quantity, name, group and `what` of each field.
-
-    What a group's `what` lacks is inherited from the level above.
-    """
+def _odim_fields(file: h5py.File) -> Iterator[tuple[str, str, h5py.Group, Any]]:
+    """Quantity, name, group and `what` of each field, what it lacks from above."""
     for outer_name, outer in _numbered(file, "dataset"):
         for inner_name, inner in _numbered(outer, "data"):
             what = ChainMap(*(_attributes(one, "what") for one in (inner, outer, file)))
@@ -201,20 +184,16 @@ def _odim_fields(
 
 
 def _odim_values(raw: np.ndarray, what: Mapping[str, Any]) -> np.ndarray:
-    gain, offset, no_data, no_echo = (
-        _number(what.get(name), name)
-        for name in ("gain", "offset", "nodata", "undetect")
-    )
     if raw.dtype.kind not in "uif":
         raise ValueError(f"its values are of type {raw.dtype}: they must be numbers")
-    if raw.dtype.kind != "f":
-        for name in ("gain", "offset", "nodata"):
-            if name not in what:
-                raise ValueError(
-                    f"it has no {name!r} in any `what`: whole numbers must have one"
-                )
-    gain = 1.0 if gain is None else gain
-    offset = offset or 0.0
+    for name in ("gain", "offset", "nodata"):
+        if name not in what and raw.dtype.kind != "f":
+            raise ValueError(
+                f"it has no {name!r} in any `what`: whole numbers must have one"
+            )
+    gain = _number(what.get("gain", 1), "gain") or 0.0
+    offset = _number(what.get("offset", 0), "offset") or 0.0
+    no_data, no_echo = (_number(what.get(one), one) for one in ("nodata", "undetect"))
     if gain == 0 or not np.isfinite([gain, offset]).all():
         raise ValueError(
             f"its gain and offset are {gain:g} and {offset:g}: they must be finite, "
@@ -430,8 +409,7 @@ def _pysteps() -> Iterator[Any]:
 class RadarFormat:
     """How a format's file names end, what reads them, and optional packages for it.
 
-    With `day_of_year` the time in a name may also be written as MeteoSwiss does: two
-    digits of the year, day of the year, hour and minute.
+    With `day_of_year` a time in 9 digits counts too, see `composites.time_of`.
     """
 
     suffixes: tuple[str, ...]
