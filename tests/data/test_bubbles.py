@@ -7,6 +7,7 @@ import pytest
 
 from convlstm_jax.data.synthetic import bubbles as motion
 from convlstm_jax.data.synthetic.bubbles import (
+    BUBBLE,
     COLUMN_HEIGHT_M,
     CONDITIONS,
     FLOWS_L_PER_MIN,
@@ -14,7 +15,6 @@ from convlstm_jax.data.synthetic.bubbles import (
     SURFACE_M,
     BubbleColumn,
     BubblesConfig,
-    BubbleTracks,
     bubbles_per_second,
     draw_bubbles,
     empty_column,
@@ -42,8 +42,8 @@ def test_higher_flow_gives_more_and_larger_bubbles():
     counts, radii = [], []
     for flow in FLOWS_L_PER_MIN:
         clips = [tracks_of(flow, index=index) for index in range(6)]
-        counts.append(np.mean([len(clip.frame) for clip in clips]))
-        radii.append(np.mean(np.concatenate([clip.radius**2 for clip in clips])))
+        counts.append(np.mean([len(clip) for clip in clips]))
+        radii.append(np.mean(np.concatenate([clip["radius"] ** 2 for clip in clips])))
     assert counts == sorted(counts) and counts[-1] > 1.5 * counts[0]
     assert radii == sorted(radii) and radii[-1] > 1.5 * radii[0]
 
@@ -51,58 +51,60 @@ def test_higher_flow_gives_more_and_larger_bubbles():
 def test_bubbles_stay_between_needles_walls_and_surface():
     for flow in FLOWS_L_PER_MIN:
         tracks = tracks_of(flow)
-        assert (tracks.y >= NEEDLE_TIP_M).all() and (tracks.y < SURFACE_M).all()
-        assert (tracks.x > 0.03 * WIDTH_M).all() and (tracks.x < 0.97 * WIDTH_M).all()
-        assert (np.abs(tracks.shape) <= 0.6).all()
-        np.testing.assert_array_equal(np.unique(tracks.frame), np.arange(25))
-        assert (np.diff(tracks.frame) >= 0).all()
+        assert (tracks["y"] >= NEEDLE_TIP_M).all() and (tracks["y"] < SURFACE_M).all()
+        assert (tracks["x"] > 0.03 * WIDTH_M).all() and (
+            tracks["x"] < 0.97 * WIDTH_M
+        ).all()
+        assert (np.abs(tracks["shape"]) <= 0.6).all()
+        np.testing.assert_array_equal(np.unique(tracks["frame"]), np.arange(25))
+        assert (np.diff(tracks["frame"]) >= 0).all()
 
 
 def test_bubbles_carry_the_flow():
     draws = np.random.default_rng(4).random((5, 20_000))
     for flow in FLOWS_L_PER_MIN:
         bubbles = motion._bubbles_to_come(draws, mean_diameter_m(flow) / 2, WIDTH_M)
-        area = math.pi * np.mean(bubbles[motion._RADIUS] ** 2)
+        area = math.pi * np.mean(bubbles["radius"] ** 2)
         cubic_metres_per_s = area * bubbles_per_second(flow) * motion._GAP_M
         np.testing.assert_allclose(cubic_metres_per_s, flow / 60_000, rtol=0.02)
-        assert (np.diff(bubbles[motion._RELEASE]) > 0).all()
+        assert (np.diff(bubbles["release"]) > 0).all()
 
 
 def two_bubbles(apart, radii=(0.004, 0.002), released=(0.0, 0.0)):
-    bubbles = np.zeros((9, 2))
-    bubbles[motion._RADIUS] = radii
-    bubbles[motion._X] = 0.05, 0.05 + apart * 0.6
-    bubbles[motion._Y] = 0.04, 0.04 + apart * 0.8
-    bubbles[motion._RELEASE] = released
+    bubbles = np.zeros(2, BUBBLE)
+    bubbles["radius"] = radii
+    bubbles["x"] = 0.05, 0.05 + apart * 0.6
+    bubbles["y"] = 0.04, 0.04 + apart * 0.8
+    bubbles["release"] = released
+    bubbles["time"] = 1.0
+    bubbles["velocity"] = 0.1 + 0.2j, 0.3j
     return bubbles
 
 
 def test_touching_bubbles_merge_and_keep_area_and_centre():
     bubbles = two_bubbles(apart=0.005)
-    velocity = np.array([0.1 + 0.2j, 0.3j])
-    merged, its_velocity = motion._merge(bubbles.copy(), velocity, now=1.0)
-    assert merged.shape == (9, 1)
-    np.testing.assert_allclose(merged[motion._RADIUS] ** 2, 0.004**2 + 0.002**2)
+    (merged,) = motion._merge(bubbles.copy())
+    assert merged["radius"] ** 2 == pytest.approx(0.004**2 + 0.002**2)
     weights = np.array([16, 4]) / 20
-    for row in (motion._X, motion._Y):
-        np.testing.assert_allclose(merged[row], bubbles[row] @ weights)
-    assert its_velocity[0] == velocity[0]  # that of the larger one
-    swing = complex(merged[motion._SWING_RE, 0], merged[motion._SWING_IM, 0])
+    for name in ("x", "y"):
+        assert merged[name] == pytest.approx(bubbles[name] @ weights)
+    assert merged["velocity"] == 0.1 + 0.2j  # that of the larger one
+    assert merged["merged"] == 1.0
     # Long in the direction of the line between them, (0.6, 0.8).
-    np.testing.assert_allclose(np.angle(swing) / 2, math.atan2(0.8, 0.6), rtol=1e-6)
+    angle = np.angle(merged["swing"]) / 2
+    np.testing.assert_allclose(angle, math.atan2(0.8, 0.6), rtol=1e-6)
     for apart in (two_bubbles(0.0065), two_bubbles(0.005, released=(0.0, 2.0))):
-        kept, _ = motion._merge(apart.copy(), velocity, now=1.0)
-        np.testing.assert_array_equal(kept, apart)
+        np.testing.assert_array_equal(motion._merge(apart.copy()), apart)
 
 
 def test_chains_merge_in_one_step_without_losing_gas():
     rng = np.random.default_rng(3)
-    bubbles = np.zeros((9, 30))
-    bubbles[motion._RADIUS] = rng.uniform(0.002, 0.005, 30)
-    bubbles[motion._X : motion._Y + 1] = rng.uniform(0, 0.03, (2, 30))
-    merged, velocity = motion._merge(bubbles.copy(), np.zeros(30, complex), 1.0)
-    assert merged.shape[1] == len(velocity) < 20
-    areas = [np.sum(some[motion._RADIUS] ** 2) for some in (merged, bubbles)]
+    bubbles = np.zeros(30, BUBBLE)
+    bubbles["radius"] = rng.uniform(0.002, 0.005, 30)
+    bubbles["x"], bubbles["y"] = rng.uniform(0, 0.03, (2, 30))
+    merged = motion._merge(bubbles.copy())
+    assert len(merged) < 20
+    areas = [np.sum(some["radius"] ** 2) for some in (merged, bubbles)]
     assert areas[0] == pytest.approx(areas[1])
 
 
@@ -110,11 +112,15 @@ def test_large_bubbles_rise_faster():
     speeds = rise_speed_m_per_s(np.array([0.004, 0.008, 0.016]))
     np.testing.assert_allclose(speeds, [0.099, 0.140, 0.198], atol=1e-3)
     bubbles = two_bubbles(apart=0.02)
-    bubbles[motion._X] = 0.05
-    velocity = motion._velocity(bubbles, 1.0, 1, WIDTH_M, 0.3)
+    bubbles["x"] = 0.05
+    motion._move(bubbles, 0.01, 1, WIDTH_M, 0.3)
+    velocity = bubbles["velocity"]
     assert velocity[0].imag > velocity[1].imag > 0.05
-    bubbles[motion._RELEASE] = 2.0  # Both are still at their needles.
-    assert not motion._velocity(bubbles, 1.0, 1, WIDTH_M, 0.3).any()
+    heights = np.array([0.04, 0.056]) + 0.01 * velocity.imag
+    np.testing.assert_allclose(bubbles["y"], heights)
+    bubbles["release"] = 2.0  # Both are still at their needles.
+    motion._move(bubbles, 0.01, 1, WIDTH_M, 0.3)
+    assert not bubbles["velocity"].any()
 
 
 # --- pictures -------------------------------------------------------------------------
@@ -152,7 +158,10 @@ def test_drawing_equals_the_plain_ellipse():
         (0, 0.15, 0.13, 0.014, 0.0j),  # reaches through the surface
         (2, 0.195, 0.02, 0.02, 0.5 + 0.0j),  # reaches out of the picture
     ]
-    tracks = BubbleTracks(*(np.array(part) for part in zip(*bubbles, strict=True)))
+    tracks = np.zeros(len(bubbles), BUBBLE)
+    names = ("frame", "x", "y", "radius", "shape")
+    for name, values in zip(names, zip(*bubbles, strict=True), strict=True):
+        tracks[name] = values
     frames = draw_bubbles(column, tracks, 3)
     assert frames.shape == (3, 40, 56, 1) and frames.dtype == np.uint8
     for number in range(3):

@@ -8,7 +8,6 @@ gap between two plates (Roig et al. 2012, J. Fluid Mech. 707:444-466).
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -48,25 +47,19 @@ _RIM = 0.10  # Share of the light that passes the rim of a bubble,
 _CORE = 0.97  # and its middle, where the light goes straight through.
 _RIM_WIDTH_M = 0.0018
 
-# Rows of the array of bubbles. A bubble that never merged has a swing of 0.
-_RELEASE, _RADIUS, _X, _Y, _PHASE, _DRIFT, _MERGED, _SWING_RE, _SWING_IM = range(9)
+BUBBLE = np.dtype(
+    [(name, float) for name in ("release", "radius", "x", "y", "phase", "drift")]
+    + [(name, float) for name in ("merged", "time")]
+    + [(name, complex) for name in ("velocity", "swing", "shape")]
+    + [("frame", int)]
+)
+"""A bubble at a time, in metres and seconds.
 
-
-@dataclass(frozen=True)
-class BubbleTracks:
-    """The bubbles of all frames, an entry for each bubble in each frame; in metres.
-
-    (x, y) is the centre, from the left and lower edge; `radius` that of the circle of
-    the same area. With the complex `shape` the ellipse has the half axes radius·s and
-    radius/s, s² = (1 + |shape|)/(1 − |shape|), the long one at half the angle of
-    `shape` to the horizontal.
-    """
-
-    frame: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    radius: np.ndarray
-    shape: np.ndarray
+(x, y) is the centre, from the left and lower edge; `radius` that of the circle of the
+same area. With `shape` the ellipse has the half axes radius·s and radius/s,
+s² = (1 + |shape|)/(1 − |shape|), the long one at half the angle of `shape` to the
+horizontal. A bubble that never merged has a `swing` of 0.
+"""
 
 
 def mean_diameter_m(flow_l_per_min: float) -> float:
@@ -87,13 +80,16 @@ def rise_speed_m_per_s(diameter_m: np.ndarray) -> np.ndarray:
 
 def follow_bubbles(
     flow_l_per_min: float, num_frames: int, width_m: float, seed: int, index: int
-) -> BubbleTracks:
+) -> np.ndarray:
     """Follows the bubbles of one clip, in a column that has been running for a while.
 
     Bubbles form at the needles in turn and grow there until they are released. Each
     rises by its size, zigzags, and drifts with the water. Two that touch become one of
     their joint area, whose shape oscillates for a while. At the surface they vanish.
     A longer clip begins as the shorter one.
+
+    Returns:
+        An array of `BUBBLE`, an entry for each bubble in each frame, by `frame`.
     """
     per_second = bubbles_per_second(flow_l_per_min)
     growth_s = min(_LONGEST_GROWTH_S, 0.5 * len(NEEDLE_PLACES) / per_second)
@@ -104,29 +100,24 @@ def follow_bubbles(
     by_bubble = np.reshape(draws, (count, 5)).T
     mean_radius = mean_diameter_m(flow_l_per_min) / 2
     all_bubbles = _bubbles_to_come(by_bubble, mean_radius, width_m)
-    all_bubbles[_RELEASE] = (all_bubbles[_RELEASE] + first) / per_second
-    born_s = all_bubbles[_RELEASE] - growth_s
+    all_bubbles["release"] = (all_bubbles["release"] + first) / per_second
+    born_s = all_bubbles["release"] - growth_s
 
-    bubbles, born, now = all_bubbles[:, :0], 0, 0.0
+    bubbles, born, now = all_bubbles[:0], 0, 0.0
     shown = []
     for frame in range(-_WARM_UP_STEPS, num_frames):
         step_s = _WARM_UP_STEP_S if frame < 0 else frame_s
         now += step_s
         newest = int(np.searchsorted(born_s, now))
-        bubbles = np.concatenate([bubbles, all_bubbles[:, born:newest]], axis=1)
+        bubbles = np.concatenate([bubbles, all_bubbles[born:newest]])
         born = newest
-        velocity = _velocity(bubbles, now, flow_l_per_min, width_m, sway_phase)
-        _move(bubbles, velocity, step_s, width_m)
-        bubbles, velocity = _merge(bubbles, velocity, now)
-        stays = bubbles[_Y] < SURFACE_M - 0.2 * bubbles[_RADIUS]
-        bubbles, velocity = bubbles[:, stays], velocity[stays]
+        bubbles["time"], bubbles["frame"] = now, frame
+        _move(bubbles, step_s, flow_l_per_min, width_m, sway_phase)
+        bubbles = _merge(bubbles)
+        bubbles = bubbles[bubbles["y"] < SURFACE_M - 0.2 * bubbles["radius"]]
         if frame >= 0:
-            of_each = np.full(velocity.shape, frame), np.full(velocity.shape, now)
-            shown.append((bubbles.copy(), velocity, *of_each))  # They move in place.
-    bubbles, velocity, frames, times = (
-        np.concatenate(part, axis=-1) for part in zip(*shown, strict=True)
-    )
-    return _tracks(bubbles, velocity, frames, times, growth_s)
+            shown.append(bubbles.copy())  # They move in place.
+    return _shaped(np.concatenate(shown), growth_s)
 
 
 def _bubbles_to_come(
@@ -137,62 +128,55 @@ def _bubbles_to_come(
     numbers = np.arange(len(size))
     # The needles take turns; neighbours do not follow each other.
     needles = np.array(NEEDLE_PLACES)[(numbers * 5 // 2) % len(NEEDLE_PLACES)]
-    bubbles = np.zeros((9, len(numbers)))
-    bubbles[_RELEASE] = numbers + 0.9 * jitter
+    bubbles = np.zeros(len(numbers), BUBBLE)
+    bubbles["release"] = numbers + 0.9 * jitter
     # The mean area is that of the mean radius to within 1 %.
-    bubbles[_RADIUS] = mean_radius * (0.6 + 0.9 * size**1.5)
-    bubbles[_X] = needles * width_m + 0.001 * (place - 0.5)
-    bubbles[_Y] = NEEDLE_TIP_M + bubbles[_RADIUS]
-    bubbles[_PHASE] = 2 * math.pi * phase
-    bubbles[_DRIFT] = 0.05 * (drift - 0.5)  # m/s
-    bubbles[_MERGED] = -1e3
+    bubbles["radius"] = mean_radius * (0.6 + 0.9 * size**1.5)
+    bubbles["x"] = needles * width_m + 0.001 * (place - 0.5)
+    bubbles["y"] = NEEDLE_TIP_M + bubbles["radius"]
+    bubbles["phase"] = 2 * math.pi * phase
+    bubbles["drift"] = 0.05 * (drift - 0.5)  # m/s
+    bubbles["merged"] = -1e3
     return bubbles
 
 
-def _velocity(
-    bubbles: np.ndarray, now: float, flow_l_per_min: float, width_m: float, phase: float
-) -> np.ndarray:
-    """Velocities as complex numbers, right and up, m/s; 0 for those at a needle."""
-    radius = bubbles[_RADIUS]
-    rise = rise_speed_m_per_s(2 * radius)
-    # The water goes up in the middle, down along the walls, and sways as a whole.
-    stirring = math.sqrt(flow_l_per_min)
-    across = np.cos(2 * math.pi * (bubbles[_X] / width_m - 0.5))
-    rise += 0.022 * stirring * (across + 0.35)
-    height = bubbles[_Y]
-    sway = np.sin(2 * math.pi * (height / 0.11 - now / 1.1 + phase))
-    sway *= 0.018 * stirring * np.minimum(height / 0.05, 1)
-    zigzag = 0.35 * rise * np.cos(_zigzag_angle(bubbles, now))
-    return (bubbles[_RELEASE] <= now) * (zigzag + sway + bubbles[_DRIFT] + 1j * rise)
-
-
-def _zigzag_angle(bubbles: np.ndarray, now: float | np.ndarray) -> np.ndarray:
+def _zigzag_angle(bubbles: np.ndarray) -> np.ndarray:
     """Where in its zigzag each bubble is; about 4 to 6 turns a second, by its size."""
-    per_second = 4.5 * np.sqrt(0.004 / bubbles[_RADIUS])
-    return 2 * math.pi * per_second * now + bubbles[_PHASE]
+    per_second = 4.5 * np.sqrt(0.004 / bubbles["radius"])
+    return 2 * math.pi * per_second * bubbles["time"] + bubbles["phase"]
 
 
 def _move(
-    bubbles: np.ndarray, velocity: np.ndarray, step_s: float, width_m: float
-) -> None:
-    """Moves the bubbles on, in place; walls hold them."""
-    bubbles[_Y] += step_s * velocity.imag
-    nearest = WALL_SHARE * width_m + bubbles[_RADIUS]
-    bubbles[_X] = np.clip(
-        bubbles[_X] + step_s * velocity.real,
+    bubbles: np.ndarray, step_s: float, flow_l_per_min: float, width_m: float,
+    sway_phase: float,
+) -> None:  # fmt: skip
+    """Moves the bubbles that have left their needles, in place; walls hold them."""
+    radius, height, now = bubbles["radius"], bubbles["y"], bubbles["time"]
+    rise = rise_speed_m_per_s(2 * radius)
+    # The water goes up in the middle, down along the walls, and sways as a whole.
+    stirring = math.sqrt(flow_l_per_min)
+    across = np.cos(2 * math.pi * (bubbles["x"] / width_m - 0.5))
+    rise += 0.022 * stirring * (across + 0.35)
+    sway = np.sin(2 * math.pi * (height / 0.11 - now / 1.1 + sway_phase))
+    sway *= 0.018 * stirring * np.minimum(height / 0.05, 1)
+    zigzag = 0.35 * rise * np.cos(_zigzag_angle(bubbles))
+    velocity = zigzag + sway + bubbles["drift"] + 1j * rise  # right and up
+    bubbles["velocity"] = velocity = (bubbles["release"] <= now) * velocity
+    bubbles["y"] += step_s * velocity.imag
+    nearest = WALL_SHARE * width_m + radius
+    bubbles["x"] = np.clip(
+        bubbles["x"] + step_s * velocity.real,
         np.minimum(nearest, width_m / 2),
         np.maximum(width_m - nearest, width_m / 2),
     )
 
 
-def _merge(
-    bubbles: np.ndarray, velocity: np.ndarray, now: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _merge(bubbles: np.ndarray) -> np.ndarray:
     """Joins bubbles that touch, pair by pair; area and centre of area are kept."""
-    x, y, radius = bubbles[_X], bubbles[_Y], bubbles[_RADIUS]
+    x, y, radius = bubbles["x"], bubbles["y"], bubbles["radius"]
     apart_x, apart_y = x[:, None] - x, y[:, None] - y
     touch = apart_x**2 + apart_y**2 < (0.88 * (radius[:, None] + radius)) ** 2
-    released = bubbles[_RELEASE] <= now
+    released = bubbles["release"] <= bubbles["time"]
     touch &= released[:, None] & released
     kept = np.ones(len(x), bool)
     for one, other in np.argwhere(np.triu(touch, 1)):
@@ -203,36 +187,36 @@ def _merge(
         axis = complex(apart_x[small, large], apart_y[small, large])
         # Long in the direction in which they lay, the more the more alike they were.
         swing = (axis / abs(axis)) ** 2 * (0.1 + 0.5 * share) if axis else 0j
-        bubbles[[_X, _Y], large] += share * np.array([axis.real, axis.imag])
-        bubbles[_RADIUS, large] = math.hypot(radius[small], radius[large])
-        bubbles[[_MERGED, _SWING_RE, _SWING_IM], large] = now, swing.real, swing.imag
+        x[large] += share * axis.real
+        y[large] += share * axis.imag
+        radius[large] = math.hypot(radius[small], radius[large])
+        bubbles["merged"][large] = bubbles["time"][large]
+        bubbles["swing"][large] = swing
         kept[small] = False
-    return bubbles[:, kept], velocity[kept]
+    return bubbles[kept]
 
 
-def _tracks(
-    bubbles: np.ndarray, velocity: np.ndarray, frame: np.ndarray, now: np.ndarray,
-    growth_s: float,
-) -> BubbleTracks:  # fmt: skip
-    """Sizes and shapes of the bubbles of all frames, each at its time `now`."""
-    radius = bubbles[_RADIUS]
+def _shaped(bubbles: np.ndarray, growth_s: float) -> np.ndarray:
+    """The bubbles with their shapes, and with their sizes at the needles."""
+    radius, now, velocity = bubbles["radius"], bubbles["time"], bubbles["velocity"]
     # Flat across their direction, large ones more, in phase with the zigzag.
     way = np.where(velocity == 0, 1j, velocity)
     direction = (1j * way / np.abs(way)) ** 2
-    angle = _zigzag_angle(bubbles, now)
+    angle = _zigzag_angle(bubbles)
     flat = np.clip(60 * (radius - 0.002), 0, 0.28) * (1 + 0.3 * np.sin(2 * angle))
     # The lowest swing of a bubble in two dimensions, damped (Lamb 1932, art. 275).
     frequency = np.sqrt(6 * _TENSION_OVER_DENSITY / radius**3)
-    since = now - bubbles[_MERGED]
-    swing = bubbles[_SWING_RE] + 1j * bubbles[_SWING_IM]
-    swing *= np.exp(-since / _SWING_DECAY_S)
+    since = now - bubbles["merged"]
+    swing = bubbles["swing"] * np.exp(-since / _SWING_DECAY_S)
     shape = flat * direction + swing * np.cos(frequency * since)
     shape *= np.minimum(1, _MAX_STRETCH / np.maximum(np.abs(shape), 1e-9))
     # At their needles they are round, and their area grows evenly.
-    grown = np.clip((now - bubbles[_RELEASE]) / growth_s + 1, 0, 1)
+    grown = np.clip((now - bubbles["release"]) / growth_s + 1, 0, 1)
     drawn = radius * np.sqrt(grown)
-    y = bubbles[_Y] - (radius - drawn)
-    return BubbleTracks(frame, bubbles[_X], y, drawn, np.where(grown < 1, 0, shape))
+    bubbles["y"] -= radius - drawn
+    bubbles["radius"] = drawn
+    bubbles["shape"] = np.where(grown < 1, 0, shape)
+    return bubbles
 
 
 def empty_column(height: int, width: int) -> np.ndarray:
@@ -263,9 +247,7 @@ def _covered(pixels_inside: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + pixels_inside, 0, 1)
 
 
-def draw_bubbles(
-    column: np.ndarray, tracks: BubbleTracks, num_frames: int
-) -> np.ndarray:
+def draw_bubbles(column: np.ndarray, tracks: np.ndarray, num_frames: int) -> np.ndarray:
     """Draws the frames of a clip on the empty column: uint8 `[T, H, W, 1]`.
 
     Light passes a bubble in its middle and is bent away at its rim; bubbles behind each
@@ -274,8 +256,8 @@ def draw_bubbles(
     height, width = column.shape
     pixel_m = COLUMN_HEIGHT_M / height
     # A margin for what reaches out of the picture: cheaper than cutting it off.
-    bent = np.abs(tracks.shape)
-    longest = tracks.radius * np.sqrt((1 + bent) / (1 - bent))
+    bent = np.abs(tracks["shape"])
+    longest = tracks["radius"] * np.sqrt((1 + bent) / (1 - bent))
     halves = np.ceil(longest / pixel_m + 1).astype(int)
     margin = int(halves.max(initial=0)) + 1
     frames = np.zeros((num_frames, height + 2 * margin, width + 2 * margin), np.float32)
@@ -286,7 +268,7 @@ def draw_bubbles(
         largest = max(least, int(1.3 * least))
         drawn = np.flatnonzero((halves >= least) & (halves <= largest))
         if drawn.size:
-            _draw_alike(frames, tracks, drawn, largest, margin, pixel_m)
+            _draw_alike(frames, tracks[drawn], largest, margin, pixel_m)
         least = largest + 1
     frames = frames[:, margin : margin + height, margin : margin + width]
     first_row = math.ceil(height - SURFACE_M / pixel_m)  # below the surface
@@ -296,25 +278,24 @@ def draw_bubbles(
 
 
 def _draw_alike(
-    frames: np.ndarray, tracks: BubbleTracks, drawn: np.ndarray, half: int,
-    margin: int, pixel_m: float,
-) -> None:  # fmt: skip
-    """Draws some bubbles in windows of 2·half + 1 pixels, in place."""
+    frames: np.ndarray, bubbles: np.ndarray, half: int, margin: int, pixel_m: float
+) -> None:
+    """Draws bubbles in windows of 2·half + 1 pixels, in place."""
     _, rows, columns = frames.shape
-    x = tracks.x[drawn] / pixel_m - 0.5 + margin
-    y = rows - margin - 0.5 - tracks.y[drawn] / pixel_m
+    x = bubbles["x"] / pixel_m - 0.5 + margin
+    y = rows - margin - 0.5 - bubbles["y"] / pixel_m
     left, top = np.rint(x).astype(int) - half, np.rint(y).astype(int) - half
     window = np.arange(2 * half + 1)
-    first = (tracks.frame[drawn] * rows + top) * columns + left
+    first = (bubbles["frame"] * rows + top) * columns + left
     places = first[:, None, None] + window[:, None] * columns + window
     right = (window[None, None, :] + (left - x)[:, None, None]).astype(np.float32)
     up = -(window[None, :, None] + (top - y)[:, None, None]).astype(np.float32)
 
     # In the frame of the long axis, at half the angle of the shape.
-    shape = tracks.shape[drawn]
+    shape = bubbles["shape"]
     stretch = np.sqrt((1 + np.abs(shape)) / (1 - np.abs(shape)))
     turn = np.exp(-0.5j * np.angle(shape))
-    radius = tracks.radius[drawn] / pixel_m
+    radius = bubbles["radius"] / pixel_m
 
     def column_of(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32)[:, None, None]
