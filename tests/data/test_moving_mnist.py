@@ -148,20 +148,15 @@ def test_published_file_asked_for_too_much(published_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((6, 20, 64, 64), np.uint8),
-        np.zeros((20, 6, 64, 64), np.float32),
-        np.zeros((20, 6, 32, 64), np.uint8),
-        np.zeros((20, 64, 64), np.uint8),
-    ],
-)
-def test_another_array_is_refused(tmp_path, array):
+    ("shape", "dtype"),
+    [((6, 20, 64, 64), "uint8"), ((20, 6, 64, 64), "float32"),
+     ((20, 6, 32, 64), "uint8"), ((20, 64, 64), "uint8")],
+)  # fmt: skip
+def test_another_array_is_refused(tmp_path, shape, dtype):
     path = tmp_path / "clips.npy"
-    np.save(path, array)
-    with pytest.raises(
-        UserError, match=rf"clips.npy holds {array.dtype} .*\[20, 10000, 64, 64\]"
-    ):
+    np.save(path, np.zeros(shape, dtype))
+    message = rf"clips.npy holds {dtype} .*\[20, 10000, 64, 64\]"
+    with pytest.raises(UserError, match=message):
         MovingMNISTFile(path, 20, 6)
 
 
