@@ -28,7 +28,7 @@ WIDTH_M = COLUMN_HEIGHT_M
 
 def column(num_clips, num_frames, height=128, width=128, seed=0):
     config = BubblesConfig(height=height, width=width)
-    return BubbleColumn(config, num_frames, num_clips, seed)
+    return BubbleColumn(config, num_frames, num_clips, seed, range(4))
 
 
 def tracks_of(flow, num_frames=25, index=0):

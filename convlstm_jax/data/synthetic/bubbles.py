@@ -8,6 +8,7 @@ gap between two plates (Roig et al. 2012, J. Fluid Mech. 707:444-466).
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -219,6 +220,7 @@ def _shaped(bubbles: np.ndarray, growth_s: float) -> np.ndarray:
     return bubbles
 
 
+@lru_cache(maxsize=4)
 def empty_column(height: int, width: int) -> np.ndarray:
     """The column without bubbles, float32 `[H, W]`, brightness in [0, 1]."""
     pixel_m = COLUMN_HEIGHT_M / height
@@ -318,28 +320,16 @@ class BubbleColumn(SyntheticClips["BubblesConfig"]):
     """A random-access source of bubble-column films, see `SyntheticClips`.
 
     A wider frame shows a wider column. Clips are {"frames": uint8 `[T, H, W, 1]`,
-    "condition": int32 []} and take the `conditions`, indices into `CONDITIONS`, in
-    turn.
+    "condition": int32 []} and take the conditions `given`, indices into `CONDITIONS`,
+    in turn.
     """
 
-    def __init__(
-        self,
-        config: "BubblesConfig",
-        num_frames: int,
-        num_clips: int,
-        seed: int,
-        conditions: tuple[int, ...] = tuple(range(len(CONDITIONS))),
-    ) -> None:
-        super().__init__(config, num_frames, num_clips, seed)
-        self._column = empty_column(config.height, config.width)
-        self._conditions = conditions
-
     def _generate(self, index: int) -> dict[str, np.ndarray]:
-        condition = self._conditions[index % len(self._conditions)]
-        height, width = self._column.shape
+        condition = self._given[index % len(self._given)]
+        height, width, _ = self._config.frame_shape
         flow, width_m = FLOWS_L_PER_MIN[condition], COLUMN_HEIGHT_M * width / height
         tracks = follow_bubbles(flow, self._num_frames, width_m, self._seed, index)
-        frames = draw_bubbles(self._column, tracks, self._num_frames)
+        frames = draw_bubbles(empty_column(height, width), tracks, self._num_frames)
         return {"frames": frames, "condition": np.asarray(condition, np.int32)}
 
 
@@ -381,14 +371,12 @@ class BubblesConfig(DataConfig):
         every = tuple(range(len(CONDITIONS)))
         held_out = tuple(i for i in every if CONDITIONS[i] in self.test_conditions)
         learned = tuple(i for i in every if i not in held_out)
-        conditions = iter((learned, learned, held_out or every))
-
-        def generate(count: int, seed: int) -> BubbleColumn:
-            return BubbleColumn(self, num_frames, count, seed, next(conditions))
-
+        given = (learned, learned, held_out or every)
         held = ", ".join(CONDITIONS[i] for i in held_out)
         return Sources(
-            **generated_splits(self, seed, generate),
+            **generated_splits(
+                self, seed, partial(BubbleColumn, self, num_frames), given
+            ),
             description=(
                 f"Bubble column on {self.height}x{self.width}, all sequences "
                 f"generated. Gas flows: {', '.join(CONDITIONS)}"

@@ -1,6 +1,6 @@
 """What all sources of synthetic clips have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -45,17 +45,23 @@ def uniform_draws(seed: int, index: int, count: int) -> list[float]:
 class SyntheticClips(Generic[ConfigT]):
     """A random-access source whose clips are generated when they are read.
 
-    A clip depends on the config and (seed, index) alone, in any order and process; a
-    longer one begins as the shorter one. `seed` is from 0 to 2**64 - 1.
+    A clip depends on the config, what is `given` to the split (such as its digits) and
+    (seed, index) alone, in any order and process. `seed` is from 0 to 2**64 - 1.
     """
 
     def __init__(
-        self, config: ConfigT, num_frames: int, num_clips: int, seed: int
+        self,
+        config: ConfigT,
+        num_frames: int,
+        num_clips: int,
+        seed: int,
+        given: Any = None,
     ) -> None:
         self._config = config
         self._num_frames = num_frames
         self._num_clips = num_clips
         self._seed = seed
+        self._given = given
 
     def __len__(self) -> int:
         """Returns the number of clips."""
@@ -70,12 +76,15 @@ class SyntheticClips(Generic[ConfigT]):
 
 
 def generated_splits(
-    config: DataConfig, seed: int, generate: Callable[[int, int], ClipSource]
+    config: DataConfig,
+    seed: int,
+    generate: Callable[..., ClipSource],
+    given: Sequence[Any] = (None, None, None),
 ) -> dict[str, Any]:
     """The three splits of a data set that is generated, and their shape.
 
-    `generate` makes a source of a number of clips and a seed. Validation and test clips
-    depend on neither `seed` nor their own number.
+    `generate` makes a source of a number of clips, a seed, and what is given to the
+    split. Validation and test clips depend on neither `seed` nor their own number.
 
     Raises:
         UserError: `seed` is not from 0 to 2**32 - 1.
@@ -83,10 +92,13 @@ def generated_splits(
     if not 0 <= seed < 2**32:
         raise UserError(f"seed is {seed}: it must be from 0 to 2**32 - 1")
     height, width, channels = config.frame_shape
+    train, validation, test = given
     return {
-        "train": generate(config.num_train_sequences, seed),
-        "validation": generate(config.num_validation_sequences, VALIDATION_SEED),
-        "test": generate(config.num_test_sequences, TEST_SEED),
+        "train": generate(config.num_train_sequences, seed, train),
+        "validation": generate(
+            config.num_validation_sequences, VALIDATION_SEED, validation
+        ),
+        "test": generate(config.num_test_sequences, TEST_SEED, test),
         "height": height,
         "width": width,
         "channels": channels,

@@ -7,6 +7,7 @@ generated (`MovingMNIST`); the published test set is read from its file
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 from convlstm_jax.config import field
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import plural
-from convlstm_jax.data.sources import ClipSource, Sources, checked_index
+from convlstm_jax.data.sources import Sources, checked_index
 from convlstm_jax.data.synthetic.clips import (
     SyntheticClips,
     generated_splits,
@@ -51,24 +52,13 @@ def _bounce(position: float, step: float, free: int, num_frames: int) -> np.ndar
 class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
     """A random-access source of moving-digit sequences, see `SyntheticClips`.
 
-    Each digit, drawn with replacement from `digits`, uint8 `[N, 28, 28]`, starts at a
-    place uniform in the unit square, in a direction uniform on the circle, and moves
+    The digits, drawn with replacement from those `given`, uint8 `[N, 28, 28]`, start at
+    a place uniform in the unit square, in a direction uniform on the circle, and move
     `velocity` of the free canvas (the frame less the digit) per frame. On reaching a
-    wall it is set onto the wall and that component of its velocity changes sign.
+    wall a digit is set onto it and that component of its velocity changes sign.
     Positions are truncated to whole pixels; where digits overlap the brighter pixel
     shows. Clips are {"frames": uint8 `[T, H, W, 1]`, 0 is background}.
     """
-
-    def __init__(
-        self,
-        config: "MovingMNISTConfig",
-        num_frames: int,
-        num_clips: int,
-        seed: int,
-        digits: np.ndarray,
-    ) -> None:
-        super().__init__(config, num_frames, num_clips, seed)
-        self._digits = np.ascontiguousarray(digits)
 
     def _generate(self, index: int) -> dict[str, np.ndarray]:
         num_frames, config = self._num_frames, self._config
@@ -86,7 +76,7 @@ class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
         draws = uniform_draws(self._seed, index, 4 * config.num_digits)
         for number in range(config.num_digits):
             choice, start_y, start_x, turn = draws[4 * number : 4 * number + 4]
-            digit = self._digits[int(choice * len(self._digits))]
+            digit = self._given[int(choice * len(self._given))]
             angle = 2.0 * math.pi * turn
             step_y = config.velocity * math.sin(angle)
             step_x = config.velocity * math.cos(angle)
@@ -216,12 +206,12 @@ class MovingMNISTConfig(DataConfig):
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits, each from digits of its own, see `DataConfig.sources`."""
         digits = load_digits(self.digits, self.digits_dir, self.tfds_dir)
-        images = iter((digits.train, digits.validation, digits.test))
-
-        def generate(count: int, seed: int) -> ClipSource:
-            return MovingMNIST(self, num_frames, count, seed, next(images))
-
-        splits = generated_splits(self, seed, generate)
+        splits = generated_splits(
+            self,
+            seed,
+            partial(MovingMNIST, self, num_frames),
+            (digits.train, digits.validation, digits.test),
+        )
         test_description = "test sequences generated"
         if self.test_file:
             path = Path(self.test_file).expanduser()
