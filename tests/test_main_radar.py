@@ -14,7 +14,7 @@ from configs import radar_nowcasting
 from convlstm_jax.cli import build
 from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.data.radar.composites import read_composite
-from convlstm_jax.objectives.optical_flow import missing_packages
+from convlstm_jax.metrics.baselines import missing_packages
 from convlstm_jax.training.sharding import data_mesh
 from tests.program import experiment_of, run
 

@@ -17,14 +17,14 @@ from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.cli.log import logging_to
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
-from convlstm_jax.evaluation.evaluate import evaluate
+from convlstm_jax.evaluation.evaluate import add_vmaf, evaluate
 from convlstm_jax.evaluation.report import write_report
 from convlstm_jax.evaluation.result import clip_namer
-from convlstm_jax.evaluation.vmaf import add_vmaf
+from convlstm_jax.objectives.base import Drawn
 from convlstm_jax.objectives.forecast import FramesObjective
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.training.steps import make_eval_step
-from convlstm_jax.viz.curves import learning_curves
+from convlstm_jax.viz.plots import learning_curves
 
 _log = logging.getLogger(__name__)
 
@@ -75,8 +75,7 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
     chosen = objective.drawn_clips(test, experiment.eval.num_pictures)
     result.drawn_clips = [name_clip(index) for index in chosen]
     drawn = objective.examples(variables, test, chosen, mesh)
-    worst_names = [clip.name for clip in result.worst_clips]
-    indices = [name.index for name in worst_names]
+    indices = [clip.name.index for clip in result.worst_clips]
     worst = objective.examples(variables, test, indices, mesh)
     if isinstance(objective, FramesObjective) and objective.with_vmaf:
         add_vmaf(
@@ -92,14 +91,17 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
     result.write(workdir)
     for line in result.table():
         _log.info(line)
-    names, notes = result.drawn_clips, [""] * len(drawn)
-    pictures = objective.draw(drawn, names, result, workdir / "pictures")
-    clips = [
-        *objective.played(drawn, names, group="First test sequences", notes=notes),
-        *objective.played(
-            worst, worst_names, group="Worst by MSE", notes=result.worst_notes()
-        ),
+    first = [
+        Drawn(example, name, "First test sequences")
+        for example, name in zip(drawn, result.drawn_clips, strict=True)
     ]
+    worst_clips = [
+        Drawn(example, clip.name, "Worst by MSE", note)
+        for example, clip, note in zip(
+            worst, result.worst_clips, result.worst_notes(), strict=True
+        )
+    ]
+    pictures = objective.draw(first, result.contenders, workdir / "pictures")
     write_report(
         workdir / "report.html",
         title=f"{workdir.name}: evaluation at step {step}",
@@ -107,7 +109,7 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
         data_description=sources.description,
         result=result,
         pictures=[*pictures, *_draw_learning_curves(workdir)],
-        clips=clips,
+        clips=[*objective.played(first), *objective.played(worst_clips)],
     )
     _log.info("report: %s", workdir / "report.html")
 

@@ -23,7 +23,7 @@ from convlstm_jax.objectives.nowcast import NowcastObjective
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
-from convlstm_jax.viz.radar import rain_colours
+from convlstm_jax.viz.pixels import rain_colours
 
 
 def run(

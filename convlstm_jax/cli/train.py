@@ -109,7 +109,7 @@ def _fit(experiment: Experiment, sources: Sources, workdir: Path) -> FitResult:
             examples = objective.examples(variables, sources.validation, drawn, mesh)
             if jax.process_index() == 0:
                 folder = workdir / "pictures"
-                objective.draw_validation(examples, step, writers, folder)
+                objective.draw_validation(examples, step, writers.write_gif, folder)
 
     return fit(
         state,

@@ -1,17 +1,24 @@
-"""The evaluation loop that validation and the final evaluation share."""
+"""The evaluation loop that validation and the final evaluation share, and VMAF."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from convlstm_jax.config import Config, field
+from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.result import Contender, EvaluationResult, WorstClip
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, add_sums
+from convlstm_jax.metrics.baselines import BASELINES
+from convlstm_jax.metrics.vmaf import INSTALL_HINT, MIN_SIDE, find_ffmpeg, vmaf
 from convlstm_jax.training.sharding import put_batch
 from convlstm_jax.viz.player import ClipName
+
+_log = logging.getLogger(__name__)
 
 _NUM_WORST_CLIPS = 4
 
@@ -61,13 +68,9 @@ class RainEvalConfig(EvalConfig):
     )
 
 
-Summarize = Callable[[MetricSums, tuple[int, int, int]], MetricSummary]
-"""`summarize` of an objective: (sums, frame shape) → the metrics of a contender."""
-
-
 def evaluate(
     eval_step: Callable[[Any, dict], dict[str, Any]],
-    summarize: Summarize,
+    summarize: Callable[[MetricSums, tuple[int, int, int]], MetricSummary],
     variables: Any,
     batches: Iterable[dict[str, np.ndarray]],
     mesh: Mesh,
@@ -76,15 +79,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Measures a model, and the baselines that `eval_step` knows, over batches.
 
-    Args:
-        eval_step: From `training.steps.make_eval_step`.
-        summarize: Of the objective.
-        variables: The model's variables.
-        batches: This process's parts of `{"frames", "weight", …}`; see
-            `data.pipeline.eval_batches`.
-        mesh: Devices; the batches are divided over them.
-        conditions: Names of the conditions that `eval_step` tells apart.
-        name_clip: Names the clip at a place in the order of the batches.
+    `eval_step` is that of `training.steps.make_eval_step`, `summarize` that of the
+    objective. The batches are this process's parts of those of
+    `data.pipeline.eval_batches`, in whose order `name_clip` names a clip by its place.
 
     Returns:
         The contenders, with conditions those that any clip has, and, where `eval_step`
@@ -114,15 +111,11 @@ def evaluate(
     # The model first: jit returns dictionaries in the order of their keys.
     for name in sorted(totals, key=lambda name: (name != "model", name)):
         summary = summarize(totals[name], frame_shape)
-        contenders[name] = Contender(
-            **vars(summary),
-            per_condition={
-                conditions[index]: summarize(
-                    _of_condition(by_condition[name], index), frame_shape
-                )
-                for index in present
-            },
-        )
+        per_condition = {}
+        for index in present:
+            sums = jax.tree.map(lambda of, index=index: of[index], by_condition[name])
+            per_condition[conditions[index]] = summarize(sums, frame_shape)
+        contenders[name] = Contender(**vars(summary), per_condition=per_condition)
     return EvaluationResult(
         contenders,
         {conditions[index]: int(counts[index]) for index in present},
@@ -146,10 +139,72 @@ def _worst(
     ]
 
 
-def _of_condition(sums: MetricSums, index: int) -> MetricSums:
-    return {
-        "sums": {
-            name: np.asarray(values)[index] for name, values in sums["sums"].items()
-        },
-        "count": np.asarray(sums["count"])[index],
+def add_vmaf(
+    result: EvaluationResult,
+    forecast: Callable[[Sequence[int]], Iterable[Any]],
+    *,
+    frame_size: tuple[int, int],
+    conditions: Sequence[str],
+    num_sequences: int,
+    num_vmaf_sequences: int,
+) -> None:
+    """Adds "vmaf" of model and baselines: in total, per lead time and condition.
+
+    Measured on `num_vmaf_sequences` of the test clips, evenly spread, as `forecast`
+    gives them: `objectives.forecast.Example`s of the clips at some places, in their
+    order. Without an ffmpeg that measures it the log says how to get one; where ffmpeg
+    fails, what it said. All processes take part; the first one measures.
+    """
+    count = min(num_vmaf_sequences, num_sequences)
+    if not count:
+        return
+    if min(frame_size) < MIN_SIDE:
+        _log.info(
+            "no VMAF: frames are of %d×%d pixels, and it needs at least %d of both",
+            *frame_size, MIN_SIDE,
+        )  # fmt: skip
+        return
+    ffmpeg = find_ffmpeg() if jax.process_index() == 0 else None
+    if jax.process_index() == 0 and ffmpeg is None:
+        _log.info("no VMAF, which needs an ffmpeg with libvmaf: %s", INSTALL_HINT)
+        if jax.process_count() == 1:
+            return
+    indices = np.linspace(0, num_sequences - 1, count).round().astype(int)
+    scores: dict[str, list[np.ndarray]] = {}
+    clip_conditions: list[int | None] = []
+    for clip in forecast(indices.tolist()):
+        if ffmpeg is None:  # The others of several processes wait for this one.
+            continue
+        try:
+            of_clip = _scores(ffmpeg, clip)
+        except UserError as error:
+            _log.warning("no VMAF: %s", error)
+            ffmpeg, scores = None, {}
+            continue
+        clip_conditions.append(clip.condition)
+        for name, values in of_clip.items():
+            scores.setdefault(name, []).append(values)
+    if not scores:
+        return
+    result.data["num_vmaf_sequences"] = count
+    for name, rows in scores.items():
+        values, contender = np.stack(rows), result.contenders[name]
+        contender.total["vmaf"] = float(values.mean())
+        contender.per_lead_time["vmaf"] = values.mean(axis=0).tolist()
+        for condition, summary in contender.per_condition.items():
+            index = conditions.index(condition)
+            chosen = values[[index == other for other in clip_conditions]]
+            summary.total["vmaf"] = float(chosen.mean()) if len(chosen) else None
+
+
+def _scores(ffmpeg: str, clip: Any) -> dict[str, np.ndarray]:
+    """VMAF of each frame, of what the model gave out and of the baselines."""
+    scores = {
+        name: vmaf(ffmpeg, prediction, truth)
+        for name, (_, truth, prediction) in clip.outputs.items()
     }
+    inputs, truth, _ = clip.outputs["model"]
+    for name, baseline in BASELINES.items():
+        prediction = baseline(jnp.asarray(inputs[None]), len(truth))[0]
+        scores[name] = vmaf(ffmpeg, np.asarray(prediction), truth)
+    return scores

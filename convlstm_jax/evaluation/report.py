@@ -41,20 +41,12 @@ def write_report(
     pictures: Sequence[tuple[str, str | Path]] = (),
     clips: Sequence[PlayerClip] = (),
 ) -> None:
-    """Writes the report as one file that opens from disk, without any network.
+    """Writes the report as one HTML file that opens from disk, without any network.
 
-    Pictures are embedded, all text is escaped, and the page forbids itself to load
-    anything, or to run or follow any script or style but its own, which it knows by
-    their hashes. It follows the reader's light or dark setting.
-
-    Args:
-        path: The HTML file to write.
-        title: The headline.
-        config: All settings; nested ones are shown with dotted names.
-        data_description: The data that the metrics are of, in words.
-        result: What the evaluation found.
-        pictures: (caption, PNG or GIF file) in the order in which they are shown.
-        clips: What the player shows; without any there is none.
+    The config is shown with dotted names, pictures are (caption, PNG or GIF file),
+    clips what the player shows. Everything is embedded, all text is escaped, and the
+    page's content security policy allows its own script and style alone, by their
+    hashes.
 
     Raises:
         UserError: The report cannot be written.
@@ -65,11 +57,9 @@ def write_report(
         for suffix in ("css", "js", "html.j2")
     )
     environment = jinja2.Environment(
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )
+    )  # fmt: skip
     environment.filters |= {"number": format_value, "label": contender_label}
     data, factor = player_data(clips)
     facts = {"step": result.step} if result.step is not None else {}
@@ -142,17 +132,12 @@ def _headlines(result: EvaluationResult) -> list[tuple[Metric, str, str]]:
 
 def _versus(key: str, result: EvaluationResult) -> tuple[str, str]:
     """How the model compares with the best of the baselines, "" without any."""
-    value = result.model.total[key]
-    rivals = {
-        name: rival
-        for name, contender in result.contenders.items()
-        if name not in OUTPUTS
-        and (rival := contender.total.get(key)) is not None
-        and math.isfinite(rival)
-    }
-    if value is None or not math.isfinite(value) or not rivals:
+    totals = {name: c.total.get(key) for name, c in result.contenders.items()}
+    finite = {k: v for k, v in totals.items() if v is not None and math.isfinite(v)}
+    rivals = {name: v for name, v in finite.items() if name not in OUTPUTS}
+    if "model" not in finite or not rivals:
         return "", ""
-    higher = find_metric(key).direction == "higher"
+    value, higher = finite["model"], find_metric(key).direction == "higher"
     best = (max if higher else min)(rivals, key=lambda name: rivals[name])
     words = f"{contender_label(best)} ({format_value(rivals[best])})"
     if value == rivals[best]:

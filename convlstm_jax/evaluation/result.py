@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,64 +19,45 @@ def clip_namer(
 ) -> Callable[[int], ClipName]:
     """A function that names the clip at an index of a test set.
 
-    Args:
-        clips: The test set; "condition" of a clip is an index into `conditions`.
-        films: The film of each clip, and where in it; None where there are no films.
-        conditions: Names of the conditions; empty where there are none.
+    Films are those of each clip, and where in it; "condition" of a clip is an index
+    into `conditions`. Either may be missing.
     """
 
     def name(index: int) -> ClipName:
-        return ClipName(
-            index,
-            films[index] if films else "",
-            conditions[int(clips[index]["condition"])] if conditions else "",
-        )
+        condition = conditions[int(clips[index]["condition"])] if conditions else ""
+        return ClipName(index, films[index] if films else "", condition)
 
     return name
 
 
 @dataclasses.dataclass
 class Contender(MetricSummary):
-    """The metrics of the model, of one of its outputs or of a baseline.
+    """The metrics of the model, of one of its outputs or of a baseline."""
 
-    Attributes:
-        per_condition: Condition → metrics over its clips, lead times aside.
-    """
-
+    # Condition → metrics over its clips, lead times aside.
     per_condition: dict[str, MetricSummary] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class WorstClip:
-    """A clip with one of the largest mean squared errors of the model.
-
-    Attributes:
-        name: Which clip.
-        mse: Mean over its frames; None where it is not a number.
-    """
+    """A clip with one of the largest mean squared errors of the model."""
 
     name: ClipName
-    mse: float | None
+    mse: float | None  # mean over its frames; None where it is not a number
 
 
 @dataclasses.dataclass
 class EvaluationResult:
-    """What an evaluation found.
+    """What an evaluation found."""
 
-    Attributes:
-        contenders: By name, "model" first.
-        condition_counts: Condition → its clips; empty where there are no conditions.
-        worst_clips: Worst first.
-        drawn_clips: Clips that pictures show.
-        step: Training steps of the weights.
-        data: Facts about the test set, such as "num_sequences".
-    """
-
-    contenders: dict[str, Contender]
+    contenders: dict[str, Contender]  # by name, "model" first
+    # Condition → number of its clips; empty where there are no conditions.
     condition_counts: dict[str, int] = dataclasses.field(default_factory=dict)
     worst_clips: list[WorstClip] = dataclasses.field(default_factory=list)
+    # Clips that pictures show.
     drawn_clips: list[ClipName] = dataclasses.field(default_factory=list)
-    step: int | None = None
+    step: int | None = None  # training steps of the weights
+    # Facts about the test set, such as "num_sequences".
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
@@ -88,16 +70,6 @@ class EvaluationResult:
         """The number of predicted frames, 0 of a classifier."""
         curves = [c.per_lead_time.values() for c in self.contenders.values()]
         return max((len(curve) for each in curves for curve in each), default=0)
-
-    @property
-    def per_lead_time(self) -> dict[str, dict[str, list[float | None]]]:
-        """Contender → metric → one value a lead time."""
-        return {name: c.per_lead_time for name, c in self.contenders.items()}
-
-    @property
-    def confusion(self) -> list[list[int]]:
-        """Clips by true class (rows) and class predicted by the model (columns)."""
-        return self.model.confusion
 
     def worst_notes(self) -> list[str]:
         """A line about each of the worst clips, for the player of the report."""
@@ -113,7 +85,7 @@ class EvaluationResult:
         """The content of `evaluation.json`."""
         contenders = self.contenders.items()
         values: dict[str, Any] = {name: _to_json(c) for name, c in contenders}
-        values["per_lead_time"] = self.per_lead_time
+        values["per_lead_time"] = {name: c.per_lead_time for name, c in contenders}
         if self.worst_clips:
             values["worst_clips"] = [
                 {**clip.name.to_json(), "mse": clip.mse} for clip in self.worst_clips
@@ -172,17 +144,15 @@ class EvaluationResult:
         with atomic_file(workdir / "evaluation.json") as partial:
             text = json.dumps(self.to_json(), indent=2) + "\n"
             partial.write_text(text, encoding="utf-8")
-        with (
-            atomic_file(workdir / "evaluation.csv") as partial,
-            partial.open(
-                "w", newline="", encoding="utf-8", errors="backslashreplace"
-            ) as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(["contender", "metric", "lead_time", "condition", "value"])
-            for *names, value in self.rows():
-                # All digits; nothing where there is no value.
-                writer.writerow([*names, "" if value is None else repr(value)])
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(["contender", "metric", "lead_time", "condition", "value"])
+        for *names, value in self.rows():
+            # All digits; nothing where there is no value.
+            writer.writerow([*names, "" if value is None else repr(value)])
+        content = table.getvalue().encode("utf-8", errors="backslashreplace")
+        with atomic_file(workdir / "evaluation.csv") as partial:
+            partial.write_bytes(content)
 
 
 LONG_NAME = "cross_entropy_nats_per_frame"

@@ -1,13 +1,11 @@
 """Metrics of a whole test set: summed batch by batch, divided once.
 
-On the device, inside one jitted step: `batch_sums(frame_metrics(...), weight)`. On the
-host, `add_sums` over the batches in float64 and one `summarize` at the end. Averages of
-batch averages never appear, so neither batch size nor a short last batch, padded to
-full size with rows of weight 0, changes a metric.
+`batch_sums` on the device, `add_sums` on the host in float64, one `summarize` at the
+end: neither the batch size nor the padding of the last batch changes a metric.
 """
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import jax
@@ -24,47 +22,34 @@ Numbers = dict[str, float | None]
 
 
 class MetricSums(TypedDict):
-    """Sums over samples: `sums[key]` is `[T]`, one a lead time; `count` a scalar.
+    """Sums over samples: `sums[key]` is `[T]`, one a lead time, or of another shape.
 
-    Other shapes than `[T]` are summed alike, such as confusion matrices `[K, K]`; sums
-    by condition have one more axis in front of both.
+    `count` is a scalar. Sums by condition have one more axis in front of both.
     """
 
     sums: dict[str, ArrayLike]
     count: ArrayLike
 
 
-@dataclasses.dataclass
+@dataclass
 class MetricSummary:
-    """The metrics of one contender over a test set.
+    """The metrics of one contender over a test set."""
 
-    Attributes:
-        total: Over all samples and lead times.
-        per_lead_time: Key → T values; empty where there are no lead times.
-        mean_over_lead_times: For scores from pooled counts, their mean over lead times.
-        per_class: For a classifier, class name → precision, recall, F1 and support.
-        confusion: For a classifier, clips by true class (rows) and predicted class.
-    """
-
-    total: Numbers
-    per_lead_time: dict[str, list[float | None]] = dataclasses.field(
-        default_factory=dict
-    )
-    mean_over_lead_times: Numbers = dataclasses.field(default_factory=dict)
-    per_class: dict[str, Numbers] = dataclasses.field(default_factory=dict)
-    confusion: list[list[int]] = dataclasses.field(default_factory=list)
+    total: Numbers  # over all samples and lead times
+    per_lead_time: dict[str, list[float | None]] = field(default_factory=dict)
+    # Of scores from pooled counts, the mean over lead times.
+    mean_over_lead_times: Numbers = field(default_factory=dict)
+    # Of a classifier: class → precision, recall, F1 and support; and clips by true
+    # class (rows) and predicted class.
+    per_class: dict[str, Numbers] = field(default_factory=dict)
+    confusion: list[list[int]] = field(default_factory=list)
 
 
 def batch_sums(metrics: Mapping[str, Array], weight: Array) -> MetricSums:
-    """Sums the metrics of one batch over its samples.
+    """Sums the metrics of one batch, `[B, T]` or `[B, …]`, over its samples.
 
-    Args:
-        metrics: `[B, T]` (or `[B, …]`) under each name.
-        weight: `[B]` of numbers or booleans, 1 for a sample that counts and 0 for
-            padding. What stands in a row of weight 0 never counts, NaN included.
-
-    Returns:
-        `{"sums": {name: [T]}, "count": scalar}`, to be added up by `add_sums`.
+    The weight `[B]` is 1 for a sample that counts and 0 for padding; what stands in a
+    row of weight 0 never counts, NaN included.
     """
 
     def weighted_sum(values: Array) -> Array:
@@ -84,10 +69,9 @@ def sums_by_condition(
     condition: Array,
     num_conditions: int,
 ) -> MetricSums:
-    """As `batch_sums`, for the samples of each condition apart.
+    """As `batch_sums`, for each of N conditions apart: sums `[N, T]`, count `[N]`.
 
-    With condition `[B]` of integers from 0 to N − 1, sums are `[N, T]`, the count
-    `[N]`.
+    The condition `[B]` of each sample is an integer from 0 to N − 1.
     """
     one_hot = condition[None, :] == jnp.arange(num_conditions)[:, None]
     return jax.vmap(lambda w: batch_sums(metrics, w))(one_hot * weight[None, :])
@@ -98,33 +82,19 @@ def add_sums(total: MetricSums | None, batch: MetricSums) -> MetricSums:
 
     The total is None before the first batch; the arguments are left as they are.
     """
-
-    def add(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-        return np.asarray(a, np.float64) + np.asarray(b, np.float64)
-
-    start: MetricSums = {"sums": dict.fromkeys(batch["sums"], 0.0), "count": 0.0}
-    total = total or start
-    return {
-        "sums": {
-            key: add(total["sums"][key], sum_) for key, sum_ in batch["sums"].items()
-        },
-        "count": add(total["count"], batch["count"]),
-    }
+    batch = jax.tree.map(lambda value: np.asarray(value, np.float64), batch)
+    return batch if total is None else jax.tree.map(np.add, total, batch)
 
 
 def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
-    """Divides the sums, once, into the metrics of an evaluation.
+    """Divides the sums, once, into averages over samples, and in total over lead times.
 
-    They are averages over samples, in total over lead times too; beside the keys of the
-    sums stand those that the registry derives from them, such as "mse_per_pixel".
+    Adds what the registry derives from them, such as "mse_per_pixel".
 
     Raises:
         ValueError: No sample counted.
     """
-    count = num_samples(total)
-    sums = {
-        name: np.asarray(value, np.float64) for name, value in total["sums"].items()
-    }
+    count, sums = num_samples(total), float64_sums(total)
     pooled = {m.sums: sums.pop(m.sums) for m in METRICS.values() if m.sums in sums}
     means = {name: value / count for name, value in sums.items()}
     numbers: Numbers = {name: float(value.mean()) for name, value in means.items()}
@@ -133,24 +103,25 @@ def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
     }
     for metric in METRICS.values():
         if metric.derive is not None and metric.repeats in means:
-            derived = metric.derive(means[metric.repeats], values_per_frame)
-            numbers[metric.key] = derived
+            of_all = metric.derive(means[metric.repeats], values_per_frame)
+            numbers[metric.key] = of_all
     for metric in METRICS.values():
         if metric.pool is not None and metric.sums in pooled:
             moments = pooled[metric.sums]
-            of_all = metric.pool(moments.sum(0), count * len(moments))
-            numbers[metric.key] = none_if_nan(of_all)
-            values = metric.pool(moments, count)
-            per_lead_time[metric.key] = [none_if_nan(value) for value in values]
+            pooled_all = metric.pool(moments.sum(0), count * len(moments))
+            numbers[metric.key] = none_if_nan(pooled_all)
+            by_lead_time = metric.pool(moments, count)
+            per_lead_time[metric.key] = [none_if_nan(value) for value in by_lead_time]
     return MetricSummary(numbers, per_lead_time)
 
 
-def num_samples(total: MetricSums) -> float:
-    """The number of samples that were summed.
+def float64_sums(total: MetricSums) -> dict[str, NDArray[np.float64]]:
+    """The sums as NumPy arrays."""
+    return {name: np.asarray(x, np.float64) for name, x in total["sums"].items()}
 
-    Raises:
-        ValueError: There is none.
-    """
+
+def num_samples(total: MetricSums) -> float:
+    """The number of samples that were summed; raises ValueError where it is 0."""
     count = float(np.asarray(total["count"]))
     if not count > 0:
         raise ValueError(

@@ -1,11 +1,18 @@
 """Predictions that need no learning; a model is worth what it gains over them."""
 
+import contextlib
+import importlib.util
+import io
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from convlstm_jax.rain import RainScale
 from convlstm_jax.types import Video
 
 PredictedVideo = Float[Array, "B T_out H W C"]
@@ -13,6 +20,9 @@ PredictedVideo = Float[Array, "B T_out H W C"]
 
 OUTPUTS = ("model", "reconstruction")
 """Contenders that a model gives out; all others are baselines."""
+
+OPTICAL_FLOW = "optical_flow"
+"""The contender, and the key of a batch, that is extrapolated on the host."""
 
 _LABELS = {
     "reconstruction": "reconstruction of the inputs",
@@ -28,21 +38,13 @@ def contender_label(key: str) -> str:
 
 
 def copy_last_frame(inputs: Video, num_frames: int) -> PredictedVideo:
-    """Predicts that nothing moves: repeats the last given frame.
-
-    Like all baselines it turns `[B, T, H, W, C]`, T at least 1, into
-    `[B, num_frames, H, W, C]` of the same dtype.
-    """
-    _check(inputs, num_frames)
+    """Repeats the last given frame, in the dtype of the inputs."""
     return jnp.repeat(inputs[:, -1:], num_frames, axis=1)
 
 
 def zeros(inputs: Video, num_frames: int) -> PredictedVideo:
     """Predicts black frames, which already beats copying on Moving MNIST's MSE."""
-    _check(inputs, num_frames)
-    return jnp.zeros_like(
-        inputs, shape=(inputs.shape[0], num_frames, *inputs.shape[2:])
-    )
+    return jnp.zeros_like(copy_last_frame(inputs, num_frames))
 
 
 BASELINES: dict[str, Callable[[Video, int], PredictedVideo]] = {
@@ -52,11 +54,66 @@ BASELINES: dict[str, Callable[[Video, int], PredictedVideo]] = {
 """Name in reports and evaluation files → function of (inputs, num_frames)."""
 
 
-def _check(inputs: Video, num_frames: int) -> None:
-    if inputs.ndim != 5 or inputs.shape[1] < 1:
-        raise ValueError(
-            f"inputs has shape {inputs.shape}: it must be [B, T, H, W, C] with T at "
-            "least 1"
-        )
-    if num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}: it must be at least 1")
+def missing_packages() -> list[str]:
+    """The packages that `extrapolate` needs and that are not installed."""
+    packages = {"pysteps": "pysteps", "cv2": "opencv-python-headless"}
+    return [
+        package
+        for module, package in packages.items()
+        if importlib.util.find_spec(module) is None
+    ]
+
+
+def extrapolate(
+    inputs: np.ndarray, mask: np.ndarray, num_frames: int, scale: RainScale
+) -> np.ndarray:
+    """Extrapolates the last radar frame along the motion of the T ≥ 2 given frames.
+
+    A backward semi-Lagrangian scheme advects it with the motion field (Lucas-Kanade, on
+    dBZ), by pysteps (Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019). If no motion is
+    found, the last frame is repeated; no rain flows in over an edge.
+
+    Inputs `[T, H, W]` and the float32 result `[num_frames, H, W]` are pixels in [0, 1];
+    the mask `[T, H, W]` is 1 where there is data.
+    """
+    motion, semilagrangian = _pysteps()
+    # Pixels are scaled reflectivities, which is enough to find the motion.
+    tracked = np.ma.masked_array(inputs.astype(np.float64), mask == 0)
+    flow = np.zeros((2, *inputs.shape[1:]))
+    if inputs.any():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # Few features: the motion is still found.
+            flow = motion(scale.dbz(tracked), verbose=False)
+    last = np.where(mask[-1] > 0, inputs[-1], 0.0).astype(np.float64)
+    carried = semilagrangian(last, flow, num_frames, outval=0.0)
+    extrapolated: np.ndarray = np.clip(np.nan_to_num(carried), 0, 1).astype(np.float32)
+    return extrapolated
+
+
+def _pysteps() -> tuple[Any, Any]:
+    with contextlib.redirect_stdout(io.StringIO()):  # It prints its configuration.
+        from pysteps import extrapolation, motion
+    return motion.get_method("LK"), extrapolation.get_method("semilagrangian")
+
+
+class WithOpticalFlow:
+    """A radar source whose clips have "optical_flow", float32 `[T_out, H, W, 1]`.
+
+    The first `num_inputs` frames are given; `num_outputs` are extrapolated.
+    """
+
+    def __init__(
+        self, source: Any, num_inputs: int, num_outputs: int, scale: RainScale
+    ) -> None:
+        self._source, self._scale = source, scale
+        self._num_inputs, self._num_outputs = num_inputs, num_outputs
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clip = self._source[index]
+        inputs = clip["frames"][: self._num_inputs, ..., 0] / np.float32(255)
+        mask = clip["mask"][: self._num_inputs, ..., 0]
+        flow = extrapolate(inputs, mask, self._num_outputs, self._scale)
+        return {**clip, OPTICAL_FLOW: flow[..., np.newaxis]}

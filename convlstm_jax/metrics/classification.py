@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from convlstm_jax.metrics.accumulate import (
     MetricSummary,
     MetricSums,
+    float64_sums,
     num_samples,
 )
-from convlstm_jax.metrics.registry import Metric, register
+from convlstm_jax.metrics.registry import Metric, none_if_nan, ratio, register
 
 register(
     Metric("accuracy", "Accuracy", direction="higher", order=90, convention=(
@@ -48,22 +49,10 @@ def classification_metrics(
 ) -> dict[str, Array]:
     """The values of every clip, to be summed over clips.
 
-    The predicted class is that of the largest logit, the first one of equals. Where a
-    model gives NaN, only the cross-entropy shows it.
-
-    Returns:
-        "cross_entropy_nats" `[B, 1]`, and "confusion" `[B, N, N]`, which is 1 in the
-        row of the true class and the column of the predicted one and else 0; summed
-        over clips, that is the confusion matrix.
-
-    Raises:
-        ValueError: The shapes are not as above.
+    "cross_entropy_nats" `[B, 1]`, and "confusion" `[B, N, N]`: 1 in the row of the true
+    class and the column of the predicted one, that of the (first) largest logit. Where
+    a model gives NaN, only the cross-entropy shows it.
     """
-    if logits.ndim != 2 or label.shape != logits.shape[:1]:
-        raise ValueError(
-            f"logits has shape {logits.shape} and label has {label.shape}: they must "
-            "be [B, N] and [B]"
-        )
     logits = logits.astype(jnp.float32)
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     truth = jax.nn.one_hot(label, logits.shape[1])
@@ -75,43 +64,26 @@ def classification_metrics(
 
 
 def majority_logits(class_counts: Sequence[int], num_clips: int) -> Float[Array, "B N"]:
-    """The baseline that never looks at a clip.
+    """The baseline that never looks at a clip: logs of the shares of training clips.
 
-    Every clip gets the same probabilities, each class's share of the training split,
-    so that the predicted class is always the one that is most frequent there.
-
-    Returns:
-        Logits `[B, N]`: log shares, −∞ for a class without training clips.
-
-    Raises:
-        ValueError: There is no training clip.
+    `[B, N]`, the same for every clip; −∞ for a class without training clips.
     """
     counts = np.asarray(class_counts, np.float64)
-    if not counts.sum() > 0:
-        raise ValueError(
-            f"class_counts is {tuple(class_counts)}: one at least must be above 0"
-        )
     with np.errstate(divide="ignore"):
-        log_shares = np.log(counts / counts.sum())
-    return jnp.broadcast_to(
-        jnp.asarray(log_shares, jnp.float32), (num_clips, len(counts))
-    )
+        logits = jnp.asarray(np.log(counts / counts.sum()), jnp.float32)
+    return jnp.broadcast_to(logits, (num_clips, len(counts)))
 
 
 def summarize_classification(
     total: MetricSums, classes: Sequence[str]
 ) -> MetricSummary:
-    """The metrics of an evaluation, on the host and in float64.
-
-    The precision of a class that was never predicted, the recall of one without a clip
-    and the F1 of one with neither are None; so is a cross-entropy that is not finite.
-    Balanced accuracy, the mean recall, is over the classes that have clips.
+    """The metrics of an evaluation; None for what is undefined or not finite.
 
     Raises:
         ValueError: No clip counted, or a label was none of the classes.
     """
-    count = num_samples(total)
-    confusion = np.asarray(total["sums"]["confusion"], np.float64)
+    count, sums = num_samples(total), float64_sums(total)
+    confusion = sums["confusion"]
     if not np.isclose(confusion.sum(), count):
         raise ValueError(
             f"the confusion matrix holds {confusion.sum():g} of {count:g} clips: "
@@ -119,26 +91,25 @@ def summarize_classification(
         )
     hits = np.diag(confusion)
     support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-    present = support > 0
-    nats = float(np.asarray(total["sums"]["cross_entropy_nats"]).item())
+    recall = ratio(hits, support)
+    scores = {
+        "precision": ratio(hits, predicted),
+        "recall": recall,
+        "f1": ratio(2 * hits, support + predicted),
+    }
+    nats = sums["cross_entropy_nats"].item()
     return MetricSummary(
         {
             "accuracy": float(hits.sum() / count),
-            "balanced_accuracy": float(np.mean(hits[present] / support[present])),
+            "balanced_accuracy": float(np.mean(recall[support > 0])),
             "cross_entropy_nats_per_clip": nats / count if np.isfinite(nats) else None,
         },
         per_class={
             name: {
-                "precision": _ratio(hits[index], predicted[index]),
-                "recall": _ratio(hits[index], support[index]),
-                "f1": _ratio(2 * hits[index], support[index] + predicted[index]),
+                **{key: none_if_nan(of[index]) for key, of in scores.items()},
                 "support": round(support[index]),
             }
             for index, name in enumerate(classes)
         },
         confusion=[[round(cell) for cell in row] for row in confusion],
     )
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    return float(part / whole) if whole > 0 else None

@@ -1,13 +1,18 @@
-"""Errors of single pixels, gathered over a frame, and pixels as probabilities."""
+"""Errors of single pixels summed over a frame, pixels as probabilities, correlation."""
 
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+from numpy.typing import NDArray
 
 from convlstm_jax.metrics.registry import (
     Metric,
     frame_metric,
     matched_frames,
+    ratio,
     register,
 )
 from convlstm_jax.types import PerFrame, Video
@@ -16,6 +21,8 @@ MIN_MEAN_SQUARED_ERROR = 1e-10
 """Floor of the mean squared error inside `psnr_db`: 100 dB."""
 
 _FRAME = (2, 3, 4)
+# A variance below this share of the mean square is rounding noise of none.
+_MIN_VARIANCE = 1e-6
 
 
 @frame_metric(Metric("mse", "MSE", unit="summed over a frame", order=10, convention=(
@@ -24,10 +31,8 @@ _FRAME = (2, 3, 4)
 def squared_error(prediction: Video, target: Video) -> PerFrame:
     """Squared error summed over the pixels and channels of each frame, `[B, T]`.
 
-    Its mean over frames and samples is the "MSE" of the Moving MNIST literature
-    (Srivastava et al. 2015, arXiv:1502.04681; OpenSTL), H·W·C times the mean over
-    pixels. Clips are `[B, T, H, W, C]` in [0, 1], here and below; `matched_frames`
-    refuses those that cannot be compared.
+    Its mean is the "MSE" of the Moving MNIST literature (Srivastava et al. 2015;
+    OpenSTL). Clips are `[B, T, H, W, C]` in [0, 1], here and below.
     """
     prediction, target = matched_frames(prediction, target)
     return jnp.sum(jnp.square(prediction - target), axis=_FRAME)
@@ -50,8 +55,7 @@ def psnr_db(prediction: Video, target: Video) -> PerFrame:
     """Peak signal-to-noise ratio of each frame, dB, for pixels in [0, 1], `[B, T]`.
 
     `-10 log10(m)` with m the mean squared error over the pixels and channels of the
-    frame. m is floored at 1e-10, so that identical frames give 100 dB and an average
-    over frames stays finite (OpenSTL's is infinite there).
+    frame, at least 1e-10: identical frames give 100 dB (in OpenSTL, infinity).
     """
     prediction, target = matched_frames(prediction, target)
     mean_squared_error = jnp.mean(jnp.square(prediction - target), axis=_FRAME)
@@ -65,12 +69,8 @@ def cross_entropy_from_logits(logits: Video, target: Video) -> PerFrame:
     which neither overflows nor takes the logarithm of a rounded 0.
     """
     logits, target = matched_frames(logits, target, name="logits")
-    nats = (
-        jnp.maximum(logits, 0.0)
-        - logits * target
-        + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    )
-    return jnp.sum(nats, axis=_FRAME)
+    rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return jnp.sum(jnp.maximum(logits, 0.0) - logits * target + rest, axis=_FRAME)
 
 
 @frame_metric(Metric("cross_entropy_nats", "Cross-entropy", unit="nats per frame",
@@ -81,22 +81,57 @@ def cross_entropy_from_logits(logits: Video, target: Video) -> PerFrame:
 def cross_entropy_from_probabilities(
     prediction: Video, target: Video, epsilon: float = 1e-6
 ) -> PerFrame:
-    """Cross-entropy of each frame from pixels, for predictions without logits.
+    """Cross-entropy of each frame from pixels, for predictions without logits, nats.
 
-    −Σ t log p + (1 − t) log(1 − p) over the pixels of a frame, as in Shi et al. 2015
-    (arXiv:1506.04214, section 4.1) and Srivastava et al. 2015 (arXiv:1502.04681,
-    section 3.2). Targets are grey values and need not be 0 or 1; then the smallest
-    possible value is the target's own entropy, not 0.
-
-    The prediction is clipped to [epsilon, 1 − epsilon] first: a baseline such as the
-    copied last frame holds exact zeros and ones, whose cross-entropy would be
-    infinite. The metric therefore depends on epsilon: a pixel that is wrong for certain
-    costs −log(epsilon), 13.8 nats at 1e-6.
+    −Σ t log p + (1 − t) log(1 − p) as in Shi et al. 2015 (arXiv:1506.04214, section
+    4.1), with p clipped to [epsilon, 1 − epsilon], as a copied frame holds exact zeros
+    and ones: what is wrong for certain costs −log(epsilon), 13.8 nats at 1e-6.
     """
     prediction, target = matched_frames(prediction, target)
     probability = jnp.clip(prediction, epsilon, 1.0 - epsilon)
     nats = -target * jnp.log(probability) - (1.0 - target) * jnp.log1p(-probability)
     return jnp.sum(nats, axis=_FRAME)
+
+
+def pearson(moments: NDArray[np.float64], count: float) -> NDArray[np.float64]:
+    """Pearson's correlation r = cov(p, t) / √(var(p) var(t)) of many frames together.
+
+    Of moments `[..., 8]`, see `correlation_moments`, summed over `count` frames; NaN
+    where prediction or truth is constant. By the law of total covariance cov(p, t) =
+    ⟨cov in a frame⟩ + ⟨p̄ t̄⟩ − ⟨p̄⟩⟨t̄⟩ with p̄, t̄ the means of a frame: only these,
+    not the pixels, are squared before a mean is subtracted, which keeps the digits of
+    weak contrast.
+    """
+    mean_p, mean_t, pp, tt, pt, *inside = np.moveaxis(
+        np.asarray(moments, np.float64) / count, -1, 0
+    )
+    variances = []
+    for mean, square, within in ((mean_p, pp, inside[0]), (mean_t, tt, inside[1])):
+        variance = within + square - mean**2
+        known = variance > _MIN_VARIANCE * (square + within)
+        variances.append(np.where(known, variance, 0.0))
+    covariance = inside[2] + pt - mean_p * mean_t
+    return ratio(covariance, np.sqrt(variances[0] * variances[1]))
+
+
+@frame_metric(Metric("correlation", "Correlation", direction="higher", order=71,
+    sums="correlation_moments", pool=pearson, convention=(
+    "Pearson's correlation of prediction and truth over all pixels of a lead time "
+    "(or of all lead times, or of a condition) together; of radar that of the rain "
+    "rate, over the pixels with data; null where either is constant.")))  # fmt: skip
+def correlation_moments(prediction: Video, target: Video) -> Float[Array, "B T 8"]:
+    """The moments of each frame that a correlation follows from.
+
+    Means of p and t, their squares and their product; var(p), var(t), cov(p, t) of
+    pixels.
+    """
+    prediction, target = matched_frames(prediction, target)
+    mean_p, mean_t = (x.mean(_FRAME, keepdims=True) for x in (prediction, target))
+    p, t = prediction - mean_p, target - mean_t
+    inside = [x.mean(_FRAME) for x in (p * p, t * t, p * t)]
+    mean_p, mean_t = (x.reshape(x.shape[:2]) for x in (mean_p, mean_t))
+    means = [mean_p, mean_t, mean_p**2, mean_t**2, mean_p * mean_t]
+    return jnp.stack([*means, *inside], axis=-1)
 
 
 def _mean_over_pixels(means: Any, values_per_frame: int) -> float:

@@ -1,8 +1,7 @@
-"""One registry of all metrics: labels, units, direction, convention and function.
+"""One registry of all metrics, which evaluation, report, curves, log and docs read.
 
-Evaluation, report, curves, log, CSV and docs read it. A metric is declared once, beside
-its function: `@frame_metric(Metric(...))` for what is measured on every frame of a
-forecast, `register(Metric(...))` for everything else.
+A metric is declared once, beside its function: `@frame_metric(Metric(...))` for what is
+measured on every frame of a forecast, `register(Metric(...))` for everything else.
 """
 
 import dataclasses
@@ -12,7 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from convlstm_jax.types import Video
 
@@ -58,11 +59,7 @@ METRICS: dict[str, Metric] = {}
 
 
 def register(*metrics: Metric) -> None:
-    """Adds metrics to the registry.
-
-    Raises:
-        ValueError: A key is taken.
-    """
+    """Adds metrics to the registry; raises ValueError where a key is taken."""
     for metric in metrics:
         if metric.key in METRICS:
             raise ValueError(f"key is {metric.key!r}: it must not be registered twice")
@@ -82,17 +79,10 @@ def frame_metric(metric: Metric) -> Callable[[_Function], _Function]:
 def frame_metrics(
     prediction: Video, target: Video, logits: Video | None = None
 ) -> dict[str, Array]:
-    """Measures every registered frame metric of clips `[B, T, H, W, C]` in [0, 1].
+    """Measures every frame metric of clips `[B, T, H, W, C]` in [0, 1]: key → `[B, T]`.
 
-    From logits (`prediction = sigmoid(logits)`) the cross-entropy is exact; without
-    them it comes from the prediction clipped to [1e-6, 1 − 1e-6].
-
-    Returns:
-        Key → `[B, T]`, and "correlation_moments" `[B, T, 8]`. Metrics whose window is
-        larger than the frames are left out.
-
-    Raises:
-        ValueError: The clips cannot be compared (see `matched_frames`).
+    With logits (`prediction = sigmoid(logits)`) the cross-entropy is exact. Metrics
+    whose window is larger than the frames are left out.
     """
     values = {}
     for metric in METRICS.values():
@@ -109,14 +99,10 @@ def frame_metrics(
 def matched_frames(
     prediction: Video, target: Video, name: str = "prediction"
 ) -> tuple[Array, Array]:
-    """Checks that two clips can be compared and converts them to one float type.
-
-    The common type is float32, or float64 where either clip has it: bfloat16 keeps
-    only eight bits of a sum over a frame, so metrics are never computed in it.
+    """Converts two clips to float32, or float64 where either has it, to be compared.
 
     Raises:
-        ValueError: The shapes differ, are not `[B, T, H, W, C]`, or a clip holds
-            integers (which would be read as pixels far outside [0, 1]).
+        ValueError: The shapes differ or are not `[B, T, H, W, C]`, or one has integers.
     """
     if prediction.shape != target.shape or prediction.ndim != 5:
         raise ValueError(
@@ -129,9 +115,7 @@ def matched_frames(
                 f"{clip_name} has dtype {clip.dtype}: it must be floating point, "
                 "pixels in [0, 1]"
             )
-    common = jnp.promote_types(
-        jnp.promote_types(prediction.dtype, target.dtype), jnp.float32
-    )
+    common = jnp.result_type(prediction.dtype, target.dtype, jnp.float32)
     return jnp.asarray(prediction, common), jnp.asarray(target, common)
 
 
@@ -177,11 +161,8 @@ def without_repeats(keys: set[str]) -> set[str]:
 
 def conventions() -> dict[str, str]:
     """Key → the sentence that defines the metric, for evaluation files."""
-    return {
-        key: METRICS[key].convention
-        for key in in_order(METRICS)
-        if METRICS[key].convention
-    }
+    metrics = [METRICS[key] for key in in_order(METRICS)]
+    return {metric.key: metric.convention for metric in metrics if metric.convention}
 
 
 def format_value(value: float | None) -> str:
@@ -192,18 +173,18 @@ def format_value(value: float | None) -> str:
         return "not a number"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    size = abs(value)
-    if isinstance(value, int) or size >= 10_000:
-        text = f"{value:,.0f}"
-    elif size >= 100:
-        text = f"{value:,.1f}"
-    elif size >= 10:
-        text = f"{value:.2f}"
-    elif size >= 0.001 or size == 0:
-        text = f"{value:.4f}"
-    else:
-        text = f"{value:.2e}"
-    return text.replace("-", "−")
+    formats = ((10_000, ",.0f"), (100, ",.1f"), (10, ".2f"), (0.001, ".4f"), (0, ".2e"))
+    size = abs(value) or 1.0  # 0 gets the digits of 1.
+    style = next(style for limit, style in formats if size >= limit)
+    if isinstance(value, int):
+        style = ",.0f"
+    return format(value, style).replace("-", "−")
+
+
+def ratio(above: Any, below: Any) -> NDArray[np.float64]:
+    """A quotient, NaN where the divisor is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below != 0, np.divide(above, below), np.nan)
 
 
 def none_if_nan(value: Any) -> float | None:

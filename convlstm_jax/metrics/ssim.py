@@ -1,41 +1,33 @@
-r"""Structural similarity of frames: SSIM in two conventions, and MS-SSIM.
+"""Structural similarity of frames: SSIM in two conventions, and MS-SSIM.
 
 Wang, Bovik, Sheikh, Simoncelli: Image quality assessment, from error visibility to
 structural similarity. IEEE Transactions on Image Processing 13(4), 2004, eq. 13:
 
     SSIM = (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2))
 
-with C1 = (0.01 L)², C2 = (0.03 L)² and L the data range. Means, variances and the
-covariance are those of a window around a pixel, weighted; the map is averaged over the
-pixels whose window lies inside the frame, then over channels, as scikit-image does.
+with C1 = (0.01 L)², C2 = (0.03 L)² and L the data range, averaged over the windows
+inside the frame, then over channels, as scikit-image does.
 
 Numerics. With d = x − y, the two factors are computed in the equal form
 
     1 − μd² / (μx² + μy² + C1)    and    1 − σd² / (σx² + σy² + C2)
 
-which is exactly 1 for identical frames and needs no covariance. The variances are not
-`E[x²] − E[x]²`, which in float32 loses every digit next to C2 in a bright, flat
-region: each of the two one-dimensional passes subtracts the pixel at the window's
-centre first. In float32 the largest difference from scikit-image in float64 was 4e-7
-over random clips, digits on black, flat bright frames with weak noise, constant frames
-and smooth fields (the plain form: 2e-5); in float64 it is below 1e-13.
+which is exactly 1 for identical frames. `E[x²] − E[x]²` would lose every digit next to
+C2 in a bright, flat region: each one-dimensional pass subtracts the pixel at the
+window's centre first. The largest difference from scikit-image in float64 was 4e-7 in
+float32 (the plain form: 2e-5) and 1e-13 in float64.
 
-MS-SSIM is that of Wang, Simoncelli, Bovik: Multi-scale structural similarity for image
-quality assessment. Asilomar Conference on Signals, Systems and Computers, 2003, eq. 7:
+MS-SSIM: Wang, Simoncelli, Bovik: Multi-scale structural similarity for image quality
+assessment. Asilomar Conference on Signals, Systems and Computers, 2003, eq. 7:
 
     MS-SSIM = l_M^α_M ∏ (c_j s_j)^β_j,  j = 1 … M
 
-l is the luminance factor of SSIM and c s its contrast and structure factor, each
-averaged over the windows inside the frame; scale j + 1 is scale j averaged over squares
-of 2×2 pixels; α_M = β_M, and the weights β_j of M = 5 scales are the paper's. As every
-implementation does, the last scale takes the mean of the product of both factors, and
-channels are averaged at the end.
-
-The paper leaves three things open. The window must fit into each scale, which at five
-scales asks for frames of 176 pixels: smaller frames have as many scales as it fits into
-(two from 22 pixels, three from 44, four from 88), with weights scaled to the same sum.
-A mean of c s below 0, which has no root, counts as 0. A last row or column that has no
-partner is left out of the next scale.
+with l and c s the two factors, each averaged over the windows; scale j + 1 is scale j
+averaged over squares of 2×2 pixels; α_M = β_M. As every implementation does, the last
+scale takes the mean of the product of both, and channels are averaged at the end.
+Frames of less than 176 pixels have as many scales as the window fits into, with weights
+scaled to the same sum. A mean of c s below 0, which has no root, counts as 0; a last
+row or column without a partner is left out of the next scale.
 """
 
 import functools
@@ -85,14 +77,10 @@ _UNIFORM = _Window((1 / UNIFORM_WINDOW_SIZE,) * UNIFORM_WINDOW_SIZE, 2.0, 49 / 4
     "population covariance, K1 0.01, K2 0.03, averaged over the pixels whose "
     "window lies inside the frame, channels, frames and samples.")))  # fmt: skip
 def ssim(prediction: Video, target: Video) -> PerFrame:
-    """SSIM of each frame as Wang et al. 2004 define it, `[B, T]`, at most 1.
+    """SSIM of each frame, `[B, T]`, at most 1; ValueError for frames below the window.
 
     Equal to scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=1, channel_axis=-1)` to 1e-6 in float32.
-    Identical frames give exactly 1.
-
-    Raises:
-        ValueError: A frame is smaller than the window.
     """
     return _mean_similarity(prediction, target, _GAUSSIAN)
 
@@ -103,24 +91,16 @@ def ssim(prediction: Video, target: Video) -> PerFrame:
     "covariance, K1 0.01, K2 0.03, averaged over the pixels whose window lies "
     "inside the frame, channels, frames and samples.")))  # fmt: skip
 def ssim_openstl(prediction: Video, target: Video) -> PerFrame:
-    """SSIM of each frame as in OpenSTL's tables, `[B, T]`, at most 1.
+    """SSIM of each frame as in OpenSTL's tables, `[B, T]`, comparable only with those.
 
-    OpenSTL calls scikit-image (0.19 or older, by its requirements) with its defaults
-    and no data range: a uniform window of 7×7 pixels, sample covariance (normalised by
-    48 instead of 49), and the data range 2 that scikit-image up to 0.19 took
-    for floating-point images, [-1, 1] being its float range. The doubled range
-    quadruples C1 and C2, so these values compare only with one another, not with
-    `ssim`'s. Equal to `structural_similarity(data_range=2, channel_axis=-1)` to 1e-6 in
-    float32.
-
-    Raises:
-        ValueError: A frame is smaller than the window.
+    OpenSTL calls scikit-image 0.19 with its defaults: a uniform window of 7×7 pixels,
+    sample covariance, and data range 2, which quadruples C1 and C2. Equal to
+    `structural_similarity(data_range=2, channel_axis=-1)` to 1e-6 in float32.
     """
     return _mean_similarity(prediction, target, _UNIFORM)
 
 
 def _mean_similarity(prediction: Video, target: Video, window: _Window) -> PerFrame:
-    """Mean SSIM of each frame."""
     prediction, target = matched_frames(prediction, target)
     height, width = prediction.shape[2:4]
     if min(height, width) < len(window.weights):
@@ -135,7 +115,6 @@ def _mean_similarity(prediction: Video, target: Video, window: _Window) -> PerFr
 # Compiled on its own, so that a call outside of `jax.jit` is one program, not hundreds.
 @functools.partial(jax.jit, static_argnames="window")
 def _similarity(prediction: Array, target: Array, window: _Window) -> PerFrame:
-    """The mean of the map of eq. 13 over each frame."""
     x, y = (jnp.moveaxis(clip, -1, -3) for clip in (prediction, target))
     luminance, structure = _similarity_factors(x, y, window)
     return _map_mean(luminance * structure).mean(-1)
@@ -163,9 +142,8 @@ def _map_mean(values: Array) -> Array:
 def _window_moments(images: Array, weights: tuple[float, ...]) -> tuple[Array, Array]:
     """Mean and variance over the windows inside images `[..., H, W]`.
 
-    The variance of a separable window splits, by the law of total variance, into
-    the mean over columns of the variances within a column and the variance of the
-    columns' means.
+    By the law of total variance, that of a separable window is the mean of the
+    variances within its columns plus the variance of the columns' means.
     """
     column_mean, column_variance = _axis_moments(images, weights, axis=-2)
     mean, variance_between = _axis_moments(column_mean, weights, axis=-1)
@@ -184,8 +162,7 @@ def _axis_moments(
     size = images.shape[axis] - len(weights) + 1
     middle = len(weights) // 2
     centre = lax.slice_in_dim(images, middle, middle + size, axis=axis)
-    first = jnp.zeros_like(centre)
-    second = jnp.zeros_like(centre)
+    first, second = jnp.zeros_like(centre), jnp.zeros_like(centre)
     for offset, weight in enumerate(weights):
         if offset == middle:
             continue  # its distance from itself is 0
@@ -225,11 +202,7 @@ def scale_weights(smaller_side: int) -> tuple[float, ...]:
     "scales alone. A mean below 0 counts as 0; averaged over channels, frames and "
     "samples.")))  # fmt: skip
 def ms_ssim(prediction: Video, target: Video) -> PerFrame:
-    """MS-SSIM of each frame, `[B, T]`, from 0 to 1; identical frames give exactly 1.
-
-    Raises:
-        ValueError: A frame is too small for two scales.
-    """
+    """MS-SSIM of each frame, `[B, T]`, from 0 to 1; identical frames give exactly 1."""
     prediction, target = matched_frames(prediction, target)
     weights = scale_weights(min(prediction.shape[2:4]))
     found: PerFrame = _ms_ssim(prediction, target, weights)

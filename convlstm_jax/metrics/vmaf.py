@@ -1,15 +1,9 @@
-"""VMAF: the perceived quality of a film, by Netflix's libvmaf.
+"""VMAF: the perceived quality of a film, by libvmaf in the ffmpeg of imageio-ffmpeg.
 
 Li, Aaron, Katsavounidis, Moorthy, Manohara: Toward a practical perceptual video quality
-metric. Netflix Technology Blog, 2016. The library is run by the ffmpeg of the optional
-package imageio-ffmpeg.
-
-One convention throughout: libvmaf's default model (vmaf_v0.6.1, 0 to 100), frames in
-their own size, luma alone, of full range: pixel 0 is luma 0 and pixel 1 is luma 255.
-Handing over planes of luma with flat chroma beside keeps ffmpeg from squeezing grey
-values to 16 … 235, which changes the values by some points. A frame's motion is that
-from the frame before, so a clip's first frame has none: where the clips are equal it
-gets 97.4 and the others 100.
+metric. Netflix Technology Blog, 2016. Planes of luma of full range (pixel 0 is luma 0,
+1 is 255) with flat chroma keep ffmpeg from squeezing grey values to 16 … 235. A clip's
+first frame has no motion: of equal clips it gets 97.4, the other frames 100.
 """
 
 import functools
@@ -56,22 +50,18 @@ def find_ffmpeg() -> str | None:
     except (ImportError, RuntimeError):  # RuntimeError: it has none for this platform.
         return None
     # An environment variable may name another ffmpeg.
-    filters = subprocess.run(
-        [path, "-hide_banner", "-filters"], capture_output=True, text=True, check=False
-    )
+    command = [path, "-hide_banner", "-filters"]
+    filters = subprocess.run(command, capture_output=True, text=True)
     return path if "libvmaf" in filters.stdout else None
 
 
 def vmaf(
     ffmpeg: str, prediction: NDArray[Any], target: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """VMAF of each frame of a clip.
+    """VMAF of each frame of a clip `[T, H, W, C]` in [0, 1], `[T]`, from 0 to 100.
 
-    Clips are `[T, H, W, C]` in [0, 1], H and W at least 24. Of three channels the luma
-    of BT.601 is measured, of others their mean; NaN counts as 0.
-
-    Returns:
-        `[T]`, from 0 to 100.
+    Of three channels the luma of BT.601 is measured, of others their mean; NaN counts
+    as 0. H and W must be at least 24.
 
     Raises:
         UserError: ffmpeg failed.
@@ -86,9 +76,7 @@ def vmaf(
             command += ["-video_size", f"{width}x{height}", "-i", name]
         # Names without a path need no quoting inside of a filter.
         command += ["-lavfi", "libvmaf=log_fmt=json:log_path=log", "-f", "null", "-"]
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["nothing"]
             raise UserError(

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from convlstm_jax.config import Config, field
+from convlstm_jax.config import Config
+from convlstm_jax.errors import UserError
 from convlstm_jax.models import ModelConfig
 from convlstm_jax.models.network import Forecast
 from convlstm_jax.objectives.base import (
@@ -19,39 +20,28 @@ from convlstm_jax.objectives.base import (
     DataFacts,
     Variables,
     clip_and_target,
-    to_unit_interval,
 )
-from convlstm_jax.objectives.forecast import FramesConfig, FramesObjective, Outputs
+from convlstm_jax.objectives.forecast import FramesObjective, Outputs, PixelLossConfig
 from convlstm_jax.types import PerExample, Video
 
 
-class AutoencoderConfig(FramesConfig):
+class AutoencoderConfig(PixelLossConfig):
     """Fields of the objectives of an autoencoder."""
 
     network_kind: ClassVar[str] = "decoders"
     decoders: ClassVar[tuple[str, ...]] = ()
     """The decoders that the network must have."""
 
-    loss: Literal["cross_entropy", "mse", "mae", "mse_sum"] = field(
-        "cross_entropy",
-        "cross_entropy: nats per frame, summed over its pixels; mse, mae: mean over "
-        "pixels; mse_sum: squared error summed over the pixels of a frame.",
-    )
-
     def build(
         self, model: ModelConfig, training: Config | None, facts: DataFacts
     ) -> "AutoencoderObjective":
         """See `ObjectiveConfig`."""
-        objective = {
-            "reconstruct": ReconstructObjective,
-            "predict": PredictObjective,
-            "composite": CompositeObjective,
-        }[self.name]
-        return objective(
+        return AutoencoderObjective(
             model.build(decoders=self.decoders),
             self.num_input_frames,
             self.num_output_frames,
             self.loss,
+            self.decoders,
         )
 
 
@@ -90,21 +80,42 @@ class CompositeConfig(AutoencoderConfig):
     decoders: ClassVar[tuple[str, ...]] = ("reconstruction", "forecast")
 
 
-def reversed_frames(video: Video) -> Video:
-    """The frames `[B, T, H, W, C]`, last one first.
-
-    Reversing makes training easier: the first target is the last frame read.
-    """
-    return video[:, ::-1]
-
-
 @dataclass(frozen=True)
 class AutoencoderObjective(FramesObjective):
-    """Base of the three objectives; the loss is the sum over the decoders."""
+    """Predicts the frames that follow, gives the inputs back last one first, or both.
+
+    The metrics of "model" are those of the forecast, or without one those of its last
+    `num_output_frames` inputs. Beside a forecast, a reconstruction of all inputs is
+    scored and drawn as well. The loss is the sum over the decoders.
+    """
+
+    decoders: tuple[str, ...] = ("forecast",)
+
+    @property
+    def _ranked(self) -> str:
+        """The decoder whose output is that of the "model"."""
+        return "forecast" if "forecast" in self.decoders else "reconstruction"
+
+    @property
+    def reconstructions(self) -> frozenset[str]:
+        """See `FramesObjective`."""
+        if self._ranked == "reconstruction":
+            return frozenset({"model"})
+        return frozenset(self.decoders) & {"reconstruction"}
 
     def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
         """A clip as inputs and the true output of each decoder."""
-        raise NotImplementedError
+        inputs, following = super().split(frames)
+        backwards = inputs[:, ::-1]
+        if self._ranked == "reconstruction":
+            backwards = backwards[:, : self.num_output_frames]
+        targets = {"reconstruction": backwards, "forecast": following}
+        return inputs, {name: targets[name] for name in self.decoders}
+
+    def split(self, frames: Array) -> tuple[Video, Video]:
+        """A clip as inputs and what the model is scored on, in [0, 1]."""
+        inputs, targets = self.targets(frames)
+        return inputs, targets[self._ranked]
 
     def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
         """See `Objective`."""
@@ -115,10 +126,10 @@ class AutoencoderObjective(FramesObjective):
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
-        """See `Objective`: the sum of the decoders' losses.
+        """See `Objective`: the sum of the decoders' losses, without randomness.
 
         Conditional decoders read the true frames here, and their own outputs in
-        `forecast`. Uses neither randomness nor the step.
+        `forecast`.
         """
         frames, truth = clip_and_target(batch)
         inputs, _ = self.targets(frames)
@@ -130,92 +141,46 @@ class AutoencoderObjective(FramesObjective):
         ]
         return sum(losses[1:], start=losses[0]), {}
 
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """The frames that follow, any number; without a forecast, the last inputs.
+
+        Raises:
+            ValueError: There are fewer inputs to reconstruct.
+        """
+        if self._ranked == "reconstruction" and num_frames > inputs.shape[1]:
+            raise ValueError(
+                f"num_frames is {num_frames}: it must be at most {inputs.shape[1]}, "
+                "the number of frames to reconstruct"
+            )
+        lengths = {self._ranked: num_frames}
+        return self._generate(variables, inputs, lengths)[self._ranked]
+
+    def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
+        """See `FramesObjective`; the inputs are encoded once."""
+        lengths = {self._ranked: self.num_output_frames}
+        if len(self.decoders) > 1:
+            lengths["reconstruction"] = inputs.shape[1]
+        outputs = self._generate(variables, inputs, lengths)
+        found = {"model": (outputs.pop(self._ranked), target)}
+        return found | {name: (out, inputs[:, ::-1]) for name, out in outputs.items()}
+
     def _generate(
         self, variables: Variables, inputs: Video, num_frames: Mapping[str, int]
     ) -> dict[str, Forecast]:
         logits: Any = self.model.apply(variables, inputs, num_frames, method="generate")
         return {name: _forecast(logits[name]) for name in num_frames}
 
-
-@dataclass(frozen=True)
-class ReconstructObjective(AutoencoderObjective):
-    """Gives the inputs back in reverse order: there is no forecast.
-
-    `forecast` is the reconstruction, at most as long as the inputs, of which the last
-    `num_output_frames` are scored.
-    """
-
-    reconstructions: ClassVar[frozenset[str]] = frozenset({"model"})
-
-    def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
-        """See `AutoencoderObjective`."""
-        inputs, target = self.split(frames)
-        return inputs, {"reconstruction": target}
-
-    def split(self, frames: Array) -> tuple[Video, Video]:
-        """A clip as inputs and its last frames in reverse order, in [0, 1]."""
-        inputs = to_unit_interval(frames[:, : self.num_input_frames])
-        return inputs, reversed_frames(inputs)[:, : self.num_output_frames]
-
-    def forecast(
-        self, variables: Variables, inputs: Video, num_frames: int
-    ) -> Forecast:
-        """The last `num_frames` inputs as the model reconstructs them, last one first.
-
-        Raises:
-            ValueError: there are fewer inputs.
-        """
-        if num_frames > inputs.shape[1]:
-            raise ValueError(
-                f"num_frames is {num_frames}: it must be at most {inputs.shape[1]}, "
-                "the number of frames to reconstruct"
-            )
-        lengths = {"reconstruction": num_frames}
-        return self._generate(variables, inputs, lengths)["reconstruction"]
-
-
-@dataclass(frozen=True)
-class PredictObjective(AutoencoderObjective):
-    """Predicts the frames that follow, with one decoder."""
-
-    def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
-        """See `AutoencoderObjective`."""
-        inputs, target = self.split(frames)
-        return inputs, {"forecast": target}
-
-    def forecast(
-        self, variables: Variables, inputs: Video, num_frames: int
-    ) -> Forecast:
-        """See `FramesObjective`; any number of frames, independent of training."""
-        return self._generate(variables, inputs, {"forecast": num_frames})["forecast"]
-
-
-@dataclass(frozen=True)
-class CompositeObjective(PredictObjective):
-    """Predicts the frames that follow and gives all inputs back, from one state.
-
-    The metrics of the model are those of the forecast. The reconstruction, which keeps
-    the encoder from remembering only the last frames, is scored and drawn as well.
-    """
-
-    reconstructions: ClassVar[frozenset[str]] = frozenset({"reconstruction"})
-
-    def targets(self, frames: Array) -> tuple[Video, dict[str, Video]]:
-        """See `AutoencoderObjective`."""
-        inputs, target = self.split(frames)
-        return inputs, {"reconstruction": reversed_frames(inputs), "forecast": target}
-
-    def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
-        """Forecast and reconstruction; the inputs are encoded once."""
-        lengths = {
-            "forecast": self.num_output_frames,
-            "reconstruction": inputs.shape[1],
-        }
-        outputs = self._generate(variables, inputs, lengths)
-        return {
-            "model": (outputs["forecast"], target),
-            "reconstruction": (outputs["reconstruction"], reversed_frames(inputs)),
-        }
+    def check_num_frames(self, num_frames: int | None) -> None:
+        """See `Objective`: a reconstruction has at most the frames read."""
+        if self._ranked == "forecast" or (num_frames or 0) <= self.num_input_frames:
+            return
+        raise UserError(
+            f"--num_frames is {num_frames}: it must be at most "
+            f"{self.num_input_frames}, the frames that this network reads and "
+            "gives back, as it predicts none"
+        )
 
 
 def _forecast(logits: Video) -> Forecast:

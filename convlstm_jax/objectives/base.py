@@ -1,14 +1,18 @@
 """What every objective offers: a loss, metrics, pictures, and what it exports."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from convlstm_jax.config import Config, field
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums
@@ -23,66 +27,49 @@ Variables = dict[str, Any]
 Batch = dict[str, Array]
 """{"frames": [B, T, H, W, C]}, and what `Objective.loss_fn` says."""
 
+FrameShape = tuple[int, int, int]
+"""(H, W, C)."""
+
+Contenders = Mapping[str, MetricSummary]
+"""The metrics of a test set of the model, "model", and of what it is compared with."""
+
 Pictures = list[tuple[str, Path]]
 """(caption, file), in the order of the report."""
+
+WriteGif = Callable[[int, str, bytes], None]
+"""Takes (step, name, encoded GIF)."""
+
+# Clips in one forecast for pictures: constant, so there is one compilation.
+_EXAMPLES_TOGETHER = 4
 
 
 class ClipSource(Protocol):
     """Clips with random access, like `data.sources.ClipSource`."""
 
-    def __len__(self) -> int:
-        """Returns the number of clips."""
-        ...
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one clip: "frames" [T, H, W, C] and what belongs to it."""
-        ...
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
-class GifWriter(Protocol):
-    """Takes the pictures of a validation, in addition to files."""
+class Drawn(NamedTuple):
+    """A clip to be drawn."""
 
-    def write_gif(self, step: int, name: str, gif: bytes) -> None:
-        """Writes an encoded GIF under a name."""
-        ...
-
-
-class Results(Protocol):
-    """The part of an evaluation's result that pictures are drawn from."""
-
-    @property
-    def per_lead_time(self) -> dict[str, dict[str, list[float | None]]]:
-        """Contender → metric → one value a lead time."""
-        ...
-
-    @property
-    def confusion(self) -> list[list[int]]:
-        """Clips by true class (rows) and predicted class (columns)."""
-        ...
-
-
-_RAIN_SCALE = RainScale()
+    example: Any  # from `Objective.examples`
+    name: ClipName
+    group: str = ""  # in the list of the player
+    note: str = ""  # a line about the clip
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What an objective needs to know about the data.
+    """What an objective needs to know about the data."""
 
-    Attributes:
-        classes: Names of the classes, in the order of the labels.
-        class_counts: Training clips of each class; None where they are not known.
-        rain_scale: What the pixels of radar frames mean.
-        minutes_per_frame: Time from one radar frame to the next.
-        rain_thresholds: Rain rates of the contingency tables, mm/h.
-        fss_window_sizes: Sides of the windows of the fractions skill score, pixels.
-    """
-
-    classes: tuple[str, ...] = ()
-    class_counts: tuple[int, ...] | None = None
-    rain_scale: RainScale = _RAIN_SCALE
-    minutes_per_frame: float = 5.0
-    rain_thresholds: tuple[float, ...] = (0.5, 2.0, 5.0, 10.0, 30.0)
-    fss_window_sizes: tuple[int, ...] = (5,)
+    classes: tuple[str, ...] = ()  # names, in the order of the labels
+    class_counts: tuple[int, ...] | None = None  # training clips, where known
+    rain_scale: RainScale = dataclasses.field(default_factory=RainScale)
+    minutes_per_frame: float = 5.0  # from one radar frame to the next
+    rain_thresholds: tuple[float, ...] = (0.5, 2.0, 5.0, 10.0, 30.0)  # mm/h
+    fss_window_sizes: tuple[int, ...] = (5,)  # pixels
 
 
 class ObjectiveConfig(Config):
@@ -108,24 +95,13 @@ class ObjectiveConfig(Config):
     def build(
         self, model: ModelConfig, training: Config | None, facts: DataFacts
     ) -> "Objective":
-        """Makes the objective with its network.
-
-        Args:
-            model: The network's config.
-            training: How the network is trained, where it has such fields.
-            facts: Properties of the data.
-        """
+        """Makes the objective; `training` is how its network is trained, if it says."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a network is trained for, and how it is measured and shown.
-
-    Attributes:
-        model: The network.
-        num_input_frames: Frames the network is given.
-    """
+    """What a network is trained for, and how it is measured and shown."""
 
     model: nn.Module
     num_input_frames: int
@@ -133,7 +109,7 @@ class Objective:
     suffixes: ClassVar[tuple[str, ...]] = (".npy", ".gif", ".mp4", ".png")
     """What the name of a file with a prediction may end in."""
 
-    def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
+    def init(self, key: Array, frame_shape: FrameShape) -> Variables:
         """Initial variables for frames of shape `(H, W, C)`."""
         raise NotImplementedError
 
@@ -158,29 +134,28 @@ class Objective:
     def measure(
         self, variables: Variables, batch: Batch, *, with_baselines: bool
     ) -> dict[str, dict[str, Array]]:
-        """Every metric of every clip, `[B, …]`, to be summed over clips.
+        """Every metric of every clip: contender → metric → `[B, …]`.
 
-        Args:
-            variables: The network's variables.
-            batch: As in `loss_fn`.
-            with_baselines: Whether the baselines are measured too, as in the final
-                evaluation. Without them, as in a validation, the model's metrics
-                include "loss", by which the best checkpoint is chosen.
-
-        Returns:
-            Contender → metric → values, with "model" among the contenders.
+        A validation has no baselines; there the metrics of "model" include "loss", by
+        which the best checkpoint is chosen.
         """
         raise NotImplementedError
 
-    def summarize(
-        self, total: MetricSums, frame_shape: tuple[int, int, int]
-    ) -> MetricSummary:
+    def summarize(self, total: MetricSums, frame_shape: FrameShape) -> MetricSummary:
         """The metrics of a test set from one contender's sums over all its clips."""
         raise NotImplementedError
 
     def with_baselines(self, source: ClipSource) -> ClipSource:
         """The test clips, with what baselines computed on the host need as well."""
         return source
+
+    def shown(self, variables: Variables, batch: Batch) -> Any:
+        """What pictures show of a batch: arrays `[B, …]`; compiled by `examples`."""
+        raise NotImplementedError
+
+    def example(self, clip: dict[str, Any], shown: Any) -> Any:
+        """One clip to draw, from its data and its row of `shown`."""
+        raise NotImplementedError
 
     def examples(
         self,
@@ -189,40 +164,39 @@ class Objective:
         indices: Sequence[int],
         mesh: Mesh,
     ) -> list[Any]:
-        """The network's outputs for some clips, to be drawn.
-
-        All processes take part in the computation.
-        """
-        raise NotImplementedError
+        """The network's outputs for some clips, to draw; all processes take part."""
+        run = _compiled_shown(self, mesh)
+        examples = []
+        for start in range(0, len(indices), _EXAMPLES_TOGETHER):
+            clips = [source[i] for i in indices[start : start + _EXAMPLES_TOGETHER]]
+            filled = clips + clips[-1:] * (_EXAMPLES_TOGETHER - len(clips))
+            batch = {
+                key: jnp.asarray(np.stack([clip[key] for clip in filled]))
+                for key in clips[0]
+            }
+            shown = jax.device_get(run(variables, batch))
+            for row, clip in enumerate(clips):
+                of_clip = jax.tree.map(lambda values, row=row: values[row], shown)
+                examples.append(self.example(clip, of_clip))
+        return examples
 
     def drawn_clips(self, source: ClipSource, count: int) -> list[int]:
         """The indices of the clips that an evaluation draws: the first ones."""
         return list(range(min(count, len(source))))
 
     def draw_validation(
-        self, examples: Sequence[Any], step: int, writer: GifWriter, folder: Path
+        self, examples: Sequence[Any], step: int, write_gif: WriteGif, folder: Path
     ) -> None:
         """Draws what a validation shows; nothing by default."""
 
     def draw(
-        self,
-        examples: Sequence[Any],
-        names: Sequence[ClipName],
-        results: Results,
-        folder: Path,
+        self, drawn: Sequence[Drawn], contenders: Contenders, folder: Path
     ) -> Pictures:
-        """Draws the pictures of an evaluation; `names` are those of the examples."""
+        """Draws the pictures of an evaluation."""
         raise NotImplementedError
 
-    def played(
-        self,
-        examples: Sequence[Any],
-        names: Sequence[ClipName],
-        *,
-        group: str,
-        notes: Sequence[str],
-    ) -> list[PlayerClip]:
-        """The examples as clips of the report's player; none by default."""
+    def played(self, drawn: Sequence[Drawn]) -> list[PlayerClip]:
+        """Clips for the report's player; none by default."""
         return []
 
     def describe(self, variables: Variables, inputs: Video) -> dict[str, Array]:
@@ -230,11 +204,7 @@ class Objective:
         raise NotImplementedError
 
     def check_num_frames(self, num_frames: int | None) -> None:
-        """Checks that the network can predict a number of frames.
-
-        Raises:
-            UserError: it cannot.
-        """
+        """Raises UserError where the network cannot predict so many frames."""
 
     def exported(
         self, variables: Variables, num_frames: int | None, clips: Video
@@ -247,11 +217,16 @@ class Objective:
         raise NotImplementedError
 
 
-def to_unit_interval(frames: Array) -> Video:
-    """Stored frames (uint8, 0 to 255) as pixels in [0, 1], float32.
+@functools.cache
+def _compiled_shown(objective: Objective, mesh: Mesh) -> Any:
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(objective.shown, out_shardings=everywhere)
 
-    Floating-point frames are in [0, 1] already. Converting on the device means that
-    only a quarter of the bytes is copied there.
+
+def to_unit_interval(frames: Array) -> Video:
+    """Stored frames, uint8 or floats in [0, 1], as pixels in [0, 1], float32.
+
+    On the device, so that only a quarter of the bytes is copied there.
     """
     if frames.dtype == jnp.uint8:
         return frames.astype(jnp.float32) / 255
@@ -265,9 +240,3 @@ def clip_and_target(batch: Batch) -> tuple[Video, Video]:
     """
     clip = to_unit_interval(batch["frames"])
     return clip, to_unit_interval(batch["targets"]) if "targets" in batch else clip
-
-
-def split_clip(frames: Array, num_inputs: int, num_outputs: int) -> tuple[Video, Video]:
-    """The first frames of a clip and the ones after, pixels in [0, 1]."""
-    video = to_unit_interval(frames)
-    return video[:, :num_inputs], video[:, num_inputs : num_inputs + num_outputs]

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from convlstm_jax.config import Config, field
@@ -26,17 +25,19 @@ from convlstm_jax.models.clip_classifier import ClipClassifier, Logits
 from convlstm_jax.objectives.base import (
     Batch,
     ClipSource,
+    Contenders,
     DataFacts,
+    Drawn,
+    FrameShape,
     Objective,
     ObjectiveConfig,
     Pictures,
-    Results,
     Variables,
     to_unit_interval,
 )
 from convlstm_jax.types import PerExample, Video
-from convlstm_jax.viz.classification import classified_clips_strip, confusion_matrix
-from convlstm_jax.viz.player import ClipName
+from convlstm_jax.viz.film_strip import classified_clips_strip
+from convlstm_jax.viz.plots import confusion_matrix
 
 
 class ClassifyConfig(ObjectiveConfig):
@@ -69,17 +70,10 @@ class ClassifyConfig(ObjectiveConfig):
 
 
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
-    """The weight of a clip of each class that makes all classes count the same.
-
-    The weight of class k is Σ n / (N n_k), for N classes of n_k training clips each, as
-    scikit-learn's `class_weight="balanced"`. Over the training clips the weights
-    average to 1, so the scale of the loss does not change.
-
-    Args:
-        class_counts: n_k, training clips of each class.
+    """Σ n / (N n_k) of N classes with n_k training clips: 1 on average over clips.
 
     Raises:
-        UserError: a class has no training clip.
+        UserError: A class has no training clip.
     """
     counts = np.asarray(class_counts, np.float64)
     if not len(counts) or not counts.min() > 0:
@@ -94,7 +88,7 @@ class ClassifiedClip(NamedTuple):
     """A clip of a test set: uint8 `[T, H, W, C]`, its class, and the probabilities."""
 
     frames: np.ndarray
-    label: np.ndarray
+    label: int
     probabilities: np.ndarray
 
 
@@ -102,16 +96,8 @@ class ClassifiedClip(NamedTuple):
 class ClassificationObjective(Objective):
     """Predicts the class of a clip from all of its frames.
 
-    Attributes:
-        classes: Name of each class, in the order of the labels.
-        class_weights: Weight of a clip of each class in the loss, unnormalised;
-            `balanced_weights` averages to 1. All count 1 if not given.
-        class_counts: Training clips of each class, for the baseline "majority"; without
-            them it is left out of evaluations.
-
-    Raises:
-        ValueError: the network's classes, the weights or the counts are not as many as
-            the names.
+    Clips weigh `class_weights` in the loss. The baseline "majority" needs
+    `class_counts`.
     """
 
     classes: tuple[str, ...]
@@ -121,33 +107,13 @@ class ClassificationObjective(Objective):
     model: ClipClassifier
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
 
-    def __post_init__(self) -> None:
-        """Checks that the numbers of classes agree."""
-        if self.model.num_classes != len(self.classes):
-            raise ValueError(
-                f"num_classes of the model is {self.model.num_classes}: it must be the "
-                f"number of names in classes, {len(self.classes)}"
-            )
-        for name in ("class_weights", "class_counts"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.classes):
-                raise ValueError(
-                    f"{name} is {tuple(values)}: it must have one number for each of "
-                    f"the {len(self.classes)} names in classes"
-                )
-
-    def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
+    def init(self, key: Array, frame_shape: FrameShape) -> Variables:
         """See `Objective`."""
         inputs = jnp.zeros((1, self.num_input_frames, *frame_shape))
         return dict(self.model.init(key, inputs))
 
     def classify(self, variables: Variables, frames: Video) -> Float[Array, "B N"]:
-        """The probability of every class, `[B, N]`, for each clip.
-
-        Args:
-            variables: The network's variables.
-            frames: `[B, T, H, W, C]`, uint8 or in [0, 1].
-        """
+        """The probability of every class for clips of uint8 or in [0, 1]."""
         return jax.nn.softmax(self._logits(variables, frames))
 
     def loss_fn(
@@ -170,9 +136,7 @@ class ClassificationObjective(Objective):
             contenders["majority"] = classification_metrics(majority, label)
         return contenders
 
-    def summarize(
-        self, total: MetricSums, frame_shape: tuple[int, int, int]
-    ) -> MetricSummary:
+    def summarize(self, total: MetricSums, frame_shape: FrameShape) -> MetricSummary:
         """See `Objective`; there are no lead times."""
         summary = summarize_classification(total, self.classes)
         if "loss" in total["sums"]:
@@ -196,44 +160,24 @@ class ClassificationObjective(Objective):
         spread = np.linspace(0, len(source) - 1, count).round().astype(int)
         return [int(index) for index in spread]
 
-    def examples(
-        self,
-        variables: Variables,
-        source: ClipSource,
-        indices: Sequence[int],
-        mesh: Mesh,
-    ) -> list[ClassifiedClip]:
-        """See `Objective`: `ClassifiedClip`s."""
-        if not indices:
-            return []
-        clips = [source[index] for index in indices]
-        frames = np.stack([clip["frames"] for clip in clips])
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        classify = jax.jit(self.classify, out_shardings=everywhere)
-        probabilities = jax.device_get(classify(variables, jnp.asarray(frames)))
-        labels = [clip["label"] for clip in clips]
-        return list(map(ClassifiedClip, frames, labels, probabilities))
+    def shown(self, variables: Variables, batch: Batch) -> Any:
+        """See `Objective`."""
+        return self.classify(variables, batch["frames"])
+
+    def example(self, clip: dict[str, Any], shown: Any) -> ClassifiedClip:
+        """See `Objective`."""
+        return ClassifiedClip(clip["frames"], int(clip["label"]), shown)
 
     def draw(
-        self,
-        examples: Sequence[ClassifiedClip],
-        names: Sequence[ClipName],
-        results: Results,
-        folder: Path,
+        self, drawn: Sequence[Drawn], contenders: Contenders, folder: Path
     ) -> Pictures:
         """Draws the confusion matrix and the clips."""
-        matrix = folder / "confusion_matrix.png"
-        confusion_matrix(matrix, results.confusion, self.classes)
+        matrix, strip = folder / "confusion_matrix.png", folder / "test_clips.png"
+        confusion_matrix(matrix, contenders["model"].confusion, self.classes)
         pictures = [("Confusion matrix of the test clips", matrix)]
-        if examples:
-            strip = folder / "test_clips.png"
-            classified_clips_strip(
-                strip,
-                np.stack([clip.frames for clip in examples]),
-                np.stack([clip.label for clip in examples]),
-                np.stack([clip.probabilities for clip in examples]),
-                self.classes,
-            )
+        if drawn:
+            frames, labels, shares = zip(*(one.example for one in drawn), strict=True)
+            classified_clips_strip(strip, frames, labels, shares, self.classes)
             pictures.append(("Test clips, their true and predicted classes", strip))
         return pictures
 

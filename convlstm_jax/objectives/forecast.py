@@ -1,54 +1,45 @@
 """Forecasting: the next frames of a clip from its first ones."""
 
-import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from convlstm_jax.config import Config, field
-from convlstm_jax.errors import UserError
 from convlstm_jax.metrics import frame_metrics
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, summarize
 from convlstm_jax.metrics.baselines import BASELINES
 from convlstm_jax.models import ModelConfig
-from convlstm_jax.models.network import (
-    Forecast,
-    ForecastingNetwork,
-    TrainingPrediction,
-)
+from convlstm_jax.models.network import Forecast, ForecastingNetwork
 from convlstm_jax.objectives.base import (
     Batch,
-    ClipSource,
+    Contenders,
     DataFacts,
-    GifWriter,
+    Drawn,
+    FrameShape,
     Objective,
     ObjectiveConfig,
     Pictures,
-    Results,
     Variables,
+    WriteGif,
     clip_and_target,
-    split_clip,
+    to_unit_interval,
 )
 from convlstm_jax.objectives.losses import LOSSES
 from convlstm_jax.types import PerExample, Video
-from convlstm_jax.viz.curves import metric_curves
 from convlstm_jax.viz.film_strip import film_strip
-from convlstm_jax.viz.gif import comparison_gif, comparison_grid_gif, gif_bytes
-from convlstm_jax.viz.player import ClipName, PlayerClip, forecast_clip
-from convlstm_jax.viz.space_time_correlation import draw_space_time_correlation
+from convlstm_jax.viz.gif import comparison_gif, gif_bytes
+from convlstm_jax.viz.player import PlayerClip, forecast_clip
+from convlstm_jax.viz.plots import draw_space_time_correlation, metric_curves
 
 Outputs = dict[str, tuple[Forecast, Video]]
 """Name of an output → the network's output and its target."""
 
-# Batch size of forecasts for pictures: constant, so there is one compilation.
-_EXAMPLES_TOGETHER = 4
 # Frames in a row of a film strip: enough for the roll-outs of every experiment.
 _MAX_COLUMNS = 24
 
@@ -64,15 +55,20 @@ class FramesConfig(ObjectiveConfig):
         return self.num_input_frames + self.num_output_frames
 
 
-class ForecastConfig(FramesConfig):
-    """Forecast: the frames that follow the given ones."""
+class PixelLossConfig(FramesConfig):
+    """Fields of the objectives that score every pixel of a frame."""
 
-    name: Literal["forecast"] = "forecast"
     loss: Literal["cross_entropy", "mse", "mae", "mse_sum"] = field(
         "cross_entropy",
         "cross_entropy: nats per frame, summed over its pixels; mse, mae: mean over "
         "pixels; mse_sum: squared error summed over the pixels of a frame.",
     )
+
+
+class ForecastConfig(PixelLossConfig):
+    """Forecast: the frames that follow the given ones."""
+
+    name: Literal["forecast"] = "forecast"
 
     def build(
         self, model: ModelConfig, training: Config | None, facts: DataFacts
@@ -89,33 +85,27 @@ class ForecastConfig(FramesConfig):
 
 @dataclass(frozen=True)
 class Example:
-    """The outputs of a network for one clip.
+    """The outputs of a network for one clip."""
 
-    Attributes:
-        condition: Index of its condition; None where clips have none.
-        outputs: Output → inputs, truth and prediction, each `[T, H, W, C]`.
-    """
-
-    condition: int | None
+    condition: int | None  # index of its condition, if clips have any
+    # Output → inputs, truth and prediction, each `[T, H, W, C]`.
     outputs: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class FramesObjective(Objective):
-    """An objective that asks for frames.
-
-    Attributes:
-        num_output_frames: Frames the network is scored on.
-        loss: A key of `objectives.losses.LOSSES`.
-    """
+    """An objective that asks for frames; `loss` is a key of `losses.LOSSES`."""
 
     num_output_frames: int
     loss: str = "cross_entropy"
 
-    reconstructions: ClassVar[frozenset[str]] = frozenset()
-    """Outputs whose frames are the inputs, last one first."""
     with_vmaf: ClassVar[bool] = True
     """Whether an evaluation measures VMAF if it is installed."""
+
+    @property
+    def reconstructions(self) -> frozenset[str]:
+        """Outputs whose frames are the inputs, last one first."""
+        return frozenset()
 
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
@@ -125,7 +115,8 @@ class FramesObjective(Objective):
 
     def split(self, frames: Array) -> tuple[Video, Video]:
         """A clip as inputs and target, pixels in [0, 1]."""
-        return split_clip(frames, self.num_input_frames, self.num_output_frames)
+        video, first = to_unit_interval(frames), self.num_input_frames
+        return video[:, :first], video[:, first : first + self.num_output_frames]
 
     def split_batch(self, batch: Batch) -> tuple[Video, Video]:
         """The inputs of a batch, with noise if any, and its target without."""
@@ -143,69 +134,58 @@ class FramesObjective(Objective):
         forecast = self.forecast(variables, inputs, self.num_output_frames)
         return {"model": (forecast, target)}
 
+    def metrics(
+        self, forecast: Forecast, target: Video, batch: Batch
+    ) -> dict[str, Array]:
+        """The metrics of one contender, `[B, T]` each."""
+        return frame_metrics(forecast.frames, target, logits=forecast.logits)
+
+    def baselines(self, inputs: Video, batch: Batch) -> dict[str, Video]:
+        """The predictions that the model is compared with."""
+        return {k: of(inputs, self.num_output_frames) for k, of in BASELINES.items()}
+
+    def evaluation_loss(self, outputs: Outputs, batch: Batch) -> PerExample:
+        """The "loss" of a validation: the sum over the outputs."""
+        losses = [self.score(*output) for output in outputs.values()]
+        return sum(losses[1:], start=losses[0])
+
     def measure(
         self, variables: Variables, batch: Batch, *, with_baselines: bool
     ) -> dict[str, dict[str, Array]]:
-        """See `Objective`: per clip and lead time, `[B, T]`.
-
-        Each further output is a contender too, and its loss is added to "loss".
-        """
+        """See `Objective`; every output is a contender."""
         inputs, target = self.split_batch(batch)
         outputs = self.outputs(variables, inputs, target)
-        contenders = {
-            name: frame_metrics(output.frames, truth, logits=output.logits)
-            for name, (output, truth) in outputs.items()
-        }
+        measured = dict(outputs)
         if with_baselines:
-            for name, baseline in BASELINES.items():
-                prediction = baseline(inputs, self.num_output_frames)
-                contenders[name] = frame_metrics(prediction, target)
-        else:
-            losses = [self.score(*output) for output in outputs.values()]
-            loss = sum(losses[1:], start=losses[0])
+            for name, frames in self.baselines(inputs, batch).items():
+                measured[name] = Forecast(frames, None), target
+        contenders = {k: self.metrics(*of, batch) for k, of in measured.items()}
+        if not with_baselines:
+            loss = self.evaluation_loss(outputs, batch)
             shape = (loss.shape[0], self.num_output_frames)
             contenders["model"]["loss"] = jnp.broadcast_to(loss[:, None], shape)
         return contenders
 
-    def summarize(
-        self, total: MetricSums, frame_shape: tuple[int, int, int]
-    ) -> MetricSummary:
+    def summarize(self, total: MetricSums, frame_shape: FrameShape) -> MetricSummary:
         """See `Objective` and `metrics.accumulate.summarize`."""
-        height, width, channels = frame_shape
-        return summarize(total, values_per_frame=height * width * channels)
+        return summarize(total, values_per_frame=math.prod(frame_shape))
 
-    def examples(
-        self,
-        variables: Variables,
-        source: ClipSource,
-        indices: Sequence[int],
-        mesh: Mesh,
-    ) -> list[Example]:
+    def shown(self, variables: Variables, batch: Batch) -> Any:
+        """See `Objective`: output → inputs, truth and prediction."""
+        inputs, target = self.split_batch(batch)
+        outputs = self.outputs(variables, inputs, target)
+        return {
+            name: (inputs, truth, output.frames)
+            for name, (output, truth) in outputs.items()
+        }
+
+    def example(self, clip: dict[str, Any], shown: Any) -> Any:
         """See `Objective`."""
-        forecast = _compiled_outputs(self, mesh)
-        examples = []
-        for start in range(0, len(indices), _EXAMPLES_TOGETHER):
-            chosen = indices[start : start + _EXAMPLES_TOGETHER]
-            clips = [source[index] for index in chosen]
-            clips += clips[-1:] * (_EXAMPLES_TOGETHER - len(clips))
-            batch = {
-                key: jnp.asarray(np.stack([clip[key] for clip in clips]))
-                for key in clips[0].keys() & {"frames", "targets"}
-            }
-            inputs, outputs = jax.device_get(forecast(variables, batch))
-            for row in range(len(chosen)):
-                condition = clips[row].get("condition")
-                parts = {
-                    name: (inputs[row], truth[row], prediction[row])
-                    for name, (truth, prediction) in outputs.items()
-                }
-                examples.append(
-                    Example(None if condition is None else int(condition), parts)
-                )
-        return examples
+        condition = clip.get("condition")
+        return Example(None if condition is None else int(condition), shown)
 
     def draw_validation(
-        self, examples: Sequence[Example], step: int, writer: GifWriter, folder: Path
+        self, examples: Sequence[Example], step: int, write_gif: WriteGif, folder: Path
     ) -> None:
         """One film strip on disk, and a GIF of each clip: truth | prediction."""
         clips = [example.outputs["model"] for example in examples]
@@ -215,94 +195,71 @@ class FramesObjective(Objective):
             title=f"step {step}",
             reconstruction="model" in self.reconstructions,
         )
-        for index, (inputs, truth, prediction) in enumerate(clips):
-            frames = np.concatenate(
-                [
-                    np.concatenate([inputs, inputs], axis=2),
-                    np.concatenate([truth, prediction], axis=2),
-                ]
-            )
-            name = f"truth_and_prediction/{index}"
-            writer.write_gif(step, name, gif_bytes(frames, 5))
+        for index, (inputs, *outcomes) in enumerate(clips):
+            films = [np.concatenate([inputs, outcome]) for outcome in outcomes]
+            gif = gif_bytes(np.concatenate(films, axis=2), 5)
+            write_gif(step, f"truth_and_prediction/{index}", gif)
 
     def draw(
-        self,
-        examples: Sequence[Example],
-        names: Sequence[ClipName],
-        results: Results,
-        folder: Path,
+        self, drawn: Sequence[Drawn], contenders: Contenders, folder: Path
     ) -> Pictures:
         """Draws the clips, their space–time correlation and curves by lead time."""
         curves = folder / "lead_time.png"
-        metric_curves(curves, results.per_lead_time)
+        metric_curves(curves, {k: c.per_lead_time for k, c in contenders.items()})
         pictures = [("Metrics by lead time", curves)]
-        if not examples:
+        if not drawn:
             return pictures
         if self.num_output_frames > 1:
-            correlation = folder / "space_time_correlation.png"
-            _, truth, prediction = _stacked(examples, "model")
-            draw_space_time_correlation(
-                correlation, {"truth": truth, "prediction": prediction}
-            )
+            picture = folder / "space_time_correlation.png"
+            _, truth, prediction = _stacked(drawn, "model")
+            films = {"truth": truth, "prediction": prediction}
+            draw_space_time_correlation(picture, films)
             caption = (
                 "Space–time correlation of the test sequences below, by distance in "
                 "space and time"
             )
-            pictures.append((caption, correlation))
-        for output in examples[0].outputs:
-            pictures += self._draw_output(examples, names, output, folder)
+            pictures.append((caption, picture))
+        for output in drawn[0].example.outputs:
+            pictures += self._draw_output(drawn, output, folder)
         return pictures
 
     def _draw_output(
-        self,
-        examples: Sequence[Example],
-        names: Sequence[ClipName],
-        output: str,
-        folder: Path,
+        self, drawn: Sequence[Drawn], output: str, folder: Path
     ) -> Pictures:
         reconstruction = output in self.reconstructions
-        what = "reconstruction" if reconstruction else "prediction"
+        what, suffix = "prediction", ""
+        if reconstruction:
+            what = "reconstruction"
+            suffix = ": its inputs in reverse order, and their reconstruction"
         prefix = "test" if output == "model" else output
         grid = folder / f"{prefix}.gif"
-        clips = _stacked(examples, output)
-        comparison_grid_gif(grid, *clips, reconstruction=reconstruction)
+        comparison_gif(grid, *_stacked(drawn, output), reconstruction=reconstruction)
         pictures = [(f"Test sequences: truth and {what}", grid)]
-        for place, (example, name) in enumerate(zip(examples, names, strict=True)):
-            clip = example.outputs[output]
-            caption = str(name)
-            if reconstruction:
-                caption += ": its inputs in reverse order, and their reconstruction"
+        for place, one in enumerate(drawn):
             strip = folder / f"{prefix}_{place:02d}.png"
             film_strip(
-                strip, *clip, reconstruction=reconstruction, max_columns=_MAX_COLUMNS
+                strip,
+                *one.example.outputs[output],
+                reconstruction=reconstruction,
+                max_columns=_MAX_COLUMNS,
             )
-            comparison_gif(
-                strip.with_suffix(".gif"), *clip, reconstruction=reconstruction
-            )
-            pictures.append((caption, strip))
+            gif, alone = strip.with_suffix(".gif"), _stacked([one], output)
+            comparison_gif(gif, *alone, frame_size=256, reconstruction=reconstruction)
+            pictures.append((f"{one.name}{suffix}", strip))
         return pictures
 
-    def played(
-        self,
-        examples: Sequence[Example],
-        names: Sequence[ClipName],
-        *,
-        group: str,
-        notes: Sequence[str],
-    ) -> list[PlayerClip]:
+    def played(self, drawn: Sequence[Drawn]) -> list[PlayerClip]:
         """See `Objective`: input, truth, prediction and error."""
-        if not examples:
-            return []
         return [
             forecast_clip(
-                str(name) + ("" if output == "model" else f", {output}"),
-                *example.outputs[output],
-                group=group,
-                note=note,
+                str(one.name) + ("" if output == "model" else f", {output}"),
+                *one.example.outputs[output],
+                group=one.group,
+                note=one.note,
                 reconstruction=output in self.reconstructions,
             )
-            for output in examples[0].outputs
-            for example, name, note in zip(examples, names, notes, strict=True)
+            for output in (drawn[0].example.outputs if drawn else ())
+            for one in drawn
         ]
 
     def describe(self, variables: Variables, inputs: Video) -> dict[str, Array]:
@@ -313,16 +270,6 @@ class FramesObjective(Objective):
             f"{'output' if name == 'model' else name}: [B, T, H, W, C]": output.frames
             for name, (output, _) in self.outputs(variables, inputs, target).items()
         }
-
-    def check_num_frames(self, num_frames: int | None) -> None:
-        """See `Objective`: a reconstruction has at most the frames read."""
-        reconstructs = "model" in self.reconstructions
-        if reconstructs and num_frames and num_frames > self.num_input_frames:
-            raise UserError(
-                f"--num_frames is {num_frames}: it must be at most "
-                f"{self.num_input_frames}, the frames that this network reads and "
-                "gives back, as it predicts none"
-            )
 
     def exported(
         self, variables: Variables, num_frames: int | None, clips: Video
@@ -336,42 +283,23 @@ class FramesObjective(Objective):
         return f"frames [B, {num_frames or self.num_output_frames}, H, W, C]"
 
 
-@functools.cache
-def _compiled_outputs(objective: FramesObjective, mesh: Mesh) -> Any:
-    def forecast(variables: Variables, batch: Batch) -> Any:
-        inputs, target = objective.split_batch(batch)
-        outputs = objective.outputs(variables, inputs, target)
-        return inputs, {
-            name: (truth, output.frames) for name, (output, truth) in outputs.items()
-        }
-
-    return jax.jit(forecast, out_shardings=NamedSharding(mesh, PartitionSpec()))
-
-
-def _stacked(
-    examples: Sequence[Example], output: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs, truth and prediction of all examples, `[N, T, H, W, C]`."""
-    inputs, truth, prediction = (
-        np.stack([example.outputs[output][part] for example in examples])
-        for part in range(3)
-    )
-    return inputs, truth, prediction
+def _stacked(drawn: Sequence[Drawn], output: str) -> list[np.ndarray]:
+    """Inputs, truth and prediction of all clips, `[N, T, H, W, C]`."""
+    clips = (one.example.outputs[output] for one in drawn)
+    return [np.stack(parts) for parts in zip(*clips, strict=True)]
 
 
 @dataclass(frozen=True)
 class ForecastObjective(FramesObjective):
     """Predicts the last frames of a clip from the ones before.
 
-    Attributes:
-        training: How the network is trained, where it has such fields: which true
-            frames a recurrent predictor reads, for example.
+    `training` is how the network is trained, where it has such fields.
     """
 
     model: ForecastingNetwork
     training: Config | None = None
 
-    def init(self, key: Array, frame_shape: tuple[int, int, int]) -> Variables:
+    def init(self, key: Array, frame_shape: FrameShape) -> Variables:
         """See `Objective`."""
         return self.model.init_forecaster(key, frame_shape)
 
@@ -379,29 +307,32 @@ class ForecastObjective(FramesObjective):
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
         """See `FramesObjective`; any number of frames, independent of training."""
-        return self.model.forecast(variables, inputs, num_frames)
+        forecast = self.model.forecast(variables, inputs, num_frames)
+        return self.adjusted(forecast, inputs)
 
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
         """See `Objective`: the loss of the frames the network predicts in training."""
         clip, clean = clip_and_target(batch)
-        forecast, first, model_state = self.predict_for_training(
-            variables, clip, key, step
-        )
-        target = clean[:, first : first + forecast.frames.shape[1]]
-        return self.score(forecast, target), model_state
-
-    def predict_for_training(
-        self, variables: Variables, clip: Video, key: Array, step: Array
-    ) -> TrainingPrediction:
-        """What the network predicts of a clip in training."""
-        length = self.num_input_frames + self.num_output_frames
-        return self.model.predict_for_training(
+        forecast, first, model_state = self.model.predict_for_training(
             variables,
-            clip[:, :length],
+            clip[:, : self.num_input_frames + self.num_output_frames],
             self.num_input_frames,
             key=key,
             step=step,
             training=self.training,
         )
+        forecast = self.adjusted(forecast, clip[:, : self.num_input_frames])
+        frames = slice(first, first + forecast.frames.shape[1])
+        return self.score_of(forecast, clean[:, frames], batch, frames), model_state
+
+    def adjusted(self, forecast: Forecast, inputs: Video) -> Forecast:
+        """What the network's output stands for; itself by default."""
+        return forecast
+
+    def score_of(
+        self, forecast: Forecast, target: Video, batch: Batch, frames: slice
+    ) -> PerExample:
+        """The loss of a forecast of these frames of a batch's clips."""
+        return self.score(forecast, target)

@@ -17,9 +17,14 @@ from convlstm_jax.metrics.pixel import (
     squared_error,
 )
 from convlstm_jax.models.network import Forecast
-from convlstm_jax.types import PerExample, Video
+from convlstm_jax.types import PerExample, PerFrame, Video
 
 _SMALLEST_PROBABILITY = 1e-6
+
+
+def _mean_per_pixel(errors: PerFrame, target: Video) -> PerExample:
+    _, _, height, width, channels = target.shape
+    return errors.mean(axis=1) / (height * width * channels)
 
 
 def cross_entropy(forecast: Forecast, target: Video) -> PerExample:
@@ -31,33 +36,13 @@ def cross_entropy(forecast: Forecast, target: Video) -> PerExample:
     return nats.mean(axis=1)
 
 
-def mean_squared_error(forecast: Forecast, target: Video) -> PerExample:
-    """Squared error averaged over pixels and frames."""
-    return summed_squared_error(forecast, target) / _pixels(target)
-
-
-def mean_absolute_error(forecast: Forecast, target: Video) -> PerExample:
-    """Absolute error averaged over pixels and frames."""
-    error = absolute_error(forecast.frames, target)
-    return error.mean(axis=1) / _pixels(target)
-
-
-def summed_squared_error(forecast: Forecast, target: Video) -> PerExample:
-    """Squared error summed over the pixels of a frame, averaged over frames."""
-    return squared_error(forecast.frames, target).mean(axis=1)
-
-
-def _pixels(video: Video) -> int:
-    _, _, height, width, channels = video.shape
-    return height * width * channels
-
-
 LOSSES: dict[str, Callable[[Forecast, Video], PerExample]] = {
     "cross_entropy": cross_entropy,
-    "mse": mean_squared_error,
-    "mae": mean_absolute_error,
-    "mse_sum": summed_squared_error,
+    "mse": lambda f, target: _mean_per_pixel(squared_error(f.frames, target), target),
+    "mae": lambda f, target: _mean_per_pixel(absolute_error(f.frames, target), target),
+    "mse_sum": lambda f, target: squared_error(f.frames, target).mean(axis=1),
 }
+"""Averages over frames: nats per frame, means over pixels, and the sum over pixels."""
 
 
 def rain_weight(
@@ -70,28 +55,7 @@ def rain_weight(
     return weight
 
 
-def masked_mean(values: Video, mask: Video, weight: Video | float = 1.0) -> PerExample:
-    """Σ weight · values / (pixels with data) of each clip; 0 if there are none.
-
-    Values of pixels without data never count, NaN included.
-    """
-    axes = tuple(range(1, values.ndim))
-    total = jnp.where(mask > 0, weight * values, 0.0).sum(axes)
-    return total / jnp.maximum((mask > 0).sum(axes), 1)
-
-
-def pixel_squared_error(forecast: Forecast, target: Video) -> Video:
-    """Squared error of every pixel."""
-    return jnp.square(forecast.frames - target)
-
-
-def pixel_absolute_error(forecast: Forecast, target: Video) -> Video:
-    """Absolute error of every pixel."""
-    return jnp.abs(forecast.frames - target)
-
-
-def pixel_cross_entropy(forecast: Forecast, target: Video) -> Video:
-    """Cross-entropy of every pixel, nats; without logits from clipped frames."""
+def _pixel_cross_entropy(forecast: Forecast, target: Video) -> Video:
     logits = forecast.logits
     if logits is None:
         frames = jnp.clip(
@@ -101,27 +65,24 @@ def pixel_cross_entropy(forecast: Forecast, target: Video) -> Video:
     return optax.sigmoid_binary_cross_entropy(logits, target)
 
 
-# Name → error of a pixel, and whether it is weighted by the true rain.
-RAIN_LOSSES: dict[str, tuple[Callable[[Forecast, Video], Video], bool]] = {
-    "cross_entropy": (pixel_cross_entropy, False),
-    "mse": (pixel_squared_error, False),
-    "mae": (pixel_absolute_error, False),
-    "b_mse": (pixel_squared_error, True),
-    "b_mae": (pixel_absolute_error, True),
+_PIXEL_ERRORS: dict[str, Callable[[Forecast, Video], Video]] = {
+    "cross_entropy": _pixel_cross_entropy,
+    "mse": lambda forecast, target: jnp.square(forecast.frames - target),
+    "mae": lambda forecast, target: jnp.abs(forecast.frames - target),
 }
+RAIN_LOSSES = (*_PIXEL_ERRORS, "b_mse", "b_mae")
 
 
 def rain_loss(
     name: str, forecast: Forecast, target: Video, mask: Video, weight: Video
 ) -> PerExample:
-    """The loss of each clip.
+    """Σ weight · error / (pixels with data) of each clip; 0 if there are none.
 
-    Args:
-        name: A key of `RAIN_LOSSES`.
-        forecast: Predicted pixels.
-        target: True pixels `[B, T, H, W, C]`, in [0, 1].
-        mask: 1 where there is data, of the same shape.
-        weight: Weight of each pixel, of the same shape; only the B-losses use it.
+    Pixels count where the mask is 1; only the B-losses use the weight.
     """
-    error, weighted = RAIN_LOSSES[name]
-    return masked_mean(error(forecast, target), mask, weight if weighted else 1.0)
+    error = _PIXEL_ERRORS[name.removeprefix("b_")](forecast, target)
+    if name.startswith("b_"):
+        error = weight * error
+    axes = tuple(range(1, error.ndim))
+    total = jnp.where(mask > 0, error, 0.0).sum(axes)
+    return total / jnp.maximum((mask > 0).sum(axes), 1)

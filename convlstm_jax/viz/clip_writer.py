@@ -18,13 +18,10 @@ OUTPUT_SUFFIXES = (".npy", ".gif", ".mp4", ".png")
 def validate_output_path(
     path: str | Path, suffixes: tuple[str, ...] = OUTPUT_SUFFIXES, what: str = "a clip"
 ) -> Path:
-    """Checks that a file can be written here, before any work begins.
-
-    Suffixes are the allowed ones; `what` is what the file is to hold, for the message.
+    """Checks that `what` can be written here, before any work begins.
 
     Raises:
-        UserError: The suffix is none of these, or the path is a folder or leads
-            through a file.
+        UserError: The suffix is none of these, or a folder or a file is in the way.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
@@ -34,50 +31,37 @@ def validate_output_path(
         )
     if path.is_dir():
         raise UserError(f"'{path}' is a folder: it must be the name of a file")
-    for parent in path.parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise UserError(
-                    f"'{path}' cannot be written because '{parent}' is a file: it "
-                    "must be a folder"
-                )
-            break
+    parent = next(parent for parent in path.parents if parent.exists())
+    if not parent.is_dir():
+        raise UserError(
+            f"'{path}' cannot be written because '{parent}' is a file: it must be a "
+            "folder"
+        )
     return path
 
 
 def write_clip(
-    path: str | Path,
-    frames: np.ndarray,
-    frames_per_second: float = 10,
+    path: str | Path, frames: np.ndarray, frames_per_second: float = 10
 ) -> None:
     """Writes a clip whole or not at all; missing folders are created.
 
-    By suffix:
+    `.npy` holds the frames exactly, as float32; `.gif` all T frames, see `gif_bytes`;
+    `.png` a film strip of all frames in rows of ten. `.mp4` is H.264 in yuv420p, which
+    every player shows: grey is right within one of 256 levels on average, colour has
+    half the resolution, and an odd last row or column is repeated once.
 
-    - `.npy`: the frames exactly as given, as float32; speed does not apply.
-    - `.gif`: loops forever and keeps all T frames, see `gif_bytes`; grey is exact to
-      eight bits.
-    - `.mp4`: H.264 in yuv420p, which every player shows. Lossy: the mean error of grey
-      frames is below one of 256 levels, with more at sharp edges; colour has half the
-      resolution. The format needs even sizes: where H or W is odd, the last row or
-      column is repeated once, and the file stays that much larger.
-    - `.png`: a film strip of all frames, numbered from 1, in rows of ten; speed does
-      not apply.
-
-    Frames are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]. In all but `.npy` values
-    outside are clipped, NaN is drawn as 0, and of frames with neither one nor three
-    channels the first is drawn.
+    Frames are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]; in all but `.npy` they
+    are drawn as `to_pixels` has it.
 
     Raises:
-        UserError: The suffix or the shape is not as above, or the file system refuses
-            the file.
+        UserError: The suffix or the shape is not as above, or the file system refuses.
     """
     path = validate_output_path(path)
     frames = np.asarray(frames)
     pixels = to_pixels(frames)
     suffix = path.suffix.lower()
     if suffix == ".png":
-        clip_strip(path, frames, frame_size=max(112, *pixels.shape[1:3]))
+        clip_strip(path, frames)
     elif suffix == ".npy":
         with atomic_file(path) as partial, partial.open("wb") as file:
             np.save(file, frames.astype(np.float32), allow_pickle=False)
@@ -101,11 +85,10 @@ def _write_mp4(path: Path, pixels: np.ndarray, frames_per_second: float) -> None
             stream.pix_fmt = "yuv420p"
             # Quality 10 of 0..51: sharp edges on black show coarser settings at once.
             stream.options = {"crf": "10"}
-            for frame in pixels:
-                if frame.shape[-1] == 1:
-                    picture = av.VideoFrame.from_ndarray(frame[..., 0], format="gray")
-                else:
-                    picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            grey = pixels.shape[-1] == 1
+            for frame in pixels[..., 0] if grey else pixels:
+                name = "gray" if grey else "rgb24"
+                picture = av.VideoFrame.from_ndarray(frame, format=name)
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
     except av.FFmpegError as error:

@@ -7,28 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from convlstm_jax.viz.pixels import (
-    FAINT_TEXT,
-    INPUT_COLOUR,
-    PREDICTION_COLOUR,
-    TEXT,
-    TRUTH_COLOUR,
-    Canvas,
-    fit,
-    font,
-    outcome_name,
-    outcome_times,
-    time_label,
-    to_pixels,
-)
+from convlstm_jax.metrics.baselines import contender_label
+from convlstm_jax.viz import pixels as px
 
-GAP = 6
-MARGIN = 16
-TIME_HEIGHT = 22
+_GAP = 6
+_MARGIN = 16
+_TIME_HEIGHT = 22
 _MIN_NAME_WIDTH = 96
 _LINE_HEIGHT = 18
+_FRAME_SIZE = 112
+_MAX_COLUMNS = 12
+_LEGEND_WIDTH = 100
+_LEGEND_STEP = 18
+_RADAR_FRAME_SIZE = 128
+_RADAR_COLUMNS = 8
 
-NAME_STYLE = {"colour": TEXT, "bold": True}
+_NAME_STYLE = {"colour": px.TEXT, "bold": True}
 
 
 @dataclass(frozen=True)
@@ -46,41 +40,41 @@ def draw_strip(
     rows: Sequence[Row],
     *,
     title: str = "",
-    row_gap: int = GAP,
+    row_gap: int = _GAP,
     extra_width: int = 0,
     min_height: int = 0,
-) -> Canvas:
+) -> px.Canvas:
     """Draws rows of frames of one size, and leaves room at the right if asked to."""
     first = next(frame for frame in rows[0].frames if frame is not None)
     height, width = first.shape[:2]
     columns = max(len(row.frames) for row in rows)
     row_height = max(height, *(len(row.lines) * _LINE_HEIGHT for row in rows))
     texts = [text for row in rows for text, _ in row.lines]
-    left = MARGIN
+    left = _MARGIN
     if texts:
-        longest = max(font(13, bold=True).getlength(text) for text in texts)
+        longest = max(px.font(13, bold=True).getlength(text) for text in texts)
         left += max(_MIN_NAME_WIDTH, round(longest) + 20)
-    top = MARGIN + (28 if title else 0)
+    top = _MARGIN + (28 if title else 0)
     time_rows = sum(bool(row.times) for row in rows)
     bottom = (
-        top + time_rows * TIME_HEIGHT + len(rows) * (row_height + row_gap) - row_gap
+        top + time_rows * _TIME_HEIGHT + len(rows) * (row_height + row_gap) - row_gap
     )
-    right = left + columns * (width + GAP) - GAP + extra_width
-    canvas = Canvas(right + MARGIN, max(bottom, min_height) + MARGIN)
+    right = left + columns * (width + _GAP) - _GAP + extra_width
+    canvas = px.Canvas(right + _MARGIN, max(bottom, min_height) + _MARGIN)
     if title:
-        canvas.text((MARGIN, MARGIN), title, size=16, anchor="lt", bold=True)
+        canvas.text((_MARGIN, _MARGIN), title, size=16, anchor="lt", bold=True)
     for row in rows:
-        places = [left + column * (width + GAP) for column in range(len(row.frames))]
+        places = [left + column * (width + _GAP) for column in range(len(row.frames))]
         if row.times:
             for place, time in zip(places, row.times, strict=True):
                 middle = place + width / 2
-                canvas.text((middle, top + 10), time, size=12, colour=FAINT_TEXT)
-            top += TIME_HEIGHT
+                canvas.text((middle, top + 10), time, size=12, colour=px.FAINT_TEXT)
+            top += _TIME_HEIGHT
         if row.lines:
-            canvas.bar((MARGIN, top, 4, row_height), row.colour)
+            canvas.bar((_MARGIN, top, 4, row_height), row.colour)
         middle = top + row_height / 2 - (len(row.lines) - 1) * _LINE_HEIGHT / 2
         for number, (text, style) in enumerate(row.lines):
-            position = (MARGIN + 12, middle + number * _LINE_HEIGHT)
+            position = (_MARGIN + 12, middle + number * _LINE_HEIGHT)
             canvas.text(position, text, anchor="lm", **style)
         for place, frame in zip(places, row.frames, strict=True):
             if frame is not None:
@@ -96,59 +90,48 @@ def film_strip(
     truth: np.ndarray | None,
     prediction: np.ndarray,
     *,
-    max_columns: int = 12,
-    frame_size: int = 112,
+    max_columns: int = _MAX_COLUMNS,
+    frame_size: int = _FRAME_SIZE,
     title: str = "",
     reconstruction: bool = False,
 ) -> None:
-    """Draws a forecast as rows of frames: "input", "truth" and "prediction".
+    """Draws a forecast as rows of frames: "input", "truth" (if known) and "prediction".
 
-    Truth and prediction stand below each other, frame by frame, under their common
-    time; t is the last frame given, t+1 the first one predicted. Of more frames than
-    columns an even selection is drawn, first and last included, and the time over each
-    column tells which.
-
-    Args:
-        path: The PNG file to write.
-        inputs: Frames given, `[T_in, H, W, C]` or `[T_in, H, W]`, floats in [0, 1].
-        truth: Frames that followed, `[T_out, H, W, C]`, or None where they are unknown.
-        prediction: Frames predicted, `[T_out, H, W, C]`.
-        max_columns: Most frames in a row, at least 2.
-        frame_size: Wanted length of the longer side of a frame, see `pixels.fit`.
-        title: A line above the strip, if not empty.
-        reconstruction: Whether truth and prediction are the inputs, last one first: the
-            prediction is then called "reconstruction", and time runs back from t.
+    Clips are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]. Truth and prediction
+    stand below each other under their common time; t is the last frame given. Of more
+    frames than columns an even selection is drawn, first and last included. With
+    `reconstruction` truth and prediction are the inputs, last one first, and time runs
+    back from t.
     """
-    given, predicted = to_pixels(inputs), to_pixels(prediction)
-    known = None if truth is None else to_pixels(truth)
-    later = outcome_times(len(predicted), reconstruction)
+    given, predicted = px.to_pixels(inputs), px.to_pixels(prediction)
+    known = None if truth is None else px.to_pixels(truth)
+    later = px.outcome_times(len(predicted), reconstruction)
     rows = []
     for name, colour, times, clip in (
-        ("input", INPUT_COLOUR, range(1 - len(given), 1), given),
-        ("truth", TRUTH_COLOUR, later, known),
-        (outcome_name(reconstruction), PREDICTION_COLOUR, later, predicted),
+        ("input", px.INPUT_COLOUR, range(1 - len(given), 1), given),
+        ("truth", px.TRUTH_COLOUR, later, known),
+        (px.outcome_name(reconstruction), px.PREDICTION_COLOUR, later, predicted),
     ):
         if clip is None:
             continue
         chosen = selection(len(clip), max_columns)
-        labels = [time_label(times[int(index)]) for index in chosen]
+        labels = [px.time_label(times[int(index)]) for index in chosen]
         if clip is predicted and known is not None:
             labels = []  # the truth right above has them
-        frames = list(fit(clip[chosen], frame_size))
-        rows.append(Row([(name, NAME_STYLE)], colour, frames, labels))
+        frames = list(px.fit(clip[chosen], frame_size))
+        rows.append(Row([(name, _NAME_STYLE)], colour, frames, labels))
     draw_strip(rows, title=title).save(path)
 
 
-def clip_strip(
-    path: str | Path, frames: np.ndarray, *, columns: int = 10, frame_size: int = 112
-) -> None:
-    """Draws all frames of one clip, numbered from 1, in as many rows as they need."""
-    pixels = list(fit(to_pixels(frames), frame_size))
+def clip_strip(path: str | Path, frames: np.ndarray) -> None:
+    """Draws all frames of one clip, numbered from 1, in rows of ten."""
+    pixels = px.to_pixels(frames)
+    frame_size = max(_FRAME_SIZE, *pixels.shape[1:3])
+    numbered = list(enumerate(px.fit(pixels, frame_size), start=1))
     rows = []
-    for start in range(0, len(pixels), columns):
-        part = pixels[start : start + columns]
-        numbers = [str(start + 1 + k) for k in range(len(part))]
-        rows.append(Row([], INPUT_COLOUR, part, numbers))
+    for start in range(0, len(numbered), 10):
+        numbers, part = zip(*numbered[start : start + 10], strict=True)
+        rows.append(Row([], px.INPUT_COLOUR, part, list(map(str, numbers))))
     draw_strip(rows).save(path)
 
 
@@ -156,3 +139,88 @@ def selection(num_frames: int, max_frames: int) -> np.ndarray:
     """Indices of at most `max_frames` frames, evenly spread from first to last."""
     count = min(num_frames, max_frames)
     return np.rint(np.linspace(0, num_frames - 1, count)).astype(int)
+
+
+def classified_clips_strip(
+    path: str | Path,
+    frames: Sequence[np.ndarray],
+    labels: Sequence[int],
+    probabilities: Sequence[np.ndarray],
+    classes: Sequence[str],
+) -> None:
+    """Draws clips, uint8 `[T, H, W, C]`, with their true and their predicted class.
+
+    A row has the true class, the predicted one with its probability (of those of each
+    class, `[K]`), and at most 12 frames, numbered from 1. A wrong one is marked in red.
+    """
+    chosen = selection(len(frames[0]), _MAX_COLUMNS)
+    rows: list[Row] = []
+    for clip, label, shares in zip(frames, labels, probabilities, strict=True):
+        predicted = int(shares.argmax())
+        wrong = label != predicted
+        share = f"{100 * shares.max():.1f} %"
+        style: dict[str, Any] = {"colour": px.WRONG_COLOUR if wrong else px.TEXT}
+        true_name, name = (px.shortened(classes[k], 32) for k in (label, predicted))
+        rows.append(
+            Row(
+                [
+                    (f"true: {true_name}", _NAME_STYLE),
+                    (f"predicted: {name}", style | {"bold": True}),
+                    (f"wrong, {share}" if wrong else share, style),
+                ],
+                px.WRONG_COLOUR if wrong else px.TRUTH_COLOUR,
+                list(px.fit(px.to_pixels(clip[chosen] / np.float32(255)), _FRAME_SIZE)),
+                [] if rows else [str(frame + 1) for frame in chosen],
+                {"colour": px.WRONG_COLOUR, "border": 2} if wrong else None,
+            )
+        )
+    draw_strip(rows, row_gap=14).save(path)
+
+
+def radar_strip(
+    path: str | Path,
+    observed_mm_per_h: np.ndarray,
+    forecasts_mm_per_h: Mapping[str, np.ndarray],
+    mask: np.ndarray,
+    *,
+    num_inputs: int,
+    minutes_per_frame: float,
+) -> None:
+    """Draws what was observed, and below it what was forecast for the same times.
+
+    Observed rain and mask (1 where there is data) are `[T_in + T_out, H, W]`, forecasts
+    `[T_out, H, W]` by contender, in mm/h. The first column is the last frame given; of
+    the others every n-th follows, the last one included. A legend gives the colours.
+    """
+    num_outputs = len(observed_mm_per_h) - num_inputs
+    every = -(-num_outputs // (_RADAR_COLUMNS - 1))
+    chosen = np.arange((num_outputs - 1) % every, num_outputs, every)
+    scale = max(1, round(_RADAR_FRAME_SIZE / max(observed_mm_per_h.shape[1:])))
+    known = px.enlarge(px.rain_colours(observed_mm_per_h, mask), scale)[
+        num_inputs - 1 :
+    ]
+    minutes = [f"+{minutes_per_frame * (t + 1):g} min" for t in chosen]
+    columns = [known[0], *known[1 + chosen]]
+    rows = [Row([("observed", _NAME_STYLE)], px.TEXT, columns, ["0 min", *minutes])]
+    for name, frames in forecasts_mm_per_h.items():
+        pixels = px.enlarge(px.rain_colours(frames, mask[num_inputs:])[chosen], scale)
+        colour = px.PREDICTION_COLOUR if name == "model" else px.FAINT_TEXT
+        label = "forecast" if name == "model" else contender_label(name)
+        rows.append(Row([(label, _NAME_STYLE)], colour, [None, *pixels]))
+    top = _MARGIN + _TIME_HEIGHT
+    legend_height = _LEGEND_STEP * (len(px.RAIN_COLOURS) + 2)
+    canvas = draw_strip(rows, extra_width=_LEGEND_WIDTH, min_height=top + legend_height)
+    _draw_legend(canvas, canvas.image.width - _LEGEND_WIDTH, top)
+    canvas.save(path)
+
+
+def _draw_legend(canvas: px.Canvas, left: int, top: int) -> None:
+    """The colours from heavy rain down, each with the rate it begins at."""
+    canvas.text((left, top - 12), "mm/h", size=12, anchor="lm", colour=px.FAINT_TEXT)
+    entries = [(f"{rate:g}", colour) for rate, colour in reversed(px.RAIN_COLOURS)]
+    entries += [("dry", px.DRY_COLOUR), ("no data", px.NO_DATA_COLOUR)]
+    for number, (text, colour) in enumerate(entries):
+        y = top + _LEGEND_STEP * number
+        canvas.bar((left - 1, y - 1, 20, 18), "#c9ced8")
+        canvas.bar((left, y, 18, 16), "#" + "".join(f"{part:02x}" for part in colour))
+        canvas.text((left + 26, y + 8), text, size=12, anchor="lm")

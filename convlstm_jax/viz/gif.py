@@ -1,8 +1,6 @@
 """GIF animations in which every frame counts: clips, and forecasts beside the truth.
 
-Pillow's `save` merges a frame that equals the one before into a longer pause, so that a
-clip in which nothing moves would lose frames when it is read back. Here Pillow encodes
-every frame on its own.
+Pillow's `save` would merge frames that are equal; here it encodes each on its own.
 """
 
 import itertools
@@ -14,20 +12,7 @@ import numpy as np
 from PIL import GifImagePlugin, Image
 
 from convlstm_jax.atomic_file import atomic_file
-from convlstm_jax.viz.pixels import (
-    FAINT_TEXT,
-    GRID,
-    INPUT_COLOUR,
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    Canvas,
-    fit,
-    outcome_name,
-    outcome_times,
-    time_label,
-    to_image,
-    to_pixels,
-)
+from convlstm_jax.viz import pixels as px
 
 _BORDER = 3
 _GAP = 14
@@ -42,13 +27,11 @@ _PAUSE, _LAST_PAUSE = 20, 100
 def gif_bytes(frames: np.ndarray, frames_per_second: float = 10) -> bytes:
     """Encodes a clip, `[T, H, W, C]` or `[T, H, W]`, as a GIF that loops forever.
 
-    Grey frames, and colour frames of at most 256 colours each, are exact to the eight
-    bits of a pixel; richer ones are reduced to 256 colours a frame. Reading back gives
-    T frames, also where consecutive frames are identical. GIF counts time in hundredths
-    of a second: the pauses are rounded such that their sum stays right, and are never
-    below 0.02 s, which browsers would slow down to 0.1 s.
+    Frames of at most 256 colours, grey ones always, are exact to eight bits; identical
+    ones are kept. Pauses are whole hundredths of a second whose sum stays right, and at
+    least 0.02 s, below which browsers slow down.
     """
-    images = [to_image(frame) for frame in to_pixels(frames)]
+    images = [px.to_image(frame) for frame in px.to_pixels(frames)]
     ends = [round(100 * t / frames_per_second) for t in range(len(images) + 1)]
     pauses = [max(2, end - start) for start, end in itertools.pairwise(ends)]
     return _encode(images, pauses)
@@ -56,14 +39,11 @@ def gif_bytes(frames: np.ndarray, frames_per_second: float = 10) -> bytes:
 
 def _encode(images: Sequence[Image.Image], pauses: Sequence[int]) -> bytes:
     """Encodes images (L or RGB, one size), each with its pause in 1/100 s."""
-    parts: list[bytes] = []
-    shared: list[int] | None = None
-    for image, pause in zip(images, pauses, strict=True):
-        indexed = _indexed(image)
-        if shared is None:
-            shared = indexed.getpalette()
-            parts += GifImagePlugin.getheader(indexed.copy(), info={"loop": 0})[0]
-        own = indexed.getpalette() != shared
+    indexed_images = [_indexed(image) for image in images]
+    first = indexed_images[0]
+    parts = list(GifImagePlugin.getheader(first.copy(), info={"loop": 0})[0])
+    for indexed, pause in zip(indexed_images, pauses, strict=True):
+        own = indexed.getpalette() != first.getpalette()
         parts += GifImagePlugin.getdata(
             indexed, duration=10 * pause, disposal=1, include_color_table=own
         )
@@ -92,45 +72,25 @@ def comparison_gif(
     truth: np.ndarray,
     prediction: np.ndarray,
     *,
-    frame_size: int = 256,
-    reconstruction: bool = False,
-) -> None:
-    """Plays input → truth and input → prediction side by side.
-
-    Borders and the bar below are grey while the input plays; then the truth gets a
-    green and the prediction a blue border, and the time counts on from t+1. The last
-    frame stays for a second; the GIF loops forever and has T_in + T_out frames. The
-    arguments are those of `film_strip`.
-    """
-    clips = (np.asarray(clip)[None] for clip in (inputs, truth, prediction))
-    comparison_grid_gif(
-        path, *clips, frame_size=frame_size, reconstruction=reconstruction
-    )
-
-
-def comparison_grid_gif(
-    path: str | Path,
-    inputs: np.ndarray,
-    truth: np.ndarray,
-    prediction: np.ndarray,
-    *,
     frame_size: int = 128,
     reconstruction: bool = False,
 ) -> None:
-    """Plays several forecasts in a grid that is about square, truth | prediction.
+    """Plays input → truth beside input → prediction, for clips `[N, T, H, W, C]`.
 
-    Clips have one more axis in front than those of `comparison_gif`, `[N, T, H, W, C]`.
+    Several stand in a grid that is about square. Borders and the bar below are grey
+    while the input plays; then truth is green and prediction blue, and the time counts
+    on from t+1. The last frame stays for a second.
     """
     # Per sample the two panels, each a whole clip input → outcome.
     samples = []
     for clips in zip(inputs, truth, prediction, strict=True):
-        given, *outcomes = map(to_pixels, clips)
+        given, *outcomes = map(px.to_pixels, clips)
         films = [np.concatenate([given, outcome]) for outcome in outcomes]
-        samples.append([fit(film, frame_size) for film in films])
-    later = outcome_times(len(prediction[0]), reconstruction)
+        samples.append([px.fit(film, frame_size) for film in films])
+    later = px.outcome_times(len(prediction[0]), reconstruction)
     times = [*range(1 - len(inputs[0]), 1), *later]
     grid = _Grid(samples, len(inputs[0]), reconstruction)
-    images = [grid.draw(frame, time_label(time)) for frame, time in enumerate(times)]
+    images = [grid.draw(frame, px.time_label(time)) for frame, time in enumerate(times)]
     with atomic_file(path) as partial:
         pauses = [_PAUSE] * (len(images) - 1) + [_LAST_PAUSE]
         partial.write_bytes(_encode(images, pauses))
@@ -147,8 +107,8 @@ class _Grid:
     ):
         self.samples, self.num_inputs = samples, num_inputs
         self.names = (
-            ("truth", TRUTH_COLOUR),
-            (outcome_name(reconstruction), PREDICTION_COLOUR),
+            ("truth", px.TRUTH_COLOUR),
+            (px.outcome_name(reconstruction), px.PREDICTION_COLOUR),
         )
         self.columns = math.ceil(math.sqrt(len(samples) / 2))
         self.num_frames, height, width = samples[0][0].shape[:3]
@@ -161,42 +121,37 @@ class _Grid:
         self.bottom = _TOP + rows * (self.panel_height + _GAP) - _GAP
 
     def draw(self, frame: int, time: str) -> Image.Image:
-        """One frame of the animation."""
         forecasting = frame >= self.num_inputs
-        canvas = Canvas(self.right + _MARGIN, self.bottom + _FOOTER)
+        canvas = px.Canvas(self.right + _MARGIN, self.bottom + _FOOTER)
         for index, clips in enumerate(self.samples):
             row, column = divmod(index, self.columns)
             top = _TOP + row * (self.panel_height + _GAP)
             left = _MARGIN + column * self.sample_step
             for clip, (name, outcome_colour) in zip(clips, self.names, strict=True):
-                colour = outcome_colour if forecasting else INPUT_COLOUR
+                colour = outcome_colour if forecasting else px.INPUT_COLOUR
                 place = left + _BORDER, top + _BORDER
                 canvas.frame(clip[frame], *place, colour, _BORDER)
                 if row == 0:
+                    middle = left + self.panel_width / 2
+                    text = (name, colour) if forecasting else ("input", px.FAINT_TEXT)
                     canvas.text(
-                        (left + self.panel_width / 2, _MARGIN + 4),
-                        name if forecasting else "input",
-                        colour=colour if forecasting else FAINT_TEXT,
-                        bold=True,
+                        (middle, _MARGIN + 4), text[0], colour=text[1], bold=True
                     )
                 left += self.panel_step
         self._draw_progress(canvas, frame, time)
         return canvas.image
 
-    def _draw_progress(self, canvas: Canvas, frame: int, time: str) -> None:
+    def _draw_progress(self, canvas: px.Canvas, frame: int, time: str) -> None:
         """The bar and the time under the panels."""
         top, length = self.bottom + _FOOTER // 2 - 2, self.right - _MARGIN - 44
         split = round(length * self.num_inputs / self.num_frames)
         here = round(length * (frame + 1) / self.num_frames)
-        canvas.bar((_MARGIN, top, length, 4), GRID)
-        canvas.bar((_MARGIN, top, min(here, split), 4), INPUT_COLOUR)
-        canvas.bar((_MARGIN + split, top, here - split, 4), PREDICTION_COLOUR)
+        canvas.bar((_MARGIN, top, length, 4), px.GRID)
+        canvas.bar((_MARGIN, top, min(here, split), 4), px.INPUT_COLOUR)
+        canvas.bar((_MARGIN + split, top, here - split, 4), px.PREDICTION_COLOUR)
         forecasting = frame >= self.num_inputs
+        colour = px.PREDICTION_COLOUR if forecasting else px.FAINT_TEXT
         canvas.text(
-            (self.right, top + 2),
-            time,
-            size=12,
-            anchor="rm",
-            colour=PREDICTION_COLOUR if forecasting else FAINT_TEXT,
+            (self.right, top + 2), time, size=12, anchor="rm", colour=colour,
             bold=forecasting,
-        )
+        )  # fmt: skip

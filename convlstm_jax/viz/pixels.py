@@ -19,22 +19,30 @@ TRUTH_COLOUR = "#0f9d6e"
 PREDICTION_COLOUR = "#2f6fed"
 WRONG_COLOUR = "#d13438"
 
+# From a rate on, mm/h, rain has a colour: light blue over green and yellow to violet.
+RAIN_COLOURS = (
+    (0.1, (198, 226, 245)),
+    (0.25, (132, 186, 232)),
+    (0.5, (60, 130, 210)),
+    (1.0, (20, 150, 110)),
+    (2.0, (90, 190, 60)),
+    (5.0, (245, 215, 50)),
+    (10.0, (240, 140, 30)),
+    (20.0, (215, 40, 40)),
+    (30.0, (150, 30, 150)),
+)
+DRY_COLOUR = (250, 250, 250)
+NO_DATA_COLOUR = (205, 205, 205)
+
 
 def to_pixels(frames: np.ndarray) -> np.ndarray:
-    """Converts a clip into eight-bit RGB or grey pixels.
+    """Converts floats in [0, 1] into eight-bit grey or RGB, `[T, H, W, 1 or 3]`.
 
-    Values are clipped to [0, 1] and rounded to the nearest of 256 levels, so that
-    x / 255 comes back as x. NaN is drawn as 0. Of clips with neither one nor three
-    channels the first channel is drawn.
-
-    Args:
-        frames: `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1], no axis empty.
-
-    Returns:
-        uint8 `[T, H, W, 1]` or `[T, H, W, 3]`.
+    Values outside are clipped, NaN is 0; of other numbers of channels the first is
+    drawn.
 
     Raises:
-        UserError: The array has another number of axes or an empty one.
+        UserError: The array is not `[T, H, W, C]` or `[T, H, W]`, or has an empty axis.
     """
     frames = np.asarray(frames)
     if frames.ndim not in (3, 4) or 0 in frames.shape:
@@ -50,23 +58,24 @@ def to_pixels(frames: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
 
 
+def rain_colours(rain_mm_per_h: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Colours, uint8 `[..., 3]`, of rain rates; grey where the mask is 0."""
+    rates = np.array([rate for rate, _ in RAIN_COLOURS])
+    colours = np.array([DRY_COLOUR, *(colour for _, colour in RAIN_COLOURS)], np.uint8)
+    pictures = colours[np.searchsorted(rates, rain_mm_per_h, side="right")]
+    return np.where((mask > 0)[..., None], pictures, np.array(NO_DATA_COLOUR, np.uint8))
+
+
 def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
     """Repeats every pixel of `[T, H, W, C]` `scale` times along H and W."""
     return pixels.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def fit(pixels: np.ndarray, target_size: int) -> np.ndarray:
-    """Brings frames near a size without blurring small ones.
+    """Brings the longer side of uint8 frames `[T, H, W, C]` near a number of pixels.
 
     Small frames are enlarged by an integer factor, pixel by pixel; frames of more than
     twice the target are shrunk by an integer factor, averaging.
-
-    Args:
-        pixels: uint8 `[T, H, W, C]`.
-        target_size: Wanted length of the longer side, pixels.
-
-    Returns:
-        uint8 `[T, H', W', C]`.
     """
     longer = max(pixels.shape[1:3])
     if longer < 2 * target_size:
@@ -97,7 +106,6 @@ class Canvas:
     """A white picture on which frames, bars and text are drawn."""
 
     def __init__(self, width: int, height: int):
-        """Makes an empty canvas of this size in pixels."""
         self.image = Image.new("RGB", (width, height), BACKGROUND)
         self._draw = ImageDraw.Draw(self.image)
 
@@ -119,9 +127,8 @@ class Canvas:
         """Fills a box (left, top, width, height); an empty one draws nothing."""
         left, top, width, height = box
         if width > 0 and height > 0:
-            self._draw.rectangle(
-                (left, top, left + width - 1, top + height - 1), fill=colour
-            )
+            corners = (left, top, left + width - 1, top + height - 1)
+            self._draw.rectangle(corners, fill=colour)
 
     def text(
         self,
@@ -134,9 +141,8 @@ class Canvas:
         bold: bool = False,
     ) -> None:
         """Writes text; `anchor` is Pillow's (first letter across, second down)."""
-        self._draw.text(
-            position, text, fill=colour, font=font(size, bold), anchor=anchor
-        )
+        face = font(size, bold)
+        self._draw.text(position, text, fill=colour, font=face, anchor=anchor)
 
     def save(self, path: str | Path) -> None:
         """Writes the picture as PNG, whole or not at all."""
@@ -145,10 +151,9 @@ class Canvas:
 
 
 def outcome_times(num_frames: int, reconstruction: bool) -> range:
-    """The times of the frames that a model gave out, 0 being the last one given.
+    """The times of a model's frames, 0 being the last one given.
 
-    A forecast begins at t+1; a reconstruction is of the inputs, last one first, so it
-    begins at t and runs back.
+    A forecast begins at t+1; a reconstruction of the inputs runs back from t.
     """
     return range(0, -num_frames, -1) if reconstruction else range(1, num_frames + 1)
 

@@ -2,21 +2,14 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from convlstm_jax.metrics.baselines import contender_label
-from convlstm_jax.viz.pixels import (
-    outcome_name,
-    outcome_times,
-    time_label,
-    to_image,
-    to_pixels,
-)
-from convlstm_jax.viz.radar import rain_colours
+from convlstm_jax.viz import pixels as px
 
 # All pictures of a player together; larger frames are shrunk until they fit.
 _MAX_BYTES = 4_000_000
@@ -31,17 +24,11 @@ _MAX_ERROR_MM_PER_H = 10.0
 
 @dataclass(frozen=True)
 class ClipName:
-    """What identifies a clip of a test set to a reader.
+    """What identifies a clip of a test set to a reader."""
 
-    Attributes:
-        index: Its place in the test set.
-        film: The film that it is cut from, and where in it; "" where there is none.
-        condition: The condition that the film was taken under, "" where there is none.
-    """
-
-    index: int
-    film: str = ""
-    condition: str = ""
+    index: int  # place in the test set
+    film: str = ""  # the film that it is cut from, and where in it, if any
+    condition: str = ""  # the condition that the film was taken under, if any
 
     def __str__(self) -> str:
         """`Test sequence 3 (run_2.avi, 0.4 m/s)`."""
@@ -87,26 +74,22 @@ def forecast_clip(
     note: str = "",
     reconstruction: bool = False,
 ) -> PlayerClip:
-    """A forecast as four films: input, truth, prediction and error.
+    """A forecast `[T, H, W, C]` as four films: input, truth, prediction and error.
 
-    Name, group and note are those of `PlayerClip`; the clips `[T, H, W, C]` and
-    `reconstruction` are as in `film_strip`.
+    Name, group and note are those of `PlayerClip`, the others as in `film_strip`.
     """
     first = len(inputs)
     error = prediction.astype(np.float64) - truth
     notes = [f"MSE {value:.4g}" for value in np.square(error).sum((1, 2, 3))]
-    outcome = PlayerRow(
-        outcome_name(reconstruction), first, to_pixels(prediction), notes,
-        kind="prediction",
-    )  # fmt: skip
+    name_of_outcome, pixels = px.outcome_name(reconstruction), px.to_pixels(prediction)
     rows = [
-        PlayerRow("input", 0, to_pixels(inputs)),
-        PlayerRow("truth", first, to_pixels(truth), kind="truth"),
-        outcome,
+        PlayerRow("input", 0, px.to_pixels(inputs)),
+        PlayerRow("truth", first, px.to_pixels(truth), kind="truth"),
+        PlayerRow(name_of_outcome, first, pixels, notes, kind="prediction"),
         _error_row(first, error, "blue: too dark, orange: too bright"),
     ]
-    times = [*range(1 - first, 1), *outcome_times(len(truth), reconstruction)]
-    return PlayerClip(name, group, [time_label(time) for time in times], rows, note)
+    times = [*range(1 - first, 1), *px.outcome_times(len(truth), reconstruction)]
+    return PlayerClip(name, group, [px.time_label(time) for time in times], rows, note)
 
 
 def nowcast_clip(
@@ -125,7 +108,7 @@ def nowcast_clip(
     "model" among the forecasts.
     """
     first = len(observed_mm_per_h) - len(forecasts_mm_per_h["model"])
-    observed = rain_colours(observed_mm_per_h, mask)
+    observed = px.rain_colours(observed_mm_per_h, mask)
     later = mask[first:]
     rows = [
         PlayerRow("input", 0, observed[:first]),
@@ -133,11 +116,11 @@ def nowcast_clip(
     ]
     # The model first, where truth is beside it.
     for contender in sorted(forecasts_mm_per_h, key=lambda key: (key != "model", key)):
-        rain = rain_colours(forecasts_mm_per_h[contender], later)
-        row = PlayerRow(contender_label(contender), first, rain)
-        if contender == "model":
-            row = replace(row, name="forecast", kind="prediction")
-        rows.append(row)
+        rain = px.rain_colours(forecasts_mm_per_h[contender], later)
+        is_model = contender == "model"
+        label = "forecast" if is_model else contender_label(contender)
+        kind = "prediction" if is_model else "input"
+        rows.append(PlayerRow(label, first, rain, kind=kind))
     error = forecasts_mm_per_h["model"] - observed_mm_per_h[first:]
     error = np.where(later > 0, error, 0)[..., np.newaxis] / _MAX_ERROR_MM_PER_H
     hint = f"blue: too little, orange: too much; full at {_MAX_ERROR_MM_PER_H:g} mm/h"
@@ -155,14 +138,9 @@ def _error_row(first: int, error: np.ndarray, hint: str) -> PlayerRow:
 
 
 def error_pixels(error: np.ndarray) -> np.ndarray:
-    """Differences in colour: black for none, orange above 0, blue below.
+    """Prediction less truth in colour: black for 0, orange above 0, blue below.
 
-    Args:
-        error: `[T, H, W, C]`, prediction less truth, from -1 to 1; the mean over
-            channels is drawn.
-
-    Returns:
-        uint8 `[T, H, W, 3]`.
+    The mean over channels of `[T, H, W, C]`, from -1 to 1; uint8 `[T, H, W, 3]`.
     """
     mean = np.nan_to_num(error.astype(np.float64).mean(-1, keepdims=True))
     size = np.clip(np.abs(mean), 0, 1)
@@ -171,53 +149,48 @@ def error_pixels(error: np.ndarray) -> np.ndarray:
 
 
 def player_data(clips: Sequence[PlayerClip]) -> tuple[list[dict[str, Any]], int]:
-    """The clips as `report.js` reads them.
+    """The clips as `report.js` reads them, and the factor by which frames were shrunk.
 
-    Returns:
-        JSON values, a clip each, and the factor by which frames were shrunk so that
-        all pictures together have at most 4 MB.
+    So that all pictures together have at most 4 MB.
     """
     films = [row.pixels for clip in clips for row in clip.rows]
     smallest = min((min(film.shape[1:3]) for film in films), default=1)
     factor = 1
     while True:
         pictures = [_picture(film, factor) for film in films]
-        fits = sum(map(len, pictures)) <= _MAX_BYTES
+        fits = sum(map(len, pictures)) * 3 / 4 <= _MAX_BYTES
         if fits or smallest // (factor + 1) < _MIN_SIDE:
             break
         factor += 1
     remaining = iter(pictures)
-    return [_to_json(clip, factor, remaining) for clip in clips], factor
+    data = []
+    for clip in clips:
+        rows = [
+            {
+                "name": row.name,
+                "kind": row.kind,
+                "first": row.first,
+                "count": len(row.pixels),
+                "width": row.pixels.shape[2] // factor,
+                "height": row.pixels.shape[1] // factor,
+                "notes": list(row.notes),
+                "hint": row.hint,
+                "picture": next(remaining),
+            }
+            for row in clip.rows
+        ]
+        data.append({"note": clip.note, "times": list(clip.times), "rows": rows})
+    return data, factor
 
 
-def _picture(pixels: np.ndarray, factor: int) -> bytes:
-    """The frames of a film below each other, as one PNG picture."""
+def _picture(pixels: np.ndarray, factor: int) -> str:
+    """The frames of a film below each other, as the address of a PNG picture."""
     height, width = pixels.shape[1] // factor, pixels.shape[2] // factor
     kept = pixels[:, : height * factor, : width * factor]
     if factor > 1:
         blocks = kept.reshape(len(kept), height, factor, width, factor, -1)
         kept = np.rint(blocks.mean((2, 4))).astype(np.uint8)
     file = io.BytesIO()
-    to_image(kept.reshape(-1, width, kept.shape[-1])).save(file, "PNG")
-    return file.getvalue()
-
-
-def _to_json(
-    clip: PlayerClip, factor: int, pictures: Iterator[bytes]
-) -> dict[str, Any]:
-    rows = [
-        {
-            "name": row.name,
-            "kind": row.kind,
-            "first": row.first,
-            "count": len(row.pixels),
-            "width": row.pixels.shape[2] // factor,
-            "height": row.pixels.shape[1] // factor,
-            "notes": list(row.notes),
-            "hint": row.hint,
-            "picture": "data:image/png;base64,"
-            + base64.b64encode(next(pictures)).decode("ascii"),
-        }
-        for row in clip.rows
-    ]
-    return {"note": clip.note, "times": list(clip.times), "rows": rows}
+    px.to_image(kept.reshape(-1, width, kept.shape[-1])).save(file, "PNG")
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return f"data:image/png;base64,{text}"

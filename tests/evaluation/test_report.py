@@ -105,32 +105,12 @@ def report(tmp_path, **changes):
 def test_all_figures_are_there(tmp_path):
     _, page = report(tmp_path)
     for expected in (
-        "Moving MNIST",
-        "10 test sequences of embedded digits",
-        "64.31",
-        "286.1",
-        "173.0",
-        "0.8123",
-        "301.2",
-        "∞",
-        "not a number",
-        "17.12",
-        "111.5",
-        "copy last frame",
-        "all zeros",
-        "model.features",
-        "[128, 64, 64]",
-        "num_sequences",
-        "Squared error summed over the pixels and channels of a frame",
-        "1 clip",
-        "7 clips",
-        "run_2.avi",
-        "99.50",
-        "1234",
-        "slow & low",
-        "51.50",
-        "77.75",
-    ):
+        "Moving MNIST", "10 test sequences of embedded digits", "64.31", "286.1",
+        "173.0", "0.8123", "301.2", "∞", "not a number", "17.12", "111.5",
+        "copy last frame", "all zeros", "model.features", "[128, 64, 64]", "1 clip",
+        "Squared error summed over the pixels and channels of a frame", "7 clips",
+        "num_sequences", "run_2.avi", "99.50", "1234", "slow & low", "51.50", "77.75",
+    ):  # fmt: skip
         assert expected in page.text, expected
     assert "not twice" not in page.text
 
@@ -314,8 +294,5 @@ def test_a_player_of_many_large_frames_shrinks_them(tmp_path, monkeypatch):
 
 
 def test_flatten():
-    assert flatten({"a": {"b": {"c": 1}, "d": 2}, "e": 3}) == {
-        "a.b.c": 1,
-        "a.d": 2,
-        "e": 3,
-    }
+    nested = {"a": {"b": {"c": 1}, "d": 2}, "e": 3}
+    assert flatten(nested) == {"a.b.c": 1, "a.d": 2, "e": 3}

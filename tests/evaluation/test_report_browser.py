@@ -3,7 +3,6 @@
 Needs Chromium and its driver (Debian: `apt-get install chromium chromium-driver`).
 """
 
-import contextlib
 import json
 import shutil
 
@@ -25,39 +24,31 @@ INPUTS, OUTPUTS = 3, 4
 POSITIONS = INPUTS + OUTPUTS
 
 
-@contextlib.contextmanager
-def browser(folder):
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--no-first-run",
-        f"--user-data-dir={folder}",
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--disable-background-networking", "--no-first-run",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
         "--window-size=1180,1000",
-    ):
+    ):  # fmt: skip
         options.add_argument(flag)
     logs = {"browser": "ALL", "performance": "ALL"}
     options.set_capability("goog:loggingPrefs", logs)
     service = webdriver.ChromeService(executable_path=DRIVER)
     driver = webdriver.Chrome(options=options, service=service)
-    try:
-        driver.set_script_timeout(20)
-        yield driver
-    finally:
-        driver.quit()
+    driver.set_script_timeout(20)
+    yield driver
+    driver.quit()
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    with browser(folder / "profile") as driver:
-        driver.get(write(folder).as_uri())
-        wait_for_pictures(driver)
-        yield driver
+@pytest.fixture
+def opened(browser, tmp_path):
+    browser.get(write(tmp_path).as_uri())
+    wait_for_pictures(browser)
+    return browser
 
 
 METRICS = ("mse", "mae", "ssim_openstl", "cross_entropy_nats", "mse_per_pixel")
@@ -193,8 +184,6 @@ def test_another_clip_can_be_chosen(opened):
     assert_frame(after, films(1)[1][0])
     assert (before != after).any()
     assert text(opened, "note") == "MSE 1 <of a clip>"
-    opened.find_element("css selector", "#player-clip option[value='0']").click()
-    wait_for_pictures(opened)
 
 
 def test_it_plays_and_pauses(opened):
@@ -257,41 +246,42 @@ def test_on_a_narrow_screen_the_baselines_stay_beside_the_model(opened):
     assert all(0 <= left < 40 for _, left in names)
 
 
-def test_nothing_goes_wrong_and_nothing_is_asked_for(tmp_path):
+def test_nothing_goes_wrong_and_nothing_is_asked_for(browser, tmp_path):
     """From opening to the last click: no message, and no request but for the file."""
-    with browser(tmp_path / "profile") as driver:
-        path = write(tmp_path)
-        driver.get(path.as_uri())
-        wait_for_pictures(driver)
-        for position in range(POSITIONS):
-            move(driver, position)
-        driver.find_element("css selector", "#player-clip option[value='1']").click()
-        wait_for_pictures(driver)
-        assert driver.get_log("browser") == []
-        requests = [
-            message["params"]
-            for entry in driver.get_log("performance")
-            if (message := json.loads(entry["message"])["message"])["method"]
-            == "Network.requestWillBeSent"
-        ]
-        # The browser's own first page asks for things of its own.
-        urls = {
-            request["request"]["url"].split(",")[0]
-            for request in requests
-            if not request["documentURL"].startswith("chrome")
-        }
-        assert urls == {path.as_uri(), "data:image/png;base64"}
+    for log in ("browser", "performance"):
+        browser.get_log(log)  # Of what came before.
+    path = write(tmp_path)
+    browser.get(path.as_uri())
+    wait_for_pictures(browser)
+    for position in range(POSITIONS):
+        move(browser, position)
+    browser.find_element("css selector", "#player-clip option[value='1']").click()
+    wait_for_pictures(browser)
+    assert browser.get_log("browser") == []
+    requests = [
+        message["params"]
+        for entry in browser.get_log("performance")
+        if (message := json.loads(entry["message"])["message"])["method"]
+        == "Network.requestWillBeSent"
+    ]
+    # The browser's own first page asks for things of its own.
+    urls = {
+        request["request"]["url"].split(",")[0]
+        for request in requests
+        if not request["documentURL"].startswith("chrome")
+    }
+    assert urls == {path.as_uri(), "data:image/png;base64"}
 
 
-def test_a_foreign_script_does_not_run(tmp_path):
+def test_a_foreign_script_does_not_run(browser, tmp_path):
     """The page's policy holds: what did not come with it is not run."""
     path = write(tmp_path)
     page = path.read_text(encoding="utf-8")
     planted = "<script>document.title = 'planted'</script></body>"
     path.write_text(page.replace("</body>", planted), encoding="utf-8")
-    with browser(tmp_path / "profile") as driver:
-        driver.get(path.as_uri())
-        wait_for_pictures(driver)
-        assert driver.title == "A report"
-        (message,) = driver.get_log("browser")
-        assert "Content Security Policy" in message["message"]
+    browser.get_log("browser")
+    browser.get(path.as_uri())
+    wait_for_pictures(browser)
+    assert browser.title == "A report"
+    (message,) = browser.get_log("browser")
+    assert "Content Security Policy" in message["message"]

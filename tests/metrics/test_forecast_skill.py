@@ -24,12 +24,18 @@ def video(values):
     return np.asarray(values, np.float32)[None, None, :, :, None]
 
 
-def sums_of(prediction, target, mask, thresholds, windows=()):
-    return jax.jit(
-        lambda p, t, m: skill_sums(
-            p, t, m, thresholds_mm_per_h=thresholds, window_sizes=windows
-        )
-    )(prediction, target, mask)
+STATIC = ("thresholds_mm_per_h", "window_sizes")
+compiled = jax.jit(
+    skill_sums,
+    static_argnames=STATIC,
+    compiler_options={"xla_backend_optimization_level": 0},
+)
+
+
+def sums_of(prediction, target, mask, thresholds=(0.5, 2.0, 5.0, 10.0), windows=(1, 3)):
+    return compiled(
+        prediction, target, mask, thresholds_mm_per_h=thresholds, window_sizes=windows
+    )
 
 
 def random_rain(shape=(3, 2, 12, 10, 1), seed=0):
@@ -75,16 +81,16 @@ def test_empty_cells_leave_no_score_rather_than_0_or_1(table, undefined):
 
 def test_masked_pixels_count_nowhere_whatever_they_hold():
     prediction, target, mask = random_rain()
-    clean = sums_of(prediction, target, mask, (0.5, 5.0), (1, 3))
+    clean = sums_of(prediction, target, mask)
     hidden = mask == 0
     prediction[hidden], target[hidden] = np.nan, 1e9
-    for name, values in sums_of(prediction, target, mask, (0.5, 5.0), (1, 3)).items():
+    for name, values in sums_of(prediction, target, mask).items():
         np.testing.assert_array_equal(values, clean[name])
 
 
 def test_errors_and_correlations_against_numpy():
     prediction, target, mask = random_rain()
-    moments = np.asarray(sums_of(prediction, target, mask, (0.5,))["moments"])
+    moments = np.asarray(sums_of(prediction, target, mask)["moments"])
     scores = moment_scores(moments.astype(np.float64).sum((0, 1)))
     p, t = (x[mask > 0].astype(np.float64) for x in (prediction, target))
     assert scores["rainfall_mse"] == pytest.approx(((p - t) ** 2).mean(), rel=1e-5)
@@ -94,10 +100,11 @@ def test_errors_and_correlations_against_numpy():
 
 
 def test_a_constant_has_no_correlation():
-    flat, target, mask = np.full((1, 1, 8, 9, 1), 0.3, np.float32), *random_rain()[1:]
-    moments = sums_of(flat, target[:1, :1, :8, :9], mask[:1, :1, :8, :9], (1.0,))
-    scores = moment_scores(np.asarray(moments["moments"][0, 0]))
-    assert np.isnan(scores["correlation"])
+    _, target, mask = random_rain((1, 1, 8, 9, 1))
+    optimized = jax.jit(skill_sums, static_argnames=STATIC)
+    thresholds = {"thresholds_mm_per_h": (1.0,), "window_sizes": (1,)}
+    sums = optimized(np.full_like(target, 0.3), target, mask, **thresholds)
+    assert np.isnan(moment_scores(sums["moments"][0, 0])["correlation"])
     nothing = moment_scores(np.zeros(7))
     assert all(np.isnan(value) for value in nothing.values())
 
@@ -154,25 +161,21 @@ def test_agrees_with_the_verification_functions_of_pysteps():
     prediction, target, mask = random_rain((1, 1, 24, 20, 1))
     # Only what holds data: pysteps takes NaN for correct negatives.
     p, t = (x[mask > 0] for x in (prediction, target))
-    for threshold in (0.5, 2.0, 5.0):
-        sums = sums_of(prediction, target, mask, (threshold,))
-        ours = table_scores(np.asarray(sums["table"][0, 0, 0]))
-        names = {"csi": "CSI", "pod": "POD", "far": "FAR", "bias": "BIAS", "hss": "HSS"}
-        theirs = verification.det_cat_fct(p, t, threshold, list(names.values()))
-        for name, other in names.items():
-            assert float(ours[name]) == pytest.approx(float(theirs[other])), name
+    thresholds, sizes = (0.5, 2.0, 5.0), (1, 3, 7)
+    sums = sums_of(prediction, target, mask, thresholds, sizes)
+    for index, threshold in enumerate(thresholds):
+        ours = table_scores(np.asarray(sums["table"][0, 0, index]))
+        theirs = verification.det_cat_fct(p, t, threshold, [n.upper() for n in ours])
+        for name, value in ours.items():
+            assert float(value) == pytest.approx(float(theirs[name.upper()])), name
     ours = moment_scores(np.asarray(sums["moments"][0, 0], np.float64))
     theirs = verification.det_cont_fct(p, t, ["MSE", "corr_p"])
-    assert float(ours["rainfall_mse"]) == pytest.approx(float(theirs["MSE"]), rel=1e-5)
-    assert float(ours["correlation"]) == pytest.approx(
-        float(theirs["corr_p"]), rel=1e-5
-    )
+    for name, other in (("rainfall_mse", "MSE"), ("correlation", "corr_p")):
+        assert float(ours[name]) == pytest.approx(float(theirs[other]), rel=1e-5)
     # Pixels without data: pysteps takes them for dry ones, we leave them out.
-    whole = np.ones_like(mask)
-    for size in (1, 3, 7):
-        sums = sums_of(prediction, target, whole, (2.0,), (size,))
-        ours = fractions_skill(np.asarray(sums["fractions"][0, 0, 0, 0]))
-        theirs = verification.fss(
-            prediction[0, 0, ..., 0], target[0, 0, ..., 0], 2.0, size
-        )
-        assert float(ours) == pytest.approx(float(theirs), rel=1e-4)
+    sums = sums_of(prediction, target, np.ones_like(mask), thresholds, sizes)
+    ours = fractions_skill(np.asarray(sums["fractions"][0, 0, 1]))
+    for size, value in zip(sizes, ours, strict=True):
+        frames = prediction[0, 0, ..., 0], target[0, 0, ..., 0]
+        theirs = verification.fss(*frames, 2.0, size)
+        assert float(value) == pytest.approx(float(theirs), rel=1e-4)

@@ -2,9 +2,7 @@ import functools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -20,9 +18,7 @@ FRAME_SHAPE = (8, 12, 3)
 CLASSES = ("normal", "theft", "queue")
 COUNTS = (6, 2, 1)
 
-fast_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def make_task(**fields):
@@ -51,19 +47,28 @@ def batch(num_clips=4):
     }
 
 
+@functools.cache
+def compiled_loss(task):
+    return jax.jit(lambda v, b: task.loss_fn(v, b, jax.random.key(0), 0))
+
+
 def losses(task, batch):
-    key = jax.random.key(0)
-    return fast_jit(lambda v, b: task.loss_fn(v, b, key, 0))(variables(), batch)
+    return compiled_loss(task)(variables(), batch)
+
+
+@functools.cache
+def compiled_classify():
+    return jax.jit(make_task().classify)
 
 
 def test_the_probabilities_are_the_softmax_of_the_models_logits():
     task, frames = make_task(), batch()["frames"]
     logits = np.float64(
-        fast_jit(task.model.apply)(variables(), np.float32(frames) / 255)
+        jax.jit(task.model.apply)(variables(), np.float32(frames) / 255)
     )
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert np.ptp(expected, axis=0).min() > 1e-4
-    run = fast_jit(task.classify)
+    run = compiled_classify()
     np.testing.assert_allclose(run(variables(), frames), expected, rtol=1e-5)
     in_unit_interval = np.float32(frames) / 255
     np.testing.assert_allclose(run(variables(), in_unit_interval), expected, rtol=1e-5)
@@ -72,9 +77,7 @@ def test_the_probabilities_are_the_softmax_of_the_models_logits():
 def test_the_loss_is_the_weighted_cross_entropy_of_every_clip():
     weights = (0.5, 2.0, 1.25)
     label = batch()["label"]
-    probabilities = np.asarray(
-        fast_jit(make_task().classify)(variables(), batch()["frames"])
-    )
+    probabilities = np.asarray(compiled_classify()(variables(), batch()["frames"]))
     nats = -np.log(probabilities[np.arange(4), label])
     plain, state = losses(make_task(), batch())
     assert state == {}
@@ -85,9 +88,9 @@ def test_the_loss_is_the_weighted_cross_entropy_of_every_clip():
 
 def test_every_parameter_learns():
     task, key = make_task(class_weights=balanced_weights(COUNTS)), jax.random.key(0)
-    gradients = fast_jit(
-        jax.grad(lambda v: task.loss_fn(v, batch(), key, 0)[0].mean())
-    )(variables())
+    gradients = jax.jit(jax.grad(lambda v: task.loss_fn(v, batch(), key, 0)[0].mean()))(
+        variables()
+    )
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.abs(leaf).max() > 1e-6, path
 
@@ -103,7 +106,7 @@ def test_balanced_weights_are_scikit_learns_and_average_to_one():
 
 
 def summarized(task, with_baselines):
-    @fast_jit
+    @jax.jit
     def step(variables, batch):
         contenders = task.measure(variables, batch, with_baselines=with_baselines)
         return {
@@ -135,7 +138,7 @@ def test_an_evaluation_has_the_majority_beside_the_model():
     assert set(summarized(make_task(), True)) == {"model"}
     found = summarized(make_task(class_counts=COUNTS), True)
     assert set(found) == {"model", "majority"}
-    probabilities = fast_jit(make_task().classify)(variables(), batch(6)["frames"])
+    probabilities = compiled_classify()(variables(), batch(6)["frames"])
     counted = batch(6)["weight"] > 0
     label, predicted = batch(6)["label"][counted], probabilities.argmax(axis=1)[counted]
     confusion = np.zeros((3, 3), int)
@@ -150,47 +153,3 @@ def test_an_evaluation_has_the_majority_beside_the_model():
     )
     assert list(found["model"].per_class) == list(CLASSES)
     assert found["model"].per_lead_time == {}
-
-
-def test_a_few_steps_learn_which_way_a_square_moves():
-    """What the last frame, the same for both, does not tell."""
-    frames = np.zeros((8, 3, *FRAME_SHAPE), np.float32)
-    label = np.arange(8, dtype=np.int32) % 2
-    for clip, leftward in enumerate(label):
-        for frame in range(3):
-            place = 4 + 2 * (2 - frame if leftward else frame - 2)
-            frames[clip, frame, clip // 2 : clip // 2 + 4, place : place + 4] = 1
-    task = ClassificationObjective(
-        ClipClassifier((8,), patch_size=2), 3, ("right", "left")
-    )
-    params = fast_jit(task.init, static_argnums=1)(jax.random.key(0), FRAME_SHAPE)
-    optimizer = optax.adam(0.03)
-
-    @jax.jit
-    def train(params):
-        def step(state, _):
-            params, moments = state
-            clips = {"frames": jnp.asarray(frames), "label": jnp.asarray(label)}
-            gradients = jax.grad(
-                lambda p: task.loss_fn(p, clips, jax.random.key(0), 0)[0].mean()
-            )(params)
-            updates, moments = optimizer.update(gradients, moments)
-            return (optax.apply_updates(params, updates), moments), None
-
-        state = params, optimizer.init(params)
-        (params, _), _ = jax.lax.scan(step, state, length=60)
-        return task.classify(params, frames)
-
-    assert (np.argmax(train(params), axis=1) == label).all()
-
-
-def test_what_does_not_fit_together():
-    model = ClipClassifier((3,), 2)
-    with pytest.raises(
-        ValueError, match=r"num_classes of the model is 2: .* classes, 3"
-    ):
-        ClassificationObjective(model, 9, CLASSES)
-    with pytest.raises(ValueError, match=r"class_weights is \(1.0,\): .* the 2 names"):
-        ClassificationObjective(model, 9, CLASSES[:2], class_weights=(1.0,))
-    with pytest.raises(ValueError, match=r"class_counts is \(\): .* the 2 names"):
-        ClassificationObjective(model, 9, CLASSES[:2], class_counts=())

@@ -12,9 +12,7 @@ from convlstm_jax.objectives.losses import LOSSES
 
 FRAME_SHAPE = (4, 6, 2)
 
-fast_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def make_task(**fields):
@@ -51,13 +49,6 @@ def test_to_unit_interval():
         np.testing.assert_array_equal(pixels, [0, 0.5, 1])
 
 
-def test_split_is_inputs_then_target_and_leaves_the_rest():
-    frames = stored_frames(num_frames=7)
-    inputs, target = make_task().split(jnp.asarray(frames))
-    np.testing.assert_allclose(inputs, frames[:, :3] / 255, rtol=1e-6)
-    np.testing.assert_allclose(target, frames[:, 3:5] / 255, rtol=1e-6)
-
-
 def test_init_does_not_depend_on_the_number_of_frames_forecast():
     longer = make_task(num_input_frames=1, num_output_frames=9)
     shapes = jax.eval_shape(
@@ -66,11 +57,10 @@ def test_init_does_not_depend_on_the_number_of_frames_forecast():
     assert jax.tree.map(jnp.shape, parameters()) == jax.tree.map(jnp.shape, shapes)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_loss_fn_is_the_loss_of_the_forecast(loss):
-    task, frames = make_task(loss=loss), jnp.asarray(stored_frames())
+def test_loss_fn_is_the_loss_of_the_forecast():
+    task, frames = make_task(loss="mae"), jnp.asarray(stored_frames())
 
-    @fast_jit
+    @jax.jit
     def run(variables):
         inputs, target = task.split(frames)
         forecast = task.forecast(variables, inputs, 2)
@@ -78,7 +68,7 @@ def test_loss_fn_is_the_loss_of_the_forecast(loss):
             task.loss_fn(variables, {"frames": frames}, jax.random.key(seed), seed)
             for seed in (0, 1)
         ]
-        return losses, LOSSES[loss](forecast, target)
+        return losses, LOSSES["mae"](forecast, target)
 
     ((losses, auxiliary), (again, _)), expected = run(parameters())
     assert auxiliary == {}
@@ -90,7 +80,7 @@ def test_loss_fn_is_the_loss_of_the_forecast(loss):
 def test_predict_is_the_sigmoid_of_any_number_of_logits():
     task, inputs = make_task(), to_unit_interval(jnp.asarray(stored_frames(3)))
 
-    @fast_jit
+    @jax.jit
     def run(variables):
         return task.forecast(variables, inputs, 4)
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,11 @@ from convlstm_jax.objectives.base import DataFacts
 from convlstm_jax.objectives.nowcast import NowcastConfig, NowcastObjective
 from convlstm_jax.rain import RainScale
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SCALE = RainScale(0.0, 60.0, 223.0, 1.53)
 MODEL = EncoderForecaster(
-    features=(3,), input_kernel_size=3, recurrent_kernel_size=3, patch_size=2
+    features=(2,), input_kernel_size=1, recurrent_kernel_size=1, patch_size=2
 )
 
 
@@ -21,6 +25,22 @@ FACTS = DataFacts(rain_scale=SCALE, rain_thresholds=(0.5, 5.0), fss_window_sizes
 def make(loss="b_mse", **fields):
     config = NowcastConfig(num_input_frames=3, num_output_frames=2, loss=loss, **fields)
     return NowcastObjective(MODEL, 3, 2, loss, config=config, facts=FACTS)
+
+
+@functools.cache
+def compiled(task, name, **options):
+    """A method, compiled at once rather than operation by operation."""
+    method = functools.partial(getattr(task, name), **options)
+    return jax.jit(method)
+
+
+def loss_of(task, variables, batch):
+    return compiled(task, "loss_fn")(variables, batch, None, None)[0]
+
+
+def measure(task, variables, batch, with_baselines=True):
+    run = compiled(task, "measure", with_baselines=with_baselines)
+    return run(variables, batch)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +53,8 @@ def batch():
 
 @pytest.fixture(scope="module")
 def variables():
-    return make().init(jax.random.key(0), (8, 6, 1))
+    init = functools.partial(make().init, frame_shape=(8, 6, 1))
+    return jax.jit(init)(jax.random.key(0))
 
 
 def test_what_stands_where_there_is_no_data_changes_nothing(batch, variables):
@@ -41,18 +62,15 @@ def test_what_stands_where_there_is_no_data_changes_nothing(batch, variables):
     hidden = (batch["mask"] == 0) & (jnp.arange(5) >= 3).reshape(1, 5, 1, 1, 1)
     other = {**batch, "frames": jnp.where(hidden, 255, batch["frames"])}
     for one, two in (
-        [task.loss_fn(variables, b, None, None)[0] for b in (batch, other)],
-        [
-            task.measure(variables, b, with_baselines=True)["model"]["mse"]
-            for b in (batch, other)
-        ],
+        [loss_of(task, variables, b) for b in (batch, other)],
+        [measure(task, variables, b)["model"]["mse"] for b in (batch, other)],
     ):
         np.testing.assert_array_equal(one, two)
 
 
 def test_figures_of_persistence_against_numpy(batch, variables):
     task = make()
-    contenders = task.measure(variables, batch, with_baselines=True)
+    contenders = measure(task, variables, batch)
     assert set(contenders) == {"model", "persistence"}
     total = add_sums(None, batch_sums(contenders["persistence"], jnp.ones(2)))
     summary = task.summarize(total, (8, 6, 1))
@@ -78,21 +96,19 @@ def test_figures_of_persistence_against_numpy(batch, variables):
 
 def test_an_extrapolation_of_the_batch_is_a_contender(batch, variables):
     truth = batch["frames"][:, 3:].astype(jnp.float32) / 255
-    contenders = make().measure(
-        variables, {**batch, "optical_flow": truth}, with_baselines=True
-    )
+    contenders = measure(make(), variables, {**batch, "optical_flow": truth})
     assert not contenders["optical_flow"]["mse"].any()
-    validation = make().measure(variables, batch, with_baselines=False)
+    validation = measure(make(), variables, batch, with_baselines=False)
     assert set(validation) == {"model"} and "loss" in validation["model"]
 
 
 def test_the_weights_of_rain_reach_the_loss(batch, variables):
     plain = make(loss="b_mse", rain_weight_rates=(1e9,), rain_weights=(2.0,))
     doubled = make(loss="b_mse", rain_weight_rates=(1e-9,), rain_weights=(2.0,))
-    mse = make(loss="mse").loss_fn(variables, batch, None, None)[0]
-    np.testing.assert_allclose(plain.loss_fn(variables, batch, None, None)[0], mse)
+    mse = loss_of(make(loss="mse"), variables, batch)
+    np.testing.assert_allclose(loss_of(plain, variables, batch), mse, rtol=1e-6)
     rainy = {**batch, "frames": jnp.maximum(batch["frames"], 1)}
-    one, two = (t.loss_fn(variables, rainy, None, None)[0] for t in (plain, doubled))
+    one, two = (loss_of(task, variables, rainy) for task in (plain, doubled))
     np.testing.assert_allclose(two, 2 * one, rtol=1e-6)
 
 

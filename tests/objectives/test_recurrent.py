@@ -6,10 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.models.network import Forecast
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor, SamplingConfig
 from convlstm_jax.objectives.forecast import ForecastObjective
-from convlstm_jax.objectives.losses import LOSSES
 from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState
@@ -17,12 +15,10 @@ from convlstm_jax.training.steps import make_train_step
 
 FRAME_SHAPE = (4, 6, 2)
 INPUTS, OUTPUTS = 3, 2
-OPTIONS = {"xla_backend_optimization_level": 0}
-
-fast_jit = functools.partial(jax.jit, compiler_options=OPTIONS)
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
-def make_task(loss="mse", sampling="none", end=100, start=50, decay=10):
+def make_task(sampling="none", end=100, start=50, decay=10):
     training = SamplingConfig(
         sampling=sampling,
         sampling_end_step=end,
@@ -30,7 +26,7 @@ def make_task(loss="mse", sampling="none", end=100, start=50, decay=10):
         reverse_sampling_decay_steps=decay,
     )
     model = RecurrentPredictor((3, 2), 3, 3, patch_size=2)
-    return ForecastObjective(model, INPUTS, OUTPUTS, loss, training)
+    return ForecastObjective(model, INPUTS, OUTPUTS, "mse", training)
 
 
 def stored_frames(clips=2, num_frames=INPUTS + OUTPUTS):
@@ -50,22 +46,29 @@ def variables():
     )
 
 
-def loss_of(task, frames, step=0, seed=0):
-    @fast_jit
-    def run(frames, step):
+@functools.cache
+def compiled_loss(task):
+    def run(frames, step, seed):
         batch = {"frames": frames}
         return task.loss_fn(variables(), batch, jax.random.key(seed), step)
 
-    losses, auxiliary = run(jnp.asarray(frames), step)
+    return jax.jit(run)
+
+
+def loss_of(task, frames, step=0, seed=0):
+    losses, auxiliary = compiled_loss(task)(jnp.asarray(frames), step, seed)
     assert auxiliary == {}
     return np.asarray(losses)
 
 
-def expected_loss(frames, mask, loss="mse"):
-    """The loss over all next frames under a mask that is given."""
-    video = jnp.float32(frames) / 255
-    predictions = fast_jit(make_task().model.apply)(variables(), video, mask)
-    return np.asarray(LOSSES[loss](Forecast(predictions, None), video[:, 1:]))
+predict = jax.jit(make_task().model.apply)
+
+
+def expected_loss(frames, mask, clean=None):
+    """The squared error of all next frames under a mask that is given."""
+    predictions = predict(variables(), np.float32(frames) / 255, mask)
+    truth = np.float32(frames if clean is None else clean)[:, 1:] / 255
+    return np.square(np.asarray(predictions) - truth).mean((1, 2, 3, 4))
 
 
 def mask_of(num_read, clips=2):
@@ -73,22 +76,10 @@ def mask_of(num_read, clips=2):
     return np.broadcast_to(steps < num_read, (clips, len(steps)))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_loss_is_over_all_next_frames(loss):
+def test_the_loss_is_over_all_next_frames():
     """Of a longer clip, too, the first five frames count."""
     frames = stored_frames(num_frames=7)
-    found = loss_of(make_task(loss=loss), frames)
-    expected = expected_loss(frames[:, :5], mask_of(INPUTS), loss)
-    assert found.shape == (2,)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_mse_by_hand():
-    frames = stored_frames()
-    video = np.float32(frames) / 255
-    predictions = make_task().model.apply(variables(), video, mask_of(INPUTS))
-    assert predictions.shape[1] == 4
-    expected = np.square(np.asarray(predictions) - video[:, 1:]).mean((1, 2, 3, 4))
+    expected = expected_loss(frames[:, :5], mask_of(INPUTS))
     np.testing.assert_allclose(loss_of(make_task(), frames), expected, rtol=1e-5)
 
 
@@ -119,40 +110,22 @@ def test_the_step_and_its_key_fix_what_is_read():
 
 def test_targets_without_noise_are_scored_but_not_read():
     frames, clean = stored_frames(), stored_frames()[::-1]
-    losses, _ = make_task().loss_fn(
-        variables(),
-        {"frames": jnp.asarray(frames), "targets": jnp.asarray(clean)},
-        jax.random.key(0),
-        jnp.zeros((), jnp.int32),
-    )
-    predictions = make_task().model.apply(
-        variables(), np.float32(frames) / 255, mask_of(INPUTS)
-    )
-    difference = np.asarray(predictions) - np.float32(clean[:, 1:]) / 255
-    np.testing.assert_allclose(
-        losses, np.square(difference).mean((1, 2, 3, 4)), rtol=1e-5
-    )
-
-
-def test_split_and_score_are_those_of_a_forecast():
-    frames = jnp.asarray(stored_frames())
-    task = make_task(loss="mae")
-    inputs, target = task.split(frames)
-    np.testing.assert_allclose(inputs, frames[:, :3] / 255, rtol=1e-6)
-    np.testing.assert_allclose(target, frames[:, 3:] / 255, rtol=1e-6)
-    score = task.score(Forecast(target + 0.5, None), target)
-    np.testing.assert_allclose(score, [0.5, 0.5], rtol=1e-5)
+    batch = {"frames": jnp.asarray(frames), "targets": jnp.asarray(clean)}
+    key, step = jax.random.key(0), jnp.zeros((), jnp.int32)
+    run = jax.jit(lambda batch: make_task().loss_fn(variables(), batch, key, step)[0])
+    expected = expected_loss(frames, mask_of(INPUTS), clean)
+    np.testing.assert_allclose(run(batch), expected, rtol=1e-5)
 
 
 def test_a_forecast_may_have_any_number_of_frames_and_is_not_clipped():
     inputs = np.float32(stored_frames()[:, :3]) / 255
-    forecast = fast_jit(make_task().forecast, static_argnums=2)
+    forecast = jax.jit(make_task().forecast, static_argnums=2)
     short, long = (forecast(variables(), inputs, number) for number in (2, 6))
     assert short.logits is None
     assert long.frames.shape == (2, 6, *FRAME_SHAPE)
     assert long.frames.min() < 0
     np.testing.assert_allclose(long.frames[:, :2], short.frames, atol=1e-6)
-    with_truth = make_task().model.apply(variables(), inputs, np.ones((2, 3), bool))
+    with_truth = predict(variables(), inputs, np.ones((2, 3), bool))
     np.testing.assert_allclose(long.frames[:, 0], with_truth[:, 2], atol=1e-6)
 
 
@@ -176,7 +149,7 @@ def test_devices_exchange_sums_alone_and_train_alike():
         state = jax.tree.map(jnp.copy, jax.device_put(state, replicated(mesh)))
         step = make_train_step(task, optimizer, mesh, seed=0)
         data = put_batch(batch, mesh)
-        compiled = step.lower(state, data).compile(OPTIONS)
+        compiled = step.lower(state, data).compile()
         pattern = r"all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce"
         found = set(re.findall(pattern, compiled.as_text()))
         assert found == ({"all-reduce"} if devices > 1 else set())

@@ -30,12 +30,6 @@ def test_npy_is_exact_and_not_clipped(tmp_path):
     assert np.load(tmp_path / "clip.npy").dtype == np.float32
 
 
-def test_npy_round_trip(tmp_path):
-    clip = ring(channels=3)
-    write_clip(tmp_path / "clip.npy", clip)
-    np.testing.assert_array_equal(read_clip(tmp_path / "clip.npy"), clip)
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gif_round_trip_is_exact_to_eight_bits(tmp_path, channels):
     clip = ring(channels=channels)

@@ -2,12 +2,8 @@ import math
 
 import numpy as np
 
-from convlstm_jax.viz.player import (
-    ClipName,
-    error_pixels,
-    nowcast_clip,
-)
-from convlstm_jax.viz.radar import rain_colours
+from convlstm_jax.viz.pixels import rain_colours
+from convlstm_jax.viz.player import ClipName, error_pixels, nowcast_clip
 
 
 def test_a_nowcast_as_films():
