@@ -1,4 +1,4 @@
-"""What a data set reads: a table of films, numbers of clips, and a contact sheet."""
+"""A report on a data set: films, numbers of clips, and a contact sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,13 @@ from PIL import Image, ImageDraw
 
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import plural
-from convlstm_jax.data.sources import Sources
-from convlstm_jax.data.split import SPLITS
+from convlstm_jax.data.sources import SPLITS, Sources
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.data.video.film import Film
 from convlstm_jax.errors import UserError
 
 MIN_CLIPS = 20
-"""Clips of a split below which its metrics are little more than chance."""
+"""With fewer clips, the metrics of a split tell little."""
 
 _SHEET_CLIPS, _SHEET_FRAMES, _SHEET_HEIGHT = 4, 6, 96
 _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
@@ -24,7 +23,7 @@ _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
 
 @dataclass(frozen=True)
 class Inspection:
-    """The lines of a report; the clips, or why there are none to train on."""
+    """The lines of a report, and the clips or the reason there are none."""
 
     lines: tuple[str, ...]
     sources: Sources | None
@@ -32,20 +31,11 @@ class Inspection:
 
 
 def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
-    """Reads all data of a data set and tells what is in them.
-
-    Args:
-        config: the data set.
-        num_frames: frames per clip.
-        seed: the training seed.
-
-    Raises:
-        UserError: the data are not there at all.
-    """
+    """Reads all data of a data set, with `num_frames` per clip, and describes them."""
     films: list[tuple[Film, str]] = []
     refused = False
     if isinstance(config, FilmFields):
-        # Everything that is wrong is to be seen at once.
+        # To report all problems at once.
         refused = config.bad_files == "refuse"
         config = config.model_copy(update={"bad_files": "skip"})
         films = config.films()
@@ -75,7 +65,7 @@ def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
 def _film_lines(
     films: Sequence[tuple[Film, str]], sources: Sources | None
 ) -> list[str]:
-    """A table of the films, and how many and how long they are."""
+    """A table of the films, their number and lengths."""
     names = {
         split: set(getattr(sources, split).film_names) if sources else set()
         for split in SPLITS
@@ -109,11 +99,7 @@ def _film_lines(
 
 
 def contact_sheet(sources: Sources, path: Path) -> None:
-    """Draws the first clips of each split, a row each, as a PNG.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Draws the first clips of each split, a row each, as a PNG."""
     rows = []
     for split in SPLITS:
         source = getattr(sources, split)
@@ -124,7 +110,7 @@ def contact_sheet(sources: Sources, path: Path) -> None:
                 frames = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
             chosen = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
             name = f"{split} {index}  {names[index] if names else ''}"
-            # The font that is always there knows no more.
+            # Pillow's built-in font has no other characters.
             name = name.encode("latin-1", "replace").decode("latin-1")
             rows.append((name, frames[np.rint(chosen).astype(int)]))
     scale = max(1, _SHEET_HEIGHT // sources.height)

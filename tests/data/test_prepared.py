@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.data.prepared import Prepared, is_prepared, kind_of
-from convlstm_jax.data.split import SPLITS
+from convlstm_jax.data.sources import SPLITS
 from convlstm_jax.data.video import clips as film_clips
 from convlstm_jax.data.video.config import VideoConfig
 from convlstm_jax.errors import UserError
@@ -125,7 +125,7 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr(film_clips, "_MAX_THREADS", 1)
 
 
-@pytest.mark.parametrize("stop", range(5))
+@pytest.mark.parametrize("stop", [0, 3])
 def test_an_interrupted_work_goes_on(films, tmp_path, monkeypatch, stop):
     out = tmp_path / "out"
     whole = config(films).prepare(tmp_path / "whole")
@@ -135,7 +135,7 @@ def test_an_interrupted_work_goes_on(films, tmp_path, monkeypatch, stop):
     monkeypatch.undo()
     assert is_prepared(out) and kind_of(out) == "video"
     with pytest.raises(
-        UserError, match=r"out' is not prepared to its end: run the same"
+        UserError, match=r"out' is not prepared completely: run the same"
     ):
         sources(out)
     done = {path: path.stat().st_mtime_ns for path in out.glob("frames/*/frames.npy")}
@@ -270,11 +270,7 @@ def test_manifests_that_cannot_be_read(films, tmp_path):
             '"entry": "../',
             r"\(items.0.entry: String should match pattern",
         ),
-        (
-            "convlstm_jax frames",
-            "convlstm_jax prepared videos",
-            "by an earlier version",
-        ),
+        ("convlstm_jax frames", "convlstm_jax prepared videos", r"\(format: Input"),
     ):
         assert old in text
         (out / "manifest.json").write_text(text.replace(old, new, 1))
@@ -282,10 +278,6 @@ def test_manifests_that_cannot_be_read(films, tmp_path):
             sources(out)
     (out / "manifest.json").write_text("{}")
     assert not is_prepared(out)
-    (out / "manifest.json").unlink()
-    (out / "progress.jsonl").write_text('{"format": "convlstm_jax prepared videos", ')
-    with pytest.raises(UserError, match="by an earlier version of this program"):
-        sources(out)
 
 
 def test_a_folder_of_another_kind(films, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.data.cache import FrameCache
+from convlstm_jax.data.files import LeftOut
 from convlstm_jax.data.radar.clips import RadarClips, crop_places
 from convlstm_jax.data.radar.composites import (
     CompositeFile,
@@ -14,7 +15,6 @@ from convlstm_jax.data.radar.composites import (
     decoding,
 )
 from convlstm_jax.data.radar.config import RadarConfig
-from convlstm_jax.data.video.find import LeftOut
 from tests.data.radar_files import SCALE, level
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 
 from convlstm_jax.data.radar.composites import Composite
-from convlstm_jax.data.split import SPLITS, cut_in_time, deal, shares
+from convlstm_jax.data.sources import SPLITS, cut_in_time, deal, shares
 
 if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convlstm_jax.data.cache import Frames, FrameWriter
-from convlstm_jax.data.files import reason
+from convlstm_jax.data.files import LeftOut, reason
 from convlstm_jax.data.radar.formats import (
     RADAR_FORMATS,
     check_packages,
     import_reflectivity,
     read_picture,
 )
-from convlstm_jax.data.video.find import LeftOut
 from convlstm_jax.errors import UserError
 
 if TYPE_CHECKING:

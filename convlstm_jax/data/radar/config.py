@@ -11,7 +11,7 @@ import numpy as np
 from convlstm_jax.config import field
 from convlstm_jax.data.base import InputClip, RainDataConfig
 from convlstm_jax.data.cache import FrameCache, Frames, default_cache
-from convlstm_jax.data.files import content_hash, plural
+from convlstm_jax.data.files import LeftOut, content_hash, plural
 from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
 from convlstm_jax.data.radar.clips import (
     Event,
@@ -33,9 +33,7 @@ from convlstm_jax.data.radar.composites import (
     refuse_left_out,
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS
-from convlstm_jax.data.sources import Sources
-from convlstm_jax.data.split import SPLITS
-from convlstm_jax.data.video.find import LeftOut
+from convlstm_jax.data.sources import SPLITS, Sources
 from convlstm_jax.errors import UserError
 
 _PICTURES = {"radar_format": ("picture",)}

@@ -12,7 +12,7 @@ import pytest
 
 from convlstm_jax.data.video import arrays
 from convlstm_jax.data.video.config import VideoConfig
-from convlstm_jax.data.video.find import find_films
+from convlstm_jax.data.video.film import find_films
 from convlstm_jax.errors import UserError
 from tests.data.video.film_files import frames_of as read_frames
 from tests.data.video.film_files import open_film as open_any
@@ -240,7 +240,7 @@ def test_xarray(tmp_path, suffix, monkeypatch):
     np.testing.assert_array_equal(frames_of(path, channels=3), pixels((T, H, W, 3)))
     save(path, pixels(), other=pixels(seed=2), height=np.arange(T * 1.0))
     np.testing.assert_array_equal(frames_of(path, variable="film")[..., 0], pixels())
-    refused(path, rf"a{suffix}' .*film, other of three or more")
+    refused(path, rf"a{suffix}' .*film, other: config")
     refused(path, "variable is 'no', but it holds film, height, other", variable="no")
     assert [film.name for film in find_films(tmp_path)] == [path.name]
     assert [film.name for film in find_films(path)] == [path.name]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from convlstm_jax.config import validated
 from convlstm_jax.data.video.config import VideoConfig
-from convlstm_jax.data.video.find import find_films
+from convlstm_jax.data.video.film import find_films
 from convlstm_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -305,7 +305,7 @@ def test_an_empty_split_is_named(tmp_path):
         ({"condition": "("}, r"condition is '\(', which is no regular expression"),
         ({"condition": "film"}, "condition is 'film' with 0 groups: it must"),
         ({"test_conditions": ("a",)}, r"test_conditions is \('a',\), but condition is"),
-        ({"split_by": "condition"}, "'condition', but condition is '', which gives"),
+        ({"split_by": "condition"}, "'condition', but condition is '', so films have"),
         ({"split_by": "name"}, "split_by is 'name': it must be one of 'file', 'cond"),
         ({"num_test_sequences": 0}, "num_test_sequences is 0"),
         ({"bad_files": "drop"}, "bad_files is 'drop': it must be one of 'refuse', 'sk"),

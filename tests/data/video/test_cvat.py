@@ -7,12 +7,12 @@ import os
 import numpy as np
 import pytest
 
-from convlstm_jax.data.annotated.cvat import (
+from convlstm_jax.data.video.cvat import (
     Annotations,
     Shape,
     Track,
     check_frames,
-    event_intervals,
+    event_frames,
     read_cvat,
 )
 from convlstm_jax.errors import UserError
@@ -72,6 +72,14 @@ points="1.00,2.00;3.50,4.25" z_order="0"/>
   </track>
 </annotations>
 """
+
+
+def intervals(annotations, labels):
+    """The frames of an event as half-open intervals."""
+    seen = event_frames(annotations, labels)
+    assert seen.shape == (annotations.stop_frame + 1,)
+    edges = np.flatnonzero(np.diff(seen, prepend=False, append=False))
+    return [tuple(pair) for pair in edges.reshape(-1, 2).tolist()]
 
 
 @pytest.fixture
@@ -140,7 +148,7 @@ def test_frames_left_out_of_a_task(read):
         ("<frame_filter>", "<frame_filter>step=5"),
         ('frame="20"', 'frame="203"'),  # Closes the track, one step behind the end.
     )
-    assert event_intervals(task, ["theft"]) == ((12, 203),)
+    assert intervals(task, ["theft"]) == [(12, 199)]
 
 
 def test_first_and_last_frame_default_to_the_size(read):
@@ -160,9 +168,9 @@ def test_intervals_open_and_close_and_open_again():
         track("theft", (3, True), (5, False), (6, False), (9, True), (30, False)),
         track("walk", (0, False)),
     )
-    assert event_intervals(seen, ["theft"]) == ((5, 9), (30, 50))
-    assert event_intervals(seen, ["walk"]) == ((0, 50),)
-    assert event_intervals(seen, ["other"]) == ()
+    assert intervals(seen, ["theft"]) == [(5, 9), (30, 50)]
+    assert intervals(seen, ["walk"]) == [(0, 50)]
+    assert intervals(seen, ["other"]) == []
 
 
 def test_intervals_of_several_tracks_are_joined():
@@ -171,7 +179,7 @@ def test_intervals_of_several_tracks_are_joined():
         track("theft", (5, False), (10, True)),
         track("robbery", (10, False), (12, True), (22, False), (25, True)),
     )
-    assert event_intervals(seen, ["theft", "robbery"]) == ((5, 12), (20, 30))
+    assert intervals(seen, ["theft", "robbery"]) == [(5, 12), (20, 30)]
 
 
 def test_frames_that_the_video_lacks():
@@ -277,7 +285,7 @@ def test_what_a_manifest_keeps_tells_the_same(seed):
     kept = Annotations.from_json(json.loads(json.dumps(whole.as_json())))
     assert kept.path == whole.path
     for labels in ("a", "b", "c"), ("a",), ("b", "c"), ("d",):
-        assert event_intervals(kept, labels) == event_intervals(whole, labels)
+        assert intervals(kept, labels) == intervals(whole, labels)
 
     def problem(annotations, num_frames):
         try:

@@ -1,20 +1,22 @@
 """Reads annotations of videos from CVAT's XML format "CVAT for video 1.1".
 
-The format, as far as it matters here: `annotations/meta` holds one `task` (or `job`)
-with the number of its frames (`size`) and the first and last of them (`start_frame`,
-`stop_frame`); each `track` has a `label` and a shape (`box`, `points`, `polygon`, ...)
-for every frame in which something changes. Frames are counted from 0 in the *video*,
-also where a task starts later or leaves frames out. A shape with `outside="1"` says
-that from this frame on the object is not to be seen. Outlines are not read.
+`annotations/meta` holds one `task` (or `job`) with the number of its frames (`size`)
+and the first and last of them (`start_frame`, `stop_frame`). Each `track` has a `label`
+and a shape (`box`, `points`, `polygon`, ...) for every frame in which something
+changes; with `outside="1"` the object is invisible from this frame on. Frames are
+counted from 0 in the *video*, also if a task starts later or leaves frames out.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
+
+import numpy as np
 
 from convlstm_jax.data.files import check_regular, reason
 from convlstm_jax.errors import UserError
@@ -24,13 +26,13 @@ SHAPES = ("box", "points", "polygon", "polyline", "cuboid", "ellipse", "mask",
 
 _FORMAT = '"CVAT for video 1.1"'
 
-# Frames by which decoders differ over the length of a video.
-_COUNTED_OTHERWISE = 3
+# Decoders may differ by fewer frames than this in the length of a video.
+_TOLERANCE = 3
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a track is from a frame of the video until its next shape."""
+    """The state of a track from a frame of the video until its next shape."""
 
     kind: str
     frame: int
@@ -39,7 +41,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Track:
-    """One object and its shapes, in the order of their frames, at most one each."""
+    """One object and its shapes, at most one a frame, in order."""
 
     label: str
     shapes: tuple[Shape, ...]
@@ -50,11 +52,11 @@ class Annotations:
     """The annotations of one video.
 
     Attributes:
-        source: file name of the video; "" where the XML does not tell.
+        source: file name of the video, "" if unknown.
         start_frame: the first frame annotated, counted in the video.
         stop_frame: the last one.
         tracks: the objects.
-        path: the file read, for messages; it makes no difference between two.
+        path: the file read, for messages; ignored in comparisons.
     """
 
     source: str
@@ -64,10 +66,9 @@ class Annotations:
     path: str = field(default="", compare=False)
 
     def as_json(self) -> dict[str, Any]:
-        """Annotations as a manifest holds them.
+        """The annotations as JSON.
 
-        Of a track these are the shapes that tell when it is to be seen: the first and
-        the last of each run in which it is, or is not.
+        Of each run of visible, or invisible, shapes only the first and last are kept.
         """
         tracks = []
         for track in self.tracks:
@@ -78,7 +79,7 @@ class Annotations:
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> "Annotations":
-        """The annotations that `as_json` tells of: the same intervals of events."""
+        """Annotations with the same event intervals as those of `as_json`."""
         tracks = tuple(
             Track(label, tuple(Shape(*shape) for shape in shapes))
             for label, shapes in facts["tracks"]
@@ -86,50 +87,26 @@ class Annotations:
         return cls(**{**facts, "tracks": tracks})
 
 
-def event_intervals(
-    annotations: Annotations, labels: Iterable[str]
-) -> tuple[tuple[int, int], ...]:
-    """The frames in which a track of one of the labels is to be seen.
+def event_frames(annotations: Annotations, labels: Iterable[str]) -> np.ndarray:
+    """Whether a track of one of the labels is visible, bool `[stop_frame + 1]`.
 
-    A track is seen from a shape that is not outside to its next one that is, or to
+    A track is visible from a shape that is not outside to the next one that is, or to
     the last frame annotated.
-
-    Returns:
-        Half-open frame intervals (first, end) in order, apart from each other.
     """
     wanted = set(labels)
-    seen = sorted(
-        interval
-        for track in annotations.tracks
-        if track.label in wanted
-        for interval in _visible(track, annotations.stop_frame + 1)
-    )
-    apart: list[tuple[int, int]] = []
-    for first, end in seen:
-        if apart and first <= apart[-1][1]:
-            apart[-1] = (apart[-1][0], max(end, apart[-1][1]))
-        else:
-            apart.append((first, end))
-    return tuple(apart)
-
-
-def _visible(track: Track, end_of_video: int) -> list[tuple[int, int]]:
-    intervals = []
-    first: int | None = None
-    for shape in track.shapes:
-        if shape.outside and first is not None:
-            intervals.append((first, shape.frame))
-            first = None
-        elif not shape.outside and first is None:
-            first = shape.frame
-    return intervals if first is None else [*intervals, (first, end_of_video)]
+    visible = np.zeros(annotations.stop_frame + 1, bool)
+    for track in annotations.tracks:
+        if track.label in wanted:
+            for shape, following in zip_longest(track.shapes, track.shapes[1:]):
+                if not shape.outside:
+                    visible[shape.frame : following and following.frame] = True
+    return visible
 
 
 def check_frames(annotations: Annotations, num_frames: int) -> None:
     """Raises a `UserError` if frames are annotated that the video lacks.
 
-    At the end a few frames may be annotated that are not there, as decoders do not
-    count alike, but no object may be seen in them.
+    Decoders differ, so a few frames may be missing in which no object is visible.
     """
     held = f"but the video holds the frames 0 .. {num_frames - 1} only"
     for number, track in enumerate(annotations.tracks):
@@ -139,7 +116,7 @@ def check_frames(annotations: Annotations, num_frames: int) -> None:
                     f"'{annotations.path}': track {number} ({track.label!r}) has a "
                     f"{shape.kind} in frame {shape.frame}, {held}"
                 )
-    if annotations.stop_frame >= num_frames + _COUNTED_OTHERWISE:
+    if annotations.stop_frame >= num_frames + _TOLERANCE:
         raise UserError(
             f"'{annotations.path}' annotates the frames {annotations.start_frame} .. "
             f"{annotations.stop_frame}, {held}"
@@ -149,10 +126,9 @@ def check_frames(annotations: Annotations, num_frames: int) -> None:
 def read_cvat(path: Path) -> Annotations:
     """Reads a file of "CVAT for video 1.1"; attributes, tags and the like are ignored.
 
-    Raises:
-        UserError: the file cannot be read, is no XML or cut short, has a document type
-            (which may define entities without end), is of another format or version,
-            or a number is missing, none, or out of its range.
+    Raises a `UserError` if it cannot be read, is not XML, has a document type (whose
+    entities may expand without limit), is of another format or version, or a number is
+    missing, invalid or out of range.
     """
     check_regular(path)
     try:
@@ -164,14 +140,14 @@ def read_cvat(path: Path) -> Annotations:
 
 
 class _Mistake(Exception):
-    """What is wrong with a file, to follow its name."""
+    """What is wrong with a file; the text follows its name."""
 
 
 class _NoDocumentType(ElementTree.TreeBuilder):
-    """Builds the tree, but refuses the part of XML in which entities are defined."""
+    """Refuses document types, in which entities are defined."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Called before anything that could refer to an entity."""
+        """Called before any entity is used."""
         raise ValueError("a document type (DOCTYPE) is not allowed")
 
 
@@ -204,20 +180,20 @@ def _annotations(root: Element, path: str) -> Annotations:
     if task is None:
         raise _Mistake(
             " has no <task> or <job> in its <meta>, but must be the export of one task "
-            "or job (a project's does not tell which video a track is of)"
+            "or job (a project's tracks do not name their video)"
         )
-    size = _meta_number(task, "size", minimum=1)
-    start = _meta_number(task, "start_frame", minimum=0, default=0)
-    text = (task.findtext("frame_filter") or "").strip()  # Every which frame it has.
-    step = _whole_number(text.replace(" ", "").removeprefix("step=")) if text else 1
-    if step is None or step < 1:
+    size = _number(task, "size", minimum=1)
+    start = _number(task, "start_frame", minimum=0, default=0)
+    text = (task.findtext("frame_filter") or "").replace(" ", "") or "step=1"
+    step = int(text[5:]) if re.fullmatch(r"step=0*[1-9]\d*", text) else 0
+    if not step:
         raise _Mistake(
             f" has {text!r} for <frame_filter>, but it must be empty or step=N with N "
             "at least 1"
         )
     end = start + (size - 1) * step
-    stop = _meta_number(task, "stop_frame", minimum=start, default=end)
-    # Where a file says both, the smaller one holds.
+    stop = _number(task, "stop_frame", minimum=start, default=end)
+    # If they contradict each other, the smaller one holds.
     stop = min(stop, start + size * step - 1)
     source = root.findtext("meta/source") or task.findtext("source") or ""
     tracks = tuple(
@@ -227,7 +203,7 @@ def _annotations(root: Element, path: str) -> Annotations:
     return Annotations(source.strip(), start, stop, tracks, path)
 
 
-def _meta_number(
+def _number(
     parent: Element, name: str, minimum: int, default: int | None = None
 ) -> int:
     text = parent.findtext(name)
@@ -263,7 +239,7 @@ def _track(element: Element, where: str, start: int, stop: int, step: int) -> Tr
             found = "without a frame" if text is None else f"with the frame {text!r}"
             raise _Mistake(f"{where} a {child.tag} {found}: it must be a whole number")
         outside = _is_outside(child, where, frame)
-        # What closes a track may lie one step behind the last frame.
+        # The end of a track may lie one step behind the last frame.
         if not start <= frame <= (stop + step if outside else stop):
             raise _Mistake(
                 f"{where} a {child.tag} in frame {frame}, but the file's frames are "
@@ -274,7 +250,7 @@ def _track(element: Element, where: str, start: int, stop: int, step: int) -> Tr
 
 
 def _is_outside(element: Element, where: str, frame: int) -> bool:
-    # A skeleton's points are elements of their own.
+    # The points of a skeleton are elements.
     parts = element.findall("*[@outside]") if element.tag == "skeleton" else []
     flags = [part.get("outside") for part in parts or [element]]
     for flag in flags:
