@@ -100,31 +100,28 @@ def _film_lines(
 
 def contact_sheet(sources: Sources, path: Path) -> None:
     """Draws the first clips of each split, a row each, as a PNG."""
-    rows = []
+    rows, names = [], []
+    scale = max(1, _SHEET_HEIGHT // sources.height)
     for split in SPLITS:
         source = getattr(sources, split)
-        names = getattr(source, "film_names", [])
+        films = getattr(source, "film_names", [])
         for index in range(min(_SHEET_CLIPS, len(source))):
             frames = np.asarray(source[index]["frames"])
             if frames.dtype != np.uint8:
                 frames = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
             chosen = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
-            name = f"{split} {index}  {names[index] if names else ''}"
+            frames = frames[np.rint(chosen).astype(int)]
+            if frames.shape[-1] != 3:
+                frames = frames[..., :1].repeat(3, axis=-1)
+            frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+            margins = [(0, 0), (14, 4), (4, 0), (0, 0)]  # Above is the clip's name.
+            rows.append(np.hstack(list(np.pad(frames, margins, constant_values=255))))
+            name = f"{split} {index}  {films[index] if films else ''}"
             # Pillow's built-in font has no other characters.
-            name = name.encode("latin-1", "replace").decode("latin-1")
-            rows.append((name, frames[np.rint(chosen).astype(int)]))
-    scale = max(1, _SHEET_HEIGHT // sources.height)
-    wide, high, label, gap = sources.width * scale, sources.height * scale, 14, 4
-    columns = max(len(frames) for _, frames in rows)
-    size = columns * (wide + gap) + gap, len(rows) * (high + label + gap) + gap
-    sheet = Image.new("RGB", size, "white")
+            names.append(name.encode("latin-1", "replace").decode("latin-1"))
+    sheet = Image.fromarray(np.vstack(rows))
     draw = ImageDraw.Draw(sheet)
-    for row, (name, frames) in enumerate(rows):
-        top = gap + row * (high + label + gap)
-        draw.text((gap, top), name, fill="black")
-        for column, frame in enumerate(frames):
-            shown = frame if frame.shape[-1] == 3 else np.repeat(frame[..., :1], 3, -1)
-            tile = Image.fromarray(shown).resize((wide, high), Image.Resampling.NEAREST)
-            sheet.paste(tile, (gap + column * (wide + gap), top + label))
+    for row, name in enumerate(names):
+        draw.text((4, row * len(rows[0])), name, fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, "PNG")

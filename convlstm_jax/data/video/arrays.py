@@ -25,8 +25,7 @@ from convlstm_jax.data.video.fit import (
 )
 from convlstm_jax.errors import UserError
 
-NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")
-ARRAY_SUFFIXES = (".npy", ".npz", *NETCDF_SUFFIXES, ".zarr")
+SUFFIXES = (".npy", ".npz", ".nc", ".nc4", ".cdf", ".zarr")
 
 # What the libraries raise on damaged files; RuntimeError: an encrypted zip.
 _ARRAY_ERRORS = (

@@ -13,7 +13,7 @@ from convlstm_jax.data.files import check_budget, reason
 from convlstm_jax.data.video.fit import Bad, Opened, Raw
 from convlstm_jax.errors import UserError
 
-VIDEO_SUFFIXES = (
+SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts",
     ".mts", ".m2ts", ".wmv", ".flv", ".ogv",
 )  # fmt: skip

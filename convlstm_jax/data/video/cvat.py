@@ -7,7 +7,6 @@ changes; with `outside="1"` the object is invisible from this frame on. Frames a
 counted from 0 in the *video*, also if a task starts later or leaves frames out.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
@@ -163,14 +162,12 @@ def _parse(path: Path) -> Element:
 
 
 def _annotations(root: Element, path: str) -> Annotations:
-    if root.tag != "annotations" or root.find("version") is None:
-        raise _Mistake(
-            f" has the root element <{root.tag}>, but must be CVAT's {_FORMAT}: "
-            "<annotations> with a <version>"
-        )
     version = (root.findtext("version") or "").strip()
-    if version != "1.1":
-        raise _Mistake(f" has the version {version!r}, but must be {_FORMAT}")
+    if root.tag != "annotations" or version != "1.1":
+        raise _Mistake(
+            f" has the root element <{root.tag}> and the version {version!r}, but must "
+            f"be CVAT's {_FORMAT}"
+        )
     if root.find("image") is not None:
         raise _Mistake(
             f' holds <image> elements: it is "CVAT for images", but must be {_FORMAT}'
@@ -182,17 +179,12 @@ def _annotations(root: Element, path: str) -> Annotations:
             " has no <task> or <job> in its <meta>, but must be the export of one task "
             "or job (a project's tracks do not name their video)"
         )
-    size = _number(task, "size", minimum=1)
-    start = _number(task, "start_frame", minimum=0, default=0)
+    size = _number(task.findtext("size"), " has", "<size>", 1)
+    start = _number(task.findtext("start_frame", "0"), " has", "<start_frame>")
     text = (task.findtext("frame_filter") or "").replace(" ", "") or "step=1"
-    step = int(text[5:]) if re.fullmatch(r"step=0*[1-9]\d*", text) else 0
-    if not step:
-        raise _Mistake(
-            f" has {text!r} for <frame_filter>, but it must be empty or step=N with N "
-            "at least 1"
-        )
-    end = start + (size - 1) * step
-    stop = _number(task, "stop_frame", minimum=start, default=end)
+    step = _number(text.removeprefix("step="), " has", "the step of <frame_filter>", 1)
+    end = str(start + (size - 1) * step)
+    stop = _number(task.findtext("stop_frame", end), " has", "<stop_frame>", start)
     # If they contradict each other, the smaller one holds.
     stop = min(stop, start + size * step - 1)
     source = root.findtext("meta/source") or task.findtext("source") or ""
@@ -203,25 +195,18 @@ def _annotations(root: Element, path: str) -> Annotations:
     return Annotations(source.strip(), start, stop, tracks, path)
 
 
-def _number(
-    parent: Element, name: str, minimum: int, default: int | None = None
-) -> int:
-    text = parent.findtext(name)
-    number = default if text is None else _whole_number(text)
-    if number is None or number < minimum:
+def _number(text: str | None, where: str, what: str, minimum: int = 0) -> int:
+    try:
+        number = int(text or "")
+    except ValueError:
+        number = minimum - 1
+    if number < minimum:
         found = "no value" if text is None else repr(text)
         raise _Mistake(
-            f" has {found} for <{name}>, but it must be a whole number of at least "
+            f"{where} {found} for {what}, but it must be a whole number of at least "
             f"{minimum}"
         )
     return number
-
-
-def _whole_number(text: str | None) -> int | None:
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        return None
 
 
 def _track(element: Element, where: str, start: int, stop: int, step: int) -> Track:
@@ -233,12 +218,16 @@ def _track(element: Element, where: str, start: int, stop: int, step: int) -> Tr
     for child in element:
         if child.tag not in SHAPES:
             continue
-        text = child.get("frame")
-        frame = _whole_number(text)
-        if frame is None:
-            found = "without a frame" if text is None else f"with the frame {text!r}"
-            raise _Mistake(f"{where} a {child.tag} {found}: it must be a whole number")
-        outside = _is_outside(child, where, frame)
+        frame = _number(child.get("frame"), where, f"the frame of a {child.tag}")
+        # The points of a skeleton are elements.
+        points = child.findall("*[@outside]") if child.tag == "skeleton" else []
+        flags = [one.get("outside", "0") for one in points or [child]]
+        if not {*flags} <= {"0", "1"}:
+            raise _Mistake(
+                f"{where} outside={max(flags)!r} in frame {frame}, but it must be '0' "
+                "or '1'"
+            )
+        outside = "0" not in flags
         # The end of a track may lie one step behind the last frame.
         if not start <= frame <= (stop + step if outside else stop):
             raise _Mistake(
@@ -247,15 +236,3 @@ def _track(element: Element, where: str, start: int, stop: int, step: int) -> Tr
             )
         by_frame[frame] = Shape(child.tag, frame, outside)
     return Track(label, tuple(by_frame[frame] for frame in sorted(by_frame)))
-
-
-def _is_outside(element: Element, where: str, frame: int) -> bool:
-    # The points of a skeleton are elements.
-    parts = element.findall("*[@outside]") if element.tag == "skeleton" else []
-    flags = [part.get("outside") for part in parts or [element]]
-    for flag in flags:
-        if flag not in ("0", "1", None):
-            raise _Mistake(
-                f"{where} outside={flag!r} in frame {frame}, but it must be '0' or '1'"
-            )
-    return all(flag == "1" for flag in flags)

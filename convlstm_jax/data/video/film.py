@@ -18,29 +18,13 @@ from convlstm_jax.data.files import (
     plural,
     reason,
 )
-from convlstm_jax.data.video.arrays import ARRAY_SUFFIXES, open_array
-from convlstm_jax.data.video.containers import VIDEO_SUFFIXES, open_container
-from convlstm_jax.data.video.fit import (
-    Bad,
-    FrameSettings,
-    Opened,
-    SetupError,
-    fit,
-)
-from convlstm_jax.data.video.pictures import (
-    PICTURE_SUFFIXES,
-    STACK_SUFFIXES,
-    has_suffix,
-    num_pages,
-    open_folder,
-    open_stack,
-    picture_paths,
-)
+from convlstm_jax.data.video import arrays, containers, pictures
+from convlstm_jax.data.video.fit import Bad, FrameSettings, Opened, SetupError, fit
 from convlstm_jax.errors import UserError
 
 BadFiles = Literal["refuse", "skip"]
 
-FILM_SUFFIXES = (*VIDEO_SUFFIXES, ".gif", *ARRAY_SUFFIXES)
+FILM_SUFFIXES = (*containers.SUFFIXES, ".gif", *arrays.SUFFIXES)
 """Files that are always films; those of `STACK_SUFFIXES` may be."""
 
 # If 16-bit values never use the highest bit, they most likely have fewer bits.
@@ -128,7 +112,7 @@ def _search(root: Path, beside_files: bool) -> Iterator[Film]:
         folder, prefix = folders.pop()
         name = prefix[:-1] or root.name
         files: list[str] = []
-        pictures: list[str] = []
+        single: list[str] = []
         try:
             found = os.stat(folder)
             if (found.st_dev, found.st_ino) in seen:  # Links may form cycles.
@@ -136,15 +120,15 @@ def _search(root: Path, beside_files: bool) -> Iterator[Film]:
             seen.add((found.st_dev, found.st_ino))
             with os.scandir(folder) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
-                    if entry.name.startswith("."):
+                    lower, is_folder = entry.name.lower(), entry.is_dir()
+                    if lower.startswith("."):
                         continue
-                    is_folder = entry.is_dir()
-                    if is_folder and not entry.name.lower().endswith(".zarr"):
+                    if is_folder and not lower.endswith(".zarr"):
                         folders.append((entry.path, f"{prefix}{entry.name}/"))
-                    elif is_folder or has_suffix(entry.name, FILM_SUFFIXES):
+                    elif is_folder or lower.endswith(FILM_SUFFIXES):
                         files.append(entry.name)
-                    elif has_suffix(entry.name, PICTURE_SUFFIXES):
-                        pictures.append(entry.name)
+                    elif lower.endswith(pictures.PICTURE_SUFFIXES):
+                        single.append(entry.name)
         except OSError as error:
             if not prefix:
                 raise UserError(
@@ -153,13 +137,13 @@ def _search(root: Path, beside_files: bool) -> Iterator[Film]:
             yield Film(name, Path(folder))
             continue
         # In a folder, the files of one suffix are all stacks or all single pictures.
-        for suffix in STACK_SUFFIXES:
-            alike = [one for one in pictures if one.lower().endswith(suffix)]
-            if alike and num_pages(Path(folder, alike[0])) > 1:
+        for suffix in pictures.STACK_SUFFIXES:
+            alike = [one for one in single if one.lower().endswith(suffix)]
+            if alike and pictures.num_pages(Path(folder, alike[0])) > 1:
                 files += alike
-                pictures = [one for one in pictures if one not in alike]
+                single = [one for one in single if one not in alike]
         yield from (Film(prefix + one, Path(folder, one)) for one in files)
-        if pictures and (beside_files or not files):
+        if single and (beside_files or not files):
             yield Film(name, Path(folder))
 
 
@@ -171,23 +155,23 @@ def open_film(path: Path, settings: FrameSettings) -> Opened:
     """Opens a film of any kind; its frames are decoded when they are taken."""
     _check_exists(path)
     suffix = path.suffix.lower()
-    if suffix in ARRAY_SUFFIXES:
-        return open_array(path, settings)
+    if suffix in arrays.SUFFIXES:
+        return arrays.open_array(path, settings)
     if settings.channels not in (1, 3):
         raise SetupError(
             f"config.data.channels is {settings.channels}: it must be 1 (grey) or 3 "
             f"(RGB) for '{path}', as pictures and videos have no others"
         )
     if path.is_dir():
-        return open_folder(path, settings.channels)
-    if suffix in (".gif", *STACK_SUFFIXES) or has_suffix(path.name, PICTURE_SUFFIXES):
-        return open_stack(path, settings.channels)
-    if suffix in VIDEO_SUFFIXES:
-        return open_container(path, settings.channels)
+        return pictures.open_folder(path, settings.channels)
+    if path.name.lower().endswith((".gif", *pictures.PICTURE_SUFFIXES)):
+        return pictures.open_stack(path, settings.channels)
+    if suffix in containers.SUFFIXES:
+        return containers.open_container(path, settings.channels)
     raise UserError(
         f"'{path}' is of the kind '{suffix}': a film must be one of "
-        f"{', '.join((*FILM_SUFFIXES, *STACK_SUFFIXES))} or a folder of pictures "
-        f"({', '.join(PICTURE_SUFFIXES)})"
+        f"{', '.join((*FILM_SUFFIXES, *pictures.STACK_SUFFIXES))} or a folder of "
+        f"pictures ({', '.join(pictures.PICTURE_SUFFIXES)})"
     )
 
 
@@ -301,7 +285,7 @@ def cached_film(
     if _is_zarr(path):
         files = sorted(file for file in path.rglob("*") if file.is_file())
     elif path.is_dir():
-        files = picture_paths(path)
+        files = pictures.picture_paths(path)
     key = {
         "kind": "film",
         # The same bytes are read differently with another suffix.

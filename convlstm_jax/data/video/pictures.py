@@ -44,11 +44,6 @@ PICTURE_ERRORS = (
 """What is raised on pictures that are damaged, truncated or too large."""
 
 
-def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file of this name is one of these; hidden files are not."""
-    return name.lower().endswith(suffixes) and not name.startswith(".")
-
-
 def open_picture(path: Path) -> Image.Image:
     """Opens a picture, also one with gzip; raises `PICTURE_ERRORS`."""
     check_regular(path)
@@ -164,7 +159,9 @@ def picture_paths(folder: Path) -> list[Path]:
         paths = [
             path
             for path in folder.iterdir()
-            if has_suffix(path.name, PICTURE_SUFFIXES) and path.is_file()
+            if path.name.lower().endswith(PICTURE_SUFFIXES)
+            and path.name[0] != "."
+            and path.is_file()
         ]
     except OSError as error:
         raise UserError(
