@@ -12,8 +12,7 @@ from convlstm_jax.data.prepared import kind_of
 from convlstm_jax.data.sources import SPLITS, deal, shares
 from convlstm_jax.data.video.annotated import AnnotatedVideoConfig, cut_clips
 from convlstm_jax.data.video.cvat import Shape, Track
-from convlstm_jax.errors import UserError
-from tests.data.video.film_files import colour_pixels
+from tests.data.video.film_files import colour_pixels, refuses
 from tests.data.video.film_files import write_video as write_film
 
 SIZE = {"height": 2, "width": 3, "channels": 1}
@@ -110,16 +109,6 @@ def test_clips_and_their_labels(folder):
         "8 normal, 2 theft; validation 2 videos with 8 normal, 2 theft; test 2 videos "
         "with 8 normal, 2 theft."
     )
-
-
-def test_a_part_of_the_frames(folder):
-    for path in folder.rglob("*.npy"):
-        film = np.load(path)
-        np.save(path, np.pad(film, ((0, 0), (1, 2), (3, 0)), constant_values=255))
-    splits = sources(folder, crop_box=(1, 3, 2, 3))
-    assert len(contents(splits.train)) == 10  # No pixel of the frame around them.
-    with pytest.raises(UserError, match=r"npy' has frames of 5x6 .* crop_box \(4, 3,"):
-        sources(folder, crop_box=(4, 3, 2, 3))
 
 
 def test_strides(folder):
@@ -239,9 +228,8 @@ def test_a_shared_file_that_names_another_video(tmp_path):
     write_video(tmp_path / "a.npy")
     write_video(tmp_path / "b.npy")
     write_xml(tmp_path / "annotations.xml", source="c.npy")
-    with pytest.raises(
-        UserError,
-        match=r"a\.npy' has no annotations, but 'a\.xml' must lie beside it, or "
+    with refuses(
+        r"a\.npy' has no annotations, but 'a\.xml' must lie beside it, or "
         r"'annotations\.xml' with 'a\.npy' as its <source>",
     ):
         names_and_labels(tmp_path)
@@ -263,7 +251,7 @@ def test_bad_files_are_refused_or_skipped_and_told(folder):
         "torn": r"annotations\.xml' is not XML, or cut short",
         "short": r"short\.xml': track 0 \('theft'\) has a box in frame 25, .* \.\. 19",
     }.items():
-        with pytest.raises(UserError, match=pattern):
+        with refuses(pattern):
             sources(folder)
         _, left_out = names_and_labels(folder, bad_files="skip")
         assert [text for text in left_out if re.search(pattern, text)]
@@ -276,7 +264,7 @@ def test_a_video_that_ends_early(folder):
     path = write_film(folder / "cut.avi", colour_pixels(20), "ffv1", "bgr0", g="1")
     write_xml(folder / "cut.xml", track("theft", 16, 20))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-    with pytest.raises(UserError, match=r"cut\.avi' cannot be read whole .* cut"):
+    with refuses(r"cut\.avi' cannot be read whole .* cut"):
         sources(folder)
     splits = sources(folder, bad_files="skip")
     assert (
@@ -302,10 +290,6 @@ def test_a_video_that_ends_early(folder):
         ),
         ({"event_labels": ("",)}, r"event_labels is \('',\)"),
         ({"event_labels": ("normal",)}, r"event_labels is \('normal',\)"),
-        ({"frame_stride": 0}, "frame_stride is 0"),
-        ({"test_fraction": 0.7, "validation_fraction": 0.3}, "sum must be below 1"),
-        ({"bad_files": "ignore"}, "bad_files is 'ignore': it must be one of 'refuse'"),
-        ({"crop": 1.0}, "crop is 1.0"),
         (
             {"condition": "folder"},
             "condition is not a field with name='annotated_video'",
@@ -333,28 +317,23 @@ def test_wrong_fields(fields, message):
     ],
 )
 def test_what_does_not_fit_the_folder(folder, fields, message):
-    with pytest.raises(UserError, match=message):
+    with refuses(message):
         sources(folder, **fields)
 
 
 def test_wrong_folders(tmp_path):
-    with pytest.raises(UserError, match=r"path is '.*none', but must be a folder"):
+    with refuses(r"path is '.*none', but must be a folder"):
         sources(tmp_path / "none")
-    with pytest.raises(UserError, match=r"The folder '.*' holds no video"):
+    with refuses(r"The folder '.*' holds no video"):
         sources(tmp_path)
     write_video(tmp_path / "a.npy")
-    with pytest.raises(
-        UserError, match=r"no video in it can be used: .*a\.npy' has no"
-    ):
+    with refuses(r"no video in it can be used: .*a\.npy' has no"):
         sources(tmp_path, bad_files="skip")
 
 
 def test_two_videos_with_the_event_are_too_few(folder):
     (folder / "day 0" / "0.npy").unlink()
-    with pytest.raises(
-        UserError,
-        match=r"The validation split of .* 'theft', which 2 of 5 videos have: each",
-    ):
+    with refuses(r"The validation split of .* 'theft', which 2 of 5 videos have: each"):
         sources(folder)
 
 
@@ -385,8 +364,10 @@ def spoil(folder):
     write_xml(folder / "nan.xml", track("theft", 3, 20))
 
 
-@pytest.mark.parametrize("bad_files", ["refuse", "skip"])
-@pytest.mark.parametrize("fields", [{}, {"clip_stride": 1, "frame_stride": 2}])
+@pytest.mark.parametrize(
+    ("fields", "bad_files"),
+    [({}, "refuse"), ({"clip_stride": 1, "frame_stride": 2}, "skip")],
+)
 def test_a_prepared_folder_gives_the_same(folder, tmp_path, fields, bad_files):
     if bad_files == "skip":
         spoil(folder)
@@ -420,7 +401,7 @@ def test_a_prepared_folder_gives_the_same(folder, tmp_path, fields, bad_files):
 def test_other_annotations_than_before_are_told(folder, tmp_path):
     config(folder).prepare(tmp_path / "out")
     write_xml(folder / "day 0" / "1.xml", track("theft", 7, 14))
-    with pytest.raises(UserError, match=r"videos \('day 0/1.npy' has changed since\)"):
+    with refuses(r"videos \('day 0/1.npy' has changed since\)"):
         config(folder).prepare(tmp_path / "out")
 
 

@@ -1,6 +1,5 @@
 """CVAT's XML: what CVAT itself writes, event intervals, mistakes."""
 
-import dataclasses
 import json
 import os
 
@@ -16,6 +15,7 @@ from convlstm_jax.data.video.cvat import (
     read_cvat,
 )
 from convlstm_jax.errors import UserError
+from tests.data.video.film_files import refuses
 
 # In the words and order of CVAT's own export of a task.
 EXPORT = """<?xml version="1.0" encoding="utf-8"?>
@@ -186,14 +186,13 @@ def test_frames_that_the_video_lacks():
     tracks = track("a", (2, False)), track("theft", (7, False), (40, True))
     seen = annotations(*tracks, stop_frame=7)
     check_frames(seen, 8)
-    with pytest.raises(
-        UserError,
-        match=r"'a.xml': track 1 \('theft'\) has a mask in frame 7, but .* 0 \.\. 6",
+    with refuses(
+        r"'a.xml': track 1 \('theft'\) has a mask in frame 7, but .* 0 \.\. 6"
     ):
         check_frames(seen, 7)
     longer = annotations(*tracks, stop_frame=10)
     check_frames(longer, 8)  # As decoders do not count alike.
-    with pytest.raises(UserError, match=r"the frames 0 \.\. 11, but .* 0 \.\. 7 only"):
+    with refuses(r"the frames 0 \.\. 11, but .* 0 \.\. 7 only"):
         check_frames(annotations(*tracks, stop_frame=11), 8)
 
 
@@ -231,7 +230,7 @@ BOX = '<box frame="12"'
     ],
 )
 def test_mistakes_name_the_file_and_the_field(read, replacements, message):
-    with pytest.raises(UserError, match=rf"shop 1\.xml'.*{message}"):
+    with refuses(rf"shop 1\.xml'.*{message}"):
         read(*replacements)
 
 
@@ -248,29 +247,19 @@ def test_mistakes_name_the_file_and_the_field(read, replacements, message):
     ],
 )
 def test_files_that_are_no_annotations(read, text, message):
-    with pytest.raises(UserError, match=rf"shop 1\.xml'.*{message}"):
+    with refuses(rf"shop 1\.xml'.*{message}"):
         read(text=text)
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"none\.xml' cannot be read \(No such file"):
+    with refuses(r"none\.xml' cannot be read \(No such file"):
         read_cvat(tmp_path / "none.xml")
-
-
-def test_paths_do_not_count_as_a_difference():
-    same = annotations()
-    assert dataclasses.replace(same, path="elsewhere.xml") == same
-
-
-def test_pipes_are_refused(tmp_path):
     os.mkfifo(tmp_path / "a.xml")
-    with pytest.raises(
-        UserError, match=r"a\.xml' cannot be read: it must be a regular"
-    ):
+    with refuses(r"a\.xml' cannot be read: it must be a reg"):
         read_cvat(tmp_path / "a.xml")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_what_a_manifest_keeps_tells_the_same(seed):
     rng = np.random.default_rng(seed)
 
