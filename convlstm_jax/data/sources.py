@@ -35,6 +35,15 @@ class ClipSource(Protocol):
         ...
 
 
+def checked_index(index: int, length: int) -> int:
+    """The index of a clip, or an `IndexError` where it is out of range."""
+    if not 0 <= index < length:
+        raise IndexError(
+            f"Clip {index} is out of range: the source holds {length} clips."
+        )
+    return int(index)
+
+
 @dataclass(frozen=True, eq=False)
 class Sources:
     """The three splits of a data set.

@@ -10,7 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from convlstm_jax.data.cache import CacheError, FrameCache, default_cache
-from convlstm_jax.data.sources import SPLITS, cut_in_time, deal, name_bits, shares
+from convlstm_jax.data.sources import (
+    SPLITS,
+    checked_index,
+    cut_in_time,
+    deal,
+    name_bits,
+    shares,
+)
 from convlstm_jax.data.video.film import (
     BadFiles,
     Film,
@@ -112,10 +119,7 @@ class FilmClips:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Reads one clip; see `ClipSource`."""
-        if not 0 <= index < len(self):
-            raise IndexError(
-                f"Clip {index} is out of range: the source holds {len(self)} clips"
-            )
+        index = checked_index(index, len(self))
         number, start, value = self._clips[index].tolist()
         film, frames = self._films[number], (self._num_frames, self._frame_stride)
         clip = {"frames": film.read(start, *frames)}

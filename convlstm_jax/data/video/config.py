@@ -229,12 +229,10 @@ class VideoConfig(FilmFields):
             _condition_pattern(self.condition)
         except UserError as error:
             yield str(error)
-        needing = {
-            "test_conditions": bool(self.test_conditions),
-            "split_by": self.split_by == "condition",
-        }
-        for name in needing:
-            if needing[name] and not self.condition:
+        if not self.condition:
+            needing = ["test_conditions"] if self.test_conditions else []
+            needing += ["split_by"] if self.split_by == "condition" else []
+            for name in needing:
                 yield (
                     f"{name} is {getattr(self, name)!r}, but condition is '', so films "
                     "have none: it must be 'folder' or a regular expression"
@@ -248,12 +246,8 @@ class VideoConfig(FilmFields):
         """
         span = self.span(num_frames)
         whole, left_out = self._usable_films(span)
-        conditions = tuple(
-            sorted(
-                {part.condition for part in whole if part.condition},
-                key=lambda name: (natural_order(name), name),
-            )
-        )
+        names = {part.condition for part in whole if part.condition}
+        conditions = tuple(sorted(names, key=lambda name: (natural_order(name), name)))
         for name in self.test_conditions:
             if name not in conditions:
                 raise UserError(
@@ -268,8 +262,9 @@ class VideoConfig(FilmFields):
         for split, members in parts.items():
             limit = getattr(self, f"num_{split}_sequences")
             table = cut_clips(members, span, self.clip_stride or span, limit)
-            numbers = [conditions.index(p.condition) if conditions else 0
-                       for p in members]  # fmt: skip
+            numbers = [
+                conditions.index(p.condition) if conditions else 0 for p in members
+            ]
             column = np.array(numbers, np.int64)[table[:, 0]]
             clips[split] = FilmClips(
                 [part.film for part in members],
