@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.cli import build
-from convlstm_jax.data.annotated.config import AnnotatedVideoConfig
+from convlstm_jax.data.video.annotated import AnnotatedVideoConfig
 from tests.annotated_films import write_annotated_films
 from tests.program import experiment_of, run
 

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.data.annotated.config import AnnotatedVideoConfig
 from convlstm_jax.data.base import DataConfig, InputClip
+from convlstm_jax.data.video.annotated import AnnotatedVideoConfig
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
 from convlstm_jax.objectives.base import Objective, Variables

@@ -1,7 +1,7 @@
-"""Random changes to training clips that leave what happens in them as it is.
+"""Random changes to training clips.
 
-Each takes its draws from a generator: the same state gives the same clip, bit for bit.
-None writes to the arrays it is given.
+The same state of the generator gives the same clip, bit for bit. No function writes to
+the arrays it is given.
 """
 
 import numpy as np
@@ -12,23 +12,21 @@ Clip = dict[str, np.ndarray]
 def augment_frames(
     clip: Clip, rng: np.random.Generator, *, flip: bool, crop: float, brightness: float
 ) -> Clip:
-    """Flips, crops and relights a clip, in the same way in all of its frames.
-
-    Six numbers are drawn whatever the strengths are, so that those of one change do
-    not depend on whether another is asked for.
+    """Flips, crops and changes the brightness of a clip, all frames alike.
 
     Args:
-        clip: "frames", uint8 `[T, H, W, C]`; the rest stays as it is.
-        rng: where the draws come from.
+        clip: "frames", uint8 `[T, H, W, C]`; the rest is unchanged.
+        rng: the generator.
         flip: flip left to right with probability 1/2.
         crop: greatest share of height and width that is cut off, 0 <= crop < 1. The
-            share is uniform in [0, crop], the same for both; the window that is left
-            lies anywhere, and is resized to H × W by linear interpolation.
-        brightness: greatest change of light, 0 <= brightness < 1: contrast, about the
-            clip's mean, is multiplied by 1 + c and then 255 d added to every value,
-            with c and d uniform in [−brightness, brightness].
+            share is uniform in [0, crop], the same for both; the window lies anywhere
+            and is resized to H × W by linear interpolation.
+        brightness: 0 <= brightness < 1: contrast, about the clip's mean, is multiplied
+            by 1 + c and then 255 d added, with c and d uniform in
+            [−brightness, brightness].
     """
     frames = clip["frames"]
+    # All are drawn always, so that one change does not depend on another.
     mirrored, size, top, left, contrast, light = rng.random(6)
     if flip and mirrored < 0.5:
         frames = frames[:, :, ::-1]
@@ -37,7 +35,7 @@ def augment_frames(
     if brightness > 0:
         factor = 1 + brightness * (2 * contrast - 1)
         shift = 255 * brightness * (2 * light - 1)
-        # All that a byte can become, looked up: a tenth of the time of the arithmetic.
+        # A look-up table takes a tenth of the time of the arithmetic.
         mean = frames.mean(dtype=np.float64)
         table = mean + factor * (np.arange(256) - mean) + shift
         frames = np.clip(np.rint(table), 0, 255).astype(np.uint8)[frames]
@@ -47,14 +45,14 @@ def augment_frames(
 def _enlarge_window(
     frames: np.ndarray, part: float, top: float, left: float
 ) -> np.ndarray:
-    """Enlarges a window of the frames to their size; `top`, `left`: parts of free."""
+    """Enlarges a window of the frames; `top`, `left`: its place, from 0 to 1."""
     height, width = frames.shape[1:3]
     row, next_row, row_weight = _interpolation(height, part, top)
     column, next_column, column_weight = _interpolation(width, part, left)
     row_weight = row_weight[:, np.newaxis, np.newaxis]
     column_weight = column_weight[:, np.newaxis]
     out = np.empty(frames.shape, np.uint8)
-    for index, frame in enumerate(frames):  # One at a time: it stays in the cache.
+    for index, frame in enumerate(frames):  # One frame fits into the CPU's cache.
         rows = _between(frame[row], frame[next_row], row_weight)
         values = _between(rows[:, column], rows[:, next_column], column_weight)
         out[index] = np.rint(values)
@@ -67,10 +65,7 @@ def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.nd
 
 
 def _interpolation(length: int, part: float, place: float) -> tuple[np.ndarray, ...]:
-    """The two pixels that each one of an axis is made of, [L], the second's weight.
-
-    The pixels' centres, first to last, lie evenly in a window of part × length.
-    """
+    """Linear interpolation along an axis: both pixels, `[L]`, the second's weight."""
     span = (length - 1) * part
     position = (length - 1 - span) * place + np.linspace(0, span, length)
     before = np.minimum(position.astype(np.intp), length - 1)
@@ -81,17 +76,16 @@ def _interpolation(length: int, part: float, place: float) -> tuple[np.ndarray, 
 def augment_rain(
     clip: Clip, rng: np.random.Generator, *, symmetries: bool, zoom: float
 ) -> Clip:
-    """Turns, mirrors and resizes a radar clip: rain from any side, of any size."""
+    """Rotates, mirrors and resizes a radar clip at random."""
     if symmetries:
         clip = apply_symmetry(clip, rng)
     return apply_zoom(clip, rng, max_factor=zoom) if zoom > 1 else clip
 
 
 def apply_symmetry(clip: Clip, rng: np.random.Generator) -> Clip:
-    """Turns and mirrors what is `[T, H, W, C]` in a clip, frames and masks, alike.
+    """Rotates and mirrors frames and masks `[T, H, W, C]` alike.
 
-    All symmetries of the frame are equally probable: 8 where height and width are
-    equal, else 4.
+    All 8 symmetries, 4 if height and width differ, are equally probable.
     """
     draw = int(rng.integers(8))
 
@@ -111,14 +105,14 @@ def apply_symmetry(clip: Clip, rng: np.random.Generator) -> Clip:
 
 
 def apply_zoom(clip: Clip, rng: np.random.Generator, *, max_factor: float) -> Clip:
-    """A clip at another scale: what moves in it is larger and faster, or the reverse.
+    """Enlarges or shrinks what moves in a clip, which becomes faster or slower.
 
-    The factor is drawn from [1 / max_factor, max_factor], its logarithm uniformly, then
-    the place of the window that is enlarged; a clip that shrinks comes to lie anywhere
-    in the frame, with no data around it. Values are linear between pixels, and means
-    over what they cover where the clip shrinks; they are data where all of that is.
+    The factor is log-uniform in [1 / max_factor, max_factor]. A window anywhere in the
+    frame is enlarged, or the shrunk clip lies anywhere in the frame with no data around
+    it. Interpolation is linear, with means over areas where the clip shrinks; a pixel
+    has data if all that it is made of has.
 
-    "frames" and "mask" are uint8 `[T, H, W, 1]`; the rest stays as it is.
+    "frames" and "mask" are uint8 `[T, H, W, 1]`; the rest is unchanged.
     """
     factor = float(max_factor ** rng.uniform(-1, 1))
     height, width = clip["frames"].shape[1:3]
@@ -139,10 +133,9 @@ def apply_zoom(clip: Clip, rng: np.random.Generator, *, max_factor: float) -> Cl
 
 
 def _zoom_weights(size: int, factor: float, place: float) -> np.ndarray:
-    """What each of the old pixels of an axis gives to each new one, `[new, old]`.
+    """Weights `[new, old]` of the old pixels of an axis in the new ones.
 
-    Things become `factor` times as large; `place` says where the window begins, in
-    parts of what is free.
+    `place` from 0 to 1 is where the window begins.
     """
     begin = place * size * (1 - 1 / factor)
     centre = begin + (np.arange(size) + 0.5) / factor - 0.5
@@ -152,7 +145,7 @@ def _zoom_weights(size: int, factor: float, place: float) -> np.ndarray:
     weights /= np.maximum(weights.sum(1, keepdims=True), 1e-6)
     inside = (centre > -0.5 - 1e-6) & (centre < size - 0.5 + 1e-6)
     weights[~inside] = 0
-    # Up to half a pixel beyond the centre of the outermost ones their value holds.
+    # The outermost values extend half a pixel beyond their centres.
     weights[:, 1] += weights[:, 0]
     weights[:, -2] += weights[:, -1]
     return weights[:, 1:-1].astype(np.float32)

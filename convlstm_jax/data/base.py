@@ -1,11 +1,11 @@
-"""What all data sets have in common: their fields, and what they offer."""
+"""Base classes of the configs of data sets."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -19,18 +19,18 @@ from convlstm_jax.rain import RainScale
 Augmentation = Callable[
     [dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]
 ]
-"""Makes another training clip of a clip; deterministic given the generator's state."""
+"""Changes a training clip at random; deterministic given the generator's state."""
 
 
 @dataclass(frozen=True, eq=False)
 class InputClip:
-    """Frames to predict from, read from a file or folder that a user names.
+    """Frames to predict from.
 
     Attributes:
         frames: uint8 or float32 `[T, H, W, C]`, as a clip of a `ClipSource`.
         mask: uint8 `[T, H, W, 1]`, 1 where there is data; None: everywhere.
-        times: when each frame was taken; None: not known.
-        label: name of what was read, for messages.
+        times: when each frame was taken; None: unknown.
+        label: what was read, for messages.
     """
 
     frames: np.ndarray
@@ -43,9 +43,9 @@ class DataConfig(Config):
     """Fields that all data sets have."""
 
     kind: ClassVar[str] = "frames"
-    """What clips hold beside frames: "classes" with labels, "rain" with masks."""
+    """"classes": clips have labels; "rain": clips have masks."""
     own_data: ClassVar[str] = ""
-    """Name of the data set that setting `data.path` switches to."""
+    """The data set that setting `data.path` selects."""
 
     name: str
     height: int = field(64, "Height of a frame.", unit="pixels", ge=1)
@@ -76,24 +76,23 @@ class DataConfig(Config):
 
     @property
     def max_frames(self) -> int | None:
-        """Maximum frames of a clip, input and output together; None: no limit."""
+        """Maximum frames of a clip, input plus output; None: no limit."""
         return None
 
     @property
     def augment(self) -> Augmentation | None:
-        """What changes training clips at random; None where nothing does."""
+        """Random changes to training clips; None: none."""
         return None
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """Opens the training, validation and test clips.
 
         Args:
-            num_frames: frames per clip, input and output together.
-            seed: seed of whatever is random in the training split,
-                0 <= seed < 2**32.
+            num_frames: frames per clip, input plus output.
+            seed: seed of the training split, 0 <= seed < 2**32.
 
         Raises:
-            UserError: the data cannot be had.
+            UserError: the data cannot be read.
         """
         raise NotImplementedError
 
@@ -102,30 +101,50 @@ class DataConfig(Config):
         yield from ()
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
-        """Reads the last frames of a file or folder, exactly as training reads them.
+        """Reads the last frames of a file or folder as training reads them.
 
-        Without files of one's own, frames must have the size of those trained on.
-
-        Args:
-            path: the file or folder.
-            num_frames: frames to read.
-
-        Raises:
-            UserError: they cannot be read, or are too few.
+        For synthetic data, they must have the size of the training frames.
         """
         file = Path(path)
         settings = FrameSettings(*self.frame_shape)
         frames, _ = read_last(file, settings, num_frames, resize=False)
         if file.suffix.lower() == ".npy":
             array = np.load(file, mmap_mode="r", allow_pickle=False)
-            if np.issubdtype(array.dtype, np.floating):  # Exact, not in 256 levels.
-                exact = np.asarray(array[-num_frames:], np.float32)
-                frames = exact.reshape(frames.shape)
+            if array.dtype.kind == "f":  # Exact, not in 256 levels.
+                frames = array[-num_frames:].astype(np.float32).reshape(frames.shape)
         return InputClip(frames, label=path)
 
 
+class FolderDataConfig(DataConfig):
+    """Fields of data sets that are read from the user's own files."""
+
+    frame_stride: int = field(1, "Use every n-th frame of a film.", ge=1)
+    validation_fraction: float = field(
+        0.1, "Share of the films for validation.", gt=0, lt=1
+    )
+    test_fraction: float = field(0.1, "Share of the films for test.", gt=0, lt=1)
+    bad_files: Literal["refuse", "skip"] = field(
+        "refuse",
+        "What to do about a file that cannot be read completely: refuse it, or skip "
+        "what cannot be read and count it.",
+    )
+
+    def check(self) -> Iterator[str]:
+        """Yields what is wrong between the fields."""
+        yield from super().check()
+        if self.validation_fraction + self.test_fraction >= 1:
+            yield (
+                f"validation_fraction is {self.validation_fraction:g} and "
+                f"test_fraction {self.test_fraction:g}: their sum must be below 1"
+            )
+
+    def span(self, num_frames: int) -> int:
+        """Frames of a film from the first to the last frame of a clip."""
+        return (num_frames - 1) * self.frame_stride + 1
+
+
 class LabelledDataConfig(DataConfig):
-    """Fields of data sets whose clips belong to classes."""
+    """Fields of data sets whose clips have a class."""
 
     kind: ClassVar[str] = "classes"
 
@@ -139,7 +158,7 @@ class LabelledDataConfig(DataConfig):
 
     @property
     def augment(self) -> Augmentation | None:
-        """Flips, crops and relights; None where nothing does."""
+        """See `augment_frames`."""
         if not (self.flip or self.crop or self.brightness):
             return None
         return partial(
@@ -180,7 +199,7 @@ class RainDataConfig(DataConfig):
 
     @property
     def rain_scale(self) -> RainScale:
-        """What the pixels mean."""
+        """The rain rate of a pixel."""
         return RainScale(self.dbz_min, self.dbz_max, self.zr_a, self.zr_b)
 
     @property
@@ -190,13 +209,14 @@ class RainDataConfig(DataConfig):
 
     @property
     def augment(self) -> Augmentation | None:
-        """Turns, mirrors and resizes; None where nothing does."""
+        """See `augment_rain`."""
         if not self.symmetries and self.zoom == 1:
             return None
         return partial(augment_rain, symmetries=self.symmetries, zoom=self.zoom)
 
     def check(self) -> Iterator[str]:
         """Yields what is wrong between the fields."""
+        yield from super().check()
         if self.dbz_min >= self.dbz_max:
             yield (
                 f"dbz_min is {self.dbz_min:g}: it must be below dbz_max, which is "

@@ -1,10 +1,9 @@
-"""Decoded frames on disk, made once: a folder of entries that are whole or not there.
+"""A cache of decoded frames on disk.
 
 An entry is a folder named by the hash of its key. It holds `frames.npy`, uint8
-`[N, H, W, C]`; `mask.npy`, uint8 `[N, H, W, 1]`, where some pixels have no data;
+`[N, H, W, C]`; `mask.npy`, uint8 `[N, H, W, 1]`, if some pixels have no data;
 `checks.npy`, the CRC-32 of every frame; and `entry.json`. It is written under a
-temporary name and renamed once it is on the disk, so that a process that is killed, or
-a disk that is full, leaves nothing that could be taken for an entry.
+temporary name, synced and renamed: a killed process or a full disk leaves no entry.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
 
 VERSION = 1
-"""Goes into every key: raised where decoding changes, so that entries are made anew."""
+"""Part of every key; raised when decoding changes."""
 
 FOLDER_VARIABLE = "CONVLSTM_CACHE_DIR"
 LIMIT_VARIABLE = "CONVLSTM_CACHE_GB"
@@ -37,18 +36,15 @@ _DEFAULT_GB = 20.0
 
 
 class CacheError(UserError):
-    """The cache cannot be written to, or is damaged; no fault of what is decoded."""
+    """The cache cannot be written to, or is damaged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
     """The frames of an entry, read from disk by slices. Can be pickled.
 
-    Attributes:
-        folder: the entry.
-        shape: `(N, H, W, C)`.
-        masked: whether some pixels have no data; `read_mask` tells which.
-        extra: what the producer returned.
+    `shape` is `(N, H, W, C)`, `masked` whether some pixels have no data, and `extra`
+    what the producer returned.
     """
 
     folder: Path
@@ -57,57 +53,56 @@ class Frames:
     extra: dict[str, Any] = field(repr=False)
 
     def __len__(self) -> int:
-        """Number of frames, N."""
+        """The number of frames, N."""
         return self.shape[0]
 
     def read(self, start: int, count: int = 1, stride: int = 1) -> np.ndarray:
         """Reads frames start, start + stride, ...: uint8 `[count, H, W, C]`, a copy.
 
-        Raises:
-            CacheError: the entry is gone or damaged.
+        Raises a `CacheError` if the entry is gone or damaged.
         """
-        clip = self._slice("frames.npy", start, count, stride)
-        checks = self._slice("checks.npy", start, count, stride)
+        clip = self._slice("frames.npy", self.shape, start, count, stride)
+        checks = self._slice("checks.npy", self.shape[:1], start, count, stride)
         for number, (frame, check) in enumerate(zip(clip, checks, strict=True)):
             if zlib.crc32(frame) != check:
                 raise self._damaged(f"frame {start + number * stride} has changed")
         return clip
 
     def read_mask(self, start: int, count: int = 1, stride: int = 1) -> np.ndarray:
-        """Reads where frames have data: uint8 `[count, H, W, 1]`, 1 where they do."""
+        """Reads masks, uint8 `[count, H, W, 1]`: 1 where there is data."""
+        shape = (*self.shape[:-1], 1)
         if self.masked:
-            return self._slice("mask.npy", start, count, stride)
-        return np.ones((count, *self.shape[1:3], 1), np.uint8)
+            return self._slice("mask.npy", shape, start, count, stride)
+        return np.ones((count, *shape[1:]), np.uint8)
 
-    def _slice(self, name: str, start: int, count: int, stride: int) -> np.ndarray:
+    def _slice(
+        self, name: str, shape: tuple[int, ...], start: int, count: int, stride: int
+    ) -> np.ndarray:
         end = start + (count - 1) * stride + 1
         if start < 0 or count < 1 or stride < 1 or end > len(self):
             raise IndexError(f"{start}:{end}:{stride} of {len(self)} frames")
-        dtype = np.uint32 if name == "checks.npy" else np.uint8
-        shape = {"frames.npy": self.shape, "mask.npy": (*self.shape[:-1], 1)}
         try:
-            values = _opened(self.folder / name, dtype, shape.get(name, self.shape[:1]))
-            return np.array(values[start:end:stride])
+            return np.array(_opened(self.folder / name, shape)[start:end:stride])
         except (OSError, ValueError) as error:
             raise self._damaged(reason(error)) from error
 
     def _damaged(self, why: str) -> CacheError:
         return CacheError(
-            f"'{self.folder}' cannot be read ({why}): remove this folder, and its "
-            "frames are decoded again"
+            f"'{self.folder}' cannot be read ({why}): remove this folder to decode its "
+            "frames again"
         )
 
 
 @lru_cache(maxsize=64)
-def _opened(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    # Not `np.load`: of threads that parse a head at once, one may fail (Python 3.11).
+def _opened(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    # Not `np.load`: it may fail where two threads parse headers (Python 3.11).
     with path.open("rb") as file:
         offset = 10 + int.from_bytes(file.read(10)[8:], "little")
-    return np.memmap(path, dtype, "r", offset, shape)
+    return np.memmap(path, np.uint8 if shape[1:] else np.uint32, "r", offset, shape)
 
 
 class FrameWriter:
-    """Takes the frames of an entry one after the other; see `FrameCache.cached`."""
+    """Writes the frames of an entry one by one; see `FrameCache.cached`."""
 
     def __init__(self, folder: Path, max_bytes: int | None) -> None:
         self._folder = folder
@@ -118,12 +113,9 @@ class FrameWriter:
         self.num_bytes = 0
 
     def add(self, frame: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Writes a frame, uint8 `[H, W, C]`, and where it has data, `[H, W, 1]`.
+        """Writes a frame, uint8 `[H, W, C]`, and its mask, `[H, W, 1]`.
 
-        All frames of an entry are of one shape, and have a mask or none.
-
-        Raises:
-            CacheError: the disk refuses, or the entry outgrows the cache.
+        All frames of an entry have one shape, and either all have masks or none has.
         """
         self._shape = self._shape or frame.shape
         if frame.dtype != np.uint8 or frame.shape != self._shape:
@@ -147,7 +139,7 @@ class FrameWriter:
             self._files[name].write(values.data)
 
     def finish(self, key_parts: Mapping[str, Any], extra: dict[str, Any]) -> None:
-        """Completes the files and puts them on the disk."""
+        """Completes the files and syncs them to the disk."""
         shape = (len(self._checks), *self._shape)
         with _disk_errors(self._folder):
             for name, file in self._files.items():
@@ -160,21 +152,20 @@ class FrameWriter:
                 _sync(file)
             sizes = {one.name: one.stat().st_size for one in self._folder.iterdir()}
             entry = {"shape": shape, "masked": "mask.npy" in sizes, "sizes": sizes}
+            entry |= {"key": key_parts, "extra": extra}
             with (self._folder / "entry.json").open("wb") as file:
-                file.write(
-                    json.dumps(entry | {"key": key_parts, "extra": extra}).encode()
-                )
+                file.write(json.dumps(entry).encode())
                 _sync(file)
 
     def close(self) -> None:
         """Closes the files."""
         for file in self._files.values():
-            with contextlib.suppress(OSError):  # A full disk refuses once more.
+            with contextlib.suppress(OSError):  # On a full disk, closing fails too.
                 file.close()
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    # NumPy leaves room for any first length, so that it can be written again.
+    # NumPy pads the header for any length, so that it can be written again in place.
     head = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, head)
 
@@ -190,17 +181,17 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CacheError(
-            f"'{folder.parent}', which keeps decoded frames, cannot be written to "
+            f"'{folder.parent}', the cache of decoded frames, cannot be written to "
             f"({reason(error)}): make room, or choose another folder with the "
-            f"environment variable {FOLDER_VARIABLE} (of --mode=prepare: --output)"
+            f"environment variable {FOLDER_VARIABLE} (in --mode=prepare: --output)"
         ) from error
 
 
 def _too_large(max_bytes: int) -> CacheError:
     return CacheError(
-        f"the decoded frames take more than the {max_bytes / 1e9:.3g} GB that the "
-        f"cache may hold: raise the environment variable {LIMIT_VARIABLE}, ask for "
-        "smaller frames, or keep them in a folder of their own with --mode=prepare"
+        f"the decoded frames take more than the {max_bytes / 1e9:.3g} GB of the cache: "
+        f"raise the environment variable {LIMIT_VARIABLE}, ask for smaller frames, or "
+        "decode them into a folder with --mode=prepare"
     )
 
 
@@ -208,14 +199,10 @@ Producer = Callable[[FrameWriter], dict[str, Any]]
 
 
 class FrameCache:
-    """Entries below a folder, for several threads and processes at once.
+    """Entries in a folder, for several threads and processes at once.
 
-    What a living process has asked for stays; of the rest the entries used least
-    recently are removed.
-
-    Args:
-        folder: the folder; made when the first entry is.
-        max_bytes: most bytes of all entries; None for no limit.
+    If `max_bytes` is exceeded, the least recently used entries are removed, except
+    those that living processes have asked for.
     """
 
     def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
@@ -223,16 +210,15 @@ class FrameCache:
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._lease: tuple[int, int, str] | None = None  # Process, descriptor, name.
-        self._num_bytes: int | None = None  # Of all entries, as far as is known.
+        self._num_bytes: int | None = None  # Estimated size of all entries.
 
     def cached(self, key_parts: Mapping[str, Any], produce: Producer) -> Frames:
-        """Gives the frames of a key, producing them the first time.
+        """Returns the frames of a key, producing them the first time.
 
         Args:
-            key_parts: all that decides the frames, as JSON has it: the hash of the
-                source's content, and each setting that shapes them.
-            produce: adds the frames to a writer, and returns what is to be kept beside
-                them, as JSON has it.
+            key_parts: all that determines the frames, as JSON: the hash of the source's
+                content and the settings.
+            produce: adds the frames to a writer; returns facts to store, as JSON.
 
         Raises:
             CacheError: the disk refuses, or the frames do not fit.
@@ -252,7 +238,7 @@ class FrameCache:
         return found
 
     def find(self, name: str) -> Frames | None:
-        """The entry of a name (see `entry_name`); None if it is not there whole."""
+        """The entry of a name (see `entry_name`); None if missing or incomplete."""
         folder = self.folder / name
         try:
             entry = json.loads((folder / "entry.json").read_bytes())
@@ -285,16 +271,16 @@ class FrameCache:
             shutil.rmtree(partial, ignore_errors=True)
         found = self.find(name)
         if found is None:
-            raise CacheError(f"'{self.folder / name}' has vanished while it was used")
+            raise CacheError(f"'{self.folder / name}' was removed while in use")
         return found
 
     def _make_room(self, num_bytes: int) -> None:
-        """Removes entries that no living process uses, those used last at the end."""
+        """Removes the least recently used entries that no living process uses."""
         if self._max_bytes is None:
             return
-        if self._num_bytes is not None and self._num_bytes < 0.9 * self._max_bytes:
-            self._num_bytes += num_bytes  # Others may add, but little at a time.
-            if self._num_bytes < 0.9 * self._max_bytes:
+        if self._num_bytes is not None:
+            self._num_bytes += num_bytes
+            if self._num_bytes < 0.9 * self._max_bytes:  # Other processes may add, too.
                 return
         entries = []
         for folder in self.folder.iterdir():
@@ -313,15 +299,12 @@ class FrameCache:
         self._num_bytes = total
 
     def _own_lease(self) -> tuple[int, str]:
-        """Descriptor and name of a file that names the entries this process uses.
-
-        It is locked as long as the process lives, and unlocked however that ends.
-        """
+        """Descriptor and name of a locked file that lists the entries in use."""
         with self._lock:
             if self._lease is None or self._lease[0] != os.getpid():
                 (self.folder / ".in_use").mkdir(exist_ok=True)
                 with self._locked("cache.lock"):
-                    self._in_use()  # Removes what dead processes left.
+                    self._in_use()  # Cleans up after dead processes.
                     name = uuid.uuid4().hex
                     path = self.folder / ".in_use" / name
                     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
@@ -331,7 +314,7 @@ class FrameCache:
             return self._lease[1:]
 
     def _in_use(self) -> set[str]:
-        """The entries that living processes use."""
+        """The entries that living processes use; cleans up after dead ones."""
         names: set[str] = set()
         alive: set[str] = set()
         for path in (self.folder / ".in_use").iterdir():
@@ -358,7 +341,7 @@ class FrameCache:
 
 
 def _flock(descriptor: int, operation: int) -> bool:
-    """Whether the lock was taken; file systems without locks give it to everybody."""
+    """Whether the lock was taken, or the file system has no locks."""
     try:
         fcntl.flock(descriptor, operation)
     except BlockingIOError:
@@ -369,7 +352,7 @@ def _flock(descriptor: int, operation: int) -> bool:
 
 
 def entry_name(key_parts: Mapping[str, Any]) -> str:
-    """The name of the entry of a key."""
+    """The name of a key's entry."""
     text = json.dumps({**key_parts, "version": VERSION}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
@@ -380,11 +363,7 @@ def _cache(folder: Path, max_bytes: int) -> FrameCache:
 
 
 def default_cache() -> FrameCache:
-    """The cache that the environment variables name.
-
-    Raises:
-        CacheError: CONVLSTM_CACHE_GB is no number above 0.
-    """
+    """The cache that the environment variables describe."""
     given = os.environ.get(FOLDER_VARIABLE)
     folder = Path(given) if given else Path("~/.cache/convlstm_jax/frames")
     text = os.environ.get(LIMIT_VARIABLE, str(_DEFAULT_GB))

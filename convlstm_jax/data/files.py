@@ -1,4 +1,4 @@
-"""Files of data: their order, how much of one is read, and a hash of what they hold."""
+"""Data files: limits, order, content hashes, and what is left out."""
 
 import contextlib
 import hashlib
@@ -7,6 +7,7 @@ import re
 import stat
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from convlstm_jax.atomic_file import replacing
@@ -16,14 +17,36 @@ MAX_FRAMES = 10_000_000
 """Most frames that are read from one file."""
 
 MAX_FRAME_BYTES = 2**29
-"""Most bytes of one decoded frame, and of a block that has to be decoded with it."""
+"""Most bytes of one decoded frame."""
 
 # A file that changed this shortly before it was hashed may change again unnoticed.
 _SETTLED_SECONDS = 2.0
 
 
+@dataclass
+class LeftOut:
+    """What is left out of the data: names or sentences, by the reason.
+
+    `noun` is what they are, in the singular.
+    """
+
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+    noun: str = "video"
+
+    def add(self, why: str, what: str) -> None:
+        """Adds one thing."""
+        self.reasons.setdefault(why, []).append(what.rstrip("."))
+
+    def __str__(self) -> str:
+        """For each reason the count and the first."""
+        return "; ".join(
+            f"{plural(len(names), self.noun)} {why} (first: {names[0]})"
+            for why, names in self.reasons.items()
+        )
+
+
 def check_budget(path: Path, num_frames: int, frame_bytes: int) -> None:
-    """Refuses a file that claims more frames, or larger ones, than are ever read."""
+    """Refuses a file whose header announces too many or too large frames."""
     for found, limit, what in (
         (frame_bytes, MAX_FRAME_BYTES, "bytes in a frame"),
         (num_frames, MAX_FRAMES, "frames"),
@@ -36,7 +59,7 @@ def check_budget(path: Path, num_frames: int, frame_bytes: int) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """Refuses what is no regular file, such as a pipe, which could be read for ever."""
+    """Refuses what is not a regular file: reading a pipe may never end."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -46,7 +69,7 @@ def check_regular(path: Path) -> None:
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:
-    """Sort key that puts `frame2` before `frame10`, letters without regard to case."""
+    """Sort key that puts `frame2` before `frame10`, ignoring case."""
     return [
         (0, int(part)) if part.isdecimal() else (1, part.casefold())
         for part in re.split(r"(\d+)", name)
@@ -55,27 +78,22 @@ def natural_order(name: str) -> list[tuple[int, int | str]]:
 
 
 def plural(count: int, word: str) -> str:
-    """A number of things in words."""
+    """The count and the noun, such as `2 videos`."""
     return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error without system numbers and repeated paths."""
+    """The first line of an error's message, without the error number."""
     text = str(getattr(error, "strerror", None) or error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
     return re.sub(r"^\[Errno -?\d+\] ", "", first).rstrip(".")
 
 
 def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
-    """Hashes the names and contents of files.
+    """SHA-256 of the names and contents of files, in their order.
 
-    Args:
-        files: the files, in the order that matters.
-        index: folder that keeps hashes; one found there is taken while size, times and
-            inode of every file are those it was made for. None hashes anew.
-
-    Returns:
-        SHA-256 in hexadecimal digits; a file that cannot be read counts as empty.
+    With a folder `index`, the hash is kept there and reused as long as the size, times
+    and inode of every file are the same. An unreadable file counts as empty.
     """
     files = list(files)
     state = [_state(file) for file in files]

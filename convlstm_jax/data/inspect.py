@@ -1,4 +1,4 @@
-"""What a data set reads: a table of films, numbers of clips, and a contact sheet."""
+"""A report on a data set: films, numbers of clips, and a contact sheet."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,13 @@ from PIL import Image, ImageDraw
 
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import plural
-from convlstm_jax.data.sources import Sources
-from convlstm_jax.data.split import SPLITS
+from convlstm_jax.data.sources import SPLITS, Sources
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.data.video.film import Film
 from convlstm_jax.errors import UserError
 
 MIN_CLIPS = 20
-"""Clips of a split below which its metrics are little more than chance."""
+"""With fewer clips, the metrics of a split tell little."""
 
 _SHEET_CLIPS, _SHEET_FRAMES, _SHEET_HEIGHT = 4, 6, 96
 _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
@@ -24,7 +23,7 @@ _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
 
 @dataclass(frozen=True)
 class Inspection:
-    """The lines of a report; the clips, or why there are none to train on."""
+    """The lines of a report, and the clips or the reason there are none."""
 
     lines: tuple[str, ...]
     sources: Sources | None
@@ -32,20 +31,11 @@ class Inspection:
 
 
 def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
-    """Reads all data of a data set and tells what is in them.
-
-    Args:
-        config: the data set.
-        num_frames: frames per clip.
-        seed: the training seed.
-
-    Raises:
-        UserError: the data are not there at all.
-    """
+    """Reads all data of a data set, with `num_frames` per clip, and describes them."""
     films: list[tuple[Film, str]] = []
     refused = False
     if isinstance(config, FilmFields):
-        # Everything that is wrong is to be seen at once.
+        # To report all problems at once.
         refused = config.bad_files == "refuse"
         config = config.model_copy(update={"bad_files": "skip"})
         films = config.films()
@@ -75,7 +65,7 @@ def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
 def _film_lines(
     films: Sequence[tuple[Film, str]], sources: Sources | None
 ) -> list[str]:
-    """A table of the films, and how many and how long they are."""
+    """A table of the films, their number and lengths."""
     names = {
         split: set(getattr(sources, split).film_names) if sources else set()
         for split in SPLITS
@@ -109,36 +99,29 @@ def _film_lines(
 
 
 def contact_sheet(sources: Sources, path: Path) -> None:
-    """Draws the first clips of each split, a row each, as a PNG.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    rows = []
+    """Draws the first clips of each split, a row each, as a PNG."""
+    rows, names = [], []
+    scale = max(1, _SHEET_HEIGHT // sources.height)
     for split in SPLITS:
         source = getattr(sources, split)
-        names = getattr(source, "film_names", [])
+        films = getattr(source, "film_names", [])
         for index in range(min(_SHEET_CLIPS, len(source))):
             frames = np.asarray(source[index]["frames"])
             if frames.dtype != np.uint8:
                 frames = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
             chosen = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
-            name = f"{split} {index}  {names[index] if names else ''}"
-            # The font that is always there knows no more.
-            name = name.encode("latin-1", "replace").decode("latin-1")
-            rows.append((name, frames[np.rint(chosen).astype(int)]))
-    scale = max(1, _SHEET_HEIGHT // sources.height)
-    wide, high, label, gap = sources.width * scale, sources.height * scale, 14, 4
-    columns = max(len(frames) for _, frames in rows)
-    size = columns * (wide + gap) + gap, len(rows) * (high + label + gap) + gap
-    sheet = Image.new("RGB", size, "white")
+            frames = frames[np.rint(chosen).astype(int)]
+            if frames.shape[-1] != 3:
+                frames = frames[..., :1].repeat(3, axis=-1)
+            frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+            margins = [(0, 0), (14, 4), (4, 0), (0, 0)]  # Above is the clip's name.
+            rows.append(np.hstack(list(np.pad(frames, margins, constant_values=255))))
+            name = f"{split} {index}  {films[index] if films else ''}"
+            # Pillow's built-in font has no other characters.
+            names.append(name.encode("latin-1", "replace").decode("latin-1"))
+    sheet = Image.fromarray(np.vstack(rows))
     draw = ImageDraw.Draw(sheet)
-    for row, (name, frames) in enumerate(rows):
-        top = gap + row * (high + label + gap)
-        draw.text((gap, top), name, fill="black")
-        for column, frame in enumerate(frames):
-            shown = frame if frame.shape[-1] == 3 else np.repeat(frame[..., :1], 3, -1)
-            tile = Image.fromarray(shown).resize((wide, high), Image.Resampling.NEAREST)
-            sheet.paste(tile, (gap + column * (wide + gap), top + label))
+    for row, name in enumerate(names):
+        draw.text((4, row * len(rows[0])), name, fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, "PNG")

@@ -170,9 +170,9 @@ def test_a_full_disk_is_one_sentence(tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.stderr.splitlines()[-1].endswith(
-        f"CacheError: '{tmp_path}', which keeps decoded frames, cannot be written to "
+        f"CacheError: '{tmp_path}', the cache of decoded frames, cannot be written to "
         "(File too large): make room, or choose another folder with the environment "
-        "variable CONVLSTM_CACHE_DIR (of --mode=prepare: --output)"
+        "variable CONVLSTM_CACHE_DIR (in --mode=prepare: --output)"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == [".in_use", ".locks"]
 

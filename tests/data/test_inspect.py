@@ -8,10 +8,9 @@ from PIL import Image
 
 from convlstm_jax.cli import inspect as inspect_mode
 from convlstm_jax.cli import prepare as prepare_mode
-from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig
+from convlstm_jax.data.synthetic.moving_squares import MovingSquaresConfig
 from convlstm_jax.data.video.config import VideoConfig
-from convlstm_jax.errors import UserError
-from tests.data.video.film_files import grey_pixels, write_video
+from tests.data.video.film_files import grey_pixels, refuses, write_video
 
 H, W = 32, 48
 
@@ -69,22 +68,20 @@ def test_a_table_counts_and_a_sheet(films, tmp_path, capsys):
 
 
 def test_what_cannot_be_trained_on_is_told_with_the_table(films, capsys):
-    with pytest.raises(UserError, match=r"No video of .* can be used"):
+    with refuses(r"No video of .* can be used"):
         inspect(config(films), 99)
     printed = capsys.readouterr().out
     assert "flow0/film2.npy" in printed and "No training: No video of" in printed
 
 
 def test_synthetic_clips_are_counted_and_drawn(tmp_path, capsys):
-    digits = MovingMNISTConfig(digits="sklearn", num_test_sequences=9)
-    inspect(digits, 4, output=tmp_path / "sheet.png")
+    squares = MovingSquaresConfig(num_test_sequences=9)
+    inspect(squares, 4, output=tmp_path / "sheet.png")
     printed = capsys.readouterr().out
     assert "test: 9 clips of 4 frames: warning" in printed
     assert (tmp_path / "sheet.png").exists()
-    with pytest.raises(
-        UserError, match=r"config.data.path must be set to a folder of fi"
-    ):
-        inspect(digits, 4, tmp_path / "a.npy", tmp_path / "b.npy")
+    with refuses(r"config.data.path must be set to a folder of fi"):
+        inspect(squares, 4, tmp_path / "a.npy", tmp_path / "b.npy")
 
 
 def test_the_frames_of_one_file_are_written_as_they_are_read(films, tmp_path, capsys):
@@ -106,7 +103,7 @@ def test_the_frames_of_one_file_are_written_as_they_are_read(films, tmp_path, ca
             "a.gif is of another kind: it must be a .png file",
         ),
     ):
-        with pytest.raises(UserError, match=words):
+        with refuses(words):
             inspect(config(films), 5, *given)
     film = grey_pixels(6) / np.float32(255)
     film[2, 0, 0] = np.nan
@@ -132,10 +129,10 @@ def test_prepare(films, tmp_path, capsys):
         (skipping, tmp_path / "file", "file is a file: it must be a folder"),
         (config(out), tmp_path / "new", "which is a prepared folder already"),
         (
-            MovingMNISTConfig(),
+            MovingSquaresConfig(),
             tmp_path / "new",
             "needs config.data.path, a folder of vi",
         ),
     ):
-        with pytest.raises(UserError, match=words):
+        with refuses(words):
             prepare(given, output)

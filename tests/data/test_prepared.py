@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from convlstm_jax.data.prepared import Prepared, is_prepared, kind_of
-from convlstm_jax.data.split import SPLITS
+from convlstm_jax.data.sources import SPLITS
 from convlstm_jax.data.video import clips as film_clips
 from convlstm_jax.data.video.config import VideoConfig
-from convlstm_jax.errors import UserError
 from tests.data.video.film_files import (
     grey_pixels,
+    refuses,
     write_folder,
     write_stack,
     write_video,
@@ -125,7 +125,7 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr(film_clips, "_MAX_THREADS", 1)
 
 
-@pytest.mark.parametrize("stop", range(5))
+@pytest.mark.parametrize("stop", [0, 3])
 def test_an_interrupted_work_goes_on(films, tmp_path, monkeypatch, stop):
     out = tmp_path / "out"
     whole = config(films).prepare(tmp_path / "whole")
@@ -134,9 +134,7 @@ def test_an_interrupted_work_goes_on(films, tmp_path, monkeypatch, stop):
         config(films).prepare(out)
     monkeypatch.undo()
     assert is_prepared(out) and kind_of(out) == "video"
-    with pytest.raises(
-        UserError, match=r"out' is not prepared to its end: run the same"
-    ):
+    with refuses(r"out' is not prepared completely: run the same"):
         sources(out)
     done = {path: path.stat().st_mtime_ns for path in out.glob("frames/*/frames.npy")}
     assert len(done) == stop
@@ -150,26 +148,20 @@ def test_an_interrupted_work_goes_on(films, tmp_path, monkeypatch, stop):
 def test_what_changed_since_is_refused_by_name(films, tmp_path):
     out = tmp_path / "out"
     config(films).prepare(out)
-    with pytest.raises(
-        UserError, match=r"height is 6 there and 12 here, crop_box is \[\]"
-    ):
+    with refuses(r"height is 6 there and 12 here, crop_box is \[\]"):
         config(films, height=12, crop_box=(0, 0, 4, 4)).prepare(out)
     shutil.copytree(films, tmp_path / "copy")
-    with pytest.raises(
-        UserError, match=r"out' was begun with other .*source is '.*film"
-    ):
+    with refuses(r"out' was begun with other .*source is '.*film"):
         config(tmp_path / "copy").prepare(out)
     np.save(films / "fast" / "a.npy", pixels(5, 8))
-    with pytest.raises(UserError, match=r"other videos \('fast/a.npy' is new since"):
+    with refuses(r"other videos \('fast/a.npy' is new since"):
         config(films).prepare(out)
     (films / "fast" / "a.npy").unlink()
     (films / "fast" / "e.npy").rename(tmp_path / "e.npy")
-    with pytest.raises(UserError, match=r"other videos \('fast/e.npy' is gone since"):
+    with refuses(r"other videos \('fast/e.npy' is gone since"):
         config(films).prepare(out)
     np.save(films / "fast" / "e.npy", pixels(13, 50))
-    with pytest.raises(
-        UserError, match=r"other videos \('fast/e.npy' has changed since"
-    ):
+    with refuses(r"other videos \('fast/e.npy' has changed since"):
         config(films).prepare(out)
 
 
@@ -179,9 +171,7 @@ def test_refusing_can_turn_into_skipping_and_back(films, tmp_path):
     film = pixels(31, 9) / np.float32(255)
     film[[4, 12, 13, 29], 0, 0] = np.nan
     np.save(films / "fast" / "z.npy", film)
-    with pytest.raises(
-        UserError, match=r"(z.npy|b.avi)' cannot be read .*bad_files=skip"
-    ):
+    with refuses(r"(z.npy|b.avi)' cannot be read .*bad_files=skip"):
         config(films).prepare(out)
     manifest = config(films, bad_files="skip").prepare(out)
     assert manifest.counts["items_left_out"] == 1
@@ -196,7 +186,7 @@ def test_refusing_can_turn_into_skipping_and_back(films, tmp_path):
     skip = {"bad_files": "skip", "clip_stride": 1}
     assert_same_clips(sources(out, **skip), sources(films, **skip))
     assert "1 video that cannot be read" in sources(out, **skip).description
-    with pytest.raises(UserError, match=r"(z.npy|b.avi)' cannot be read"):
+    with refuses(r"(z.npy|b.avi)' cannot be read"):
         sources(out)
 
 
@@ -204,30 +194,20 @@ def test_folders_that_are_not_to_be_written_to(films, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"out' holds 'thesis.txt': it must be a new"):
+    with refuses(r"out' holds 'thesis.txt': it must be a new"):
         config(films).prepare(out)
     (out / "thesis.txt").rename(out / "progress.json")
-    with pytest.raises(UserError, match=r"progress.json' cannot be read"):
+    with refuses(r"progress.json' cannot be read"):
         config(films).prepare(out)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"file' cannot be written to \((File|Not)"):
+    with refuses(r"file' cannot be written to \((File|Not)"):
         config(films).prepare(tmp_path / "file")
-
-
-def test_files_without_a_condition(films, tmp_path):
-    np.save(films / "stray.npy", pixels(5, 8))
-    with pytest.raises(UserError, match=r"stray.npy' has no condition"):
-        config(films).prepare(tmp_path / "out")
-    config(films, bad_files="skip").prepare(tmp_path / "out")
-    found = sources(tmp_path / "out", bad_files="skip")
-    assert "1 video without a condition (first: stray.npy)" in found.description
 
 
 def test_settings_that_differ_are_named(films, tmp_path):
     config(films).prepare(tmp_path / "out")
-    with pytest.raises(
-        UserError,
-        match=r"out' was prepared with other settings.*: height is 6 there and 12 "
+    with refuses(
+        r"out' was prepared with other settings.*: height is 6 there and 12 "
         r"here, channels is 1 there and 3 here$",
     ):
         sources(tmp_path / "out", height=12, channels=3)
@@ -240,12 +220,10 @@ def test_damage_is_told_and_mended(films, tmp_path):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot be read \(frame 7 has changed\)"):
+    with refuses(r"cannot be read \(frame 7 has changed\)"):
         assert_same_clips(sources(out, clip_stride=1), sources(films, clip_stride=1))
     file.write_bytes(content[:-1])
-    with pytest.raises(
-        UserError, match=r"the frames of 'fast/d.gif', is damaged or gone"
-    ):
+    with refuses(r"the frames of 'fast/d.gif', is damaged or gone"):
         sources(out)
     assert config(films).prepare(out) == manifest
     assert_same_clips(sources(out), sources(films))
@@ -270,36 +248,24 @@ def test_manifests_that_cannot_be_read(films, tmp_path):
             '"entry": "../',
             r"\(items.0.entry: String should match pattern",
         ),
-        (
-            "convlstm_jax frames",
-            "convlstm_jax prepared videos",
-            "by an earlier version",
-        ),
+        ("convlstm_jax frames", "convlstm_jax prepared videos", r"\(format: Input"),
     ):
         assert old in text
         (out / "manifest.json").write_text(text.replace(old, new, 1))
-        with pytest.raises(UserError, match=words):
+        with refuses(words):
             sources(out)
     (out / "manifest.json").write_text("{}")
     assert not is_prepared(out)
-    (out / "manifest.json").unlink()
-    (out / "progress.jsonl").write_text('{"format": "convlstm_jax prepared videos", ')
-    with pytest.raises(UserError, match="by an earlier version of this program"):
-        sources(out)
 
 
 def test_a_folder_of_another_kind(films, tmp_path, monkeypatch):
     out = tmp_path / "out"
     config(films).prepare(out)
-    with pytest.raises(
-        UserError, match=r"out' is prepared from videos: it must be from r"
-    ):
+    with refuses(r"out' is prepared from videos: it must be from r"):
         Prepared(out, "radar", {})
     path = out / "manifest.json"
     path.write_text(path.read_text().replace('"kind": "video"', '"kind": "radar"'))
     (problem,) = config(out).check_disk()
     assert problem.endswith("wrote from radar composites: it must be from videos")
-    with pytest.raises(
-        UserError, match=r"out' was begun with .*: kind is 'radar' there"
-    ):
+    with refuses(r"out' was begun with .*: kind is 'radar' there"):
         config(films).prepare(out)

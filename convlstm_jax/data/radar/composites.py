@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from convlstm_jax.data.cache import FrameCache, Frames, FrameWriter
-from convlstm_jax.data.files import content_hash, reason
+from convlstm_jax.data.files import LeftOut, content_hash, reason
 from convlstm_jax.data.radar.formats import (
     RADAR_FORMATS,
     check_packages,
     read_reflectivity,
 )
-from convlstm_jax.data.video.find import LeftOut
 from convlstm_jax.errors import UserError
 
 if TYPE_CHECKING:

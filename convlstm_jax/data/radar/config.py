@@ -11,7 +11,7 @@ import numpy as np
 from convlstm_jax.config import field
 from convlstm_jax.data.base import InputClip, RainDataConfig
 from convlstm_jax.data.cache import default_cache
-from convlstm_jax.data.files import plural
+from convlstm_jax.data.files import LeftOut, plural
 from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
 from convlstm_jax.data.radar.composites import (
     Composite,
@@ -24,9 +24,14 @@ from convlstm_jax.data.radar.composites import (
     usable_composites,
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS
-from convlstm_jax.data.sources import Sources, checked_index
-from convlstm_jax.data.split import SPLITS, cut_in_time, deal, shares
-from convlstm_jax.data.video.find import LeftOut
+from convlstm_jax.data.sources import (
+    SPLITS,
+    Sources,
+    checked_index,
+    cut_in_time,
+    deal,
+    shares,
+)
 from convlstm_jax.errors import UserError
 
 RAIN_MM_PER_H = 0.1

@@ -1,4 +1,4 @@
-"""Arrays as films: npy, npz, NetCDF and Zarr, read frame by frame."""
+"""Arrays as films: npy, npz, NetCDF and Zarr, read in blocks of frames."""
 
 import importlib.util
 import math
@@ -6,7 +6,7 @@ import re
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,19 +25,17 @@ from convlstm_jax.data.video.fit import (
 )
 from convlstm_jax.errors import UserError
 
-NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")
-ARRAY_SUFFIXES = (".npy", ".npz", *NETCDF_SUFFIXES, ".zarr")
+SUFFIXES = (".npy", ".npz", ".nc", ".nc4", ".cdf", ".zarr")
 
-# What the libraries raise on files that are damaged; an encrypted zip is a
-# RuntimeError, an unknown compression a NotImplementedError, which is one too.
+# What the libraries raise on damaged files; RuntimeError: an encrypted zip.
 _ARRAY_ERRORS = (
     OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, EOFError,
     AttributeError, zlib.error, zipfile.BadZipFile,
 )  # fmt: skip
-_HEADS = threading.Lock()  # Parsed by two threads at once, one fails (Python 3.11).
+_HEADS = threading.Lock()  # Parsing in two threads at once may fail (Python 3.11).
 _BLOCK_VALUES = 2**23  # 64 MiB of floats with 64 bits.
 
-# What a dimension is by the words of its name, in lower case and without digits.
+# Words in the names of dimensions, in lower case and without digits.
 _ROLES = {
     "time": "time times t frame frames step date datetime",
     "y": "y lat latitude row rows rlat nj ny nlat yc north northing h",
@@ -53,14 +51,10 @@ _ROLE_OF_AXIS = {"T": "time", "Y": "y", "X": "x", "Z": "other"}
 
 @dataclass(frozen=True)
 class _Array:
-    """An array that is open.
+    """An open array `[T, H, W]` or `[T, H, W, C]`; other shapes are refused.
 
-    Attributes:
-        shape: `[T, H, W]` or `[T, H, W, C]`, unless the file is to be refused.
-        dtype: of the values that are stored.
-        read: gives frames first .. end - 1.
-        held: frames that are there.
-        cut: why there are no more; "" if these are all.
+    `read` returns frames first .. end - 1, of which `held` can be read; `cut` says why
+    there are no more.
     """
 
     shape: tuple[int, ...]
@@ -71,14 +65,8 @@ class _Array:
 
 
 def open_array(path: Path, settings: FrameSettings) -> Opened:
-    """Opens a file or Zarr store as a film.
-
-    Raises:
-        UserError: it cannot be read, or is no film.
-    """
+    """Opens a file or Zarr store as a film."""
     suffix = path.suffix.lower()
-    if suffix in (*NETCDF_SUFFIXES, ".zarr"):
-        _require_xarray(path)
     closing = ExitStack()
     try:
         if suffix == ".npy":
@@ -87,32 +75,34 @@ def open_array(path: Path, settings: FrameSettings) -> Opened:
             array = _open_npz(path, settings.variable, closing)
         else:
             array = _open_xarray(path, settings.variable, closing)
-        shape, dtype = array.shape, array.dtype
-        wanted = "fiu" if settings.value_range else "f"
-        if dtype != np.uint8 and dtype.kind not in wanted:
-            told = "it must hold integers or floats"
-            if dtype.kind in "iu":
-                told = (
-                    "config.data.value_range must say which values become 0 and 1, "
-                    "unless they are uint8 or floats in [0, 1]"
-                )
-            raise ValueError(f"it has the type {dtype}: {told}")
-        if len(shape) not in (3, 4) or 0 in shape:
-            raise ValueError(
-                f"it has the shape {tuple(shape)}: it must be [T, H, W] or [T, H, W, C]"
-            )
-        what = f"its shape {tuple(shape)}, [T, H, W, C],"
-        check_channels((*shape, 1)[3], settings.channels, what)
-        check_budget(path, shape[0], math.prod(shape[1:]) * dtype.itemsize)
+        _check(path, array, settings)
     except _ARRAY_ERRORS as error:
         closing.close()
         if isinstance(error, UserError):
             raise
-        why = f"no {error}" if isinstance(error, KeyError) else reason(error)
-        told = f"'{path}' cannot be read as a {suffix} film ({why})"
-        raise UserError(told) from error
-    frames = _frames(array, closing)
-    return Opened((shape[1], shape[2]), frames, shape[0], None, array.cut)
+        raise UserError(
+            f"'{path}' cannot be read as a {suffix} film ({reason(error)})"
+        ) from error
+    return Opened(_frames(array, closing), array.shape[0], None, array.cut)
+
+
+def _check(path: Path, array: _Array, settings: FrameSettings) -> None:
+    shape, dtype = array.shape, array.dtype
+    if dtype != np.uint8 and dtype.kind not in ("fiu" if settings.value_range else "f"):
+        must = "it must hold integers or floats"
+        if dtype.kind in "iu":
+            must = (
+                "config.data.value_range must say which values become 0 and 1, unless "
+                "they are uint8 or floats in [0, 1]"
+            )
+        raise ValueError(f"it has the type {dtype}: {must}")
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"it has the shape {tuple(shape)}: it must be [T, H, W] or [T, H, W, C]"
+        )
+    what = f"its shape {tuple(shape)}, [T, H, W, C],"
+    check_channels((*shape, 1)[3], settings.channels, what)
+    check_budget(path, shape[0], math.prod(shape[1:]) * dtype.itemsize)
 
 
 def _frames(array: _Array, closing: ExitStack) -> Iterator[Raw | Bad]:
@@ -128,26 +118,24 @@ def _frames(array: _Array, closing: ExitStack) -> Iterator[Raw | Bad]:
             if first == 0 and isinstance(steps[0], np.ndarray):
                 valid = _permanent_gap(steps[0], array, size)
             for frame in steps:
-                if isinstance(frame, np.ndarray):
-                    frame = frame.reshape(*array.shape[1:3], -1)
-                    if array.dtype == np.uint8 and frame.dtype != np.uint8:
-                        frame = _bytes(frame, valid)
                 if isinstance(frame, Bad):
                     yield frame
                 else:
-                    yield Raw(frame, white=0, scaled=True, valid=valid)
+                    yield _raw(frame.reshape(*array.shape[1:3], -1), array.dtype, valid)
 
 
-def _bytes(frame: np.ndarray, valid: np.ndarray | None) -> np.ndarray | Bad:
-    """Bytes of which xarray made floats, as some are the fill value: NaN."""
-    missing = np.isnan(frame)
-    count = np.count_nonzero(missing if valid is None else missing[valid])
-    if count:
-        return Bad(
-            f"{count} of {frame.size} values are missing; gaps may only lie at the "
-            "same pixels in all frames: fill the others"
-        )
-    return np.where(missing, 0, frame).astype(np.uint8)
+def _raw(frame: np.ndarray, dtype: np.dtype, valid: np.ndarray | None) -> Raw | Bad:
+    if dtype == np.uint8 and frame.dtype != np.uint8:
+        # Because of a fill value, xarray made floats of bytes.
+        missing = np.isnan(frame)
+        count = np.count_nonzero(missing if valid is None else missing[valid])
+        if count:
+            return Bad(
+                f"{count} of {frame.size} values are missing; gaps must lie at the "
+                "same pixels in all frames: fill the others"
+            )
+        frame = np.where(missing, 0, frame).astype(np.uint8)
+    return Raw(frame, white=0, scaled=True, valid=valid)
 
 
 def _one(array: _Array, number: int) -> np.ndarray | Bad:
@@ -164,17 +152,17 @@ def _permanent_gap(first: np.ndarray, array: _Array, size: int) -> np.ndarray | 
     gap = np.ones(first.shape[:2], bool)
     for start in range(0, array.held, size):
         try:
-            strange = np.isnan(array.read(start, min(start + size, array.held)))
+            missing = np.isnan(array.read(start, min(start + size, array.held)))
         except _ARRAY_ERRORS:
-            continue  # What can be read of it decides.
-        gap &= strange.reshape(*strange.shape[:3], -1).all((0, 3))
+            continue
+        gap &= missing.reshape(*missing.shape[:3], -1).all((0, 3))
         if not gap.any():
             return None
     return None if gap.all() else ~gap
 
 
 def _read_head(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether the first axis varies fastest, and type; stands at the values."""
+    """Reads shape, Fortran order and type; the file then stands at the values."""
     with _HEADS:
         if np.lib.format.read_magic(file) == (1, 0):
             return np.lib.format.read_array_header_1_0(file)
@@ -186,7 +174,7 @@ def _open_npy(path: Path) -> _Array:
         shape, fortran, dtype = _read_head(file)
         offset = file.tell()
     size, whole = path.stat().st_size, math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or not whole:  # To be refused.
+    if dtype.hasobject or not whole:  # `_check` refuses it.
         return _Array(shape, dtype, lambda first, end: np.empty(0), 0)
     held = min((size - offset) * shape[0] // whole, shape[0])
     cut = ""
@@ -204,24 +192,18 @@ def _open_npy(path: Path) -> _Array:
 def _open_npz(path: Path, variable: str, closing: ExitStack) -> _Array:
     archive = closing.enter_context(zipfile.ZipFile(path))
     names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if variable and variable not in names:
-        raise ValueError(f"variable is {variable!r}, but it holds {', '.join(names)}")
-    if not variable and len(names) != 1:
-        raise ValueError(
-            f"it holds {', '.join(names) or 'no array'}: config.data.variable must "
-            "name one"
-        )
-    member = archive.infolist()[names.index(variable or names[0])]
+    name = _chosen(variable, names, names)
+    member = archive.infolist()[names.index(name)]
     with archive.open(member) as head:
         shape, fortran, dtype = _read_head(head)
     frame_bytes = math.prod(shape[1:]) * dtype.itemsize
-    if fortran:  # Each of its frames lies everywhere.
+    if fortran:  # Frames are not contiguous: read all of them.
         check_budget(path, 1, frame_bytes * shape[0])
         with archive.open(member) as file:
             _read_head(file)
             array = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
         return _Array(shape, dtype, lambda first, end: array[first:end], shape[0])
-    # The file is read from its beginning to its end, and from the beginning again.
+    # Read sequentially; opened again to go back.
     opened: list[tuple[int, IO[bytes]]] = []
 
     def read(first: int, end: int) -> np.ndarray:
@@ -242,25 +224,32 @@ def _open_npz(path: Path, variable: str, closing: ExitStack) -> _Array:
     return _Array(shape, dtype, read, shape[0] if shape else 0)
 
 
-def _require_xarray(path: Path) -> None:
-    engine = "zarr" if path.suffix.lower() == ".zarr" else "h5netcdf"
-    missing = [
-        name for name in ("xarray", engine) if importlib.util.find_spec(name) is None
-    ]
+def _chosen(variable: str, names: Sequence[str], films: Sequence[str]) -> str:
+    """The name of the array to read, of those that may be films."""
+    if variable and variable not in names:
+        held = ", ".join(names) or "no array"
+        raise ValueError(f"variable is {variable!r}, but it holds {held}")
+    if not variable and len(films) != 1:
+        held = ", ".join(films) or "no array of three or more dimensions"
+        raise ValueError(f"it holds {held}: config.data.variable must name one")
+    return variable or films[0]
+
+
+def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
+    is_zarr = path.suffix.lower() == ".zarr"
+    needed = "xarray", "zarr" if is_zarr else "h5netcdf"
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise SetupError(
             f"'{path}' cannot be read without {' and '.join(missing)}: run "
             "`pip install -r requirements-xarray.txt`"
         )
+    import xarray  # Slow, and optional.
 
-
-def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
-    import xarray  # Slow, and not everybody has it.
-
-    # Times are not looked at, and not every calendar is one that NumPy knows.
+    # Not every calendar is known to NumPy.
     options: dict[str, Any] = {"decode_times": False, "cache": False}
-    if path.suffix.lower() == ".zarr":
-        # Without it xarray warns where a store has no summary of itself.
+    if is_zarr:
+        # By default, xarray warns about stores without consolidated metadata.
         options |= {"engine": "zarr", "consolidated": False}
     else:
         with path.open("rb") as file:
@@ -271,21 +260,10 @@ def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
             _refuse_links(path)
             options |= {"engine": "h5netcdf", "phony_dims": "sort"}
     data = closing.enter_context(xarray.open_dataset(path.absolute(), **options))
-    if not variable:
-        names = sorted(map(str, data))
-        found = [
-            name for name in names if sum(size > 1 for size in data[name].shape) >= 2
-            and data[name].ndim >= 3
-        ]  # fmt: skip
-        if len(found) != 1:
-            raise ValueError(
-                f"it holds {', '.join(found) or 'no variable'} of three or more "
-                "dimensions: config.data.variable must name one"
-            )
-        (variable,) = found
-    if variable not in data:
-        held = ", ".join(sorted(map(str, data))) or "no variable"
-        raise ValueError(f"variable is {variable!r}, but it holds {held}")
+    names = sorted(map(str, data))
+    large = [name for name in names if sum(size > 1 for size in data[name].shape) > 1]
+    films = [name for name in large if data[name].ndim >= 3]
+    variable = _chosen(variable, names, films)
     encoding = data[variable].encoding
     field = _in_order(data[variable])
     chunks = encoding.get("chunksizes") or encoding.get("chunks") or ()
@@ -293,7 +271,7 @@ def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
         raise ValueError(f"its chunks of {tuple(chunks)} values are too large to read")
     dtype = field.dtype
     if not {"scale_factor", "add_offset"} & set(encoding) and dtype.kind == "f":
-        # With a fill value, xarray makes floats of bytes.
+        # With a fill value, xarray makes floats of bytes; see `_raw`.
         stored = np.dtype(encoding.get("dtype", dtype))
         dtype = stored if stored == np.uint8 else dtype
     return _Array(
@@ -302,7 +280,7 @@ def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuses HDF5 whose values lie in other files, which nobody asked to be read."""
+    """Refuses HDF5 whose values lie in other files."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -316,48 +294,44 @@ def _refuse_links(path: Path) -> None:
 
 
 def _in_order(field: Any) -> Any:
-    """A variable as `[T, H, W]` or `[T, H, W, C]`, by the names of its dimensions.
-
-    Raises:
-        ValueError: they do not tell, or there is another dimension, longer than 1.
-    """
+    """A variable as `[T, H, W]` or `[T, H, W, C]`, by the names of its dimensions."""
     lengths = dict(zip(field.dims, field.shape, strict=True))
-    role_of = {name: _role(field, name) for name in field.dims}
-    if "width" in map(str.lower, map(str, field.dims)):  # Then this is no altitude.
-        role_of |= {name: "y" for name in field.dims if str(name).lower() == "height"}
+    roles = {name: _role(field, name) for name in field.dims}
+    if "width" in map(str.lower, map(str, field.dims)):  # Then "height" is no altitude.
+        roles |= {name: "y" for name in field.dims if str(name).lower() == "height"}
     chosen: dict[str, Any] = {}
     for role in ("time", "y", "x", "channel"):
-        names = [name for name in field.dims if role_of[name] == role]
-        if names:  # Of an analysis time and its steps, those of length 1 tell nothing.
+        names = [name for name in field.dims if roles[name] == role]
+        if names:  # Of a reference time and its steps, one may have length 1.
             chosen[role] = max(names, key=lambda name: lengths[name] > 1)
     lacking = [role for role in ("time", "y", "x") if role not in chosen]
-    unknown = [name for name in field.dims if not role_of[name]]
+    unknown = [name for name in field.dims if not roles[name]]
     long = [name for name in unknown if lengths[name] > 1]
-    # The others are taken in the order that arrays have.
-    taken = long if len(long) >= len(lacking) else unknown
-    chosen |= dict(zip(lacking, taken, strict=False))
+    # The other roles go to unknown dimensions in their order.
+    chosen |= dict(
+        zip(lacking, long if len(long) >= len(lacking) else unknown, strict=False)
+    )
     wrong = [n for n in field.dims if lengths[n] > 1 and n not in chosen.values()]
     if wrong == [field.dims[-1]] and wrong[0] in unknown and "channel" not in chosen:
         chosen["channel"], wrong = wrong[0], []
-    told = ", ".join(f"{name} ({length})" for name, length in lengths.items())
+    found = ", ".join(f"{name} ({length})" for name, length in lengths.items())
+    found = f"its dimensions are {found}"
     if wrong:
         name = wrong[0]
         values = field[name].to_numpy() if name in field.coords else ()
         choices = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise ValueError(
-            f"its dimensions are {told}: they must be time, y and x, and perhaps "
-            f"channel, so keep one of {name}{f' ({choices})' if choices else ''} and "
-            "save it again, such as with xarray's isel"
+            f"{found}: they must be time, y and x, and perhaps channel, so keep one of "
+            f"{name}{f' ({choices})' if choices else ''}, such as with xarray's isel"
         )
     lacking = [role for role in ("time", "y", "x") if role not in chosen]
     if lacking:
         raise ValueError(
-            f"its dimensions are {told}, of which none is {lacking[0]}: rename them to "
-            "time, y and x"
+            f"{found}, none of which is {lacking[0]}: rename them to time, y and x"
         )
     times = field.coords.get(chosen["time"])
-    is_told = times is not None and times.dtype.kind in "iuf"
-    if is_told and (np.diff(times.to_numpy().astype(float)) < 0).any():
+    is_number = times is not None and times.dtype.kind in "iuf"
+    if is_number and (np.diff(times.to_numpy().astype(float)) < 0).any():
         raise ValueError(
             f"its {chosen['time']} goes backwards: sort it, as by xarray's sortby"
         )
@@ -367,19 +341,15 @@ def _in_order(field: Any) -> Any:
 
 
 def _role(field: Any, name: Any) -> str:
-    """What a dimension is, by its name or the attributes of its coordinate, or ""."""
+    """The role of a dimension by its name or its coordinate's attributes, or ""."""
     facts = field.coords[name].attrs if name in field.coords else {}
-    axis = _ROLE_OF_AXIS.get(str(facts.get("axis", "")).upper(), "")
     units = str(facts.get("units", ""))
-    if " since " in units:
-        axis = axis or "time"
-    texts = name, facts.get("standard_name", ""), units.removeprefix("degrees_")
-    # The axis, if it tells, is what is meant: a level may have any name.
-    return axis or next(filter(None, map(_role_of_text, texts)), "")
-
-
-def _role_of_text(text: Any) -> str:
-    """The one role that the words of a text have; "" for none, or for several."""
-    words = re.findall("[a-z]+", str(text).lower())
-    roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
-    return roles.pop() if len(roles) == 1 else ""
+    axis = _ROLE_OF_AXIS.get(str(facts.get("axis", "")).upper(), "")
+    if axis or " since " in units:
+        return axis or "time"
+    for text in name, facts.get("standard_name", ""), units.removeprefix("degrees_"):
+        words = re.findall("[a-z]+", str(text).lower())
+        roles = {_ROLE_OF[word] for word in words if word in _ROLE_OF}
+        if len(roles) == 1:
+            return roles.pop()
+    return ""

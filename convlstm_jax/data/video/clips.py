@@ -10,11 +10,17 @@ import numpy as np
 from tqdm import tqdm
 
 from convlstm_jax.data.cache import CacheError, FrameCache, default_cache
-from convlstm_jax.data.split import SPLITS, cut_in_time, deal, name_bits, shares
+from convlstm_jax.data.sources import (
+    SPLITS,
+    checked_index,
+    cut_in_time,
+    deal,
+    name_bits,
+    shares,
+)
 from convlstm_jax.data.video.film import (
     BadFiles,
     Film,
-    Found,
     cached_film,
     refuse_bad,
 )
@@ -25,18 +31,15 @@ _MAX_THREADS = 4
 
 
 def open_films(
-    found: Sequence[Found],
+    films: Sequence[Film],
     settings: FrameSettings,
     bad_files: BadFiles,
     cache: FrameCache | None = None,
 ) -> list[Film]:
-    """Opens films, decoding those that are not in the cache, several at a time.
+    """Opens films, several at a time, and decodes those that are not in the cache.
 
-    With `bad_files` "skip", a film that cannot be read whole has a `problem`, and no
-    frames if none of them can be read.
-
-    Raises:
-        UserError: a film is to be refused, or the cache cannot be written to.
+    Films that have a `problem` are not opened. With `bad_files` "skip", a film that
+    cannot be read completely gets one, and no frames if none of them can be read.
     """
     stopped = threading.Event()
 
@@ -44,9 +47,11 @@ def open_films(
         if stopped.is_set():
             raise UserError("stopped")
 
-    def open_one(one: Found) -> Film:
+    def open_one(film: Film) -> Film:
+        if film.problem:
+            return film
         try:
-            return cached_film(one, settings, cache or default_cache(), check)
+            return cached_film(film, settings, cache or default_cache(), check)
         except (CacheError, SetupError):
             raise
         except UserError as error:
@@ -55,23 +60,85 @@ def open_films(
                     f"{str(error).rstrip('.')}; config.data.bad_files=skip leaves it "
                     "out"
                 ) from error
-            return Film(one.name, one.path, problem=str(error))
+            return replace(film, problem=str(error))
 
-    films: list[Film] = []
+    opened: list[Film] = []
     pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
-    # A bar that would be gone within a second is not shown.
-    bar = tqdm(total=len(found), desc="decoding", unit="film", disable=None, delay=1)
+    # The bar appears only if decoding takes longer than a second.
+    bar = tqdm(total=len(films), desc="decoding", unit="film", disable=None, delay=1)
     try:
-        for film in pool.map(open_one, found):
+        for film in pool.map(open_one, films):
             if bad_files == "refuse" and film.frames is not None:
                 refuse_bad(film.path, film.frames.extra)
-            films.append(film)
+            opened.append(film)
             bar.update()
     finally:
         bar.close()
-        stopped.set()  # Nobody waits for films that are half decoded.
+        stopped.set()
         pool.shutdown(cancel_futures=True)
-    return films
+    return opened
+
+
+class FilmClips:
+    """A random-access source of clips that lie in films.
+
+    Args:
+        films: the films.
+        clips: film, first frame, and label or condition of each clip, int64 `[N, 3]`.
+        num_frames: frames per clip, T.
+        frame_stride: distance of two frames of a clip, in frames of the film.
+        key: "label" or "condition", the key of the third column; "": none.
+        masked: whether clips have a "mask".
+    """
+
+    def __init__(
+        self,
+        films: Sequence[Film],
+        clips: np.ndarray,
+        num_frames: int,
+        frame_stride: int,
+        *,
+        key: str = "",
+        masked: bool = False,
+    ) -> None:
+        self._films = tuple(films)
+        self._clips = clips
+        self._num_frames = num_frames
+        self._frame_stride = frame_stride
+        self._key = key
+        self._masked = masked
+
+    def __len__(self) -> int:
+        """The number of clips."""
+        return len(self._clips)
+
+    @property
+    def film_names(self) -> list[str]:
+        """The name of the film of each clip."""
+        return [self._films[film].name for film in self._clips[:, 0]]
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Reads one clip; see `ClipSource`."""
+        index = checked_index(index, len(self))
+        number, start, value = self._clips[index].tolist()
+        film, frames = self._films[number], (self._num_frames, self._frame_stride)
+        clip = {"frames": film.read(start, *frames)}
+        if self._masked:
+            assert film.frames is not None
+            clip["mask"] = film.frames.read_mask(start, *frames)
+        if self._key:
+            clip[self._key] = np.asarray(value, np.int32)
+        return clip
+
+    def blank_clips(self) -> list[str]:
+        """The films of clips whose frames each have one value in all pixels."""
+        steps = np.arange(self._num_frames) * self._frame_stride
+        return [
+            self._films[film].name
+            for film, start, _ in self._clips.tolist()
+            if (blank := self._films[film].blank)
+            and blank.issuperset((start + steps).tolist())
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,85 +151,8 @@ class Part:
     end: int
 
 
-class FilmClips:
-    """A random-access source of clips that lie in films.
-
-    Args:
-        films: the films.
-        clips: film, first frame and label of each clip, `[N, 3]`.
-        num_frames: frames per clip, T.
-        frame_stride: distance of two frames of a clip, in frames of the film.
-        conditions: the condition of each film as a number; None adds no "condition".
-        labelled: whether clips have a "label".
-        masked: whether clips have a "mask".
-    """
-
-    def __init__(
-        self,
-        films: Sequence[Film],
-        clips: np.ndarray,
-        num_frames: int,
-        frame_stride: int,
-        *,
-        conditions: Sequence[int] | None = None,
-        labelled: bool = False,
-        masked: bool = False,
-    ) -> None:
-        self._films = tuple(films)
-        self._clips = clips
-        self._num_frames = num_frames
-        self._frame_stride = frame_stride
-        self._conditions = conditions
-        self._labelled = labelled
-        self._masked = masked
-
-    def __len__(self) -> int:
-        """Number of clips."""
-        return len(self._clips)
-
-    @property
-    def film_names(self) -> list[str]:
-        """The name of the film that each clip is cut from."""
-        return [self._films[film].name for film in self._clips[:, 0]]
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Reads one clip; see `ClipSource`."""
-        if not 0 <= index < len(self):
-            raise IndexError(
-                f"Clip {index} is out of range: the source holds {len(self)} clips"
-            )
-        number, start, label = (int(value) for value in self._clips[index])
-        film = self._films[number]
-        clip = {"frames": film.read(start, self._num_frames, self._frame_stride)}
-        if self._masked:
-            assert film.frames is not None
-            clip["mask"] = film.frames.read_mask(
-                start, self._num_frames, self._frame_stride
-            )
-        if self._conditions is not None:
-            clip["condition"] = np.asarray(self._conditions[number], np.int32)
-        if self._labelled:
-            clip["label"] = np.asarray(label, np.int32)
-        return clip
-
-    def blank_clips(self) -> list[str]:
-        """The films of clips all of whose frames have one value in all pixels."""
-        steps = np.arange(self._num_frames) * self._frame_stride
-        return [
-            self._films[film].name
-            for film, start, _ in self._clips.tolist()
-            if (blank := self._films[film].blank)
-            and blank.issuperset((start + steps).tolist())
-        ]
-
-
-def clip_span(num_frames: int, frame_stride: int) -> int:
-    """Frames of a film from the first to the last frame of a clip."""
-    return (num_frames - 1) * frame_stride + 1
-
-
 def clip_starts(part: Part, span: int, clip_stride: int) -> np.ndarray:
-    """First frames of the clips of a stretch, which reach over no hole; int64."""
+    """First frames, int64, of the clips of a part; no clip contains a hole."""
     holes = [hole for hole in sorted(part.film.holes) if part.first <= hole < part.end]
     begins = [part.first, *(hole + 1 for hole in holes)]
     return np.concatenate(
@@ -176,10 +166,10 @@ def clip_starts(part: Part, span: int, clip_stride: int) -> np.ndarray:
 def cut_clips(
     parts: Sequence[Part], span: int, clip_stride: int, max_clips: int
 ) -> np.ndarray:
-    """Cuts stretches into clips: index of the stretch, first frame, label -1; `[N, 3]`.
+    """Cuts parts into clips: index of the part and first frame, int64 `[N, 2]`.
 
-    The clips come in an order of their own, drawn from the films' names alone, so that
-    the first few of them are a fair sample, and the same ones however many follow.
+    They are shuffled by a hash of the films' names and the first frames, so that the
+    first few clips are a fair sample, and the same ones however many follow.
     """
     starts = [clip_starts(part, span, clip_stride) for part in parts]
     places = np.repeat(np.arange(len(parts)), [len(first) for first in starts])
@@ -187,11 +177,11 @@ def cut_clips(
     names = np.array([name_bits(part.film.name) for part in parts], np.uint64)
     bits = _mix(names[places] + joined.astype(np.uint64))
     order = np.argsort(bits, kind="stable")[:max_clips]
-    return np.stack([places[order], joined[order], np.full(len(order), -1)], axis=-1)
+    return np.stack([places[order], joined[order]], axis=-1)
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:
-    """Scrambles 64-bit integers, one to one (the output function of SplitMix64)."""
+    """The output function of SplitMix64."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
@@ -204,32 +194,33 @@ def split_films(
     fractions: tuple[float, float],
     split_by: str,
 ) -> tuple[dict[str, list[Part]], bool]:
-    """Deals films out to the splits, by their names alone; see `VideoConfig`.
+    """Distributes films over the splits by their names; see `VideoConfig`.
 
     Args:
         whole: the films.
         span: frames from the first to the last of a clip.
-        test_conditions: the films of these are the test split and in no other.
-        fractions: shares for validation and, where nothing is held out, for test.
+        test_conditions: films of these conditions are in the test split only.
+        fractions: shares for validation and, if nothing is held out, for test.
         split_by: "file", "condition" or "time".
 
     Returns:
-        The parts of each split, and whether each film was cut in time: as asked for, or
-        because there were so few.
-
-    Raises:
-        UserError: there are fewer conditions to deal out than splits.
+        The parts of each split; and whether each film was cut in time, as asked for or
+        because there are fewer films than splits.
     """
-    held_out = [part for part in whole if part.condition in test_conditions]
-    others = [part for part in whole if part.condition not in test_conditions]
-    wanted = shares(*fractions, held_out=bool(test_conditions))
-    groups = _groups(others, by_condition=split_by == "condition")
-    dealt = deal(groups, wanted) if split_by != "time" else None
     parts: dict[str, list[Part]] = {split: [] for split in SPLITS}
-    parts["test"] += held_out
+    groups: dict[str, list[Part]] = {}
+    for part in sorted(whole, key=lambda part: _name_order(part.film.name)):
+        if part.condition in test_conditions:
+            parts["test"].append(part)
+        else:
+            key = part.condition if split_by == "condition" else part.film.name
+            groups.setdefault(key, []).append(part)
+    wanted = shares(*fractions, held_out=bool(test_conditions))
+    order = sorted(groups, key=_name_order)
+    dealt = deal(order, wanted) if split_by != "time" else None
     if dealt is not None:
-        for split, members in dealt.items():
-            parts[split] += [part for group in members for part in group]
+        for split, keys in dealt.items():
+            parts[split] += [part for key in keys for part in groups[key]]
         return parts, False
     if split_by == "condition":
         raise UserError(
@@ -237,20 +228,11 @@ def split_films(
             f"not held out each of {len(wanted) + 1} splits needs one: it must be "
             "'file' or 'time', or data.condition another"
         )
-    for (part,) in groups:
+    for key in order:
+        (part,) = groups[key]
         for split, (first, end) in cut_in_time(part.end, span, wanted).items():
             parts[split].append(replace(part, first=first, end=end))
-    return parts, bool(others)
-
-
-def _groups(parts: Sequence[Part], *, by_condition: bool) -> list[list[Part]]:
-    """Films that stay together, in an order of their own drawn from their names."""
-    groups: dict[str, list[Part]] = {}
-    named = {part.film.name: part for part in parts}
-    for name in sorted(named, key=_name_order):
-        key = named[name].condition if by_condition else name
-        groups.setdefault(key, []).append(named[name])
-    return [groups[key] for key in sorted(groups, key=_name_order)]
+    return parts, bool(groups)
 
 
 def _name_order(name: str) -> tuple[int, str]:

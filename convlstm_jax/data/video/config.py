@@ -1,15 +1,16 @@
 """The data set "video": clips from a folder of your own films."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from convlstm_jax.config import field
-from convlstm_jax.data.base import DataConfig, InputClip
-from convlstm_jax.data.files import natural_order, plural
+from convlstm_jax.data.base import FolderDataConfig, InputClip
+from convlstm_jax.data.cache import FrameCache
+from convlstm_jax.data.files import LeftOut, natural_order, plural
 from convlstm_jax.data.prepared import (
     KINDS,
     Manifest,
@@ -18,26 +19,26 @@ from convlstm_jax.data.prepared import (
     kind_of,
     preparing,
 )
-from convlstm_jax.data.sources import Sources
-from convlstm_jax.data.split import SPLITS
+from convlstm_jax.data.sources import SPLITS, Sources
 from convlstm_jax.data.video.clips import (
     FilmClips,
     Part,
-    clip_span,
     clip_starts,
     cut_clips,
     open_films,
     split_films,
 )
-from convlstm_jax.data.video.film import Film, Found, film_of, read_last, refuse_bad
-from convlstm_jax.data.video.find import (
-    LeftOut,
-    condition_of,
-    condition_pattern,
+from convlstm_jax.data.video.film import (
+    Film,
+    film_of,
     find_films,
+    read_last,
+    refuse_bad,
 )
 from convlstm_jax.data.video.fit import FrameSettings
 from convlstm_jax.errors import UserError
+
+Facts = dict[str, Any]
 
 
 def _is_box(value: tuple[int, ...]) -> bool:
@@ -48,7 +49,29 @@ def _is_range(value: tuple[float, ...]) -> bool:
     return not value or (len(value) == 2 and value[0] < value[1])
 
 
-class FilmFields(DataConfig):
+def _condition_pattern(condition: str) -> re.Pattern[str] | None:
+    """The pattern whose one group matches the condition in a film's name."""
+    if not condition:
+        return None
+    must = (
+        "it must be a regular expression with one group, such as 'flow_([0-9.]+)', or "
+        "'folder', or ''"
+    )
+    try:
+        pattern = re.compile(r"^([^/]+)/" if condition == "folder" else condition)
+    except re.error as error:
+        raise UserError(
+            f"condition is {condition!r}, which is no regular expression ({error}): "
+            f"{must}"
+        ) from error
+    if pattern.groups != 1:
+        raise UserError(
+            f"condition is {condition!r} with {pattern.groups} groups: {must}"
+        )
+    return pattern
+
+
+class FilmFields(FolderDataConfig):
     """Fields of data sets that are read from a folder of films."""
 
     path: str = field("", "Folder of your films, or one film.", min_length=1)
@@ -65,30 +88,12 @@ class FilmFields(DataConfig):
         unit="pixels",
         must=("be (top, left, height, width), the last two at least 1, or ()", _is_box),
     )
-    frame_stride: int = field(1, "Use every n-th frame of a film.", ge=1)
     clip_stride: int = field(
         0,
-        "Frames from the start of one clip to the start of the next; 0: one starts "
-        "where the other ends.",
+        "Frames from the start of one clip to the start of the next; 0: clips do not "
+        "overlap.",
         ge=0,
     )
-    validation_fraction: float = field(
-        0.1, "Share of the films for validation.", gt=0, lt=1
-    )
-    test_fraction: float = field(0.1, "Share of the films for test.", gt=0, lt=1)
-    bad_files: Literal["refuse", "skip"] = field(
-        "refuse",
-        "What to do about a film that cannot be read whole: refuse it, or skip what "
-        "cannot be read and count it.",
-    )
-
-    def check(self) -> Iterator[str]:
-        """Yields what is wrong between the fields."""
-        if self.validation_fraction + self.test_fraction >= 1:
-            yield (
-                f"validation_fraction is {self.validation_fraction:g} and "
-                f"test_fraction {self.test_fraction:g}: their sum must be below 1"
-            )
 
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the folder of films."""
@@ -106,19 +111,10 @@ class FilmFields(DataConfig):
 
     @property
     def frame_settings(self) -> FrameSettings:
-        """What shapes the frames."""
+        """The fields that determine the frames."""
         names = ("height", "width", "channels", "crop_box", "value_range", "variable")
         fields = {name: getattr(self, name) for name in names if hasattr(self, name)}
         return FrameSettings(**fields)
-
-    @property
-    def max_clips(self) -> tuple[int, int, int]:
-        """Most clips of training, validation and test."""
-        return (
-            self.num_train_sequences,
-            self.num_validation_sequences,
-            self.num_test_sequences,
-        )
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last frames of a film; see `DataConfig.read_input`."""
@@ -130,99 +126,71 @@ class FilmFields(DataConfig):
         return InputClip(frames, mask, label=path)
 
     def open_film(self, path: str) -> Film:
-        """Opens one film as training does, through the cache.
-
-        Raises:
-            UserError: it cannot be read.
-        """
-        one = Found(Path(path).expanduser(), Path(path).name)
-        (film,) = open_films([one], self.frame_settings, self.bad_files)
+        """Opens one film as training does, through the cache."""
+        film = Film(Path(path).name, Path(path).expanduser())
+        (film,) = open_films([film], self.frame_settings, self.bad_files)
         if not film.num_frames:
             raise UserError(film.problem)
         return film
 
     def films(self) -> list[tuple[Film, str]]:
-        """The films, each with its condition, "" for one without.
-
-        Raises:
-            UserError: there are none, or one is to be refused.
-        """
+        """The films, each with its condition or ""."""
         raise NotImplementedError
 
     def prepare(self, output: Path) -> Manifest:
-        """Decodes all films once into a folder; see `prepared`.
-
-        Raises:
-            UserError: a film is to be refused, or the folder cannot be written.
-        """
-        raise NotImplementedError
-
-    def sources_of(
-        self, clips: Mapping[str, FilmClips], description: str, **names: Any
-    ) -> Sources:
-        """The splits, with the names of conditions or classes."""
-        return Sources(
-            train=clips["train"],
-            validation=clips["validation"],
-            test=clips["test"],
-            description=description,
-            height=self.height,
-            width=self.width,
-            channels=self.channels,
-            test_films=clips["test"].film_names,
-            **names,
-        )
-
-    def _prepare(
-        self,
-        output: Path,
-        found: Sequence[Found],
-        facts: Sequence[dict[str, Any]],
-        left_out: dict[str, list[str]],
-    ) -> Manifest:
-        """Writes a prepared folder of films; one with a problem has no frames.
-
-        Args:
-            output: the folder.
-            found: the films.
-            facts: what the manifest is to tell of each.
-            left_out: by the reason, sentences on other files.
-        """
-        settings = self.frame_settings
+        """Decodes all films into a folder; see `prepared`."""
+        found, settings = self._find(), self.frame_settings
         with preparing(output, self.name, self.path, settings.as_json()) as folder:
-            sound = [not fact.get("problem") for fact in facts]
-            wanted = list(compress(found, sound))
-            films = iter(open_films(wanted, settings, self.bad_files, folder.cache))
-            for one, fact in zip(found, facts, strict=True):
-                if fact.get("problem"):
-                    folder.add(one.name, None, fact)
-                else:
-                    film = next(films)
-                    folder.add(film.name, film.frames, fact | {"problem": film.problem})
-            folder.left_out = left_out
+            for film, facts in self._decode(found, folder.cache):
+                folder.add(film.name, film.frames, facts | {"problem": film.problem})
         assert folder.manifest is not None
         return folder.manifest
 
-    def _prepared(self) -> tuple[list[tuple[Film, dict[str, Any]]], list[str]]:
-        """The films of a prepared folder with the facts of each; what is left out.
+    def _find(self) -> list[tuple[Film, Facts]]:
+        """The films before they are decoded, with facts for the manifest."""
+        raise NotImplementedError
 
-        Raises:
-            UserError: see `Prepared`; or a film is to be refused.
-        """
+    def _open(self) -> list[tuple[Film, Facts]]:
+        """The films of a folder, prepared or not, with their facts."""
+        if not is_prepared(self.path):
+            return self._decode(self._find())
         prepared = Prepared(self.path, self.name, self.frame_settings.as_json())
         films = []
         for item in prepared.manifest.items:
             path, frames = prepared.folder / item.name, prepared.frames(item)
             film = Film(item.name, path, problem=str(item.facts.get("problem", "")))
             if frames is not None:
-                film = film_of(Found(path, item.name), frames)
+                film = film_of(film, frames)
             if self.bad_files == "refuse":
                 if frames is None:
                     raise UserError(film.problem)
                 refuse_bad(path, frames.extra)
             films.append((film, item.facts))
-        sentences = prepared.manifest.left_out.values()
-        return films, [text for texts in sentences for text in texts]
+        return films
+
+    def _decode(
+        self, found: Sequence[tuple[Film, Facts]], cache: FrameCache | None = None
+    ) -> list[tuple[Film, Facts]]:
+        films = [film for film, _ in found]
+        opened = open_films(films, self.frame_settings, self.bad_files, cache)
+        return [(film, facts) for film, (_, facts) in zip(opened, found, strict=True)]
+
+    def _sources(
+        self, clips: Mapping[str, FilmClips], description: str, **names: Any
+    ) -> Sources:
+        """The splits, with the names of conditions or classes."""
+        height, width, channels = self.frame_shape
+        return Sources(
+            train=clips["train"],
+            validation=clips["validation"],
+            test=clips["test"],
+            description=description,
+            height=height,
+            width=width,
+            channels=channels,
+            test_films=clips["test"].film_names,
+            **names,
+        )
 
 
 class VideoConfig(FilmFields):
@@ -240,46 +208,44 @@ class VideoConfig(FilmFields):
     )
     condition: str = field(
         "",
-        "What tells the condition a film was taken under, for metrics of each apart: "
-        "the folder it lies in ('folder'), or a regular expression with one group, "
-        "searched for in its path; empty: there are none.",
+        "Condition a film was taken under, for separate metrics: its top-level folder "
+        "('folder'), or a regular expression with one group that is searched for in "
+        "its path; empty: no conditions.",
     )
     split_by: Literal["file", "condition", "time"] = field(
         "file",
-        "What is dealt out to training, validation and test: each file, all files of a "
-        "condition together, or parts of each file in time: the first for training, "
-        "the last for test. Clips of two sets never share a frame.",
+        "What is distributed over training, validation and test: each file, all files "
+        "of a condition together, or parts of each file in time, the first for "
+        "training, the last for test. No frame is in two splits.",
     )
     test_conditions: tuple[str, ...] = field(
-        (), "Conditions that are kept for the test set; empty: films of all are."
+        (), "Conditions that are only in the test set; empty: test films are of all."
     )
 
     def check(self) -> Iterator[str]:
         """Yields what is wrong between the fields."""
         yield from super().check()
         try:
-            condition_pattern(self.condition)
+            _condition_pattern(self.condition)
         except UserError as error:
             yield str(error)
-        if self.test_conditions and not self.condition:
-            yield (
-                f"test_conditions is {self.test_conditions}, but condition is '', "
-                "which gives the films none: it must be 'folder' or an expression"
-            )
-        if self.split_by == "condition" and not self.condition:
-            yield (
-                "split_by is 'condition', but condition is '', which gives the films "
-                "none: it must be 'folder' or a regular expression"
-            )
+        if not self.condition:
+            needing = ["test_conditions"] if self.test_conditions else []
+            needing += ["split_by"] if self.split_by == "condition" else []
+            for name in needing:
+                yield (
+                    f"{name} is {getattr(self, name)!r}, but condition is '', so films "
+                    "have none: it must be 'folder' or a regular expression"
+                )
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """Opens the clips; see `DataConfig.sources`.
 
-        Splits are by film: which one a film is in depends on the names of the films,
-        not on the seed. Where there are fewer films than splits, each is cut in time.
+        The split of a film depends on the names of the films, not on the seed. If there
+        are fewer films than splits, each is cut in time.
         """
-        whole, left_out = self._whole_films(num_frames)
-        told = f": {left_out}" if left_out.reasons else ""
+        span = self.span(num_frames)
+        whole, left_out = self._usable_films(span)
         names = {part.condition for part in whole if part.condition}
         conditions = tuple(sorted(names, key=lambda name: (natural_order(name), name)))
         for name in self.test_conditions:
@@ -288,56 +254,54 @@ class VideoConfig(FilmFields):
                     f"test_conditions names {name!r}, but the films of '{self.path}' "
                     f"have the conditions {', '.join(map(repr, conditions)) or 'none'}"
                 )
-        span = clip_span(num_frames, self.frame_stride)
         fractions = self.validation_fraction, self.test_fraction
         parts, cut_in_time = split_films(
             whole, span, self.test_conditions, fractions, self.split_by
         )
-        masked = any(part.film.masked for part in whole)
         clips = {}
-        for split, limit in zip(SPLITS, self.max_clips, strict=True):
-            of = parts[split]
-            table = cut_clips(of, span, self.clip_stride or span, limit)
-            numbers = [conditions.index(part.condition) for part in of if conditions]
+        for split, members in parts.items():
+            limit = getattr(self, f"num_{split}_sequences")
+            table = cut_clips(members, span, self.clip_stride or span, limit)
+            numbers = [
+                conditions.index(p.condition) if conditions else 0 for p in members
+            ]
+            column = np.array(numbers, np.int64)[table[:, 0]]
             clips[split] = FilmClips(
-                [part.film for part in of],
-                table,
+                [part.film for part in members],
+                np.column_stack([table, column]),
                 num_frames,
                 self.frame_stride,
-                conditions=numbers if conditions else None,
-                masked=masked,
+                key="condition" if conditions else "",
+                masked=any(part.film.masked for part in whole),
             )
         counts = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
+        videos = plural(len(whole), "video")
+        omitted = f": {left_out}" if left_out.reasons else ""
         for split in SPLITS:
             if not len(clips[split]):
                 raise UserError(
                     f"The {split} split of '{self.path}' is empty (clips of {span} "
-                    f"frames from {plural(len(whole), 'video')}: {counts}{told}); "
-                    "add films, ask for fewer frames or change the fractions or "
-                    "test_conditions"
+                    f"frames from {videos}: {counts}{omitted}); add films, ask for "
+                    "fewer frames or change the fractions or test_conditions"
                 )
-        how = "split by condition" if self.split_by == "condition" else "split by video"
+        how = f"split by {'condition' if self.split_by == 'condition' else 'video'}"
         how = "each cut in time" if cut_in_time else how
         dealt = ", ".join(f"{len(parts[split])} {split}" for split in SPLITS)
         description = (
-            f"Videos of '{self.path}': {plural(len(whole), 'video')}, {how} ({dealt}); "
-            f"clips of {num_frames} frames at {self.height}x{self.width}: {counts}."
-            f"{self._format_conditions(conditions)}{_format_gaps(whole)}"
-            f"{_format_blank(clips.values())}"
+            f"Videos of '{self.path}': {videos}, {how} ({dealt}); clips of "
+            f"{num_frames} frames at {self.height}x{self.width}: {counts}."
         )
-        return self.sources_of(
-            clips,
-            f"{description} Left out{told}." if told else description,
-            conditions=conditions,
-        )
+        if conditions:
+            held = ", ".join(self.test_conditions)
+            description += f" Conditions: {', '.join(conditions)}"
+            description += f"; held out for the test: {held}." if held else "."
+        description += _format_gaps(whole, clips.values())
+        if omitted:
+            description += f" Left out{omitted}."
+        return self._sources(clips, description, conditions=conditions)
 
-    def _whole_films(self, num_frames: int) -> tuple[list[Part], LeftOut]:
-        """The films with a clip in them, and what is left out.
-
-        Raises:
-            UserError: there are none, or one is to be refused.
-        """
-        span = clip_span(num_frames, self.frame_stride)
+    def _usable_films(self, span: int) -> tuple[list[Part], LeftOut]:
+        """The films that hold a clip, and what is left out."""
         whole, left_out = [], LeftOut()
         for film, condition in self.films():
             part = Part(film, condition, 0, film.num_frames)
@@ -355,69 +319,40 @@ class VideoConfig(FilmFields):
             raise UserError(f"No video of '{self.path}' can be used: {left_out}")
         return whole, left_out
 
-    def _format_conditions(self, conditions: Sequence[str]) -> str:
-        if not conditions:
-            return ""
-        held = ", ".join(self.test_conditions)
-        end = f"; held out for the test: {held}." if held else "."
-        return f" Conditions: {', '.join(conditions)}{end}"
-
     def films(self) -> list[tuple[Film, str]]:
         """The films, each with its condition; see `FilmFields.films`."""
-        if is_prepared(self.path):
-            films = [film for film, _ in self._prepared()[0]]
-        else:
-            found = self._find()
-            self._conditions(found)  # To be refused before anything is decoded.
-            films = open_films(found, self.frame_settings, self.bad_files)
-        names = self._conditions([Found(film.path, film.name) for film in films])
-        return list(zip(films, names, strict=True))
+        return [(film, self._condition(film)) for film, _ in self._open()]
 
-    def _find(self) -> list[Found]:
+    def _find(self) -> list[tuple[Film, Facts]]:
         found = find_films(self.path)
         if not found:
             raise UserError(f"The folder '{self.path}' holds no video and no pictures")
-        return found
+        return [(one, {"condition": self._condition(one)}) for one in found]
 
-    def _conditions(self, found: Sequence[Found]) -> list[str]:
-        """The condition of each film, "" for one without.
-
-        Raises:
-            UserError: a film has no condition and is to be refused.
-        """
-        pattern = condition_pattern(self.condition)
-        if pattern is None:
-            return [""] * len(found)
-        names = [condition_of(pattern, one.name) for one in found]
-        for one, name in zip(found, names, strict=True):
-            if not name and self.bad_files == "refuse":
-                raise UserError(
-                    f"'{one.path}' has no condition: condition is {self.condition!r}, "
-                    f"to which its name '{one.name}' does not answer"
-                )
-        return names
-
-    def prepare(self, output: Path) -> Manifest:
-        """Decodes all films once into a folder; see `FilmFields.prepare`."""
-        found = self._find()
-        facts = [{"condition": name} for name in self._conditions(found)]
-        return self._prepare(output, found, facts, {})
+    def _condition(self, film: Film) -> str:
+        """The condition of a film or ""; refuses a film without one."""
+        pattern = _condition_pattern(self.condition)
+        match = pattern and pattern.search(film.name)
+        condition = match.group(1) if match else ""
+        if pattern and not condition and self.bad_files == "refuse":
+            raise UserError(
+                f"'{film.path}' has no condition: condition is {self.condition!r}, "
+                f"which its name '{film.name}' does not match"
+            )
+        return condition or ""
 
 
-def _format_gaps(parts: Sequence[Part]) -> str:
+def _format_gaps(parts: Sequence[Part], sources: Iterable[FilmClips]) -> str:
+    """Films in which pixels have no data, and clips that show nothing."""
+    text = ""
     masked = [part.film.name for part in parts if part.film.masked]
-    if not masked:
-        return ""
-    return (
-        f" Some pixels of {plural(len(masked), 'video')} have no data in any frame "
-        f"(first: {masked[0]}): they are 0 and masked."
-    )
-
-
-def _format_blank(sources: Iterable[FilmClips]) -> str:
+    if masked:
+        text += (
+            f" Some pixels of {plural(len(masked), 'video')} have no data in any frame "
+            f"(first: {masked[0]}): they are 0 and masked."
+        )
     blank = [name for source in sources for name in source.blank_clips()]
-    if not blank:
-        return ""
-    return (
-        f" Nothing is to be seen in {plural(len(blank), 'clip')} (first: {blank[0]})."
-    )
+    if blank:
+        count = plural(len(blank), "clip")
+        text += f" Nothing is to be seen in {count} (first: {blank[0]})."
+    return text

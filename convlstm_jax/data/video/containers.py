@@ -1,8 +1,6 @@
-"""Video files: decoded in sequence by FFmpeg (PyAV), in the order in which it shows."""
+"""Video files, decoded in sequence and presentation order by FFmpeg (PyAV)."""
 
-import struct
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,12 @@ from convlstm_jax.data.files import check_budget, reason
 from convlstm_jax.data.video.fit import Bad, Opened, Raw
 from convlstm_jax.errors import UserError
 
-VIDEO_SUFFIXES = (
+SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts",
     ".mts", ".m2ts", ".wmv", ".flv", ".ogv",
 )  # fmt: skip
 
-# A playlist that is named .mp4 must open no other file, nor the network.
+# A playlist named .mp4 must not open other files or the network.
 _OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,"
@@ -30,15 +28,9 @@ _AV_ERRORS = (av.FFmpegError, OSError, ValueError, EOFError)
 _DEEP_GREY = tuple(f"gray{bits}le" for bits in (9, 10, 12, 14, 16))
 _EBML_HEADER, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
-Step = tuple[tuple[int, ...], Raw | Bad]
-
 
 def open_container(path: Path, channels: int) -> Opened:
-    """Opens a video file for 1 channel (grey) or 3 (RGB); covers are passed over.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """Opens a video file for 1 channel (grey) or 3 (RGB), ignoring cover pictures."""
     try:
         cut, size = "", path.stat().st_size
         announced = announced_size(path)
@@ -54,50 +46,33 @@ def open_container(path: Path, channels: int) -> Opened:
     except _AV_ERRORS as error:
         why = f"{reason(error)}; {cut}" if cut else reason(error)
         raise UserError(f"'{path}' cannot be read as a video ({why})") from error
-    steps = _steps(path, channels)
-    damaged: list[Raw | Bad] = []
-    for shape, frame in steps:
-        if isinstance(frame, Raw):
-            frames = chain(damaged, (frame,), _of_one_size(shape, steps))
-            return Opened(
-                (shape[0], shape[1]), frames, total if cut else None, rate, cut
-            )
-        damaged.append(frame)
-    why = f" ({cut})" if cut else ""
-    raise UserError(f"'{path}' holds no frame that can be decoded{why}")
+    return Opened(_frames(path, channels), total if cut else None, rate, cut)
 
 
 def _opened(path: Path) -> av.container.InputContainer:
-    # An absolute path names no protocol of FFmpeg, as `take:2.mp4` would.
+    # FFmpeg would take the beginning of `take:2.mp4` for a protocol.
     return av.open(str(path.absolute()), options=_OPTIONS)
 
 
 def _film_stream(container: av.container.InputContainer) -> av.VideoStream:
-    stream = container.streams.best("video")  # Which is no cover picture.
+    stream = container.streams.best("video")  # Never a cover picture.
     if not isinstance(stream, av.VideoStream):
         raise ValueError("it has no video stream")
     return stream
 
 
-def _of_one_size(size: tuple[int, ...], steps: Iterator[Step]) -> Iterator[Raw | Bad]:
-    for found, frame in steps:
-        changed = isinstance(frame, Raw) and found != size
-        yield Bad("the frame size changes within the film") if changed else frame
+def _frames(path: Path, channels: int) -> Iterator[Raw | Bad]:
+    """All frames, also those that are damaged.
 
-
-def _steps(path: Path, channels: int) -> Iterator[Step]:
-    """Every frame that is shown with its (height, width), and those that are damaged.
-
-    A damaged packet leaves a gap where its time is, or where it lies in a file without
-    times. Packets that are not to be shown decode to nothing, and leave none.
+    A damaged packet counts as a frame at its time, or at its place in a file without
+    times. Packets that are not displayed decode to nothing and do not count.
     """
     lost: list[int] = []
     why = "it cannot be decoded"
-    size: tuple[int, ...] = (0, 0)
     with _opened(path) as container:
         stream = _film_stream(container)
-        stream.thread_type = "SLICE"  # Errors then belong to the packet they come with.
-        converter = VideoReformatter()  # Setting it up costs more than a conversion.
+        stream.thread_type = "SLICE"  # So that errors come with their packet.
+        converter = VideoReformatter()  # Its set-up costs more than a conversion.
         packets = container.demux(stream)
         while True:
             try:
@@ -105,7 +80,7 @@ def _steps(path: Path, channels: int) -> Iterator[Step]:
             except av.FFmpegError:
                 packet = None  # A damaged end.
             if packet is not None and packet.size == 0:
-                continue  # A frame that was dropped in the taking, or the end.
+                continue  # A frame that was dropped while recording, or the end.
             decoded: list[av.VideoFrame] = []
             try:
                 if packet is not None and packet.is_corrupt:
@@ -114,39 +89,36 @@ def _steps(path: Path, channels: int) -> Iterator[Step]:
             except _AV_ERRORS as error:
                 why = f"it cannot be decoded: {reason(error)}"
                 if packet is None or packet.pts is None:
-                    yield size, Bad(why)
+                    yield Bad(why)
                 else:
                     lost.append(packet.pts)
             for frame in decoded:
                 while lost and frame.pts is not None and min(lost) < frame.pts:
                     lost.remove(min(lost))
-                    yield size, Bad(why)
+                    yield Bad(why)
                 try:
                     if frame.is_corrupt:
                         raise ValueError("it is damaged")
-                    raw = _raw(frame, channels, converter)
+                    yield _raw(frame, channels, converter)
                 except _AV_ERRORS as error:
-                    yield size, Bad(reason(error))
-                    continue
-                size = raw.values.shape[:2]
-                yield size, raw
+                    yield Bad(reason(error))
             if packet is None:
-                yield from ((size, Bad(why)) for _ in lost)
+                yield from (Bad(why) for _ in lost)
                 return
 
 
 def _raw(frame: av.VideoFrame, channels: int, converter: VideoReformatter) -> Raw:
-    """The pixels of a frame as it is shown."""
+    """The pixels of a frame as displayed."""
     form, white = frame.format, 255
     if form.name.replace("be", "le") in _DEEP_GREY:
         pixels = frame.to_ndarray()[..., np.newaxis]
         white = 2 ** form.components[0].bits - 1
     elif form.is_rgb and max(component.bits for component in form.components) > 8:
-        # FFmpeg stretches fewer bits than 16 to all of them.
+        # FFmpeg scales to the full range of 16 bits.
         pixels = converter.reformat(frame, format="rgb48le").to_ndarray()
         white = 65535
     else:
-        # FFmpeg's own "gray" is of full range: it stretches 16..235 to 0..255.
+        # FFmpeg's "gray" has full range: it maps 16..235 to 0..255.
         kind = "gray" if channels == 1 else "rgb24"
         pixels = converter.reformat(frame, format=kind).to_ndarray()
         pixels = pixels.reshape(*pixels.shape[:2], -1)
@@ -154,7 +126,7 @@ def _raw(frame: av.VideoFrame, channels: int, converter: VideoReformatter) -> Ra
 
 
 def _as_shown(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Turns and mirrors a frame as its display matrix says."""
+    """Rotates and mirrors a frame by its display matrix."""
     if Type.DISPLAYMATRIX not in frame.side_data:
         return pixels
     data: Any = frame.side_data[Type.DISPLAYMATRIX]  # type: ignore[typeddict-item]
@@ -166,23 +138,22 @@ def _as_shown(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
         pixels = pixels.swapaxes(0, 1)
         horizontal, vertical = c < 0, b < 0
     else:
-        raise ValueError("it is to be shown turned by no multiple of 90 degrees")
+        raise ValueError("its rotation is not a multiple of 90 degrees")
     return pixels[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
 def announced_size(path: Path) -> int | None:
-    """The bytes a video file should have by its own account; None: it does not tell.
+    """The size of a video file in bytes according to its headers; None: unknown.
 
-    Decoders read a cut file up to its end and then stop as if nothing had happened, so
-    a download that broke off would pass for a shorter film. MP4 and QuickTime are read
-    box by box, AVI by its RIFF header and Matroska by the size of its segment.
+    Decoders read a truncated file up to its end without an error. MP4 and QuickTime
+    have the sum of their boxes, AVI its RIFF header and Matroska its segment's size.
     """
     with path.open("rb") as file:
         head = file.read(4096)
     if head[:4] == b"RIFF" and len(head) >= 12:
-        size = struct.unpack("<I", head[4:8])[0]
-        # A recorder that crashed leaves 0 or all ones in the header.
-        return None if size in (0, 0xFFFFFFFF) else size + 8
+        riff_size = int.from_bytes(head[4:8], "little")
+        # After a crash of the recorder: 0 or all ones.
+        return None if riff_size in (0, 0xFFFFFFFF) else riff_size + 8
     if head[:4] == _EBML_HEADER:
         header_size, position = _variable_integer(head, 4)
         position += header_size or 0
@@ -196,21 +167,19 @@ def announced_size(path: Path) -> int | None:
 
 
 def _mp4_size(path: Path) -> int | None:
-    """Adds up the top-level boxes; the last one may reach past the end of the file."""
-    file_size = path.stat().st_size
-    position = 0
+    """The sum of the top-level boxes; the last may exceed the file."""
+    file_size, position = path.stat().st_size, 0
     with path.open("rb") as file:
         while position < file_size:
             file.seek(position)
             header = file.read(16)
-            if len(header) < 8:
-                return position + 8  # Left-over bytes: the next box was cut.
-            size = struct.unpack(">I", header[:4])[0]
+            size = int.from_bytes(header[:4], "big")
+            length = 16 if size == 1 else 8
+            if len(header) < length:
+                return position + length  # The next box was cut.
             if size == 1:
-                if len(header) < 16:
-                    return position + 16
-                size = struct.unpack(">Q", header[8:16])[0]
-            if size < 8:  # 0: "to the end of the file".
+                size = int.from_bytes(header[8:], "big")
+            if size < 8:  # 0: to the end of the file.
                 return None
             position += size
     return position

@@ -1,8 +1,9 @@
-"""A film whose frames lie in the cache, decoded the first time it is asked for."""
+"""Films: found below a folder, decoded once, read from the cache."""
 
+import os
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,58 +14,35 @@ from convlstm_jax.data.files import (
     MAX_FRAMES,
     check_regular,
     content_hash,
+    natural_order,
     plural,
     reason,
 )
-from convlstm_jax.data.video.arrays import ARRAY_SUFFIXES, open_array
-from convlstm_jax.data.video.containers import VIDEO_SUFFIXES, open_container
-from convlstm_jax.data.video.fit import (
-    Bad,
-    FrameSettings,
-    Opened,
-    SetupError,
-    check_crop_box,
-    fit,
-)
-from convlstm_jax.data.video.pictures import (
-    PICTURE_SUFFIXES,
-    STACK_SUFFIXES,
-    has_suffix,
-    open_folder,
-    open_stack,
-    picture_paths,
-)
+from convlstm_jax.data.video import arrays, containers, pictures
+from convlstm_jax.data.video.fit import Bad, FrameSettings, Opened, SetupError, fit
 from convlstm_jax.errors import UserError
 
 BadFiles = Literal["refuse", "skip"]
 
-FILM_SUFFIXES = (*VIDEO_SUFFIXES, ".gif", *ARRAY_SUFFIXES)
-"""Files that are films whatever is in them; `STACK_SUFFIXES` may be films too."""
+FILM_SUFFIXES = (*containers.SUFFIXES, ".gif", *arrays.SUFFIXES)
+"""Files that are always films; those of `STACK_SUFFIXES` may be."""
 
-# 16 bits of which the upper half is never used are most likely fewer bits.
+# If 16-bit values never use the highest bit, they most likely have fewer bits.
 _DARK = 2**15 - 1
-
-
-@dataclass(frozen=True)
-class Found:
-    """A film before it is opened, named by its path below the folder searched."""
-
-    path: Path
-    name: str
 
 
 @dataclass(frozen=True, eq=False)
 class Film:
-    """The frames of a film in one size. Can be pickled.
+    """A film; without frames before it is opened. Can be pickled.
 
     Attributes:
         name: its path below the folder searched, with "/" between the levels.
-        path: where it is.
+        path: the file or folder.
         num_frames: frames up to the last one that can be decoded; 0 if none can.
         problem: a clause on what is left out, "" if nothing.
         holes: frames before `num_frames` that cannot be decoded.
         blank: frames that have one value in all pixels.
-        rate: frames per second; None: it does not tell.
+        rate: frames per second; None if unknown.
         size: (height, width) of the frames in the file, pixels.
         frames: the decoded frames; None if there are none.
     """
@@ -85,73 +63,126 @@ class Film:
         return self.frames is not None and self.frames.masked
 
     def can_read(self, start: int, count: int, stride: int = 1) -> bool:
-        """Whether all of the frames start, start + stride, ... are there."""
+        """Whether all of the frames start, start + stride, ... can be read."""
+        if start < 0 or count < 1 or stride < 1:
+            return False
         numbers = range(start, start + count * stride, stride)
-        return (
-            start >= 0
-            and numbers[-1] < self.num_frames
-            and self.holes.isdisjoint(numbers)
-        )
+        return numbers[-1] < self.num_frames and self.holes.isdisjoint(numbers)
 
     def read(self, start: int, count: int, stride: int = 1) -> np.ndarray:
         """Reads frames start, start + stride, ... as uint8 `[count, H, W, C]`.
 
-        Raises:
-            UserError: the range reaches out of the film, or a frame is not there.
+        Raises a `UserError` if some of them cannot be read.
         """
-        if (
-            count < 1
-            or stride < 1
-            or self.frames is None
-            or not self.can_read(start, count, stride)
-        ):
+        if self.frames is None or not self.can_read(start, count, stride):
             raise UserError(
                 f"{count} frames from frame {start} on with a stride of {stride} are "
                 f"asked of '{self.path}', of which {self.num_frames} frames can be read"
-                + (f" but for {len(self.holes)} in between" if self.holes else "")
+                + (f" except {len(self.holes)} in between" if self.holes else "")
             )
         return self.frames.read(start, count, stride)
 
 
-def open_film(path: Path, settings: FrameSettings) -> Opened:
-    """Opens a film of any kind; its frames are decoded as they are taken.
+def find_films(folder: str | Path, *, beside_files: bool = True) -> list[Film]:
+    """Searches a folder and its subfolders, following links, for films.
 
-    Raises:
-        UserError: it is missing, of an unknown kind, damaged, or no such film.
+    Each video file, GIF and array is a film, and so are TIFF, APNG and WebP files with
+    several frames, and each folder that directly holds single pictures (not beside film
+    files unless `beside_files`). Hidden files and folders are ignored. A subfolder that
+    cannot be read counts as a film that cannot be read.
+
+    Returns:
+        The films in the natural order of their names; may be empty.
     """
-    _check_there(path)
+    root = Path(folder).expanduser()
+    if root.is_file() or _is_zarr(root):
+        return [Film(root.name, root)]
+    if not root.is_dir():
+        raise UserError(
+            f"path is '{root}', but must be a folder of videos, or one video"
+        )
+    films = _search(root, beside_files)
+    return sorted(films, key=lambda film: (natural_order(film.name), film.name))
+
+
+def _search(root: Path, beside_files: bool) -> Iterator[Film]:
+    seen: set[tuple[int, int]] = set()
+    folders = [(str(root), "")]
+    while folders:  # No recursion: folders may be nested deeper than calls can be.
+        folder, prefix = folders.pop()
+        name = prefix[:-1] or root.name
+        files: list[str] = []
+        single: list[str] = []
+        try:
+            found = os.stat(folder)
+            if (found.st_dev, found.st_ino) in seen:  # Links may form cycles.
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    lower, is_folder = entry.name.lower(), entry.is_dir()
+                    if lower.startswith("."):
+                        continue
+                    if is_folder and not lower.endswith(".zarr"):
+                        folders.append((entry.path, f"{prefix}{entry.name}/"))
+                    elif is_folder or lower.endswith(FILM_SUFFIXES):
+                        files.append(entry.name)
+                    elif lower.endswith(pictures.PICTURE_SUFFIXES):
+                        single.append(entry.name)
+        except OSError as error:
+            if not prefix:
+                raise UserError(
+                    f"The folder '{folder}' cannot be read ({reason(error)})"
+                ) from error
+            yield Film(name, Path(folder))
+            continue
+        # In a folder, the files of one suffix are all stacks or all single pictures.
+        for suffix in pictures.STACK_SUFFIXES:
+            alike = [one for one in single if one.lower().endswith(suffix)]
+            if alike and pictures.num_pages(Path(folder, alike[0])) > 1:
+                files += alike
+                single = [one for one in single if one not in alike]
+        yield from (Film(prefix + one, Path(folder, one)) for one in files)
+        if single and (beside_files or not files):
+            yield Film(name, Path(folder))
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.suffix.lower() == ".zarr" and path.is_dir()
+
+
+def open_film(path: Path, settings: FrameSettings) -> Opened:
+    """Opens a film of any kind; its frames are decoded when they are taken."""
+    _check_exists(path)
     suffix = path.suffix.lower()
-    if suffix in ARRAY_SUFFIXES:
-        opened = open_array(path, settings)
-    elif settings.channels not in (1, 3):
+    if suffix in arrays.SUFFIXES:
+        return arrays.open_array(path, settings)
+    if settings.channels not in (1, 3):
         raise SetupError(
             f"config.data.channels is {settings.channels}: it must be 1 (grey) or 3 "
             f"(RGB) for '{path}', as pictures and videos have no others"
         )
-    elif path.is_dir():
-        opened = open_folder(path, settings.channels)
-    elif suffix in (".gif", *STACK_SUFFIXES) or has_suffix(path.name, PICTURE_SUFFIXES):
-        opened = open_stack(path, settings.channels)
-    elif suffix in VIDEO_SUFFIXES:
-        opened = open_container(path, settings.channels)
-    else:
-        raise UserError(
-            f"'{path}' is of the kind '{suffix}': a film must be one of "
-            f"{', '.join((*FILM_SUFFIXES, *STACK_SUFFIXES))} or a folder of pictures "
-            f"({', '.join(PICTURE_SUFFIXES)})"
-        )
-    check_crop_box(path, settings.crop_box, *opened.size)
-    return opened
+    if path.is_dir():
+        return pictures.open_folder(path, settings.channels)
+    if path.name.lower().endswith((".gif", *pictures.PICTURE_SUFFIXES)):
+        return pictures.open_stack(path, settings.channels)
+    if suffix in containers.SUFFIXES:
+        return containers.open_container(path, settings.channels)
+    raise UserError(
+        f"'{path}' is of the kind '{suffix}': a film must be one of "
+        f"{', '.join((*FILM_SUFFIXES, *pictures.STACK_SUFFIXES))} or a folder of "
+        f"pictures ({', '.join(pictures.PICTURE_SUFFIXES)})"
+    )
 
 
-def _check_there(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     suffix = path.suffix.lower()
     if not path.exists():
         raise UserError(
             f"There is no film at '{path}': it must be a file "
             f"({', '.join(FILM_SUFFIXES)}) or a folder of pictures"
         )
-    if suffix != ".zarr" and not path.is_dir():
+    if not path.is_dir():
         check_regular(path)
     elif suffix in FILM_SUFFIXES and suffix != ".zarr":
         raise UserError(f"'{path}' is a folder: it must be a {suffix} file")
@@ -161,32 +192,34 @@ Keep = Callable[[np.ndarray, np.ndarray | None], None]
 
 
 def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
-    """Decodes a film from its beginning to its end.
+    """Decodes a film from the first to the last frame.
 
-    Args:
-        path: the film.
-        settings: what is asked for.
-        keep: takes each frame and mask, see `fit`; of a frame that cannot be decoded,
-            one of zeros, unless no other follows.
+    `keep` takes each frame and its mask, see `fit`. A frame that cannot be decoded is
+    zeros, unless none follows.
 
     Returns:
-        Other attributes of `Film`, as JSON has them, with "first_bad", a clause.
-
-    Raises:
-        UserError: nothing of it can be read, or its values ask for a `value_range`.
+        Attributes of `Film` as JSON; and "first_bad", a clause on the first bad frame.
     """
     opened = open_film(path, settings)
     holes: list[int] = []
     blank: list[int] = []
-    first_bad, lost, number, brightest = "", 0, 0, 0
+    first_bad, lost, number, brightest = "", 0, -1, 0
     mask = None
+    size: tuple[int, ...] = ()
     for number, step in enumerate(opened.frames):
         if number >= MAX_FRAMES:
             raise UserError(f"'{path}' must have at most {MAX_FRAMES:,} frames")
         try:
             if isinstance(step, Bad):
                 raise ValueError(step.why)
+            if not size:
+                size = step.values.shape[:2]
+                _check_crop_box(path, settings.crop_box, *size)
+            if step.values.shape[:2] != size:
+                raise ValueError("the frame size changes within the film")
             frame, mask = fit(step, settings)
+        except UserError:
+            raise
         except ValueError as error:
             first_bad = first_bad or f"frame {number}: {reason(error)}"
             lost += 1
@@ -209,46 +242,55 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
     last = number + 1 - lost
     readable = last - len(holes)
     if not readable:
-        raise UserError(
-            f"'{path}' cannot be read: none of its frames can ("
-            f"{first_bad or opened.cut or 'it holds none'})"
-        )
+        why = first_bad or opened.cut or "it holds none"
+        raise UserError(f"'{path}' cannot be read: none of its frames can ({why})")
     total = max(opened.total or 0, last) if opened.cut else number + 1
+    problem = f"{readable} of {total} frames can be read"
+    if not opened.cut and readable == total:
+        problem = ""
+    elif opened.cut and not holes:
+        of_total = f" of {total}" if total > readable else ""
+        problem = f"the file ends early: {readable}{of_total} frames can be read"
+    elif first_bad:
+        problem += f" ({first_bad})"
     return {
         "num_frames": last,
         "holes": holes,
         "blank": blank,
         "rate": opened.rate,
-        "size": list(opened.size),
+        "size": list(size),
         "first_bad": opened.cut or first_bad,
-        "problem": _format_problem(opened.cut, total, last, readable, first_bad),
+        "problem": problem,
     }
 
 
-def _format_problem(cut: str, total: int, last: int, readable: int, why: str) -> str:
-    """A clause on what is left out of a film, "" if nothing is."""
-    if not cut and readable == total:
-        return ""
-    if cut and readable == last:
-        of_total = f" of {total}" if total > readable else ""
-        return f"the file ends early: {readable}{of_total} frames can be read"
-    return f"{readable} of {total} frames can be read{f' ({why})' if why else ''}"
+def _check_crop_box(
+    path: Path, crop_box: tuple[int, ...], height: int, width: int
+) -> None:
+    top, left, box_height, box_width = crop_box or (0, 0, 0, 0)
+    if top + box_height > height or left + box_width > width:
+        raise UserError(
+            f"'{path}' has frames of {height}x{width} pixels (height x width), but "
+            f"crop_box {crop_box} (top, left, height, width) exceeds them"
+        )
 
 
 def cached_film(
-    one: Found, settings: FrameSettings, cache: FrameCache, check: Callable[[], None]
+    film: Film, settings: FrameSettings, cache: FrameCache, check: Callable[[], None]
 ) -> Film:
-    """Opens a film whose frames are in the cache, or puts them there.
-
-    `check` is called for every frame that is decoded; what it raises ends the work.
-    """
-    path = one.path
-    _check_there(path)
+    """Opens a film through the cache; `check` is called for each decoded frame."""
+    path = film.path
+    _check_exists(path)
+    files = [path]
+    if _is_zarr(path):
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+    elif path.is_dir():
+        files = pictures.picture_paths(path)
     key = {
         "kind": "film",
-        # The same bytes are read otherwise under another suffix.
-        "suffix": path.suffix.lower() if not path.is_dir() else "/",
-        "content": content_hash(_files(path), cache.folder / ".hashes"),
+        # The same bytes are read differently with another suffix.
+        "suffix": "/" if path.is_dir() else path.suffix.lower(),
+        "content": content_hash(files, cache.folder / ".hashes"),
         "settings": settings.as_json(),
     }
 
@@ -258,45 +300,37 @@ def cached_film(
             writer.add(frame, mask)
 
         facts = decode(path, settings, keep)
-        # The same film may lie elsewhere, and is then told of by its place there.
+        # The same content may lie at another path; "\0" stands for the path.
         for fact in ("problem", "first_bad"):
             facts[fact] = facts[fact].replace(str(path), "\0")
         return facts
 
-    return film_of(one, cache.cached(key, produce))
+    return film_of(film, cache.cached(key, produce))
 
 
-def film_of(one: Found, frames: Frames) -> Film:
-    """The film whose frames an entry holds."""
+def film_of(film: Film, frames: Frames) -> Film:
+    """The film with the frames of an entry of the cache."""
     facts = frames.extra
-    return Film(
-        one.name,
-        one.path,
-        facts["num_frames"],
-        facts["problem"].replace("\0", str(one.path)),
-        frozenset(facts["holes"]),
-        frozenset(facts["blank"]),
-        facts["rate"],
-        tuple(facts["size"]),
-        frames,
+    return replace(
+        film,
+        num_frames=facts["num_frames"],
+        problem=facts["problem"].replace("\0", str(film.path)),
+        holes=frozenset(facts["holes"]),
+        blank=frozenset(facts["blank"]),
+        rate=facts["rate"],
+        size=tuple(facts["size"]),
+        frames=frames,
     )
 
 
 def refuse_bad(path: Path, facts: Mapping[str, Any]) -> None:
-    """Refuses a film of which something cannot be read, by what `decode` returns."""
+    """Refuses a film that is not read completely; for `facts` see `decode`."""
     if facts["problem"]:
         why = facts["first_bad"].replace("\0", str(path))
         raise UserError(
             f"'{path}' cannot be read whole ({why}): mend it, or set "
             "config.data.bad_files=skip to use what can be read"
         )
-
-
-def _files(path: Path) -> list[Path]:
-    """The files that decide what a film shows, in order."""
-    if path.suffix.lower() == ".zarr" and path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
-    return picture_paths(path) if path.is_dir() else [path]
 
 
 def read_last(
@@ -308,22 +342,19 @@ def read_last(
     *,
     resize: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The last frames of a film, decoded in sequence without the cache.
+    """The last frames of a film, decoded without the cache.
 
     Args:
         path: the film.
-        settings: what is asked for.
-        num_frames: frames wanted.
-        frame_stride: every n-th frame is taken, the last one among them.
-        bad_files: "refuse" a film that cannot be read whole, or "skip": take the last
-            run of frames that can.
-        resize: whether frames of another size are resized, or refused.
+        settings: size and values of the frames.
+        num_frames: frames to read.
+        frame_stride: distance of two frames; the last frame of the film is read.
+        bad_files: "refuse" a film that cannot be read completely, or "skip": take the
+            frames after the last one that cannot be read.
+        resize: whether frames of another size are resized or refused.
 
     Returns:
         uint8 `[num_frames, H, W, C]`; and the masks, see `fit`.
-
-    Raises:
-        UserError: it cannot be read, or is too short.
     """
     span = (num_frames - 1) * frame_stride + 1
     last: deque[tuple[np.ndarray, np.ndarray | None]] = deque(maxlen=span)

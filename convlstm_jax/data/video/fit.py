@@ -1,8 +1,7 @@
-"""Decoded frames, and how they become frames of the asked size."""
+"""Decoded frames, and their conversion to the size and values asked for."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,12 @@ _RED_WEIGHT, _BLUE_WEIGHT = 0.299, 0.114
 
 
 class SetupError(UserError):
-    """No fault of the film: a package is missing, or the config asks for too much."""
+    """A package is missing or the config is wrong; the film is not to blame."""
 
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """What shapes the frames of a film; see the fields of `VideoConfig`."""
+    """What determines the frames of a film; see the fields of `VideoConfig`."""
 
     height: int
     width: int
@@ -30,7 +29,7 @@ class FrameSettings:
     variable: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as JSON gives them back."""
+        """The settings with lists for tuples, as JSON has them."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -39,12 +38,11 @@ class FrameSettings:
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """A decoded frame.
+    """A decoded frame `[H, W, C]`: uint8, integers of more bits, or floats.
 
     Attributes:
-        values: `[H, W, C]`: uint8, integers of more bits, or floats.
-        white: the integer that is shown as white; 0: a `value_range` has to tell.
-        scaled: whether `value_range` holds for 8-bit values too.
+        white: the integer that is white; 0: unknown without a `value_range`.
+        scaled: whether `value_range` applies to 8-bit values too.
         valid: bool `[H, W]`, where there is data; None: everywhere.
     """
 
@@ -56,57 +54,38 @@ class Raw:
 
 @dataclass(frozen=True)
 class Bad:
-    """A frame that cannot be had, and a clause on why."""
+    """A frame that cannot be decoded, and a clause on why."""
 
     why: str
 
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A film that is open, decoded as its frames are taken.
+    """An open film, decoded when its frames are taken.
 
     Attributes:
-        size: (height, width) of its frames as they are shown, pixels.
-        frames: the frames in order.
-        total: frames it should have; None: it does not tell.
-        rate: frames per second; None: it does not tell.
-        cut: why the file ends early; "" for a whole one.
+        total: frames it should have; None: unknown.
+        rate: frames per second; None: unknown.
+        cut: why the file ends early; "" for a complete one.
     """
 
-    size: tuple[int, int]
     frames: Iterator[Raw | Bad]
     total: int | None = None
     rate: float | None = None
     cut: str = ""
 
 
-def check_crop_box(
-    path: Path, crop_box: tuple[int, ...], height: int, width: int
-) -> None:
-    """Refuses a box that does not lie within the frames of a film."""
-    top, left, box_height, box_width = crop_box or (0, 0, 0, 0)
-    if top + box_height > height or left + box_width > width:
-        raise UserError(
-            f"'{path}' has frames of {height}x{width} pixels (height x width), but "
-            f"crop_box {crop_box} (top, left, height, width) reaches out of them"
-        )
-
-
 def fit(raw: Raw, settings: FrameSettings) -> tuple[np.ndarray, np.ndarray | None]:
-    """Makes a decoded frame one of the asked size.
+    """Scales, crops and resizes a decoded frame.
 
-    Returns:
-        uint8 `[height, width, channels]`, 0 where there is no data; and bool
-        `[height, width, 1]`, where there is, None for everywhere.
-
-    Raises:
-        ValueError: values are not finite or out of range, or the number of channels is
-            another; the message is a clause without the file.
+    Returns uint8 `[height, width, channels]`, 0 where there is no data; and a mask,
+    bool `[height, width, 1]`, None: data everywhere. Raises a `ValueError` with a
+    clause if values or the number of channels are wrong.
     """
     frame = _resized(_channels(_unit_values(raw, settings), settings), settings)
     if raw.valid is None:
         return frame, None
-    # A pixel that is made of one without data, be it in part, has none.
+    # A pixel has no data if any of the pixels it is made of has none.
     covered = np.where(raw.valid, np.uint8(255), np.uint8(0))[..., np.newaxis]
     mask = _resized(covered, settings) == 255
     return np.where(mask, frame, np.uint8(0)), mask
@@ -124,7 +103,7 @@ def _unit_values(raw: Raw, settings: FrameSettings) -> np.ndarray:
         if count:
             raise ValueError(
                 f"{count} of {values.size} values are not finite (NaN or infinite); "
-                "gaps may only lie at the same pixels in all frames: fill the others"
+                "gaps must lie at the same pixels in all frames: fill the others"
             )
     if settings.value_range:
         low, high = settings.value_range
@@ -153,7 +132,7 @@ def _channels(frame: np.ndarray, settings: FrameSettings) -> np.ndarray:
 
 
 def check_channels(held: int, channels: int, what: str = "it") -> None:
-    """Raises a ValueError if frames of `held` channels cannot get others."""
+    """Raises a ValueError if `held` channels cannot be converted."""
     if held != channels and {held, channels} != {1, 3}:
         wanted = "1 or 3" if held in (1, 3) else str(held)
         raise ValueError(
@@ -163,10 +142,9 @@ def check_channels(held: int, channels: int, what: str = "it") -> None:
 
 
 def _resized(frame: np.ndarray, settings: FrameSettings) -> np.ndarray:
-    """Cuts a box out of a frame and resizes it, as bytes.
+    """Crops a frame and resizes it, as bytes.
 
-    Shrinking takes means over areas (Pillow's box filter), growing interpolates
-    linearly; each axis counts, one that grows decides.
+    Pillow's box filter (means over areas) if neither axis grows, else bilinear.
     """
     if settings.crop_box:
         top, left, box_height, box_width = settings.crop_box
@@ -178,12 +156,7 @@ def _resized(frame: np.ndarray, settings: FrameSettings) -> np.ndarray:
         return frame
     shrinks = size[1] <= frame.shape[0] and size[0] <= frame.shape[1]
     resampling = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
-    if frame.shape[-1] == 3:
-        picture = Image.fromarray(np.ascontiguousarray(frame))
-        return np.asarray(picture.resize(size, resampling))
-    pictures = (
-        Image.fromarray(np.ascontiguousarray(plane))
-        for plane in np.moveaxis(frame, -1, 0)
-    )
-    planes = [np.asarray(picture.resize(size, resampling)) for picture in pictures]
-    return np.stack(planes, axis=-1)
+    planes = [frame] if frame.shape[-1] == 3 else np.moveaxis(frame, -1, 0)
+    pictures = [Image.fromarray(np.ascontiguousarray(plane)) for plane in planes]
+    resized = [np.asarray(picture.resize(size, resampling)) for picture in pictures]
+    return resized[0] if frame.shape[-1] == 3 else np.stack(resized, axis=-1)

@@ -6,7 +6,6 @@ import math
 import re
 import struct
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,11 @@ PICTURE_SUFFIXES = (
     ".tiff", ".webp",
 )  # fmt: skip
 STACK_SUFFIXES = (".png", ".apng", ".tif", ".tiff", ".webp")
-"""Pictures that may hold several frames, and are then films of their own."""
+"""Pictures that may hold several frames, and are then films."""
 
-# Pillow opens no others: a PostScript file that is named .png would start a program.
+# Pillow must open no others: for a PostScript file named .png it starts a program.
 _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "GIF", "WEBP")
-_PILE_FORMATS = {"PNG": "png_pipe", "PPM": "ppm_pipe"}
+_FFMPEG_FORMATS = {"PNG": "png_pipe", "PPM": "ppm_pipe"}
 _ORIENTATION = 0x0112
 
 PICTURE_ERRORS = (
@@ -42,16 +41,11 @@ PICTURE_ERRORS = (
     zlib.error, av.FFmpegError, Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )  # fmt: skip
-"""What is raised on pictures that are damaged, cut or absurdly large."""
-
-
-def has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a file of this name is one of these; hidden files are not."""
-    return name.lower().endswith(suffixes) and not name.startswith(".")
+"""What is raised on pictures that are damaged, truncated or too large."""
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Opens a picture, through gzip where its name ends so; raises `PICTURE_ERRORS`."""
+    """Opens a picture, also one with gzip; raises `PICTURE_ERRORS`."""
     check_regular(path)
     if path.suffix.lower() != ".gz":
         picture = Image.open(path, formats=_FORMATS)
@@ -64,13 +58,6 @@ def open_picture(path: Path) -> Image.Image:
     return picture
 
 
-def unreadable_picture(path: Path, error: BaseException) -> UserError:
-    """The error for a picture that failed with one of `PICTURE_ERRORS`."""
-    if isinstance(error, UserError):
-        return error
-    return UserError(f"'{path}' cannot be read as a picture ({reason(error)})")
-
-
 def num_pages(path: Path) -> int:
     """Frames in a file of one of `STACK_SUFFIXES`; 1 if it cannot be read."""
     try:
@@ -80,57 +67,49 @@ def num_pages(path: Path) -> int:
         return 1
 
 
-def picture_values(path: Path, picture: Image.Image, page: int, channels: int) -> Raw:
-    """The pixels of an open picture, upright.
+def _pixels(path: Path, picture: Image.Image, page: int, channels: int) -> Raw:
+    """The upright pixels of a page of a picture, for 1 channel (grey) or 3 (RGB).
 
     Transparent pixels lie on black. 8-bit colour becomes grey by the BT.601 luma, which
-    does not change what is grey already.
-
-    Args:
-        path: the file.
-        picture: the picture, which stands at a page.
-        page: the number of the page.
-        channels: 1 (grey) or 3 (RGB).
-
-    Raises:
-        OSError: the picture is damaged; see `PICTURE_ERRORS` for what else is raised.
+    does not change what is grey already. Raises `PICTURE_ERRORS`.
     """
-    form, tile = picture.format, list(getattr(picture, "tile", ()))
+    form, tile = picture.format or "", list(getattr(picture, "tile", ()))
     if form == "TIFF":
-        odd = _is_odd_tiff(picture)
+        misread = _is_misread_tiff(picture)
     else:
-        odd = picture.mode in ("RGB", "RGBA", "LA") and bool(
+        misread = picture.mode in ("RGB", "RGBA", "LA") and bool(
             ";16" in repr(tile) or (form == "PPM" and tile and tile[0][3][1] > 255)
         )
-    if odd:
-        turn = _orientation(picture)
-        values = _odd_values(path, form or "", page)
-        return Raw(_upright(values, turn), 255 if values.dtype == np.uint8 else 65535)
+    if misread:
+        tags: Any = picture.tag_v2 if form == "TIFF" else picture.getexif()  # type: ignore[attr-defined]
+        values = _values(path, form, page)
+        white = 255 if values.dtype == np.uint8 else 65535
+        return Raw(_upright(values, int(tags.get(_ORIENTATION, 1))), white)
     if form != "TIFF":
         ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode == "F" or picture.mode.startswith("I"):
         values = np.asarray(picture)[..., np.newaxis]
         if form == "PPM" and tile[0][3][1] != 65535:
-            white = tile[0][3][1]  # Pillow stretches it to 16 bits.
+            white = tile[0][3][1]  # Pillow scales to 16 bits.
             return Raw(np.rint(values * (white / 65535)).astype(np.int32), white)
         return Raw(values, 65535)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
         picture = Image.alpha_composite(black, picture)
-    if channels == 1:
-        # Palettes go through RGB: their direct conversion rounds on its own.
-        if picture.mode not in ("L", "1", "RGB"):
-            picture = picture.convert("RGB")
-        return Raw(np.asarray(picture.convert("L"))[..., np.newaxis])
-    return Raw(np.asarray(picture.convert("RGB")))
+    # Palettes become grey through RGB, as their direct conversion rounds differently.
+    if channels == 3 or picture.mode not in ("L", "1"):
+        picture = picture.convert("RGB")
+    if channels == 3:
+        return Raw(np.asarray(picture))
+    return Raw(np.asarray(picture.convert("L"))[..., np.newaxis])
 
 
-def _is_odd_tiff(picture: Image.Image) -> bool:
-    """Whether Pillow reads a page of TIFF otherwise than is meant by it.
+def _is_misread_tiff(picture: Image.Image) -> bool:
+    """Whether Pillow misreads a page of TIFF.
 
-    Of colours it keeps 8 bits, 32 bits and 8 of them become signed or lose their sign,
-    white is not told from black in more than 8, and not all pages are turned.
+    It reads 8 bits of colours, loses the sign of 8 bits or adds one to 32 bits, inverts
+    only 8 bits, and rotates only some pages.
     """
     tags = picture.tag_v2  # type: ignore[attr-defined]
     bits, signed = max(tags.get(258, (1,))), 2 in tags.get(339, (1,))
@@ -142,8 +121,8 @@ def _is_odd_tiff(picture: Image.Image) -> bool:
     )
 
 
-def _odd_values(path: Path, form: str, page: int) -> np.ndarray:
-    """The values `[H, W, C]` of pictures that Pillow does not read as they are."""
+def _values(path: Path, form: str, page: int) -> np.ndarray:
+    """The values `[H, W, C]` of pictures that Pillow misreads."""
     if form == "TIFF":
         import tifffile
 
@@ -157,17 +136,17 @@ def _odd_values(path: Path, form: str, page: int) -> np.ndarray:
             if one.photometric > 2 or values.dtype.kind == "b":
                 raise ValueError("such a TIFF is not read: save it as grey or RGB")
         values = values[..., np.newaxis] if values.ndim == 2 else values
-    elif form in _PILE_FORMATS:
-        with av.open(str(path.absolute()), format=_PILE_FORMATS[form]) as file:
+    elif form in _FFMPEG_FORMATS:
+        with av.open(str(path.absolute()), format=_FFMPEG_FORMATS[form]) as file:
             frame = next(file.decode(video=0))
             values = frame.reformat(format="rgb48le").to_ndarray()
     else:
-        raise ValueError("colours of 16 bits are read from TIFF, PNG and PPM alone")
+        raise ValueError("colours of 16 bits are read from TIFF, PNG and PPM only")
     return values[..., :3] if values.shape[-1] >= 3 else values[..., :1]
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns and mirrors a picture as EXIF says."""
+    """Rotates and mirrors a picture by its EXIF orientation."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
@@ -175,16 +154,14 @@ def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def picture_paths(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order.
-
-    Raises:
-        UserError: the folder cannot be read or holds no picture.
-    """
+    """The pictures of a folder in natural order; at least one."""
     try:
         paths = [
             path
             for path in folder.iterdir()
-            if has_suffix(path.name, PICTURE_SUFFIXES) and path.is_file()
+            if path.name.lower().endswith(PICTURE_SUFFIXES)
+            and path.name[0] != "."
+            and path.is_file()
         ]
     except OSError as error:
         raise UserError(
@@ -199,27 +176,12 @@ def picture_paths(folder: Path) -> list[Path]:
 
 
 def open_folder(folder: Path, channels: int) -> Opened:
-    """Opens the pictures of a folder as one film, in natural order.
-
-    Raises:
-        UserError: no picture can be read; the message names the first.
-    """
+    """Opens the pictures of a folder as one film, in natural order."""
     paths = picture_paths(folder)
     check_budget(folder, len(paths), 1)
-    sizes: Counter[tuple[int, int]] = Counter()
-    first_error: UserError | None = None
-    for path in paths:
-        try:
-            with open_picture(path) as picture:
-                sizes[_shown_size(picture)] += 1
-        except PICTURE_ERRORS as error:
-            first_error = first_error or unreadable_picture(path, error)
-    if not sizes:
-        assert first_error is not None
-        raise first_error
-    height, width = sizes.most_common(1)[0][0]
 
     def frames() -> Iterator[Raw | Bad]:
+        size: tuple[int, ...] = ()
         for path in paths:
             try:
                 with open_picture(path) as picture:
@@ -229,57 +191,33 @@ def open_folder(folder: Path, channels: int) -> Opened:
                             f"'{path}' holds {pages} frames: it must lie in another "
                             "folder than single pictures"
                         )
-                    raw = picture_values(path, picture, 0, channels)
-                found = raw.values.shape
-                if found[:2] != (height, width):
-                    raise UserError(
-                        f"'{path}' is {found[1]}x{found[0]} pixels, but all frames of "
-                        "a film must have one size and most of this folder's are "
-                        f"{width}x{height}"
-                    )
-                yield raw
+                    raw = _pixels(path, picture, 0, channels)
+            except UserError as error:
+                yield Bad(str(error))
+                continue
             except PICTURE_ERRORS as error:
-                yield Bad(str(unreadable_picture(path, error)))
+                yield Bad(f"'{path}' cannot be read as a picture ({reason(error)})")
+                continue
+            found = raw.values.shape
+            size = size or found[:2]
+            if found[:2] == size:
+                yield raw
+            else:
+                yield Bad(
+                    f"'{path}' is {found[1]}x{found[0]} pixels, but all frames of a "
+                    f"film must have one size, and those before are {size[1]}x{size[0]}"
+                )
 
-    return Opened((height, width), frames(), total=len(paths))
-
-
-def _shown_size(picture: Image.Image) -> tuple[int, int]:
-    """(height, width) of a picture once it is upright, from its head alone."""
-    width, height = picture.size
-    turned = False
-    if picture.format == "PNG":  # Looking further would decode it.
-        turned = "exif" in picture.info and _is_turned(picture)
-    elif picture.format == "TIFF":  # Pillow's own size may be the turned one.
-        width, height = (picture.tag_v2[tag] for tag in (256, 257))  # type: ignore[attr-defined]
-        turned = _is_turned(picture)
-    elif picture.format in ("JPEG", "MPO", "WEBP"):
-        turned = _is_turned(picture)
-    return (width, height) if turned else (height, width)
-
-
-def _is_turned(picture: Image.Image) -> bool:
-    return _orientation(picture) in (5, 6, 7, 8)
-
-
-def _orientation(picture: Image.Image) -> int:
-    tags: Any = picture.tag_v2 if picture.format == "TIFF" else picture.getexif()  # type: ignore[attr-defined]
-    return int(tags.get(_ORIENTATION, 1))
+    return Opened(frames(), total=len(paths))
 
 
 def open_stack(path: Path, channels: int) -> Opened:
-    """Opens a GIF, TIFF, APNG or WebP; each of its frames may build on those before.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    kind = path.suffix.upper().strip(".")
+    """Opens a GIF, TIFF, APNG or WebP; each of its frames may build on those before."""
     try:
         cut = ""
         with open_picture(path) as picture:
             total = getattr(picture, "n_frames", 1)
             first = 1 if picture.info.get("default_image") else 0
-            height, width = _shown_size(picture)
             if picture.format == "GIF" and not is_whole_gif(path.read_bytes()):
                 cut = "the file is cut short"
             deep = ";16" in repr(vars(picture)["tile"])
@@ -287,13 +225,16 @@ def open_stack(path: Path, channels: int) -> Opened:
                 raise ValueError("animations of 16 bits are not read: use TIFF or .npy")
             if picture.format == "TIFF":
                 _check_hyperstack(picture, total)
-            rate = 1000 / picture.info["duration"] if _has_rate(picture) else None
+            duration = picture.info.get("duration") or 0
+            rate = 1000 / duration if duration > 0 else None
         check_budget(path, total, 1)
+    except UserError:
+        raise
     except PICTURE_ERRORS as error:
-        if isinstance(error, UserError):
-            raise
-        told = f"'{path}' cannot be read as a {kind} ({reason(error)})"
-        raise UserError(told) from error
+        kind = path.suffix.upper().strip(".")
+        raise UserError(
+            f"'{path}' cannot be read as a {kind} ({reason(error)})"
+        ) from error
 
     def frames() -> Iterator[Raw | Bad]:
         number = first
@@ -303,26 +244,17 @@ def open_stack(path: Path, channels: int) -> Opened:
                     picture.seek(number)
                     page: Any = picture
                     if picture.format != "TIFF" and total > 1:
-                        page = picture.copy()  # Turning it must not touch the next.
-                    raw = picture_values(path, page, number, channels)
-                    if raw.values.shape[:2] != (height, width):
-                        yield Bad("its frames are not of one size")
-                    else:
-                        yield raw
+                        page = picture.copy()  # Rotating it must not affect the next.
+                    yield _pixels(path, page, number, channels)
         except PICTURE_ERRORS as error:
-            # Of those that follow, none can be had.
+            # Nor can those that follow be read.
             yield from (Bad(reason(error)) for _ in range(number, total))
 
-    return Opened((height, width), frames(), total - first, rate, cut)
-
-
-def _has_rate(picture: Image.Image) -> bool:
-    duration = picture.info.get("duration")
-    return isinstance(duration, (int, float)) and duration > 0
+    return Opened(frames(), total - first, rate, cut)
 
 
 def _check_hyperstack(picture: Image.Image, total: int) -> None:
-    """Refuses stacks of microscopes whose pages are no series, or are not there."""
+    """Refuses stacks of microscopes whose pages are not a time series."""
     tags = picture.tag_v2  # type: ignore[attr-defined]
     text = str(tags.get(270, ""))
     if text.startswith("ImageJ="):
@@ -332,7 +264,7 @@ def _check_hyperstack(picture: Image.Image, total: int) -> None:
     elif "<OME" in text:
         kind, facts = "OME", dict(re.findall(r'\b(Size[CZT])="(\d+)"', text))
         found = [int(facts.get(key, 1)) for key in ("SizeC", "SizeZ", "SizeT")]
-        found[0] //= tags.get(277, 1)  # The samples of a pixel are channels, too.
+        found[0] //= tags.get(277, 1)  # The samples of a pixel count as channels.
         written = math.prod(found) * len(re.findall(r"<Pixels\b", text))
     else:
         return
@@ -350,20 +282,17 @@ def _check_hyperstack(picture: Image.Image, total: int) -> None:
 
 
 def is_whole_gif(content: bytes) -> bool:
-    """Whether the closing mark of a GIF is reached, walking its blocks.
-
-    Pillow takes the end of a file that was cut for the end of the film.
-    """
+    """Whether the blocks of a GIF end with its trailer; Pillow does not check this."""
     try:
         position = 13 + _colour_table_size(content[10])
         while content[position] != ord(";"):
-            if content[position] == ord("!"):  # an extension
+            if content[position] == ord("!"):  # An extension.
                 position += 2
-            elif content[position] == ord(","):  # an image
+            elif content[position] == ord(","):  # An image.
                 position += 10 + _colour_table_size(content[position + 9]) + 1
             else:
                 return False
-            while content[position]:  # its sub-blocks, up to an empty one
+            while content[position]:  # Its sub-blocks, up to an empty one.
                 position += content[position] + 1
             position += 1
     except IndexError:

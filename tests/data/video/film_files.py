@@ -2,14 +2,21 @@
 
 import av
 import numpy as np
+import pytest
 from PIL import Image
 
 from convlstm_jax.data.cache import FrameCache
 from convlstm_jax.data.video.clips import open_films
-from convlstm_jax.data.video.film import Found
+from convlstm_jax.data.video.film import Film
 from convlstm_jax.data.video.fit import FrameSettings
+from convlstm_jax.errors import UserError
 
 HEIGHT, WIDTH = 32, 48
+
+
+def refuses(words):
+    """Expects an error for the user."""
+    return pytest.raises(UserError, match=words)
 
 
 def grey_pixels(num_frames=30, height=HEIGHT, width=WIDTH, seed=11):
@@ -56,7 +63,7 @@ def open_film(path, bad_files="refuse", height=HEIGHT, width=WIDTH, channels=1, 
     """A film with all its frames, decoded anew or from a cache beside it."""
     settings = FrameSettings(height, width, channels, **more)
     cache = FrameCache(path.parent / ".cache")
-    (film,) = open_films([Found(path, path.name)], settings, bad_files, cache)
+    (film,) = open_films([Film(path.name, path)], settings, bad_files, cache)
     return film
 
 

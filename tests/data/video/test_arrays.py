@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import os
-import subprocess
 import sys
 import zipfile
 
@@ -12,10 +11,10 @@ import pytest
 
 from convlstm_jax.data.video import arrays
 from convlstm_jax.data.video.config import VideoConfig
-from convlstm_jax.data.video.find import find_films
-from convlstm_jax.errors import UserError
+from convlstm_jax.data.video.film import find_films
 from tests.data.video.film_files import frames_of as read_frames
 from tests.data.video.film_files import open_film as open_any
+from tests.data.video.film_files import refuses
 
 T, H, W = 9, 6, 8
 SIZE = {"height": H, "width": W}
@@ -34,7 +33,7 @@ def pixels(shape=(T, H, W), seed=5):
 
 
 def refused(path, words, **settings):
-    with pytest.raises(UserError, match=words):
+    with refuses(words):
         open_film(path, **settings)
     film = open_film(path, bad_files="skip", **settings)
     assert film.num_frames == 0 and path.name in film.problem
@@ -53,8 +52,8 @@ def test_bytes_and_floats(tmp_path, save, order):
     assert (frames_of(path, channels=3) == pixels()[..., None]).all()
 
 
-@pytest.mark.parametrize("channels", [2, 5, 16])
-def test_any_number_of_channels(tmp_path, channels):
+def test_any_number_of_channels(tmp_path):
+    channels = 5
     film = pixels((3, H, W, channels))
     np.save(tmp_path / "a.npy", film)
     np.testing.assert_array_equal(
@@ -99,7 +98,7 @@ def test_npz_damaged_in_its_middle(tmp_path, monkeypatch):
     film = open_film(path, bad_files="skip")
     assert 0 < film.num_frames < 400
     assert f"{film.num_frames} of 400 frames can be read" in film.problem
-    with pytest.raises(UserError, match=r"a.npz' cannot be read whole"):
+    with refuses(r"a.npz' cannot be read whole"):
         open_film(path)
 
 
@@ -107,7 +106,7 @@ def test_cut_and_strange_arrays(tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, pixels())
     path.write_bytes(path.read_bytes()[: -2 * H * W - 1])
-    with pytest.raises(UserError, match=r"a.npy' cannot be read.*cut short: \d+ of"):
+    with refuses(r"a.npy' cannot be read.*cut short: \d+ of"):
         open_film(path)
     film = open_film(path, bad_files="skip")
     assert film.problem == "the file ends early: 6 of 9 frames can be read"
@@ -148,7 +147,7 @@ def test_files_that_claim_too_much(tmp_path):
         tmp_path / "a.npy", r"a.npy' has 1,000,000,000,000 frames by its own account"
     )
     write_head(tmp_path / "a.npy", (1, 10**6, 10**6))
-    with pytest.raises(UserError, match=r"a.npy' .*cut short"):
+    with refuses(r"a.npy' .*cut short"):
         open_film(tmp_path / "a.npy")
     content = io.BytesIO()
     head = {"descr": "<f8", "fortran_order": False, "shape": (2, 10**5, 10**5)}
@@ -176,16 +175,17 @@ def test_values_are_scaled_and_clipped(tmp_path, dtype):
     assert expected.min() == 0 and expected.max() == 255
 
 
-@pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("value_range", [(), (-1.0, 2.0)])
-@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize(
+    ("strange", "value_range", "number"),
+    [(np.nan, (), 0), (np.inf, (-1.0, 2.0), 3), (-np.inf, (), 3)],
+)
 def test_values_that_are_not_finite(tmp_path, strange, value_range, number):
     film = pixels() / np.float32(255)
     film[number, 0, :2] = strange
     path = tmp_path / "a.npy"
     np.save(path, film)
     words = rf"a.npy' cannot be read whole \(frame {number}: 2 of 48 .*NaN"
-    with pytest.raises(UserError, match=words):
+    with refuses(words):
         open_film(path, value_range=value_range)
     found = open_film(path, value_range=value_range, bad_files="skip")
     assert found.holes == {number} and found.num_frames == T and not found.masked
@@ -200,7 +200,7 @@ def test_pixels_without_data_in_any_frame_are_masked(tmp_path, value_range, chan
     film[1] = np.nan
     np.save(tmp_path / "a.npy", film)
     settings = {"value_range": value_range, "channels": channels}
-    with pytest.raises(UserError, match=r"frame 1: .* fill the others"):
+    with refuses(r"frame 1: .* fill the others"):
         open_film(tmp_path / "a.npy", **settings)
     found = open_film(tmp_path / "a.npy", bad_files="skip", **settings)
     assert found.masked and found.holes == {1}
@@ -231,7 +231,7 @@ def save(path, data, dims=("time", "y", "x", "band"), encoding=None, **more):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".nc4", ".zarr"])
+@pytest.mark.parametrize("suffix", [".nc4", ".zarr"])
 def test_xarray(tmp_path, suffix, monkeypatch):
     monkeypatch.setattr(arrays, "_BLOCK_VALUES", 4 * H * W)
     path = save(tmp_path / f"a{suffix}", pixels())
@@ -240,7 +240,7 @@ def test_xarray(tmp_path, suffix, monkeypatch):
     np.testing.assert_array_equal(frames_of(path, channels=3), pixels((T, H, W, 3)))
     save(path, pixels(), other=pixels(seed=2), height=np.arange(T * 1.0))
     np.testing.assert_array_equal(frames_of(path, variable="film")[..., 0], pixels())
-    refused(path, rf"a{suffix}' .*film, other of three or more")
+    refused(path, rf"a{suffix}' .*film, other: config")
     refused(path, "variable is 'no', but it holds film, height, other", variable="no")
     assert [film.name for film in find_films(tmp_path)] == [path.name]
     assert [film.name for film in find_films(path)] == [path.name]
@@ -308,7 +308,7 @@ def test_fill_values_and_packed_values(tmp_path):
     assert found.masked and found.read(0, 1)[0, 1, 1, 0] == 0
     film[3, 2, 2] = 255
     path = save(path, film, encoding={"_FillValue": 255})
-    with pytest.raises(UserError, match=r"frame 3: 1 of 48 values are missing"):
+    with refuses(r"frame 3: 1 of 48 values are missing"):
         open_film(path)
     packed = {"dtype": "int16", "scale_factor": 0.5, "add_offset": -32.0,
               "_FillValue": -999}  # fmt: skip
@@ -348,9 +348,9 @@ def test_without_xarray_it_is_said_what_to_install(tmp_path, monkeypatch, bad_fi
         "find_spec",
         lambda name: None if name in ("xarray", "zarr") else find_spec(name),
     )
-    with pytest.raises(UserError, match=r"a.zarr' .*without xarray and zarr: run"):
+    with refuses(r"a.zarr' .*without xarray and zarr: run"):
         open_film(tmp_path / "a.zarr", bad_files)
-    with pytest.raises(UserError, match=r"a.nc' .*xarray.*requirements-xarray.txt"):
+    with refuses(r"a.nc' .*xarray.*requirements-xarray.txt"):
         open_film(tmp_path / "a.nc", bad_files)
 
 
@@ -381,7 +381,7 @@ def test_a_folder_of_arrays_of_all_kinds(tmp_path):
     np.savez_compressed(tmp_path / "d.npz", snow=dbz["d"])
     fields = {"value_range": (0.0, 60.0), "variable": "rain", "crop_box": (1, 1, 4, 4),
               "height": 4, "width": 4}  # fmt: skip
-    with pytest.raises(UserError, match=r"d.npz' .*variable is 'rain', but it holds s"):
+    with refuses(r"d.npz' .*variable is 'rain', but it holds s"):
         open_folder(tmp_path, **fields)
     sources = open_folder(tmp_path, bad_files="skip", **fields)
     assert "3 videos, split by video" in sources.description
@@ -441,7 +441,7 @@ def test_files_and_folders_without_permission(tmp_path, monkeypatch):
         return opened(path, *args, **kwargs)
 
     monkeypatch.setattr("io.open", refuse)
-    with pytest.raises(UserError, match=r"film2.npy' cannot .*\(Permission denied"):
+    with refuses(r"film2.npy' cannot .*\(Permission denied"):
         open_folder(tmp_path)
     forbidden = "none"
 
@@ -452,23 +452,18 @@ def test_files_and_folders_without_permission(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", lock)
     monkeypatch.setattr(type(tmp_path), "iterdir", lambda self: lock(str(self)))
-    with pytest.raises(UserError, match=r"folder '.*locked' cannot be read \(Permissi"):
+    with refuses(r"folder '.*locked' cannot be read \(Permissi"):
         open_folder(tmp_path)
     sources = open_folder(tmp_path, bad_files="skip")
     assert "1 video that cannot be read (first: The folder '" in sources.description
 
 
 def test_folders_that_are_very_deep(tmp_path):
-    folder = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1100):
-        os.mkdir("d", dir_fd=folder)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = deeper
-    os.close(folder)
-    for number in range(4):
-        np.save(tmp_path / f"film{number}.npy", pixels(seed=number))
+    np.save(tmp_path / "film.npy", pixels())
+    (tmp_path / "/".join("d" * 400)).mkdir(parents=True)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(300)
     try:
-        assert len(list(all_clips(open_folder(tmp_path)))) == 12
-    finally:  # Deeper than what cleans up after tests can go.
-        subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)
+        assert [film.name for film in find_films(tmp_path)] == ["film.npy"]
+    finally:
+        sys.setrecursionlimit(limit)

@@ -19,7 +19,6 @@ from convlstm_jax.data.video.containers import announced_size
 from convlstm_jax.data.video.film import read_last
 from convlstm_jax.data.video.fit import FrameSettings, Raw, fit
 from convlstm_jax.data.video.pictures import is_whole_gif
-from convlstm_jax.errors import UserError
 from tests.data.video.film_files import (
     HEIGHT,
     WIDTH,
@@ -27,6 +26,7 @@ from tests.data.video.film_files import (
     frames_of,
     grey_pixels,
     open_film,
+    refuses,
     write_folder,
     write_stack,
     write_video,
@@ -111,9 +111,7 @@ def test_video_of_more_than_8_bits(tmp_path, pixel_format, bits):
     np.testing.assert_allclose(found, expected / (2**bits - 1) * 255, atol=1)
     if pixel_format == "gray16le":
         dark = write_video(tmp_path / "dark.mkv", deep >> 4, "ffv1", pixel_format)
-        with pytest.raises(
-            UserError, match=r"dark.mkv' uses the values 0 .. 40\d\d of "
-        ):
+        with refuses(r"dark.mkv' uses the values 0 .. 40\d\d of "):
             open_film(dark)
         found = frames_of(dark, value_range=(0.0, 4095.0))[..., 0]
         np.testing.assert_allclose(found, (deep >> 4) / 4095 * 255, atol=1)
@@ -190,9 +188,7 @@ def test_deep_and_palette_and_transparent_pictures(tmp_path):
     found = frames_of(write_folder(tmp_path / "clear", [clear]), **size)
     assert (found[0, :2] == 0).all() and (found[0, 2:] == 200).all()
     Image.fromarray(np.full((6, 7), 7.0, np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(
-        UserError, match=r"float.tif'.* values go from 7 to 7.*value_ran"
-    ):
+    with refuses(r"float.tif'.* values go from 7 to 7.*value_ran"):
         open_film(tmp_path / "float.tif", **size)
     Image.fromarray(np.full((6, 7), 1.0, np.float32)).save(tmp_path / "white.tif")
     assert (frames_of(tmp_path / "white.tif", **size) == 255).all()
@@ -217,7 +213,7 @@ def test_colours_of_16_bits(tmp_path, how):
         compression = {"compression": "deflate"} if how == "deflate" else {}
         tifffile.imwrite(path, deep, photometric="rgb", **compression)
     size = {"height": 6, "width": 7, "channels": 3}
-    with pytest.raises(UserError, match=r"deep.*' uses the values 0 .. 4\d\d\d of 16"):
+    with refuses(r"deep.*' uses the values 0 .. 4\d\d\d of 16"):
         open_film(path, **size)
     found = frames_of(path, value_range=(0.0, 4095.0), **size)
     np.testing.assert_allclose(found, deep / 4095 * 255, atol=1)
@@ -227,7 +223,7 @@ def test_stacks_that_are_no_series_of_times(tmp_path):
     stack = np.zeros((6, 2, 8, 9), np.uint16)
     for kind in ({"imagej": True}, {"ome": True}):
         tifffile.imwrite(tmp_path / "a.tif", stack, **kind, metadata={"axes": "TCYX"})
-        with pytest.raises(UserError, match=r"a.tif' .*stack of 2 channels, 1 slices"):
+        with refuses(r"a.tif' .*stack of 2 channels, 1 slices"):
             open_film(tmp_path / "a.tif")
 
 
@@ -347,10 +343,10 @@ def test_every_kind_is_cut_out_and_resized_alike(tmp_path):
             frames_of(path, height=8, width=12, **box), smaller
         )
         name = path.name
-        with pytest.raises(UserError, match=rf"{name}' has frames of 32x48 .*reaches"):
+        with refuses(rf"{name}' has frames of 32x48 .*exceeds"):
             open_film(path, crop_box=(20, 0, 13, 10))
         left_out = open_film(path, crop_box=(20, 0, 13, 10), bad_files="skip")
-        assert left_out.num_frames == 0 and "reaches out" in left_out.problem
+        assert left_out.num_frames == 0 and "exceeds" in left_out.problem
 
 
 # --- bad files ------------------------------------------------------------------------
@@ -372,7 +368,7 @@ def test_cut_video(tmp_path, suffix, codec, pixel_format, total_known, share):
     content = whole.read_bytes()
     assert announced_size(whole) == len(content)
     cut.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match=r"cut\.\w+' cannot be read.*file is cut short.*"
+    with refuses(r"cut\.\w+' cannot be read.*file is cut short.*"
                        r"bad_files=skip"):  # fmt: skip
         open_film(cut)
     film = open_film(cut, bad_files="skip")
@@ -383,11 +379,11 @@ def test_cut_video(tmp_path, suffix, codec, pixel_format, total_known, share):
     found = film.read(0, film.num_frames)
     # The last frame may be damaged, but not those before.
     np.testing.assert_array_equal(found[:-1], frames_of(whole)[: len(found) - 1])
-    with pytest.raises(UserError, match=rf"cut\.\w+', of which {film.num_frames} "):
+    with refuses(rf"cut\.\w+', of which {film.num_frames} "):
         film.read(0, film.num_frames + 1)
     for share in (0.0, 0.01):
         cut.write_bytes(content[: int(share * len(content))])
-        with pytest.raises(UserError, match=r"cut\.\w+' cannot be read as a video"):
+        with refuses(r"cut\.\w+' cannot be read as a video"):
             open_film(cut)
 
 
@@ -425,7 +421,7 @@ def test_video_with_a_damaged_frame(tmp_path, number):
     path = write_video(tmp_path / "clip.mov", grey_pixels(), "png", "gray")
     damage_frame(path, b"\x89PNG", number)
     words = rf"clip.mov' cannot be read whole \(frame {number}: it cannot be decoded"
-    with pytest.raises(UserError, match=words + ".*bad_files=skip"):
+    with refuses(words + ".*bad_files=skip"):
         open_film(path)
     film = open_film(path, bad_files="skip")
     assert film.num_frames == (29 if number == 29 else 30)
@@ -436,9 +432,7 @@ def test_video_with_a_damaged_frame(tmp_path, number):
     np.testing.assert_array_equal(found[..., 0], grey_pixels()[keep])
     if number == 13:
         assert film.can_read(0, 13) and not film.can_read(0, 14)
-        with pytest.raises(
-            UserError, match=r"30 frames can be read but for 1 in betwe"
-        ):
+        with refuses(r"30 frames can be read except 1 in betwe"):
             film.read(12, 2)
 
 
@@ -458,7 +452,7 @@ def test_video_of_changing_size(tmp_path):
             for packet in [*encoder.encode(frame), *encoder.encode(None)]:
                 packet.stream = stream
                 container.mux(packet)
-    with pytest.raises(UserError, match=r"clip.avi'.*frame size changes"):
+    with refuses(r"clip.avi'.*frame size changes"):
         open_film(path)
     film = open_film(path, bad_files="skip")
     assert film.num_frames == 2 and film.blank == {0, 1}
@@ -475,14 +469,14 @@ def test_video_without_frames_or_without_video(tmp_path):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    with pytest.raises(UserError, match=r"sound.mkv'.*no video stream"):
+    with refuses(r"sound.mkv'.*no video stream"):
         open_film(path)
     path = write_video(tmp_path / "none.mp4", grey_pixels(1), "h264", "yuv420p")
     # The index promises a frame, but the box of the data, the last one, is empty.
     content = path.read_bytes()
     start = content.index(b"mdat") - 4
     path.write_bytes(content[:start] + struct.pack(">I", 8) + b"mdat")
-    with pytest.raises(UserError, match=r"none.mp4' holds no frame"):
+    with refuses(r"none.mp4' cannot be read: none of its frames can"):
         open_film(path)
 
 
@@ -494,7 +488,7 @@ def test_cut_gif(tmp_path):
     path = tmp_path / "cut.gif"
     for length in (0, 12, *range(900, len(content) - 1, 2977), len(content) - 1):
         path.write_bytes(content[:length])
-        with pytest.raises(UserError, match=r"cut.gif' cannot be read"):
+        with refuses(r"cut.gif' cannot be read"):
             open_film(path)
         film = open_film(path, bad_files="skip")
         count = film.num_frames
@@ -508,7 +502,7 @@ def test_folder_with_bad_pictures(tmp_path):
     pixels = grey_pixels(6)
     folder = write_folder(tmp_path / "frames", pixels)
     Image.fromarray(pixels[2, :5, :4]).save(folder / "frame2.png")
-    with pytest.raises(UserError, match=r"frame2.png' is 4x5 pixels.*are 48x32"):
+    with refuses(r"frame2.png' is 4x5 pixels.*are 48x32"):
         open_film(folder)
     content = (folder / "frame5.png").read_bytes()
     (folder / "frame5.png").write_bytes(content[: len(content) // 2])
@@ -519,12 +513,10 @@ def test_folder_with_bad_pictures(tmp_path):
     np.testing.assert_array_equal(film.read(3, 2)[..., 0], pixels[3:5])
     for name in ("frame2.png", "frame0.png"):
         (folder / name).write_bytes(b"")
-        with pytest.raises(UserError, match=rf"{name}' cannot be read as a picture"):
+        with refuses(rf"{name}' cannot be read as a picture"):
             open_film(folder)
     write_stack(folder / "frame2.png", pixels[:3])
-    with pytest.raises(
-        UserError, match=r"frame2.png' holds 3 frames: it must lie in an"
-    ):
+    with refuses(r"frame2.png' holds 3 frames: it must lie in an"):
         (folder / "frame0.png").unlink()
         open_film(folder)
 
@@ -554,11 +546,11 @@ def test_what_cannot_be_read_at_all(tmp_path):
         ("pipe.npy", "must be a regular file"),
         ("zero.gif", "must be a regular file"),
     ):
-        with pytest.raises(UserError, match=words):
+        with refuses(words):
             open_film(tmp_path / name)
         film = open_film(tmp_path / name, bad_files="skip")
         assert film.num_frames == 0 and words in film.problem
-        with pytest.raises(UserError, match="of which 0 frames can be read"):
+        with refuses("of which 0 frames can be read"):
             film.read(0, 1)
 
 
@@ -569,11 +561,11 @@ def test_a_picture_that_is_a_bomb(tmp_path, monkeypatch):
     bomb = b"P5 20000 20000 255\n" + bytes(10**6)
     (tmp_path / "a" / "0.pgm.gz").write_bytes(gzip.compress(bomb, 1))
     words = r"0.pgm.gz' has 100,000 bytes in a frame .* at most 99,999"
-    with pytest.raises(UserError, match=words):
+    with refuses(words):
         open_film(tmp_path / "a")
     head = b"P5 99999 99999 255\n"
     (tmp_path / "a" / "0.pgm.gz").write_bytes(gzip.compress(head + bytes(99)))
-    with pytest.raises(UserError, match=r"0.pgm.gz'"):
+    with refuses(r"0.pgm.gz'"):
         open_film(tmp_path / "a")
 
 
@@ -588,14 +580,14 @@ def test_names_that_are_no_text_or_protocols(tmp_path, monkeypatch):
 
 
 def test_paths_and_channels(tmp_path):
-    with pytest.raises(UserError, match=r"no film at '.*nothing.mp4'"):
+    with refuses(r"no film at '.*nothing.mp4'"):
         open_film(tmp_path / "nothing.mp4")
     (tmp_path / "clip.xyz").write_text("")
-    with pytest.raises(UserError, match=r"clip.xyz' is of the kind '.xyz'"):
+    with refuses(r"clip.xyz' is of the kind '.xyz'"):
         open_film(tmp_path / "clip.xyz")
     path = write_stack(tmp_path / "clip.gif", grey_pixels(3))
     for bad_files in ("refuse", "skip"):
-        with pytest.raises(UserError, match=r"channels is 2: .*clip.gif"):
+        with refuses(r"channels is 2: .*clip.gif"):
             open_film(path, bad_files, channels=2)
     film = open_film(path)
     for start, count, stride in (
@@ -605,9 +597,7 @@ def test_paths_and_channels(tmp_path):
         (0, 0, 1),
         (0, 1, 0),
     ):
-        with pytest.raises(
-            UserError, match=r"asked of '.*clip.gif', of which 3 frames"
-        ):
+        with refuses(r"asked of '.*clip.gif', of which 3 frames"):
             film.read(start, count, stride)
 
 
@@ -623,16 +613,14 @@ def test_the_last_frames_are_those_that_training_reads(tmp_path):
         np.testing.assert_array_equal(frames, expected)
         assert mask is None
     words = r"clip.avi' ends with 8 frames .* at least 9 are needed with frame_stride 4"
-    with pytest.raises(UserError, match=words):
+    with refuses(words):
         read_last(path, settings, 3, 4)
-    with pytest.raises(
-        UserError, match=r"frames of 32×48 pixels .*: they must be 8×12"
-    ):
+    with refuses(r"frames of 32×48 pixels .*: they must be 8×12"):
         read_last(path, settings, 3, resize=False)
     film = write_folder(tmp_path / "frames", grey_pixels(9))
     (film / "frame4.png").write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"frames' cannot be read whole \(frame 4"):
+    with refuses(r"frames' cannot be read whole \(frame 4"):
         read_last(film, settings, 3)
     assert len(read_last(film, settings, 4, 1, "skip")[0]) == 4
-    with pytest.raises(UserError, match=r"frames' ends with 4 frames that can be read"):
+    with refuses(r"frames' ends with 4 frames that can be read"):
         read_last(film, settings, 5, 1, "skip")

@@ -1,21 +1,21 @@
 """CVAT's XML: what CVAT itself writes, event intervals, mistakes."""
 
-import dataclasses
 import json
 import os
 
 import numpy as np
 import pytest
 
-from convlstm_jax.data.annotated.cvat import (
+from convlstm_jax.data.video.cvat import (
     Annotations,
     Shape,
     Track,
     check_frames,
-    event_intervals,
+    event_frames,
     read_cvat,
 )
 from convlstm_jax.errors import UserError
+from tests.data.video.film_files import refuses
 
 # In the words and order of CVAT's own export of a task.
 EXPORT = """<?xml version="1.0" encoding="utf-8"?>
@@ -72,6 +72,14 @@ points="1.00,2.00;3.50,4.25" z_order="0"/>
   </track>
 </annotations>
 """
+
+
+def intervals(annotations, labels):
+    """The frames of an event as half-open intervals."""
+    seen = event_frames(annotations, labels)
+    assert seen.shape == (annotations.stop_frame + 1,)
+    edges = np.flatnonzero(np.diff(seen, prepend=False, append=False))
+    return [tuple(pair) for pair in edges.reshape(-1, 2).tolist()]
 
 
 @pytest.fixture
@@ -140,7 +148,7 @@ def test_frames_left_out_of_a_task(read):
         ("<frame_filter>", "<frame_filter>step=5"),
         ('frame="20"', 'frame="203"'),  # Closes the track, one step behind the end.
     )
-    assert event_intervals(task, ["theft"]) == ((12, 203),)
+    assert intervals(task, ["theft"]) == [(12, 199)]
 
 
 def test_first_and_last_frame_default_to_the_size(read):
@@ -160,9 +168,9 @@ def test_intervals_open_and_close_and_open_again():
         track("theft", (3, True), (5, False), (6, False), (9, True), (30, False)),
         track("walk", (0, False)),
     )
-    assert event_intervals(seen, ["theft"]) == ((5, 9), (30, 50))
-    assert event_intervals(seen, ["walk"]) == ((0, 50),)
-    assert event_intervals(seen, ["other"]) == ()
+    assert intervals(seen, ["theft"]) == [(5, 9), (30, 50)]
+    assert intervals(seen, ["walk"]) == [(0, 50)]
+    assert intervals(seen, ["other"]) == []
 
 
 def test_intervals_of_several_tracks_are_joined():
@@ -171,21 +179,20 @@ def test_intervals_of_several_tracks_are_joined():
         track("theft", (5, False), (10, True)),
         track("robbery", (10, False), (12, True), (22, False), (25, True)),
     )
-    assert event_intervals(seen, ["theft", "robbery"]) == ((5, 12), (20, 30))
+    assert intervals(seen, ["theft", "robbery"]) == [(5, 12), (20, 30)]
 
 
 def test_frames_that_the_video_lacks():
     tracks = track("a", (2, False)), track("theft", (7, False), (40, True))
     seen = annotations(*tracks, stop_frame=7)
     check_frames(seen, 8)
-    with pytest.raises(
-        UserError,
-        match=r"'a.xml': track 1 \('theft'\) has a mask in frame 7, but .* 0 \.\. 6",
+    with refuses(
+        r"'a.xml': track 1 \('theft'\) has a mask in frame 7, but .* 0 \.\. 6"
     ):
         check_frames(seen, 7)
     longer = annotations(*tracks, stop_frame=10)
     check_frames(longer, 8)  # As decoders do not count alike.
-    with pytest.raises(UserError, match=r"the frames 0 \.\. 11, but .* 0 \.\. 7 only"):
+    with refuses(r"the frames 0 \.\. 11, but .* 0 \.\. 7 only"):
         check_frames(annotations(*tracks, stop_frame=11), 8)
 
 
@@ -210,12 +217,12 @@ BOX = '<box frame="12"'
         ([("<size>40", "<size>0")], "'0' for <size>"),
         ([("<start_frame>0", "<start_frame>-1")], "'-1' for <start_frame>"),
         ([("<stop_frame>39", "<stop_frame>x")], "'x' for <stop_frame>"),
-        ([("<frame_filter>", "<frame_filter>odd")], "'odd' for <frame_filter>"),
-        ([("<frame_filter>", "<frame_filter>step=0")], "'step=0' for <frame_filter>"),
+        ([("<frame_filter>", "<frame_filter>odd")], "'odd' for the step of <frame_fi"),
+        ([("<frame_filter>", "<frame_filter>step=0")], "'0' for the step of <frame_f"),
         ([(' label="theft"', "")], "track 0 has no label"),
-        ([(BOX, "<box")], r"track 0 \('theft'\) has a box without a frame"),
-        ([(BOX, '<box frame="1.5"')], "a box with the frame '1.5'"),
-        ([(BOX, '<box frame="-1"')], r"box in frame -1, but .* 0 \.\. 39"),
+        ([(BOX, "<box")], r"track 0 \('theft'\) has no value for the frame"),
+        ([(BOX, '<box frame="1.5"')], "'1.5' for the frame of a box"),
+        ([(BOX, '<box frame="-1"')], "'-1' for the frame of a box"),
         ([(BOX, '<box frame="40"')], r"box in frame 40, but .* 0 \.\. 39"),
         ([("<size>40", "<size>12")], r"box in frame 12, but .* 0 \.\. 11"),
         ([("<stop_frame>39", "<stop_frame>12")], r"in frame 13, but .* 0 \.\. 12"),
@@ -223,7 +230,7 @@ BOX = '<box frame="12"'
     ],
 )
 def test_mistakes_name_the_file_and_the_field(read, replacements, message):
-    with pytest.raises(UserError, match=rf"shop 1\.xml'.*{message}"):
+    with refuses(rf"shop 1\.xml'.*{message}"):
         read(*replacements)
 
 
@@ -235,34 +242,24 @@ def test_mistakes_name_the_file_and_the_field(read, replacements, message):
         (EXPORT[:-40], "is not XML, or cut short"),
         (EXPORT.replace("utf-8", "utf-99"), "is not XML, or cut short"),
         (BOMB, r"a document type \(DOCTYPE\) is not allowed"),
-        ("<opencv_storage/>", "the root element <opencv_storage>, but must be CVAT's"),
-        ("<annotations/>", "<annotations>, but must be CVAT's .* with a <version>"),
+        ("<opencv_storage/>", "the root element <opencv_storage> .* must be CVAT's"),
+        ("<annotations/>", "<annotations> and the version '', but must be CVAT"),
     ],
 )
 def test_files_that_are_no_annotations(read, text, message):
-    with pytest.raises(UserError, match=rf"shop 1\.xml'.*{message}"):
+    with refuses(rf"shop 1\.xml'.*{message}"):
         read(text=text)
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"none\.xml' cannot be read \(No such file"):
+    with refuses(r"none\.xml' cannot be read \(No such file"):
         read_cvat(tmp_path / "none.xml")
-
-
-def test_paths_do_not_count_as_a_difference():
-    same = annotations()
-    assert dataclasses.replace(same, path="elsewhere.xml") == same
-
-
-def test_pipes_are_refused(tmp_path):
     os.mkfifo(tmp_path / "a.xml")
-    with pytest.raises(
-        UserError, match=r"a\.xml' cannot be read: it must be a regular"
-    ):
+    with refuses(r"a\.xml' cannot be read: it must be a reg"):
         read_cvat(tmp_path / "a.xml")
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_what_a_manifest_keeps_tells_the_same(seed):
     rng = np.random.default_rng(seed)
 
@@ -277,7 +274,7 @@ def test_what_a_manifest_keeps_tells_the_same(seed):
     kept = Annotations.from_json(json.loads(json.dumps(whole.as_json())))
     assert kept.path == whole.path
     for labels in ("a", "b", "c"), ("a",), ("b", "c"), ("d",):
-        assert event_intervals(kept, labels) == event_intervals(whole, labels)
+        assert intervals(kept, labels) == intervals(whole, labels)
 
     def problem(annotations, num_frames):
         try:

@@ -1,1 +1,0 @@
-"""Films with "CVAT for video 1.1" annotations, cut into labelled clips."""
