@@ -195,16 +195,14 @@ def test_data_that_moved_stop_only_what_reads_them(calls, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["", ":quick"])
-def test_devices_that_are_not_there(calls, capsys, monkeypatch, preset):
+def test_without_devices_nothing_is_written(calls, capsys, monkeypatch, preset):
     def default_backend():
         raise RuntimeError("Unable to initialize backend 'cuda':\nno plugin")
 
     monkeypatch.setattr("jax.default_backend", default_backend)
-    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     assert main(CONFIG.replace(":quick", preset)) == 2
     error = capsys.readouterr().err
     assert "JAX finds no device (Unable to initialize backend 'cuda': no" in error
-    assert "with JAX_PLATFORMS='cuda': JAX_PLATFORMS must be" in error
     assert calls == [] and not Path("runs").exists()
 
 

@@ -103,6 +103,18 @@ def test_the_cache_of_the_user_stays_and_no_home_means_no_cache(tmp_path, monkey
     assert environment == {}
 
 
+@pytest.mark.parametrize("platform", ["cuda", "rubbish"])
+def test_devices_that_are_not_there(platform):
+    code = "from convlstm_jax.cli.process import default_backend; default_backend()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "UserError: JAX finds no device (" in done.stderr
+    assert f"with JAX_PLATFORMS='{platform}': JAX_PLATFORMS must be" in done.stderr
+
+
 COORDINATOR = {"JAX_COORDINATOR_ADDRESS": "localhost:1234"}
 
 
