@@ -10,7 +10,6 @@ from convlstm_jax.cli import build
 from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.cli.workdir import load_config
-from convlstm_jax.training.sharding import data_mesh
 
 
 def run(*arguments):
@@ -34,8 +33,8 @@ def experiment_of(folder):
 def trained_model(folder):
     """The objective of a run, and the step and the variables of its best checkpoint."""
     config = experiment_of(folder)
-    objective, mesh = build.build_objective(config), data_mesh(jax.devices()[:1])
-    step, variables = build.load_variables(objective, config, folder, mesh)
+    objective = build.build_objective(config)
+    step, variables = build.load_variables(objective, config, folder)
     return objective, step, jax.device_get(variables)
 
 

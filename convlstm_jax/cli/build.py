@@ -14,7 +14,7 @@ from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.objectives import DataFacts, Objective
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.training.checkpoint import restore_part
-from convlstm_jax.training.sharding import replicated
+from convlstm_jax.training.sharding import data_mesh, replicated
 from convlstm_jax.training.state import TrainState, init_state
 
 
@@ -91,16 +91,20 @@ def build_training(
 
 
 def load_variables(
-    objective: Objective, experiment: Experiment, workdir: Path, mesh: Mesh
+    objective: Objective,
+    experiment: Experiment,
+    workdir: Path,
+    mesh: Mesh | None = None,
 ) -> tuple[int, Variables]:
     """The step and the variables of the best checkpoint, without the optimizer's.
 
-    The parameters are their moving average if the run keeps one.
+    The parameters are their moving average if the run keeps one. Without a mesh, they
+    are on one device.
 
     Raises:
         UserError: there is no intact checkpoint, or it belongs to another model.
     """
-    sharding = replicated(mesh)
+    sharding = replicated(mesh or data_mesh(jax.local_devices()[:1]))
     template: dict[str, Any] = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         initial_shapes(objective, experiment),

@@ -10,7 +10,6 @@ from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.interop.exported_program import export_program
 from convlstm_jax.objectives.nowcast import NowcastObjective
-from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path
 
 
@@ -32,8 +31,7 @@ def run(
     objective = build_objective(experiment)
     objective.check_num_frames(num_frames)
     validate_output_path(output, (".jax",), what="an exported model")
-    mesh = data_mesh(jax.local_devices()[:1])
-    step, variables = load_variables(objective, experiment, workdir, mesh)
+    step, variables = load_variables(objective, experiment, workdir)
     variables = jax.device_get(variables)  # Constants, on no device.
     height, width, channels = experiment.data.frame_shape
     sizes, patch = f"{height}, {width}", None

@@ -16,11 +16,10 @@ from convlstm_jax.data.annotated.config import AnnotatedVideoConfig
 from convlstm_jax.data.base import InputClip
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
-from convlstm_jax.objectives.base import Objective, Variables
+from convlstm_jax.objectives.base import Variables
 from convlstm_jax.objectives.classify import ClassificationObjective
 from convlstm_jax.objectives.forecast import FramesObjective
 from convlstm_jax.objectives.nowcast import NowcastObjective
-from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.radar import rain_colours
@@ -63,13 +62,6 @@ def run(
         _forecast(experiment, objective, workdir, input, output, num_frames)
 
 
-def _load(
-    objective: Objective, experiment: Experiment, workdir: Path
-) -> tuple[int, Variables]:
-    mesh = data_mesh(jax.local_devices()[:1])
-    return load_variables(objective, experiment, workdir, mesh)
-
-
 def _forecast(
     experiment: Experiment,
     objective: FramesObjective,
@@ -88,7 +80,7 @@ def _forecast(
             "config.model.name must be a convolutional network and "
             "config.model.peephole 'channel' or 'none'"
         )
-    step, variables = _load(objective, experiment, workdir)
+    step, variables = load_variables(objective, experiment, workdir)
     frames = clip.frames.astype(np.float32)
     if clip.frames.dtype == np.uint8:
         frames /= 255
@@ -180,7 +172,7 @@ def _classify(
             f"--input={input} has {film.num_frames} frames: this model needs at least "
             f"{span}{every} that can be read"
         )
-    step, variables = _load(objective, experiment, workdir)
+    step, variables = load_variables(objective, experiment, workdir)
     classify = jax.jit(objective.classify)
     clips = []
     for start in tqdm(starts, desc="classifying", unit="clip", disable=None):

@@ -240,21 +240,6 @@ def test_evaluate_refuses_another_config_or_model(calls, run_folder, capsys):
     assert main(*command, published) == 0
 
 
-def test_predict_gets_its_paths(calls, run_folder, tmp_path):
-    (tmp_path / "clip.gif").touch()
-    command = ["--mode=predict", f"--workdir={run_folder}", "--input=clip.gif"]
-    assert main(*command, "--output=o.gif") == 0
-    assert main(*command, "--output=o.gif", "--num_frames=30") == 0
-    paths = {
-        "workdir": run_folder,
-        "input": Path("clip.gif"),
-        "output": Path("o.gif"),
-    }
-    assert [mode for mode, _, _ in calls] == ["predict", "predict"]
-    assert calls[0][2] == {**paths, "num_frames": None}
-    assert calls[1][2] == {**paths, "num_frames": 30}
-
-
 def test_evaluate_needs_checkpoints_and_describe_does_not(calls, tmp_path, capsys):
     workdir.save_config(tmp_path, moving_mnist.get_config())
     assert main("--mode=evaluate", f"--workdir={tmp_path}") == 2

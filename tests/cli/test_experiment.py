@@ -193,26 +193,6 @@ def test_all_problems_are_found_at_once(tmp_path):
     assert "did you mean channel?" in found[1]
 
 
-def test_values_are_read_by_the_type_of_the_field():
-    config = moving_mnist.get_config()
-    before = config.to_dict()
-    changed = experiment(
-        config,
-        {
-            "seed": "7",
-            "model.features": "(8,4)",
-            "optimizer.learning_rate": "1",
-            "train.num_steps": "1e3",
-            "note": "x=1",
-        },
-    ).config
-    assert (changed.seed, changed.note, changed.train.num_steps) == (7, "x=1", 1000)
-    assert changed.model.features == (8, 4)
-    assert isinstance(changed.optimizer.learning_rate, float)
-    assert changed.is_locked
-    assert config.to_dict() == before
-
-
 def test_a_config_that_somebody_has_spoilt_is_refused():
     config = moving_mnist.get_config().unlock()
     config.model.fetures = (3,)
