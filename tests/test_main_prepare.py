@@ -169,7 +169,7 @@ def test_frames_to_predict_from_have_the_stride_of_training(films, tmp_path):
         (["--config.data.path={films}", "--output={films}/out"], "/out lies in config"),
         (
             ["--config.data.path={films}", "--output={here}/file"],
-            "/file cannot be written",
+            "/file is a file: it",
         ),
         (
             ["--config.data.path={films}", "--config.data.num_train_sequences=0"],

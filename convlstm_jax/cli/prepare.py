@@ -34,6 +34,8 @@ def run(experiment: Experiment, *, output: Path) -> None:
             f"config.data.path is '{path}', which is a prepared folder already: "
             f"--mode=prepare needs the folder of {KINDS[data.name]}"
         )
+    if output.is_file():
+        raise UserError(f"--output={output} is a file: it must be a folder")
     if output.resolve().is_relative_to(path.resolve()):
         raise UserError(
             f"--output={output} lies in config.data.path='{path}': it must be another "
