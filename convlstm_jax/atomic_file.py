@@ -48,8 +48,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         with replacing(path) as partial:
             yield partial
     except OSError as error:
-        reason = error.strerror or str(error)
         raise UserError(
-            f"'{path}' cannot be written ({reason}): it must be a file in a folder "
-            "that can be written to and has room"
+            f"'{path}' cannot be written ({error.strerror or error}): it must be a "
+            "file in a folder that can be written to and has room"
         ) from error

@@ -15,8 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 import pydantic
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from convlstm_jax.errors import UserError
-from convlstm_jax.nearest import did_you_mean
+from convlstm_jax.errors import did_you_mean
 
 _NUMBERS = {
     int: ("an integer", "integers"),
@@ -25,41 +24,31 @@ _NUMBERS = {
 _ConfigT = TypeVar("_ConfigT", bound="Config")
 
 
-class Bounds(typing.TypedDict, total=False):
-    """What the value of a field must keep to; of a tuple, each entry but for two.
-
-    Attributes:
-        ge: Smallest value.
-        gt: The value must be above this.
-        le: Largest value.
-        lt: The value must be below this.
-        odd: Whether the value must be odd.
-        min_length: Fewest entries of a tuple; with text, 1 forbids empty text.
-        increasing: Whether the entries of a tuple must rise.
-    """
-
-    ge: float
-    gt: float
-    le: float
-    lt: float
-    odd: bool
-    min_length: int
-    increasing: bool
-
-
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """What a field allows beside its type; see `field` and `Bounds`."""
+    """What a field allows beside its type.
+
+    Attributes:
+        unit: The unit of the value, such as `pixels`.
+        example: A value, shown after what is allowed.
+        when: The values of other fields of the class with which this field exists.
+        must: What a value must do, in words that follow "it must ", and the predicate.
+        may_change: Whether a resumed run may have another value, as it does not shape
+            the training.
+        ge, gt, le, lt, odd: Bounds of a number, or of each entry of a tuple.
+        min_length: Fewest entries of a tuple or characters of a text.
+        increasing: Whether the entries of a tuple must increase.
+    """
 
     unit: str = ""
     example: str = ""
     when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
     must: tuple[str, Callable[[Any], bool]] | None = None
     may_change: bool = False
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
+    ge: float = -math.inf
+    gt: float = -math.inf
+    le: float = math.inf
+    lt: float = math.inf
     odd: bool = False
     min_length: int = 0
     increasing: bool = False
@@ -77,72 +66,50 @@ class _Rule:
         return core_schema.no_info_after_validator_function(validate, handler(source))
 
     def accepts(self, value: Any) -> bool:
-        """Whether the bounds allow a value of the right type."""
-        entries = value if isinstance(value, tuple) else (value,)
-        if isinstance(value, tuple) and len(value) < self.min_length:
+        """Whether a value of the right type is allowed."""
+        if isinstance(value, tuple | str) and len(value) < self.min_length:
             return False
+        if self.must and not self.must[1](value):
+            return False
+        entries = value if isinstance(value, tuple) else (value,)
         if self.increasing and any(a >= b for a, b in itertools.pairwise(entries)):
             return False
-        return all(map(self._in_bounds, entries)) and (
-            self.must is None or self.must[1](value)
-        )
-
-    def _in_bounds(self, value: Any) -> bool:
-        if isinstance(value, str):
-            return bool(value) or not self.min_length
-        return (
-            (self.ge is None or value >= self.ge)
-            and (self.gt is None or value > self.gt)
-            and (self.le is None or value <= self.le)
-            and (self.lt is None or value < self.lt)
-            and (not self.odd or value % 2 == 1)
+        return all(
+            self.ge <= entry <= self.le
+            and self.gt < entry < self.lt
+            and (not self.odd or entry % 2 == 1)
+            for entry in entries
+            if isinstance(entry, int | float)
         )
 
     def limits(self) -> str:
         """The bounds in words, such as ` from 1 to 63`."""
-        if self.ge is not None and self.le is not None:
-            return f" from {_words(self.ge)} to {_words(self.le)}"
-        words = {"of at least": self.ge, "above": self.gt}
-        words |= {"of at most": self.le, "below": self.lt}
-        parts = [
-            f"{text} {_words(bound)}"
-            for text, bound in words.items()
-            if bound is not None
-        ]
+        words = {
+            text: str(bound) if isinstance(bound, int) else f"{bound:g}"
+            for text, bound in (
+                ("of at least", self.ge),
+                ("above", self.gt),
+                ("of at most", self.le),
+                ("below", self.lt),
+            )
+            if math.isfinite(bound)
+        }
+        if words.keys() == {"of at least", "of at most"}:
+            return f" from {words['of at least']} to {words['of at most']}"
+        parts = [f"{text} {bound}" for text, bound in words.items()]
         return f" {' and '.join(parts)}" if parts else ""
 
 
-def _words(bound: float) -> str:
-    return str(bound) if isinstance(bound, int) else f"{bound:g}"
-
-
-def field(
-    default: Any,
-    meaning: str,
-    *,
-    unit: str = "",
-    example: str = "",
-    when: Mapping[str, tuple[Any, ...]] | None = None,
-    must: tuple[str, Callable[[Any], bool]] | None = None,
-    may_change: bool = False,
-    **bounds: typing.Unpack[Bounds],
-) -> Any:
+def field(default: Any, meaning: str, **rule: Any) -> Any:
     """Declares one field of a config class.
 
     Args:
         default: The value where nothing is set.
         meaning: What the field does, in plain sentences; `--help` shows it.
-        unit: The unit of its value, such as `pixels`.
-        example: A value, shown after what is allowed.
-        when: The values of other fields of the class with which this field exists.
-        must: What a value must do, in words that follow "it must ", and the predicate.
-        may_change: Whether a resumed run may have another value: it does not shape the
-            training.
-        **bounds: See `Bounds`.
+        **rule: Its unit, its bounds and when it exists: see `_Rule`.
     """
-    rule = _Rule(unit, example, when or {}, must, may_change, **bounds)
     info = pydantic.Field(default, description=meaning)
-    info.metadata.append(rule)
+    info.metadata.append(_Rule(**rule))
     return info
 
 
@@ -173,7 +140,7 @@ class Config(pydantic.BaseModel):
 
     @classmethod
     def rule(cls, name: str) -> _Rule:
-        """The bounds of a field."""
+        """What a field allows beside its type."""
         rules = [m for m in cls.model_fields[name].metadata if isinstance(m, _Rule)]
         return rules[0] if rules else _Rule()
 
@@ -188,11 +155,20 @@ class Config(pydantic.BaseModel):
 
 def applies(cls: type[Config], name: str, values: Mapping[str, Any]) -> bool:
     """Whether a field exists, given the values of the other fields."""
-    return all(
-        values.get(other, cls.model_fields[other].default) in allowed
-        and applies(cls, other, values)
-        for other, allowed in cls.rule(name).when.items()
-    )
+    return _unmet(cls, name, values) is None
+
+
+def _unmet(
+    cls: type[Config], name: str, values: Mapping[str, Any]
+) -> tuple[str, Any, tuple[Any, ...]] | None:
+    """Another field, its value, and those values with which the field `name` exists."""
+    for other, choices in cls.rule(name).when.items():
+        value = values.get(other, cls.model_fields[other].default)
+        if value not in choices:
+            return other, value, choices
+        if unmet := _unmet(cls, other, values):
+            return unmet
+    return None
 
 
 def allowed(cls: type[Config], name: str) -> str:
@@ -204,8 +180,7 @@ def _allowed(annotation: Any, rule: _Rule) -> str:
     if rule.must:
         return rule.must[0]
     example = f", such as {rule.example}" if rule.example else ""
-    choices = _choices(annotation)
-    if choices:
+    if choices := _choices(annotation):
         listed = ", ".join(map(repr, choices))
         return f"be {listed}" if len(choices) == 1 else f"be one of {listed}"
     if annotation is bool:
@@ -214,16 +189,14 @@ def _allowed(annotation: Any, rule: _Rule) -> str:
         return f"be {'a non-empty' if rule.min_length else 'a'} text{example}"
     entry = _entry(annotation)
     if entry is None:
-        article, _ = _NUMBERS[typing.cast(type, annotation)]
-        article = (
-            article.replace("an integer", "an odd integer") if rule.odd else article
-        )
-        return f"be {article}{rule.limits()}{example}"
+        number = _NUMBERS[annotation][0]
+        number = number.replace("an integer", "an odd integer") if rule.odd else number
+        return f"be {number}{rule.limits()}{example}"
     kind = "texts" if entry is str else _NUMBERS[entry][1]
     kind = f"odd {kind}" if rule.odd else kind
-    number = "one or more " if rule.min_length else "any number of "
+    count = "one or more" if rule.min_length else "any number of"
     order = ", in increasing order" if rule.increasing else ""
-    return f"be a tuple of {number}{kind}{rule.limits()}{order}{example}"
+    return f"be a tuple of {count} {kind}{rule.limits()}{order}{example}"
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
@@ -233,9 +206,8 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 def _entry(annotation: Any) -> Any:
     """The type of a tuple's entries, or None for another type than a tuple."""
-    if typing.get_origin(annotation) is not tuple:
-        return None
-    return typing.get_args(annotation)[0]
+    is_tuple = typing.get_origin(annotation) is tuple
+    return typing.get_args(annotation)[0] if is_tuple else None
 
 
 def parse(cls: type[Config], name: str, text: str) -> Any:
@@ -253,25 +225,20 @@ def parse(cls: type[Config], name: str, text: str) -> Any:
     inner = text.strip()
     if entry is not str:
         inner = inner.strip("()[]").strip()
-    inner = inner.removesuffix(",")
-    parts = inner.split(",") if inner else []
+    parts = inner.removesuffix(",").split(",") if inner else []
     return tuple(_parse_one(entry, part.strip()) for part in parts)
 
 
 def _parse_one(annotation: Any, text: str) -> Any:
     if annotation is bool:
-        values = {"true": True, "false": False}
-        if text.strip().lower() not in values:
+        if text.strip().lower() not in ("true", "false"):
             raise ValueError(f"{text!r} is neither true nor false")
-        return values[text.strip().lower()]
+        return text.strip().lower() == "true"
     if annotation is int:
-        try:
-            return int(text)
-        except ValueError:
-            number = float(text)
-            if not math.isfinite(number) or not number.is_integer():
-                raise ValueError(f"{text!r} is no integer") from None
-            return int(number)
+        number = float(text)
+        if not number.is_integer():
+            raise ValueError(f"{text!r} is no integer")
+        return int(number)
     return float(text) if annotation is float else text
 
 
@@ -285,12 +252,9 @@ def refusal(cls: type[Config], name: str, value: Any, prefix: str = "") -> str:
 def validated(
     cls: type[_ConfigT], values: Mapping[str, Any], prefix: str = ""
 ) -> tuple[_ConfigT | None, list[str]]:
-    """Makes an instance from values, or tells all that is wrong with them.
+    """Makes an instance from values; what is missing takes its default.
 
-    Args:
-        cls: The config class.
-        values: Values by field; what is missing takes its default.
-        prefix: What names the section in messages, such as `config.model.`.
+    `prefix` names the section in messages, such as `config.model.`.
 
     Returns:
         The instance, or None, and the problems, a sentence each.
@@ -304,12 +268,11 @@ def validated(
     try:
         instance = cls.model_validate(known)
     except pydantic.ValidationError as error:
-        wrong: set[str] = set()
-        for details in error.errors():
-            if details["type"] == "checks":
-                problems += [f"{prefix}{text}" for text in details["ctx"]["problems"]]
-            else:
-                wrong.add(str(details["loc"][0]))
+        errors = {details["loc"]: details for details in error.errors()}
+        if checks := errors.pop((), None):
+            found = checks["ctx"]["problems"]
+            return None, problems + [f"{prefix}{problem}" for problem in found]
+        wrong = {loc[0] for loc in errors}
         problems += [
             refusal(cls, name, known[name], prefix)
             for name in cls.model_fields
@@ -323,33 +286,16 @@ def unknown_field(
     cls: type[Config], name: str, values: Mapping[str, Any], prefix: str = ""
 ) -> str:
     """The sentence about a field that a class, or the values of others, do not have."""
-    own_name = values.get("name")
-    having = f" with {prefix}name={own_name!r}" if own_name is not None else ""
-    for other, choices in (
-        cls.rule(name).when.items() if name in cls.model_fields else ()
-    ):
-        if not applies(cls, name, values):
-            wanted = " or ".join(map(repr, choices))
-            value = values.get(other, cls.model_fields[other].default)
-            return (
-                f"{prefix}{name} does not exist with {prefix}{other}={value!r}: it "
-                f"needs {prefix}{other}={wanted}"
-            )
-    there = [field for field in cls.model_fields if applies(cls, field, values)]
-    hint = did_you_mean(name, there)
+    if name in cls.model_fields and (unmet := _unmet(cls, name, values)):
+        other, value, choices = unmet
+        wanted = " or ".join(map(repr, choices))
+        return (
+            f"{prefix}{name} does not exist with {prefix}{other}={value!r}: it needs "
+            f"{prefix}{other}={wanted}"
+        )
+    having = f" with {prefix}name={values['name']!r}" if "name" in values else ""
+    fields = [other for other in cls.model_fields if applies(cls, other, values)]
     return (
-        f"{prefix}{name} is not a field{having}{hint}: the fields are "
-        f"{', '.join(there)}"
+        f"{prefix}{name} is not a field{having}{did_you_mean(name, fields)}: the "
+        f"fields are {', '.join(fields)}"
     )
-
-
-def raise_problems(problems: list[str], header: str) -> None:
-    """Raises all problems as one error: a sentence, or a header and a line for each.
-
-    Raises:
-        UserError: there is any problem.
-    """
-    if len(problems) == 1:
-        raise UserError(problems[0])
-    if problems:
-        raise UserError("\n  ".join([f"{len(problems)} {header}:", *problems]))

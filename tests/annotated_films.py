@@ -7,7 +7,7 @@ from convlstm_jax.viz.clip_writer import write_clip
 
 def write_annotated_films(folder, num_films=8, length=24, height=32, width=40):
     """Films in which a square grows, in half of them with a theft in the middle."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(num_films):
         rng = np.random.default_rng(number)
         film = np.tile(rng.uniform(0, 0.5, (1, height, width, 3)), (length, 1, 1, 1))

@@ -1,11 +1,15 @@
-"""The program as a function, and where its processes meet, for tests."""
+"""The program as a function, and what its runs hold, for tests."""
 
+import json
 import socket
 from pathlib import Path
 
+import jax
+
+from convlstm_jax.cli import build
 from convlstm_jax.cli.entry import main
 from convlstm_jax.cli.experiment import experiment
-from convlstm_jax.cli.saved_config import load_config
+from convlstm_jax.cli.workdir import load_config
 
 
 def run(*arguments):
@@ -24,3 +28,22 @@ def experiment_of(folder):
     """The validated experiment of a run."""
     config, _ = load_config(Path(folder))
     return experiment(config)
+
+
+def trained_model(folder):
+    """The objective of a run, and the step and the variables of its best checkpoint."""
+    config = experiment_of(folder)
+    objective = build.build_objective(config)
+    step, variables = build.load_variables(objective, config, folder)
+    return objective, step, jax.device_get(variables)
+
+
+def first_test_clips(folder, count):
+    """The first test clips of a run."""
+    source = build.build_sources(experiment_of(folder)).test
+    return [source[index] for index in range(count)]
+
+
+def results_of(folder):
+    """What the evaluation of a run has written."""
+    return json.loads((folder / "evaluation.json").read_text())

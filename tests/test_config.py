@@ -8,10 +8,9 @@ from convlstm_jax.config import (
     allowed,
     field,
     parse,
-    raise_problems,
     validated,
 )
-from convlstm_jax.errors import UserError
+from convlstm_jax.errors import UserError, raise_problems
 
 
 class Optics(Config):

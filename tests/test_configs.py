@@ -41,41 +41,19 @@ def test_every_experiment_says_its_paper_command_hardware_and_score(name):
     assert "Hardware" in text
 
 
-@pytest.mark.parametrize(
-    ("preset", "features", "kernels", "patch_size"),
-    [
-        ("5x5-256", (256,), (5, 5), 4),
-        ("5x5-128-128", (128, 128), (5, 5), 4),
-        ("5x5-128-64-64", (128, 64, 64), (5, 5), 4),
-        ("9x9-128-128", (128, 128), (9, 1), 4),
-        ("9x9-128-64-64", (128, 64, 64), (9, 1), 4),
-    ],
-)
-def test_the_models_of_table_1(preset, features, kernels, patch_size):
-    config = moving_mnist.get_config(preset)
-    assert config.model.name == "encoder_forecaster"
-    assert config.model.features == features
-    assert config.model.input_kernel_size == kernels[0]
-    assert config.model.recurrent_kernel_size == kernels[1]
-    assert config.model.patch_size == patch_size
-    assert config.optimizer.name == "rmsprop"
-    assert config.optimizer.learning_rate == 1e-3
-    assert config.optimizer.rmsprop_decay == 0.9
-    assert config.train.batch_size == 16
-    assert config.train.early_stopping_patience > 0
-
-
-def test_the_fc_lstm_of_table_1_sees_all_pixels():
-    config = moving_mnist.get_config("fc-lstm-2048-2048")
-    assert config.model.name == "fc_lstm"
-    assert config.model.features == (2048, 2048)
-    assert "patch_size" not in config.model
+def test_table_1_is_trained_as_in_the_paper():
+    for preset in moving_mnist.PRESETS.keys() - {"quick"}:
+        config = moving_mnist.get_config(preset)
+        assert config.optimizer.name == "rmsprop"
+        assert config.optimizer.learning_rate == 1e-3
+        assert config.optimizer.rmsprop_decay == 0.9
+        assert config.train.batch_size == 16
+        assert config.train.early_stopping_patience > 0
 
 
 def test_an_unknown_preset_names_the_known_ones_and_the_nearest():
-    with pytest.raises(UserError, match=r"unknown preset '5x5-265'.*5x5-128-64-64"):
-        moving_mnist.get_config("5x5-265")
-    with pytest.raises(UserError, match=r"did you mean 5x5-256\?"):
+    message = r"unknown preset '5x5-265'.*5x5-128-64-64.*did you mean 5x5-256\?"
+    with pytest.raises(UserError, match=message):
         moving_mnist.get_config("5x5-265")
 
 
@@ -90,10 +68,9 @@ def test_the_files_load_the_way_the_command_line_loads_them():
     assert config.to_dict() == moving_mnist.get_config("5x5-256").to_dict()
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_importing_a_config_starts_no_device(name):
-    code = (
-        f"from configs import {name}; {name}.get_config(); "
-        "from jax._src import xla_bridge; assert not xla_bridge._backends"
+def test_importing_the_configs_starts_no_device():
+    code = "".join(
+        f"from configs import {name}; {name}.get_config()\n" for name in EXPERIMENTS
     )
+    code += "from jax._src import xla_bridge; assert not xla_bridge._backends"
     subprocess.run([sys.executable, "-c", code], cwd=FOLDER.parent, check=True)

@@ -10,7 +10,8 @@ import pytest
 
 from configs import moving_mnist
 from convlstm_jax.cli.build import build_objective, build_sources, build_training
-from convlstm_jax.cli.experiment import describe_fields, experiment
+from convlstm_jax.cli.describe import describe_fields
+from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.data.data_sets import DATA_SETS
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.registry import METRICS, conventions, frame_metrics

@@ -1,7 +1,6 @@
-"""The program as a user runs it: train, evaluate, predict, describe, kill, resume."""
+"""The program as a user runs it: train, evaluate, predict, export, kill, resume."""
 
 import csv
-import json
 import os
 import re
 import shutil
@@ -9,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -16,48 +16,72 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.cli import build
 from convlstm_jax.metrics.vmaf import find_ffmpeg
-from convlstm_jax.training.sharding import data_mesh
-from tests.program import experiment_of, run
+from tests.program import first_test_clips, results_of, run, trained_model
 from tests.read_clip import read_clip
 
 ROOT = Path(__file__).resolve().parent.parent
+# Batches do not divide the numbers of sequences: the last ones are filled up.
 TINY = [
-    "--config=configs/moving_mnist.py:quick",
-    "--config.model.features=4",
-    "--config.task.num_input_frames=3",
-    "--config.task.num_output_frames=2",
-    "--config.data.digits=sklearn",
-    "--config.data.height=32",
-    "--config.data.width=40",
-    "--config.optimizer.ema_decay=0.5",
-    "--config.train.batch_size=8",
-    "--config.train.num_validation_sequences=10",
-    "--config.eval.num_sequences=20",
-    "--config.eval.batch_size=16",
+    "--config=configs/moving_mnist.py:quick", "--config.model.features=4",
+    "--config.task.num_input_frames=3", "--config.task.num_output_frames=2",
+    "--config.data.digits=sklearn", "--config.data.height=32",
+    "--config.data.width=40", "--config.optimizer.ema_decay=0.5",
+    "--config.train.batch_size=8", "--config.train.num_validation_sequences=10",
+    "--config.eval.num_sequences=20", "--config.eval.batch_size=16",
     "--config.eval.num_pictures=2",
-]
+]  # fmt: skip
+PREDICT = ("--mode=predict",)
 
-
-pytestmark = pytest.mark.usefixtures("at_root")
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def compiled():
+    """Counts the programs that are compiled, by name."""
+    counts: Counter[str] = Counter()
+
+    def count(event, duration_secs, **details):
+        if event.endswith("backend_compile_duration"):
+            counts[details["fun_name"]] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    yield counts
+    jax.monitoring.unregister_event_duration_listener(count)
+
+
+def of_models(compiled):
+    """Of the counts, those of programs that hold a model; the others are forgotten."""
+    names = ("init", "train_step", "eval_step", "forecast", "predict")
+    found = {name: compiled[f"jit({name})"] for name in names}
+    compiled.clear()
+    return {name: count for name, count in found.items() if count}
+
+
+@pytest.fixture(scope="module")
+def run_and_counts(tmp_path_factory, compiled):
+    """A run of six steps, and how often training compiled what."""
     folder = tmp_path_factory.mktemp("run") / "tiny"
-    former = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        assert run(
-            *TINY,
-            f"--workdir={folder}",
-            "--config.train.num_steps=6",
-            "--config.train.eval_every_steps=3",
-        ) == 0  # fmt: skip
-    finally:
-        os.chdir(former)
-    return folder
+    steps = ["--config.train.num_steps=6", "--config.train.eval_every_steps=3"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        jax.clear_caches()
+        assert run(*TINY, f"--workdir={folder}", *steps) == 0
+    return folder, of_models(compiled)
+
+
+@pytest.fixture(scope="module")
+def trained(run_and_counts):
+    return run_and_counts[0]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """The first test clip's five frames, in a file."""
+    path = tmp_path / "clip.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (5, 32, 40, 1), np.uint8))
+    return path
 
 
 def test_training_leaves_everything_behind(trained):
@@ -81,8 +105,14 @@ def test_training_leaves_everything_behind(trained):
     assert "XLA_FLAGS=" in log and "scikit-learn" in log
 
 
+def test_training_compiles_every_program_once(run_and_counts):
+    # Training ends as --mode=evaluate does: with the baselines, in a step of its own.
+    once = {"init": 1, "train_step": 1, "forecast": 1}
+    assert run_and_counts[1] == once | {"eval_step": 2}
+
+
 def test_evaluation_figures(trained):
-    results = json.loads((trained / "evaluation.json").read_text())
+    results = results_of(trained)
     assert results["data"]["digits"] == "sklearn"
     assert results["data"]["num_sequences"] == 20
     assert list(results)[:3] == ["model", "copy_last", "zeros"]
@@ -99,10 +129,8 @@ def test_evaluation_figures(trained):
             2 * total["cross_entropy_nats_per_frame"]
         )
 
-    # The baselines' figures, from the definition.
-    config = experiment_of(trained)
-    test = build.build_sources(config).test
-    clips = np.stack([test[index]["frames"] for index in range(20)]) / 255
+    # The baselines' metrics, from the definition.
+    clips = np.stack([clip["frames"] for clip in first_test_clips(trained, 20)]) / 255
     inputs, truth = clips[:, :3], clips[:, 3:]
     zeros = (truth**2).sum((2, 3, 4)).mean(0)
     copied = ((inputs[:, -1:] - truth) ** 2).sum((2, 3, 4)).mean(0)
@@ -111,10 +139,7 @@ def test_evaluation_figures(trained):
     np.testing.assert_allclose(lead["copy_last"]["mse"], copied, rtol=1e-5)
 
     # The model's, from its averaged weights.
-    task = build.build_objective(config)
-    _, variables = build.load_variables(
-        task, config, trained, data_mesh(jax.devices()[:1])
-    )
+    task, _, variables = trained_model(trained)
     prediction = np.asarray(
         task.forecast(variables, inputs.astype(np.float32), 2).frames
     )
@@ -138,22 +163,30 @@ def test_evaluation_figures(trained):
     assert f"{results['model']['mse']:.0f}" in (trained / "report.html").read_text()
 
 
-def test_evaluate_alone_repeats_the_figures(trained, capsys):
-    before = json.loads((trained / "evaluation.json").read_text())
-    assert run("--mode=evaluate", f"--workdir={trained}") == 0
-    assert json.loads((trained / "evaluation.json").read_text()) == before
-    out = capsys.readouterr().out
-    assert "copy_last" in out and "report.html" in out
+def test_evaluate_alone_repeats_the_figures(trained, tmp_path, capsys):
+    """Also without pictures and with learning curves that cannot be read."""
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("pictures"))
+    (folder / "metrics.csv").write_text("nonsense\n")
+    arguments = (f"--workdir={folder}", "--config.eval.num_pictures=0")
+    assert run("--mode=evaluate", *arguments) == 0
+    before = results_of(trained)
+    assert before.pop("drawn_clips")
+    assert results_of(folder) == before
+    output = capsys.readouterr().out
+    assert "copy_last" in output and "report.html" in output
+    assert "warning: no learning curves are drawn" in output
+    assert (folder / "report.html").exists()
+    names = [path.name for path in (folder / "pictures").iterdir()]
+    assert names == ["lead_time.png"]
 
 
-def test_predict_in_every_form(trained, tmp_path, capsys):
-    config = experiment_of(trained)
-    clip = build.build_sources(config).test[0]["frames"]
-    np.save(tmp_path / "clip.npy", clip)
+def test_predict_in_every_form(trained, clip, tmp_path, capsys, compiled):
+    pixels = np.load(clip)
     (tmp_path / "frames").mkdir()
-    for number, frame in enumerate(clip):
+    for number, frame in enumerate(pixels):
         Image.fromarray(frame[..., 0]).save(tmp_path / "frames" / f"{number}.png")
-    arguments = ["--mode=predict", f"--workdir={trained}"]
+    arguments = [*PREDICT, f"--workdir={trained}"]
     for name, source, frames in (
         ("a.npy", "clip.npy", 2),
         ("b.npy", "frames", 7),
@@ -162,15 +195,10 @@ def test_predict_in_every_form(trained, tmp_path, capsys):
         ("e.png", "clip.npy", 3),
     ):
         more = [] if frames == 2 else [f"--num_frames={frames}"]
-        assert (
-            run(
-                *arguments,
-                f"--input={tmp_path / source}",
-                f"--output={tmp_path / name}",
-                *more,
-            )
-            == 0
-        )
+        paths = [f"--input={tmp_path / source}", f"--output={tmp_path / name}"]
+        compiled.clear()
+        assert run(*arguments, *paths, *more) == 0
+        assert of_models(compiled) == {"predict": 1}
         assert name in capsys.readouterr().out
     short, long = np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy")
     assert short.shape == (2, 32, 40, 1) and long.shape == (7, 32, 40, 1)
@@ -180,11 +208,8 @@ def test_predict_in_every_form(trained, tmp_path, capsys):
     assert len(read_clip(tmp_path / "d.mp4")) == 3
 
     # What was predicted is what the model says of the clip's last three frames.
-    task = build.build_objective(config)
-    _, variables = build.load_variables(
-        task, config, trained, data_mesh(jax.devices()[:1])
-    )
-    inputs = clip[None, -3:].astype(np.float32) / 255
+    task, _, variables = trained_model(trained)
+    inputs = pixels[None, -3:].astype(np.float32) / 255
     expected = np.asarray(task.forecast(variables, inputs, 7).frames)[0]
     np.testing.assert_allclose(long, expected, atol=1e-6)
 
@@ -202,9 +227,7 @@ assert not any("convlstm_jax" in name or "flax" in name for name in sys.modules)
 
 
 def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
-    config = experiment_of(trained)
-    clips = [build.build_sources(config).test[index]["frames"] for index in range(3)]
-    inputs = np.stack(clips)[:, :3].astype(np.float32) / 255
+    inputs = np.random.default_rng(0).random((3, 3, 32, 40, 1), np.float32)
     arguments = ["--mode=export", f"--workdir={trained}", "--num_frames=4"]
     assert run(*arguments, f"--output={tmp_path / 'model.jax'}") == 0
     said = capsys.readouterr().out
@@ -213,10 +236,7 @@ def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
     subprocess.run(
         [sys.executable, "-P", "-c", USE_OF_AN_EXPORTED_MODEL], cwd=tmp_path, check=True
     )
-    task = build.build_objective(config)
-    _, variables = build.load_variables(
-        task, config, trained, data_mesh(jax.devices()[:1])
-    )
+    task, _, variables = trained_model(trained)
     expected = task.forecast(variables, inputs, 4).frames
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-5)
 
@@ -225,82 +245,52 @@ def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("clip", "message"),
+    ("content", "output", "message"),
     [
-        (np.zeros((2, 32, 40, 1), np.uint8), "ends with 2 frames.*at least 3"),
-        (np.zeros((5, 40, 32, 1), np.uint8), "40×32.*must be 32×40"),
-        (np.zeros((5, 7), np.uint8), "clip.npy"),
-        (b"no array", "clip.npy"),
+        (np.zeros((2, 32, 40, 1), np.uint8), "o.gif", "ends with 2 frames.*at least 3"),
+        (np.zeros((5, 40, 32, 1), np.uint8), "o.gif", "40×32.*must be 32×40"),
+        (np.zeros((5, 7), np.uint8), "o.gif", "clip.npy"),
+        (b"no array", "o.gif", "clip.npy"),
+        (np.zeros((5, 32, 40, 1), np.uint8), "o.avi", r"it must be .*\.gif"),
     ],
 )
-def test_predict_refuses_a_clip_in_one_sentence(
-    trained, tmp_path, capsys, clip, message
+def test_predict_refuses_in_one_sentence(
+    trained, tmp_path, capsys, content, output, message
 ):
-    path = tmp_path / "clip.npy"
-    if isinstance(clip, bytes):
-        path.write_bytes(clip)
+    path, output = tmp_path / "clip.npy", tmp_path / output
+    if isinstance(content, bytes):
+        path.write_bytes(content)
     else:
-        np.save(path, clip)
-    output = tmp_path / "out.gif"
-    code = run(
-        "--mode=predict",
-        f"--workdir={trained}",
-        f"--input={path}",
-        f"--output={output}",
-    )
+        np.save(path, content)
+    paths = [f"--input={path}", f"--output={output}"]
+    assert run(*PREDICT, f"--workdir={trained}", *paths) == 2
     error = capsys.readouterr().err
-    assert code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert error.startswith("error: ") and error.count("\n") == 1
     assert re.search(message, error)
     assert not output.exists()
 
 
-def test_predict_writes_nothing_over_what_it_reads(trained, tmp_path, capsys):
-    clip = tmp_path / "clip.npy"
-    np.save(clip, np.zeros((5, 32, 40, 1), np.uint8))
+def test_predict_writes_nothing_over_what_it_reads(trained, clip, capsys):
     before = clip.read_bytes()
-    (tmp_path / "frames").mkdir()
-    for number in range(5):
-        name = tmp_path / "frames" / f"{number}.png"
-        Image.fromarray(np.zeros((32, 40), np.uint8)).save(name)
-    for source, output in ((clip, clip), (name.parent, name), (name.parent, "x.npy")):
-        output = source.parent / "frames" / output if output == "x.npy" else output
-        code = run(
-            "--mode=predict", f"--workdir={trained}", f"--input={source}",
-            f"--output={output}",
-        )  # fmt: skip
-        assert code == 2
+    frames = clip.parent / "frames"
+    frames.mkdir()
+    for source, output in ((clip, clip), (frames, frames / "0.png")):
+        paths = [f"--input={source}", f"--output={output}"]
+        assert run(*PREDICT, f"--workdir={trained}", *paths) == 2
         assert "would be written over or among the frames" in capsys.readouterr().err
-    assert clip.read_bytes() == before
-    assert len(list(name.parent.iterdir())) == 5
+    assert clip.read_bytes() == before and not list(frames.iterdir())
 
 
-def test_predict_says_when_memory_does_not_suffice(
-    trained, tmp_path, capsys, monkeypatch
-):
+def test_predict_says_when_memory_does_not_suffice(trained, clip, capsys, monkeypatch):
     def forecast(self, variables, inputs, num_frames):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
 
     monkeypatch.setattr(
         "convlstm_jax.objectives.forecast.ForecastObjective.forecast", forecast
     )
-    np.save(tmp_path / "clip.npy", np.zeros((5, 32, 40, 1), np.uint8))
-    code = run(
-        "--mode=predict", f"--workdir={trained}", "--num_frames=90000",
-        f"--input={tmp_path / 'clip.npy'}", f"--output={tmp_path / 'a.npy'}",
-    )  # fmt: skip
-    assert code == 2
+    paths = [f"--input={clip}", f"--output={clip.parent / 'a.npy'}"]
+    assert run(*PREDICT, f"--workdir={trained}", "--num_frames=90000", *paths) == 2
     assert "--num_frames is 90000: so many frames" in capsys.readouterr().err
-
-
-def test_predict_refuses_an_unknown_output_form(trained, tmp_path, capsys):
-    np.save(tmp_path / "clip.npy", np.zeros((5, 32, 40, 1), np.uint8))
-    code = run(
-        "--mode=predict",
-        f"--workdir={trained}",
-        f"--input={tmp_path / 'clip.npy'}",
-        f"--output={tmp_path / 'out.avi'}",
-    )
-    assert code == 2 and ".gif" in capsys.readouterr().err
 
 
 def test_damaged_checkpoints_are_told(trained, tmp_path, capsys):
@@ -315,30 +305,15 @@ def test_damaged_checkpoints_are_told(trained, tmp_path, capsys):
     assert "checkpoint" in capsys.readouterr().err
 
 
-def test_evaluation_without_pictures_and_with_broken_curves(trained, tmp_path, capsys):
-    folder = tmp_path / "copy"
-    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("pictures"))
-    (folder / "metrics.csv").write_text("nonsense\n")
-    arguments = (f"--workdir={folder}", "--config.eval.num_pictures=0")
-    assert run("--mode=evaluate", *arguments) == 0
-    output = capsys.readouterr().out
-    assert "warning: no learning curves are drawn" in output
-    assert (folder / "report.html").exists()
-    names = [path.name for path in (folder / "pictures").iterdir()]
-    assert names == ["lead_time.png"]
-
-
 def test_batch_that_devices_cannot_share(tmp_path, capsys):
-    code = run(*TINY, f"--workdir={tmp_path / 'w'}", "--config.train.batch_size=6")
-    assert code == 2
+    assert run(*TINY, f"--workdir={tmp_path}", "--config.train.batch_size=6") == 2
     assert "config.train.batch_size is 6" in capsys.readouterr().err
 
 
 def test_nan_stops_with_the_last_good_step_said(tmp_path, capsys):
-    folder = tmp_path / "w"
     code = run(
         *TINY,
-        f"--workdir={folder}",
+        f"--workdir={tmp_path}",
         "--config.train.num_steps=40",
         "--config.train.eval_every_steps=40",
         "--config.optimizer.learning_rate=1e38",
@@ -346,54 +321,29 @@ def test_nan_stops_with_the_last_good_step_said(tmp_path, capsys):
     )
     error = capsys.readouterr().err
     assert code == 2
-    assert "not finite" in error and "last good" in error and str(folder) in error
-    assert any((folder / "checkpoints").iterdir())
-
-
-PRESETS = {
-    "quick": None,
-    "5x5-256": "13,524,496",
-    "5x5-128-128": "10,042,896",
-    "5x5-128-64-64": "7,585,296",
-    "9x9-128-128": "11,550,224",
-    "9x9-128-64-64": "8,830,480",
-    "fc-lstm-2048-2048": "142,667,776",
-}
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_describe(preset, capsys):
-    assert run(f"--config=configs/moving_mnist.py:{preset}", "--mode=describe") == 0
-    lines = capsys.readouterr().out.splitlines()
-    (total,) = [line for line in lines if line.startswith("parameters: ")]
-    if PRESETS[preset]:
-        assert total == f"parameters: {PRESETS[preset]}"
-    assert any(line.startswith("multiply-adds per sample: ") for line in lines)
-    frames = 3 if preset == "quick" else 10
-    assert f"input: [B, T, H, W, C] = [B, {frames}, 64, 64, 1]" in lines
-    assert f"output: [B, T, H, W, C] = [B, {frames}, 64, 64, 1]" in lines
-
-
-def final_weights(folder):
-    config = experiment_of(folder)
-    task = build.build_objective(config)
-    mesh = data_mesh(jax.devices()[:1])
-    step, params = build.load_variables(task, config, folder, mesh)
-    return step, jax.device_get(params)
+    assert "not finite" in error and "last good" in error and str(tmp_path) in error
+    assert any((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path, number):
+def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
+    """SIGTERM, and after resuming SIGKILL: weights and metrics are the same bits."""
     steps = 300
     command = [
-        sys.executable, "main.py", *TINY,
+        sys.executable, "main.py", *TINY, "--config.optimizer.name=adam",
+        "--config.train.batch_size=2", "--config.train.num_validation_sequences=4",
+        "--config.eval.num_sequences=4", "--config.eval.batch_size=4",
         f"--config.train.num_steps={steps}",
         f"--config.train.eval_every_steps={steps}",
-        "--config.train.checkpoint_every_steps=40",
+        "--config.train.checkpoint_every_steps=20",
         "--config.train.log_every_steps=10",
+        "--config.train.num_pictures=0", "--config.eval.num_pictures=0",
     ]  # fmt: skip
-    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
 
     def start(folder):
         return subprocess.Popen(
@@ -402,35 +352,32 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path, number):
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    whole = start(tmp_path / "whole")
-    out, _ = whole.communicate(timeout=300)
-    assert whole.returncode == 0, out
+    def has_reached(step, folder):
+        names = [path.name for path in (folder / "checkpoints").glob("*")]
+        return any(name.isdecimal() and int(name) >= step for name in names)
 
-    broken = tmp_path / "broken"
-    process = start(broken)
-    checkpoint = broken / "checkpoints" / "80"
-    while not checkpoint.exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=120)
-    if number == signal.SIGTERM:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    uninterrupted = start(whole)
+    for number, step in ((signal.SIGTERM, 40), (signal.SIGKILL, 100)):
+        process = start(broken)
+        while not has_reached(step, broken):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=300)
+        if number == signal.SIGTERM:
+            assert process.returncode == 0, out
+            assert "same command with" in out and "Traceback" not in out
+        else:
+            assert process.returncode == -signal.SIGKILL
+        assert not (broken / "evaluation.json").exists(), "killed too late"
+
+    for process in (uninterrupted, start(broken)):
+        out, _ = process.communicate(timeout=300)
         assert process.returncode == 0, out
-        assert "resumes" in out and "Traceback" not in out
-    else:
-        assert process.returncode == -signal.SIGKILL
-    assert not (broken / "evaluation.json").exists(), "killed too late to show anything"
-
-    process = start(broken)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, out
     assert "resumed at step" in out
-    step, params = final_weights(broken)
-    expected_step, expected = final_weights(tmp_path / "whole")
+    _, step, variables = trained_model(broken)
+    _, expected_step, expected = trained_model(whole)
     assert step == expected_step == steps
-    jax.tree.map(np.testing.assert_array_equal, params, expected)
-    figures = [
-        json.loads((folder / "evaluation.json").read_text())["model"]
-        for folder in (broken, tmp_path / "whole")
-    ]
-    assert figures[0] == figures[1]
+    jax.tree.map(np.testing.assert_array_equal, variables, expected)
+    assert results_of(broken)["model"] == results_of(whole)["model"]

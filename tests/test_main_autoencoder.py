@@ -1,65 +1,44 @@
-"""The LSTM autoencoder as a user runs it: its three tasks from training to prediction.
+"""The LSTM autoencoder as a user runs it, from training to prediction."""
 
-Beside the usual files: pictures and figures of the reconstruction.
-"""
-
-import json
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.cli import build
-from tests.program import experiment_of, run
+from tests.program import first_test_clips, results_of, run
 
-CONFIG = "--config=configs/moving_mnist_autoencoder.py"
 TINY = [
-    "--config.model.features=4",
-    "--config.task.num_input_frames=3",
-    "--config.task.num_output_frames=2",
-    "--config.data.digits=sklearn",
-    "--config.data.height=28",
-    "--config.data.width=32",
-    "--config.train.num_steps=2",
-    "--config.train.eval_every_steps=2",
-    "--config.train.batch_size=8",
-    "--config.train.num_validation_sequences=8",
-    "--config.train.num_pictures=1",
-    "--config.eval.num_sequences=10",
-    "--config.eval.batch_size=8",
-    "--config.eval.num_pictures=1",
-]
+    "--config=configs/moving_mnist_autoencoder.py:quick",
+    "--config.model.features=4", "--config.task.num_input_frames=3",
+    "--config.task.num_output_frames=2", "--config.data.digits=sklearn",
+    "--config.data.height=28", "--config.data.width=32",
+    "--config.train.num_steps=2", "--config.train.eval_every_steps=2",
+    "--config.train.batch_size=8", "--config.train.num_validation_sequences=8",
+    "--config.train.num_pictures=1", "--config.eval.num_sequences=10",
+    "--config.eval.batch_size=8", "--config.eval.num_pictures=1",
+]  # fmt: skip
 USUAL = {"test.gif", "test_00.png", "test_00.gif"}
 REBUILT = {name.replace("test", "reconstruction") for name in USUAL}
 
-
-pytestmark = pytest.mark.usefixtures("at_root")
+pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 def train(folder, *arguments):
-    assert run(f"{CONFIG}:quick", *TINY, *arguments, f"--workdir={folder}") == 0
-    results = json.loads((folder / "evaluation.json").read_text())
+    assert run(*TINY, *arguments, f"--workdir={folder}") == 0
     pictures = {path.name for path in (folder / "pictures").iterdir()}
     for name in pictures:
         with Image.open(folder / "pictures" / name) as picture:
             assert len(picture.convert("L").getcolors()) > 10
-    config = experiment_of(folder)
-    test = build.build_sources(config).test
-    clips = np.stack([test[index]["frames"] for index in range(10)]) / 255
-    return results, pictures, clips
+    clips = np.stack([clip["frames"] for clip in first_test_clips(folder, 10)]) / 255
+    return results_of(folder), pictures, clips
 
 
 def predict(folder, clip, name, *arguments):
     np.save(folder / "clip.npy", clip)
     output = folder / name
-    return output, run(
-        "--mode=predict",
-        f"--workdir={folder}",
-        f"--input={folder / 'clip.npy'}",
-        f"--output={output}",
-        *arguments,
-    )
+    paths = [f"--input={folder / 'clip.npy'}", f"--output={output}"]
+    return output, run("--mode=predict", f"--workdir={folder}", *paths, *arguments)
 
 
 def squared_error(prediction, truth):
@@ -68,7 +47,8 @@ def squared_error(prediction, truth):
 
 @pytest.mark.slow
 def test_composite(tmp_path, capsys):
-    results, pictures, clips = train(tmp_path)
+    """With conditional decoders, which read their own output after training."""
+    results, pictures, clips = train(tmp_path, "--config.model.conditional=true")
     assert pictures >= USUAL | REBUILT
     assert next(iter(results)) == "model"
     assert {"reconstruction", "copy_last", "zeros"} <= results.keys()
@@ -95,17 +75,6 @@ def test_composite(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_predict_conditionally(tmp_path, capsys):
-    results, pictures, clips = train(
-        tmp_path, "--config.task.name=predict", "--config.model.conditional=true"
-    )
-    assert pictures >= USUAL and not pictures & REBUILT
-    assert "reconstruction" not in results
-    _, code = predict(tmp_path, clips[0], "next.gif")
-    assert code == 0 and "2 frames predicted" in capsys.readouterr().out
-
-
-@pytest.mark.slow
 def test_reconstruct(tmp_path, capsys):
     results, pictures, clips = train(tmp_path, "--config.task.name=reconstruct")
     assert pictures >= USUAL and not pictures & REBUILT
@@ -120,8 +89,7 @@ def test_reconstruct(tmp_path, capsys):
     np.testing.assert_allclose(
         lead["zeros"]["mse"], squared_error(0, backwards), rtol=1e-5
     )
-    report = (tmp_path / "report.html").read_text()
-    assert "truth and reconstruction" in report
+    assert "truth and reconstruction" in (tmp_path / "report.html").read_text()
     capsys.readouterr()
 
     output, code = predict(tmp_path, clips[0], "again.npy", "--num_frames=3")
@@ -138,26 +106,3 @@ def test_reconstruct(tmp_path, capsys):
     export = ["--mode=export", f"--workdir={tmp_path}", f"--output={tmp_path}/a.jax"]
     assert run(*export, "--num_frames=4") == 2
     assert "--num_frames is 4: it must be at most 3" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("preset", "conditional", "parameters"),
-    [
-        ("quick", False, "15,747,584"),
-        ("quick", True, "32,524,800"),
-        ("composite-2048-2048", False, "201,420,800"),
-        ("composite-2048-2048", True, "268,529,664"),
-        ("reconstruct-2048-2048", False, "142,667,776"),
-        ("predict-2048-2048", True, "176,222,208"),
-    ],
-)
-def test_describe(preset, conditional, parameters, capsys):
-    flag = f"--config.model.conditional={conditional}"
-    assert run(f"{CONFIG}:{preset}", "--mode=describe", flag) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert f"parameters: {parameters}" in lines
-    frames = 5 if preset == "quick" else 10
-    video = f"[B, T, H, W, C] = [B, {frames}, 64, 64, 1]"
-    assert f"output: {video}" in lines
-    composite = preset.startswith(("quick", "composite"))
-    assert (f"reconstruction: {video}" in lines) == composite

@@ -14,19 +14,14 @@ from tests.program import free_address
 ROOT = Path(__file__).resolve().parent.parent
 TINY = [
     f"--config={ROOT / 'configs' / 'moving_mnist.py'}:quick",
-    "--config.data.digits=sklearn",
-    "--config.data.height=32",
-    "--config.data.width=32",
-    "--config.model.features=4",
-    "--config.optimizer.schedule=constant",
-    "--config.train.batch_size=2",
-    "--config.train.num_steps=100000",
+    "--config.data.digits=sklearn", "--config.data.height=32",
+    "--config.data.width=32", "--config.model.features=4",
+    "--config.optimizer.name=adam", "--config.optimizer.schedule=constant",
+    "--config.train.batch_size=2", "--config.train.num_steps=100000",
     "--config.train.eval_every_steps=100000",
-    "--config.train.checkpoint_every_steps=5",
-    "--config.train.log_every_steps=1",
-    "--config.train.num_validation_sequences=2",
-    "--config.eval.num_sequences=2",
-]
+    "--config.train.checkpoint_every_steps=5", "--config.train.log_every_steps=1",
+    "--config.train.num_validation_sequences=2", "--config.eval.num_sequences=2",
+]  # fmt: skip
 
 
 def start(folder, index, address):

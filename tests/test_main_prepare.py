@@ -1,7 +1,6 @@
 """Own data through the command line: inspect, prepare, train, predict."""
 
 import gzip
-import json
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -13,7 +12,7 @@ from convlstm_jax.cli.entry import load_experiment
 from convlstm_jax.cli.flags import parse
 from convlstm_jax.viz.clip_writer import write_clip
 from tests.annotated_films import write_annotated_films
-from tests.program import run
+from tests.program import results_of, run
 
 FILMS = [
     "--config=configs/moving_mnist.py:quick", "--config.task.num_input_frames=3",
@@ -123,21 +122,13 @@ def test_prepare(own, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_training_and_metrics_are_those_of_the_folder(own, tmp_path):
-    folder, config, _ = own
+def test_training_from_a_prepared_folder(shop, tmp_path):
     out = tmp_path / "prepared"
-    prepare = ["--mode=prepare", *config, f"--config.data.path={folder}"]
+    prepare = ["--mode=prepare", *CLIPS, f"--config.data.path={shop}"]
     assert run(*prepare, f"--output={out}") == 0
-    results, weights = [], []
-    for name, path in (("raw", folder), ("prepared", out)):
-        arguments = [*config, *SHORT, f"--config.data.path={path}"]
-        assert run(*arguments, f"--workdir={tmp_path / f'run_{name}'}") == 0
-        written = tmp_path / f"run_{name}"
-        results.append(json.loads((written / "evaluation.json").read_text())["model"])
-        lines = (written / "metrics.csv").read_text().splitlines()
-        weights.append([line for line in lines if "loss" in line])
-    assert results[0] == results[1]
-    assert weights[0] == weights[1] and weights[0]
+    arguments = [*CLIPS, *SHORT, f"--config.data.path={out}"]
+    assert run(*arguments, f"--workdir={tmp_path / 'run'}") == 0
+    assert str(out) in results_of(tmp_path / "run")["data"]["description"]
 
 
 def test_inspect(own, tmp_path, capsys):
@@ -162,23 +153,13 @@ def test_the_frames_of_one_film(films, tmp_path):
     assert frames.max() > 200
 
 
-@pytest.mark.slow
-def test_predict_uses_the_stride_that_was_trained_with(films, tmp_path):
-    """Every fourth frame of a film that is given, as in training."""
-    trained = [
-        *FILMS, *SHORT, f"--config.data.path={films}", "--config.data.frame_stride=4",
-        f"--workdir={tmp_path / 'run'}",
-    ]  # fmt: skip
-    assert run(*trained) == 0
+def test_frames_to_predict_from_have_the_stride_of_training(films, tmp_path):
     film = np.random.default_rng(0).integers(0, 256, (12, 16, 24, 1), np.uint8)
-    np.save(tmp_path / "all.npy", film)
-    np.save(tmp_path / "used.npy", np.repeat(film[3::4], 4, axis=0))
-    for name in ("all", "used"):
-        arguments = [f"--input={tmp_path / f'{name}.npy'}"]
-        arguments.append(f"--output={tmp_path / f'{name}_next.npy'}")
-        assert run("--mode=predict", f"--workdir={tmp_path / 'run'}", *arguments) == 0
-    one, other = (np.load(tmp_path / f"{name}_next.npy") for name in ("all", "used"))
-    np.testing.assert_array_equal(one, other)
+    np.save(tmp_path / "film.npy", film)
+    flags = [*FILMS, f"--config.data.path={films}", "--config.data.frame_stride=4"]
+    data = load_experiment(parse(flags)).data
+    read = data.read_input(str(tmp_path / "film.npy"), 3)
+    np.testing.assert_array_equal(read.frames, film[3::4])
 
 
 @pytest.mark.parametrize(
@@ -186,7 +167,10 @@ def test_predict_uses_the_stride_that_was_trained_with(films, tmp_path):
     [
         ([], "config.data.name is 'moving_mnist': --mode=prepare needs config.data.pa"),
         (["--config.data.path={films}", "--output={films}/out"], "/out lies in config"),
-        (["--config.data.path={films}", "--output={here}/file"], "/file is a file: it"),
+        (
+            ["--config.data.path={films}", "--output={here}/file"],
+            "/file is a file: it",
+        ),
         (
             ["--config.data.path={films}", "--config.data.num_train_sequences=0"],
             "config.data.num_train_sequences is 0",

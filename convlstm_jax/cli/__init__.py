@@ -1,1 +1,1 @@
-"""The command line: flags, configs and the modes train, evaluate, predict, describe."""
+"""The command line: flags, configs and a module for each mode."""

@@ -1,5 +1,6 @@
 """Builds objective, data, optimizer and state of an experiment."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +14,24 @@ from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.objectives import DataFacts, Objective
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.training.checkpoint import restore_part
-from convlstm_jax.training.sharding import replicated
+from convlstm_jax.training.sharding import data_mesh, replicated
 from convlstm_jax.training.state import TrainState, init_state
 
 
 def build_objective(
     experiment: Experiment, sources: Sources | None = None
 ) -> Objective:
-    """The objective of an experiment with its network.
-
-    Args:
-        experiment: The experiment.
-        sources: Its data, from which training takes the counts of the classes.
-    """
-    data, evaluation = experiment.data, experiment.eval
+    """The objective with its network; training needs the data's counts of classes."""
     facts = {
-        name: getattr(data, name)
-        for name in ("classes", "rain_scale", "minutes_per_frame")
-        if hasattr(data, name)
-    }
-    facts |= {
-        name: getattr(evaluation, name)
-        for name in ("rain_thresholds", "fss_window_sizes")
-        if hasattr(evaluation, name)
+        field.name: getattr(section, field.name)
+        for field in dataclasses.fields(DataFacts)
+        for section in (experiment.data, experiment.eval)
+        if hasattr(section, field.name)
     }
     if sources is not None and sources.class_counts:
         facts["class_counts"] = sources.class_counts
-    return experiment.task.build(
-        experiment.model, experiment.training, DataFacts(**facts)
-    )
+    task, model = experiment.task, experiment.model
+    return task.build(model, experiment.training, DataFacts(**facts))
 
 
 def build_sources(experiment: Experiment) -> Sources:
@@ -59,7 +49,6 @@ def process_train_batches(
     experiment: Experiment, sources: Sources, start_step: int
 ) -> BatchIterator:
     """This process's part of the training batches, starting at a step."""
-    data = experiment.data
     return train_batches(
         sources.train,
         experiment.train.batch_size,
@@ -67,20 +56,17 @@ def process_train_batches(
         start_step,
         jax.process_index(),
         jax.process_count(),
-        data.num_workers,
-        data.prefetch_batches,
-        augment=data.augment,
+        experiment.data.num_workers,
+        experiment.data.prefetch_batches,
+        augment=experiment.data.augment,
     )
 
 
 def process_eval_batches(
     source: ClipSource, experiment: Experiment, num_sequences: int, mesh: Mesh
 ) -> tuple[BatchIterator, int]:
-    """This process's part of the batches of an evaluation, and their number.
-
-    The batch is rounded up to a multiple of the devices; evaluation pads batches
-    anyway, so the metrics do not depend on it.
-    """
+    """This process's part of the batches of an evaluation, and their number."""
+    # A multiple of the devices; evaluation pads batches anyway.
     batch_size = -(-experiment.eval.batch_size // mesh.size) * mesh.size
     batches = eval_batches(
         source, batch_size, num_sequences, jax.process_index(), jax.process_count()
@@ -92,33 +78,35 @@ def build_training(
     experiment: Experiment, objective: Objective, mesh: Mesh
 ) -> tuple[optax.GradientTransformationExtraArgs, TrainState]:
     """The optimizer, and the state of step 0 on every device."""
-    train, optimizer_config = experiment.train, experiment.optimizer
-    optimizer = optimizer_config.build(train.num_steps, train.eval_every_steps)
-    state = init_state(
+    train = experiment.train
+    optimizer = experiment.optimizer.build(train.num_steps, train.eval_every_steps)
+    return optimizer, init_state(
         objective,
         optimizer,
         seed=experiment.general.seed,
         frame_shape=experiment.data.frame_shape,
-        with_ema=optimizer_config.ema_decay > 0,
+        with_ema=experiment.optimizer.ema_decay > 0,
         mesh=mesh,
     )
-    return optimizer, state
 
 
 def load_variables(
-    objective: Objective, experiment: Experiment, workdir: Path, mesh: Mesh
+    objective: Objective,
+    experiment: Experiment,
+    workdir: Path,
+    mesh: Mesh | None = None,
 ) -> tuple[int, Variables]:
     """The step and the variables of the best checkpoint, without the optimizer's.
 
-    The parameters are their moving average if the run keeps one.
+    The parameters are their moving average if the run keeps one. Without a mesh, they
+    are on one device.
 
     Raises:
         UserError: there is no intact checkpoint, or it belongs to another model.
     """
+    sharding = replicated(mesh or data_mesh(jax.local_devices()[:1]))
     template: dict[str, Any] = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=replicated(mesh)
-        ),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         initial_shapes(objective, experiment),
     )
     params = template.pop("params")

@@ -1,10 +1,7 @@
 """Loads an experiment file: a Python file with a function `get_config`."""
 
 import importlib.util
-import inspect
-import linecache
 import os
-import re
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +9,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from convlstm_jax.cli.process import default_backend
-from convlstm_jax.errors import UserError
-from convlstm_jax.nearest import did_you_mean
+from convlstm_jax.errors import UserError, did_you_mean
 
 
 def split_preset(text: str) -> tuple[Path, str]:
@@ -25,13 +21,10 @@ def split_preset(text: str) -> tuple[Path, str]:
 
 
 def load(text: str) -> ConfigDict:
-    """Runs `get_config` of the experiment file `FILE[:PRESET]`.
+    """Returns the locked config of `FILE[:PRESET]`, not yet validated.
 
     Without a preset, the dictionary `DEFAULT_PRESETS` of the file, if it has one, names
     the preset for this machine under "cpu" or "accelerator".
-
-    Returns:
-        The locked config, not yet validated.
 
     Raises:
         UserError: the file is missing, is no Python file, raises an exception, has no
@@ -39,8 +32,7 @@ def load(text: str) -> ConfigDict:
     """
     path, preset = split_preset(text)
     if not os.path.exists(path):
-        others = [str(other) for other in sorted(path.parent.glob("*.py"))]
-        hint = did_you_mean(str(path), others)
+        hint = did_you_mean(str(path), map(str, sorted(path.parent.glob("*.py"))))
         if os.path.exists(shipped := os.path.join("configs", f"{path.stem}.py")):
             hint = f" (did you mean {shipped}?)"
         raise UserError(
@@ -48,9 +40,9 @@ def load(text: str) -> ConfigDict:
         )
     if path.suffix != ".py" or not os.path.isfile(path):
         raise UserError(f"--config={text} must name a Python file (.py), not '{path}'")
+    note = ""
     try:
         module = _load_module(path)
-        note = ""
         if not preset and hasattr(module, "DEFAULT_PRESETS"):
             preset, note = _preset_of_this_machine(module.DEFAULT_PRESETS)
         config = _call_get_config(module, preset)
@@ -59,7 +51,7 @@ def load(text: str) -> ConfigDict:
     except (Exception, SystemExit) as error:
         raise UserError(
             f"--config={text} cannot be used: {_explain(error, path)}"
-        ) from (error)
+        ) from error
     if note:
         with config.unlocked():
             config.note = note
@@ -68,7 +60,7 @@ def load(text: str) -> ConfigDict:
 
 
 def _preset_of_this_machine(presets: dict[str, str]) -> tuple[str, str]:
-    """The preset for the devices found, and the note that says so."""
+    """The preset for the devices found, and the note about it."""
     if default_backend() != "cpu":
         return presets["accelerator"], ""
     return presets["cpu"], (
@@ -80,8 +72,7 @@ def _preset_of_this_machine(presets: dict[str, str]) -> tuple[str, str]:
 
 def _load_module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError("the file cannot be loaded as a Python module")
+    assert spec and spec.loader  # They depend on the suffix alone.
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -91,16 +82,7 @@ def _call_get_config(module: ModuleType, preset: str) -> ConfigDict:
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
         raise UserError("the file must define a function get_config")
-    arguments = (preset,) if preset else ()
-    try:
-        inspect.signature(get_config).bind(*arguments)
-    except TypeError as error:
-        if preset:
-            raise UserError(
-                f"the file has no presets, so ':{preset}' must be removed"
-            ) from error
-        raise UserError("get_config must be callable without a preset") from error
-    config = get_config(*arguments)
+    config = get_config(preset) if preset else get_config()
     if not isinstance(config, ConfigDict):
         raise UserError(
             "get_config must return an ml_collections.ConfigDict, not "
@@ -110,23 +92,18 @@ def _call_get_config(module: ModuleType, preset: str) -> ConfigDict:
 
 
 def _explain(error: BaseException, path: Path) -> str:
-    """Says in one line what went wrong in an experiment file, and where."""
+    """What went wrong in an experiment file, and where, in one line."""
     if isinstance(error, SyntaxError):
         where = Path(error.filename).name if error.filename else path.name
         return f"{where} line {error.lineno}: {error.msg}"
-    frames = [
-        frame
+    lines = [
+        frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).resolve() == path.resolve()
     ]
-    line_number = frames[-1].lineno if frames else None
-    where = f"line {line_number}: " if line_number else ""
-    unknown = re.search(r'Key \\?"([\w.]+)\\?" ', str(error))
-    if isinstance(error, AttributeError | KeyError) and unknown:
-        # The source line names the section, which ml_collections' message omits.
-        source = linecache.getline(str(path), line_number or 0)
-        dotted = re.search(r"config\.([\w.]+)\s*=", source)
-        name = f"config.{dotted.group(1)}" if dotted else unknown.group(1)
-        return f"{where}{name} is not a field of the config"
-    message = " ".join(str(error).split())
+    where = f"line {lines[-1]}: " if lines else ""
+    # The message of ml_collections about an unknown field goes on with all others.
+    message = " ".join(str(error).partition("Other fields present")[0].split()).strip(
+        "'"
+    )
     return f"{where}{type(error).__name__}: {message}".rstrip(": ")

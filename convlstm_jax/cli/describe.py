@@ -1,10 +1,14 @@
-"""`--mode=describe`: what a config builds, without data or training."""
+"""`--mode=describe`: what a config builds; `--help`: the fields of a config."""
+
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from convlstm_jax.cli.build import build_objective, initial_shapes
-from convlstm_jax.cli.experiment import Experiment
+from convlstm_jax.cli.experiment import Experiment, section_classes
+from convlstm_jax.config import allowed, applies
 from convlstm_jax.models.describe import multiply_adds, parameter_table
 
 
@@ -33,3 +37,17 @@ def run(experiment: Experiment) -> None:
     print(f"input: [B, T, H, W, C] = [B, {', '.join(map(str, inputs.shape[1:]))}]")
     for name, output in outputs.items():
         print(f"{name} = [B, {', '.join(map(str, output.shape[1:]))}]")
+
+
+def describe_fields(config: ConfigDict) -> Iterator[str]:
+    """Yields a line a field: its value, unit, what is allowed and what it does."""
+    values = config.to_dict()
+    for section, cls in section_classes(values).items():
+        fields = values[section] if section else values
+        title = f"config.{section}" if section else "config"
+        yield f"{title}: {(cls.__doc__ or '').strip().splitlines()[0]}"
+        for name, info in cls.model_fields.items():
+            if applies(cls, name, fields):
+                unit = f" {cls.rule(name).unit}".rstrip()
+                yield f"  {name} = {fields.get(name, info.default)}{unit}"
+                yield f"      {info.description or ''} Must {allowed(cls, name)}."

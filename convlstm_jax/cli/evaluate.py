@@ -1,8 +1,8 @@
 """`--mode=evaluate`: metrics of model and baselines on the test set, and pictures."""
 
 import logging
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -14,7 +14,7 @@ from convlstm_jax.cli.build import (
     process_eval_batches,
 )
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.cli.log import logging_to
+from convlstm_jax.cli.process import logging_to
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.evaluate import add_vmaf, evaluate
@@ -32,10 +32,8 @@ _log = logging.getLogger(__name__)
 def run(experiment: Experiment, *, workdir: Path) -> None:
     """Evaluates the best checkpoint of a run on the test set.
 
-    Args:
-        experiment: The run's experiment, perhaps with overrides.
-        workdir: The run's folder; `evaluation.json`, `evaluation.csv`, `report.html`
-            and `pictures/` are written there.
+    `evaluation.json`, `evaluation.csv`, `report.html` and `pictures/` are written into
+    `workdir`, the run's folder.
 
     Raises:
         UserError: there is no intact checkpoint, or the data cannot be read.
@@ -70,17 +68,21 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
         name_clip,
     )  # fmt: skip
     result.step = step
-    result.data = _data_facts(sources, num_sequences)
+    digits = {"digits": sources.digits_source} if sources.digits_source else {}
+    result.data = {
+        "description": sources.description, **digits,
+        "split": "test", "num_sequences": num_sequences,
+    }  # fmt: skip
     # All processes take part in the forecasts, and so draw the same clips.
     chosen = objective.drawn_clips(test, experiment.eval.num_pictures)
     result.drawn_clips = [name_clip(index) for index in chosen]
-    drawn = objective.examples(variables, test, chosen, mesh)
-    indices = [clip.name.index for clip in result.worst_clips]
-    worst = objective.examples(variables, test, indices, mesh)
+    examples = partial(objective.examples, variables, test, mesh=mesh)
+    drawn = examples(chosen)
+    worst = examples([clip.name.index for clip in result.worst_clips])
     if isinstance(objective, FramesObjective) and objective.with_vmaf:
         add_vmaf(
             result,
-            lambda indices: objective.examples(variables, test, indices, mesh),
+            examples,
             frame_size=(sources.height, sources.width),
             conditions=sources.conditions,
             num_sequences=num_sequences,
@@ -112,14 +114,6 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
         clips=[*objective.played(first), *objective.played(worst_clips)],
     )
     _log.info("report: %s", workdir / "report.html")
-
-
-def _data_facts(sources: Sources, num_sequences: int) -> dict[str, Any]:
-    """What an evaluation says of the data."""
-    facts = {"description": sources.description}
-    if sources.digits_source:
-        facts["digits"] = sources.digits_source
-    return {**facts, "split": "test", "num_sequences": num_sequences}
 
 
 def _draw_learning_curves(workdir: Path) -> list[tuple[str, Path]]:

@@ -11,26 +11,24 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pydantic
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from convlstm_jax.config import (
     Config,
-    allowed,
     applies,
     field,
     parse,
-    raise_problems,
     refusal,
     unknown_field,
     validated,
 )
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.data_sets import DATA_SETS
-from convlstm_jax.errors import UserError
+from convlstm_jax.errors import UserError, did_you_mean, raise_problems
 from convlstm_jax.evaluation.evaluate import EvalConfig, RainEvalConfig
 from convlstm_jax.models import MODELS, ModelConfig
 from convlstm_jax.models.network import NetworkTrainingConfig
-from convlstm_jax.nearest import did_you_mean
 from convlstm_jax.objectives import OBJECTIVES, ObjectiveConfig
 from convlstm_jax.training.loop import TrainConfig
 from convlstm_jax.training.optimizer import OPTIMIZERS, OptimizerConfig
@@ -79,13 +77,12 @@ class Experiment:
     @property
     def training(self) -> NetworkTrainingConfig | None:
         """How the network is trained: the fields of the task that are the network's."""
-        return network_training(self.model, self.task)
+        return _network_training(self.model, self.task)
 
 
-def network_training(
+def _network_training(
     model: ModelConfig, task: ObjectiveConfig
 ) -> NetworkTrainingConfig | None:
-    """The fields of the task that say how the network is trained; None without any."""
     cls = type(model).training_config
     if cls is None:
         return None
@@ -106,43 +103,35 @@ def make_config(
 ) -> ConfigDict:
     """Returns the locked config of an experiment file.
 
-    Args:
-        model: The network.
-        task: What it is trained for.
-        data: The data set.
-        optimizer: The optimizer and its schedule.
-        train: Lengths and intervals of the training.
-        eval: What is evaluated and drawn.
-        training: How the network is trained, where it has such fields: scheduled
-            sampling of the recurrent predictor, for example. They join the task's.
-        presets: Name → values by dotted path such as `model.features`.
-        preset: The preset to apply; "" for none.
+    `training` says how the network is trained, where it has such fields (scheduled
+    sampling of the recurrent predictor, for example); they join the task's. `presets`
+    are values by dotted path such as `model.features`, by name.
 
     Raises:
         UserError: there is no such preset, or it sets a field that does not exist.
     """
-    sections = {"model": model, "task": task, "data": data, "optimizer": optimizer}
     values: Values = {
         **GeneralConfig(preset=preset).applicable(),
-        **{name: section.applicable() for name, section in sections.items()},
+        "model": model.applicable(),
+        "task": task.applicable() | (training.applicable() if training else {}),
+        "data": data.applicable(),
+        "optimizer": optimizer.applicable(),
         "train": train.applicable(),
-        "eval": {} if eval is None else eval.applicable(),
+        "eval": eval.applicable() if eval else {},
     }
-    if training is not None:
-        values["task"] |= training.applicable()
-    problems: list[str] = []
-    if preset:
-        known = presets or {}
-        if preset not in known:
-            raise UserError(
-                f"unknown preset {preset!r}: it must be one of {', '.join(known)}"
-                f"{did_you_mean(preset, known)}"
-            )
-        values, problems = update(values, known[preset], from_text=False)
-        problems = [f"the preset {preset!r}: {problem}" for problem in problems]
-    else:
-        complete(values, section_classes(values))
+    known: dict[str, Mapping[str, Any]] = {"": {}, **(presets or {})}
+    if preset not in known:
+        raise UserError(
+            f"unknown preset {preset!r}: it must be one of {', '.join(presets or ())}"
+            f"{did_you_mean(preset, known)}"
+        )
+    values, problems = update(values, known[preset], from_text=False)
+    problems = [f"the preset {preset!r}: {problem}" for problem in problems]
     raise_problems(problems, _HEADER)
+    return _locked(values)
+
+
+def _locked(values: Values) -> ConfigDict:
     config = ConfigDict(values)
     config.lock()
     return config
@@ -193,29 +182,29 @@ def _fields(values: Values, section: str) -> Values:
     return values.setdefault(section, {}) if section else values
 
 
+def _prefix(section: str) -> str:
+    return f"config.{section}." if section else "config."
+
+
 def complete(
     values: Values, classes: Mapping[str, type[Config]], changed: Collection[str] = ()
 ) -> list[str]:
     """Adds the defaults of missing fields and drops those that no longer exist.
 
-    Args:
-        values: The config; changed in place.
-        classes: The classes of its sections.
-        changed: Paths that the user has set; they are kept, to be refused.
-
-    Returns:
-        The paths of the added fields.
+    Fields that the user has `changed` are kept, to be refused. Changes `values` in
+    place; returns the paths of the added fields.
     """
     added = []
     for section, cls in classes.items():
         fields = _fields(values, section)
-        for name in [name for name in fields if name in cls.model_fields]:
-            if f"{section}.{name}" not in changed and not applies(cls, name, fields):
-                del fields[name]
         for name, info in cls.model_fields.items():
-            if name not in fields and applies(cls, name, fields):
-                fields[name] = info.default
-                added.append(f"{section}.{name}".lstrip("."))
+            path = f"{section}.{name}".lstrip(".")
+            if applies(cls, name, fields):
+                if name not in fields:
+                    fields[name] = info.default
+                    added.append(path)
+            elif name in fields and path not in changed:
+                del fields[name]
     return added
 
 
@@ -237,42 +226,36 @@ def update(
     """
     former = section_classes(values)
     values, problems = copy.deepcopy(values), []
-    names = {f"{section}.name" for section in _UNIONS}
-    for path in names & changes.keys():
-        section = path.partition(".")[0]
-        if changes[path] in _UNIONS[section]:
-            _fields(values, section)["name"] = changes[path]
-        else:
-            problems.append(_unknown_name(section, changes[path]))
-    data = DATA_SETS.get(values["data"]["name"])
-    if changes.get("data.path") and data is not None and data.own_data:
+    rest = dict(changes)
+    for section, union in _UNIONS.items():
+        name = rest.pop(f"{section}.name", None)
+        if name in union:
+            values[section]["name"] = name
+        elif name is not None:
+            problems.append(_unknown_name(section, name))
+    own_data = DATA_SETS[values["data"]["name"]].own_data
+    if changes.get("data.path") and own_data:
         # The size of own data does not follow from what would have been generated.
-        values["data"] = {
-            name: value
-            for name, value in values["data"].items()
-            if not name.endswith("_sequences")
-        } | {"name": data.own_data}
+        data = {k: v for k, v in values["data"].items() if not k.endswith("_sequences")}
+        values["data"] = data | {"name": own_data}
     classes = section_classes(values)
     for section, cls in classes.items():
         if cls is not former[section]:
-            for name in set(_fields(values, section)) - cls.model_fields.keys():
+            for name in _fields(values, section).keys() - cls.model_fields.keys():
                 del values[section][name]
-    complete(values, classes)
-    rest = {path: value for path, value in changes.items() if path not in names}
     for path, value in rest.items():
         section, _, name = path.rpartition(".")
         if section not in classes or name in classes:
             problems.append(_unknown_path(path, classes))
             continue
         cls, fields = classes[section], _fields(values, section)
-        prefix = f"config.{section}." if section else "config."
         if name not in cls.model_fields:
-            problems.append(unknown_field(cls, name, fields, prefix))
+            problems.append(unknown_field(cls, name, fields, _prefix(section)))
             continue
         try:
             fields[name] = parse(cls, name, value) if from_text else value
         except ValueError:
-            problems.append(refusal(cls, name, value, prefix))
+            problems.append(refusal(cls, name, value, _prefix(section)))
     complete(values, classes, rest)
     return values, problems
 
@@ -286,14 +269,12 @@ def _unknown_path(path: str, classes: Mapping[str, type[Config]]) -> str:
             f"in --config.{path}.{field_name}=..."
         )
     known = [
-        f"config.{section}.{name}" if section else f"config.{name}"
+        f"{_prefix(section)}{name}"
         for section, cls in classes.items()
         for name in cls.model_fields
     ]
-    return (
-        f"config.{path} is not a field of the config"
-        f"{did_you_mean(f'config.{path}', known)}"
-    )
+    hint = did_you_mean(f"config.{path}", known)
+    return f"config.{path} is not a field of the config{hint}"
 
 
 def experiment(
@@ -302,13 +283,9 @@ def experiment(
     *,
     reads_data: bool = True,
 ) -> Experiment:
-    """Validates a config with some fields set from text.
+    """Validates a config, with some fields set from text by dotted path.
 
-    Args:
-        config: What an experiment file or a saved run gives.
-        overrides: Text by dotted path, without `config.`.
-        reads_data: Whether the data will be read; otherwise the files that fields name
-            may be missing.
+    Unless the experiment `reads_data`, files that fields name may be missing.
 
     Raises:
         UserError: naming all problems at once.
@@ -317,17 +294,15 @@ def experiment(
     problems: list[str] = []
     if overrides:
         values, problems = update(values, overrides, from_text=True)
-    classes = section_classes(values)
     sections: dict[str, Any] = {}
-    for section, cls in classes.items():
-        prefix = f"config.{section}." if section else "config."
-        fields = values.get(section, {}) if section else values
+    for section, cls in section_classes(values).items():
+        fields = values.get(section, {})
         if not section:
             fields = {name: v for name, v in values.items() if name not in SECTIONS}
         if not isinstance(fields, Mapping):
             problems.append(f"config.{section} is {fields!r}: it must be a section")
             continue
-        instance, found = validated(cls, fields, prefix)
+        instance, found = validated(cls, fields, _prefix(section))
         problems += [problem for problem in found if problem not in problems]
         if instance is not None:
             sections[section] = instance
@@ -336,13 +311,9 @@ def experiment(
         problems += [f"config.data.{text}" for text in sections["data"].check_disk()]
     raise_problems(problems, _HEADER)
     general = sections.pop("")
-    values = {
-        **general.applicable(),
-        **{name: sections[name].applicable() for name in SECTIONS},
-    }
-    locked = ConfigDict(values)
-    locked.lock()
-    return Experiment(general=general, **sections, config=locked)
+    applicable = {name: section.applicable() for name, section in sections.items()}
+    config = _locked({**general.applicable(), **applicable})
+    return Experiment(general=general, **sections, config=config)
 
 
 def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
@@ -370,25 +341,18 @@ def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
                 )
     if task and model:
         suited = [n for n, cls in OBJECTIVES.items() if cls.network_kind == model.kind]
-        if task.name in suited:
+        if task.name not in suited:
+            yield _unsuited("task", task, suited, "model", model)
+        else:
             yield from task.check_network(model)
-            training = network_training(model, task)
-            if training is not None:
+            if training := _network_training(model, task):
                 lengths = task.num_input_frames, task.num_output_frames
                 for problem in training.length_problems(*lengths):
                     yield f"config.task.{problem}"
-        else:
-            yield (
-                f"config.task.name is {task.name!r}: it must be {_either(suited)} with "
-                f"config.model.name={model.name!r}"
-            )
     if task and data:
         suited = [n for n, cls in DATA_SETS.items() if cls.kind == task.data_kind]
         if data.name not in suited:
-            yield (
-                f"config.data.name is {data.name!r}: it must be {_either(suited)} with "
-                f"config.task.name={task.name!r}"
-            )
+            yield _unsuited("data", data, suited, "task", task)
         if data.max_frames is not None and task.clip_length > data.max_frames:
             yield (
                 f"config.task.num_input_frames is {task.num_input_frames}: together "
@@ -397,32 +361,18 @@ def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _either(names: Sequence[str]) -> str:
-    *others, last = map(repr, names)
-    return f"{', '.join(others)} or {last}" if others else last
+def _unsuited(
+    section: str, found: Any, suited: Sequence[str], other: str, given: Any
+) -> str:
+    *others, last = map(repr, suited)
+    either = f"{', '.join(others)} or {last}" if others else last
+    return (
+        f"config.{section}.name is {found.name!r}: it must be {either} with "
+        f"config.{other}.name={given.name!r}"
+    )
 
 
-def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value of a nested config by its dotted path, without `config.`."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict | dict):
-            flat |= leaves(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
+def leaves(config: ConfigDict) -> dict[str, Any]:
+    """Every value of a config by its dotted path, without `config.`."""
+    flat: dict[str, Any] = flatten_dict(config.to_dict(), sep=".")
     return flat
-
-
-def describe_fields(config: ConfigDict) -> Iterator[str]:
-    """Yields a line a field: its value, unit, what is allowed and what it does."""
-    values = config.to_dict()
-    for section, cls in section_classes(values).items():
-        fields = values[section] if section else values
-        title = f"config.{section}" if section else "config"
-        yield f"{title}: {(cls.__doc__ or '').strip().splitlines()[0]}"
-        for name, info in cls.model_fields.items():
-            if applies(cls, name, fields):
-                rule = cls.rule(name)
-                unit = f" {rule.unit}" if rule.unit else ""
-                yield f"  {name} = {fields.get(name, info.default)}{unit}"
-                yield f"      {info.description or ''} Must {allowed(cls, name)}."

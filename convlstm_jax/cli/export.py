@@ -10,10 +10,7 @@ from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.interop.exported_program import export_program
 from convlstm_jax.objectives.nowcast import NowcastObjective
-from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path
-
-OUTPUT_SUFFIXES = (".jax",)
 
 
 def run(
@@ -24,24 +21,17 @@ def run(
     The program takes clips `[B, T, H, W, C]`, float32 in [0, 1], of any B. It returns
     the frames that follow, `[B, num_frames, H, W, C]` (for a model that reconstructs,
     the frames of the clip in reverse order), or for a classifier {class: probabilities
-    `[B]`}. For radar models H and W may be any multiples of the patch size.
-
-    Args:
-        experiment: The run's experiment.
-        workdir: The run's folder.
-        output: A `.jax` file, for `jax.export.deserialize`.
-        num_frames: Frames to predict; None: as many as in training.
+    `[B]`}. For radar models H and W may be any multiples of the patch size. `output` is
+    a `.jax` file for `jax.export.deserialize`.
 
     Raises:
-        UserError: the output cannot be written; `num_frames` exceeds the frames that
-            can be reconstructed, or is given for a classifier; there is no intact
-            checkpoint.
+        UserError: the output cannot be written, `num_frames` does not suit the model,
+            or there is no intact checkpoint.
     """
     objective = build_objective(experiment)
     objective.check_num_frames(num_frames)
-    validate_output_path(output, OUTPUT_SUFFIXES, what="an exported model")
-    mesh = data_mesh(jax.local_devices()[:1])
-    step, variables = load_variables(objective, experiment, workdir, mesh)
+    validate_output_path(output, (".jax",), what="an exported model")
+    step, variables = load_variables(objective, experiment, workdir)
     variables = jax.device_get(variables)  # Constants, on no device.
     height, width, channels = experiment.data.frame_shape
     sizes, patch = f"{height}, {width}", None

@@ -11,38 +11,24 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from convlstm_jax.config import raise_problems
-from convlstm_jax.nearest import did_you_mean
+from convlstm_jax.errors import did_you_mean, raise_problems
 
-MODES = (
-    "train", "evaluate", "predict", "describe", "inspect", "prepare", "import",
-    "export",
-)  # fmt: skip
-
-# Where imported weights may come from.
+# The flags that each mode needs, and those that it may be given besides.
+_FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "train": ((), ("config", "workdir")),
+    "evaluate": (("workdir",), ("config",)),
+    "predict": (("workdir", "input", "output"), ("config", "num_frames")),
+    "describe": ((), ("config", "workdir")),
+    "inspect": (("config",), ("input", "output")),
+    "prepare": (("config", "output"), ()),
+    "import": (("from", "checkpoint", "config", "workdir"), ()),
+    "export": (("workdir", "output"), ("config", "num_frames")),
+}
+MODES = tuple(_FLAGS)
 IMPORTS_FROM = ("keras", "openstl", "pytorch")
+"""Where imported weights may come from."""
 
-# Each flag with the modes that take it.
-_MODES_OF_FLAG: dict[str, tuple[str, ...]] = {
-    "config": MODES,
-    "mode": MODES,
-    "workdir": tuple(mode for mode in MODES if mode not in ("prepare", "inspect")),
-    "input": ("predict", "inspect"),
-    "output": ("predict", "export", "prepare", "inspect"),
-    "num_frames": ("predict", "export"),
-    "from": ("import",),
-    "checkpoint": ("import",),
-}
-_REQUIRED: dict[str, tuple[str, ...]] = {
-    "train": (),
-    "evaluate": ("workdir",),
-    "predict": ("workdir", "input", "output"),
-    "describe": (),
-    "import": ("from", "checkpoint", "config", "workdir"),
-    "export": ("workdir", "output"),
-    "prepare": ("config", "output"),
-    "inspect": ("config",),
-}
+_KNOWN_FLAGS = ("mode", *dict.fromkeys(sum((a + b for a, b in _FLAGS.values()), ())))
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
 _MAX_NUM_FRAMES = 100_000
@@ -68,25 +54,21 @@ usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
       evaluates a trained model
   python main.py --mode=predict --workdir=runs/paper --input=clip.gif --output=next.gif
       predicts the frames that follow a clip
-  python main.py --mode=describe --config=configs/moving_mnist.py:fc-lstm-2048-2048
-      prints the model layer by layer with its parameters
-  python main.py --mode=inspect --config=configs/bubbles.py --config.data.path=films
-      shows how the films of a folder are read, before any training
-  python main.py --mode=prepare --config=configs/bubbles.py --config.data.path=films
-                 --output=prepared
-      decodes a folder of films, annotated films or radar composites once;
-      --config.data.path=prepared then reads it
-  python main.py --mode=import --from=openstl --checkpoint=checkpoint.pth
-                 --config=configs/moving_mnist_recurrent.py:small
-                 --config.model.forget_offset=0 --workdir=runs/openstl
-      makes a run from weights that another program trained
-  python main.py --mode=export --workdir=runs/paper --output=paper.jax
-      writes the trained model as one file, which runs without this program
+
+modes:
+  train     trains, evaluates and draws; resumes in the folder of a run. The default.
+  evaluate  evaluates a trained model.
+  predict   predicts the frames that follow a clip, or classifies the clips of a film.
+  describe  prints the model layer by layer with its parameters.
+  inspect   shows how the films of a folder are read, before any training.
+  prepare   decodes a folder of films, annotated films or radar composites once;
+            --config.data.path=OUTPUT then reads it.
+  import    makes a run from weights that another program trained.
+  export    writes the trained model as one file, which runs without this program.
 
 flags:
   --config=FILE[:PRESET]  the experiment: a Python file with a function get_config.
-  --mode=MODE             train (the default), evaluate, predict, describe, inspect,
-                          prepare, import or export.
+  --mode=MODE             one of the modes above.
   --workdir=DIR           where a run keeps its config, checkpoints and results.
                           train: a new folder, or one to resume in; by default a fresh
                           folder under runs/. evaluate, predict, export: a folder
@@ -117,7 +99,7 @@ Exit codes: 0 done, 2 a mistake on the command line, in the config or in the dat
 sentence on stderr), 1 a bug, 130 interrupted.
 """
 
-NOTHING_TO_DO = (
+_NOTHING_TO_DO = (
     "nothing to do: run `python main.py --config=configs/moving_mnist.py` to train a "
     "model, or `python main.py --help` for everything else"
 )
@@ -125,19 +107,10 @@ NOTHING_TO_DO = (
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A parsed and valid command line.
+    """A command line: the values of its flags, as `HELP` explains them.
 
-    Attributes:
-        mode: one of `MODES`.
-        config: `FILE[:PRESET]`, or None.
-        workdir: the folder of the run, or None.
-        input: predict: the file or folder with the given frames, else None.
-        output: predict: where the predicted frames go; export: the file to write;
-            prepare: the folder for the decoded frames; else None.
-        num_frames: predict, export: how many frames to predict, or None.
-        source: import: one of `IMPORTS_FROM`, else None.
-        checkpoint: import: the file with the weights, else None.
-        overrides: values for fields of the config, as text, by dotted path.
+    `config` is `FILE[:PRESET]`, `source` the value of `--from`; `overrides` are values
+    for fields of the config, as text, by dotted path.
     """
 
     mode: str = "train"
@@ -157,10 +130,7 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Reads a command line, without loading the config.
-
-    Args:
-        arguments: The command line without the program's name.
+    """Reads a command line, without the program's name and without loading the config.
 
     Raises:
         UserError: naming everything that is wrong with the flags at once.
@@ -173,55 +143,42 @@ def parse(arguments: Sequence[str]) -> Command:
 def read(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     """As `parse`, but returns the problems, a sentence each."""
     if not arguments:
-        return Command(), [NOTHING_TO_DO]
+        return Command(), [_NOTHING_TO_DO]
     values, problems = _split(arguments)
     overrides = {
         name.removeprefix(_FIELD_PREFIX): values.pop(name)
         for name in list(values)
         if name.startswith(_FIELD_PREFIX)
     }
-    mode = values.get("mode", "train")
-    if mode in MODES:
-        problems += _mode_problems(mode, values, bool(problems))
-    else:
+    mode, source = values.pop("mode", "train"), values.get("from")
+    problems += _unknown("mode", mode, MODES) or _misfits(mode, values, bool(problems))
+    num_frames, text = None, values.get("num_frames")
+    if text and text.isdecimal() and 1 <= int(text) <= _MAX_NUM_FRAMES:
+        num_frames = int(text)
+    elif text:
         problems.append(
-            f"--mode={mode} is unknown: it must be one of {', '.join(MODES)}"
-            f"{did_you_mean(mode, MODES)}"
+            f"--num_frames={text} is wrong: it must be an integer from 1 to "
+            f"{_MAX_NUM_FRAMES}"
         )
-    num_frames = None
-    if "num_frames" in values:
-        text = values["num_frames"]
-        if re.fullmatch(r"[0-9_]+", text) and 1 <= int(text) <= _MAX_NUM_FRAMES:
-            num_frames = int(text)
-        else:
-            problems.append(
-                f"--num_frames={text} is wrong: it must be an integer from 1 to "
-                f"{_MAX_NUM_FRAMES}"
-            )
     paths = {
         name: Path(values[name]).expanduser()
         for name in ("workdir", "input", "output", "checkpoint")
         if name in values
     }
     for name in ("workdir", "output"):
-        if not _is_text(values.get(name, "")):
-            problems.append(f"--{name} is {values[name]!r}: it must be valid UTF-8")
-    if "input" in paths and not os.path.exists(paths["input"]):
-        problems.append(
-            f"--input={values['input']} does not exist: it must be a file or a folder "
-            "of frames"
-        )
-    source = values.get("from")
-    if source is not None and source not in IMPORTS_FROM:
-        problems.append(
-            f"--from={source} is unknown: it must be one of {', '.join(IMPORTS_FROM)}"
-            f"{did_you_mean(source, IMPORTS_FROM)}"
-        )
-    if "checkpoint" in paths and not os.path.exists(paths["checkpoint"]):
-        problems.append(
-            f"--checkpoint={values['checkpoint']} does not exist: it must be the file "
-            "with the weights"
-        )
+        text = values.get(name, "")
+        if text.encode(errors="replace").decode() != text:  # Bytes of no characters.
+            problems.append(f"--{name} is {text!r}: it must be valid UTF-8")
+    for name, what in (
+        ("input", "a file or a folder of frames"),
+        ("checkpoint", "the file with the weights"),
+    ):
+        if name in paths and not os.path.exists(paths[name]):
+            problems.append(
+                f"--{name}={values[name]} does not exist: it must be {what}"
+            )
+    if source is not None:
+        problems += _unknown("from", source, IMPORTS_FROM)
     command = Command(
         mode=mode,
         config=values.get("config"),
@@ -233,13 +190,14 @@ def read(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     return command, problems
 
 
-def _is_text(value: str) -> bool:
-    """Whether a path is valid Unicode, not bytes passed through by the system."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _unknown(flag: str, value: str, known: Sequence[str]) -> list[str]:
+    """The problem, if any, with a flag that takes one of some words."""
+    if value in known:
+        return []
+    return [
+        f"--{flag}={value} is unknown: it must be one of {', '.join(known)}"
+        f"{did_you_mean(value, known)}"
+    ]
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -256,13 +214,15 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             )
             continue
         name, equals, value = argument.lstrip("-").partition("=")
+        is_field = name.startswith(_FIELD_PREFIX)
         if not equals and remaining and not _is_flag(remaining[0]):
             value = remaining.pop(0)
-        if name not in _MODES_OF_FLAG and not name.startswith(_FIELD_PREFIX):
-            hint = did_you_mean(name, _MODES_OF_FLAG).replace("mean ", "mean --")
+        if name not in _KNOWN_FLAGS and not is_field:
+            hint = did_you_mean(name, _KNOWN_FLAGS).replace("mean ", "mean --")
             fields = "; fields of the config are set as --config.SECTION.FIELD=VALUE"
             problems.append(f"unknown flag --{name}{hint or f', see --help{fields}'}")
-        elif not value and not _may_be_empty(name, equals):
+        elif not value and not (is_field and equals):
+            # A field may be set to the empty text; its class refuses it if need be.
             problems.append(f"--{name} needs a value, as in --{name}=...")
         else:
             values[name] = value
@@ -274,35 +234,29 @@ def _is_flag(argument: str) -> bool:
     return re.match(r"--|-[A-Za-z]", argument) is not None
 
 
-def _may_be_empty(name: str, equals: str) -> bool:
-    """Fields may be set to the empty text; their classes refuse it if it is wrong."""
-    return bool(equals) and name.startswith(_FIELD_PREFIX)
-
-
 def _listed(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
-def _mode_problems(
-    mode: str, values: dict[str, str], others_are_wrong: bool
-) -> list[str]:
-    """Returns the problems with flags that are not allowed or missing in a mode."""
+def _misfits(mode: str, values: dict[str, str], others_are_wrong: bool) -> list[str]:
+    """The problems with flags that are not allowed or missing in a mode."""
+    needed, optional = _FLAGS[mode]
     problems = []
-    for name in values:
-        modes = _MODES_OF_FLAG[name]
-        if mode not in modes:
-            problems.append(
-                f"--{name} is not allowed with --mode={mode}: it belongs to "
-                f"--mode={_listed(modes)}"
-            )
-    missing = [f"--{name}" for name in _REQUIRED[mode] if name not in values]
+    for name in [name for name in values if name not in needed + optional]:
+        modes = [
+            other for other, flags in _FLAGS.items() if name in flags[0] + flags[1]
+        ]
+        problems.append(
+            f"--{name} is not allowed with --mode={mode}: it belongs to "
+            f"--mode={_listed(modes)}"
+        )
+    missing = [f"--{name}" for name in needed if name not in values]
     if missing:
         problems.append(f"--mode={mode} needs {_listed(missing)}")
     # After a misspelt --config this would only repeat the problem.
     if (
-        mode in ("train", "describe")
-        and "config" not in values
-        and "workdir" not in values
+        not needed
+        and not values.keys() & {"config", "workdir"}
         and not others_are_wrong
     ):
         problems.append(

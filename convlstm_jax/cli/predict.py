@@ -12,15 +12,14 @@ from tqdm import tqdm
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.data.base import DataConfig, InputClip
+from convlstm_jax.data.base import InputClip
 from convlstm_jax.data.video.annotated import AnnotatedVideoConfig
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
-from convlstm_jax.objectives.base import Objective, Variables
+from convlstm_jax.objectives.base import Variables
 from convlstm_jax.objectives.classify import ClassificationObjective
 from convlstm_jax.objectives.forecast import FramesObjective
 from convlstm_jax.objectives.nowcast import NowcastObjective
-from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.pixels import rain_colours
@@ -36,29 +35,18 @@ def run(
 ) -> None:
     """Predicts the frames that follow a clip, which is read as in training.
 
-    A model trained to reconstruct returns the last frames of the clip in reverse order.
-    A classifier classifies the film clip by clip.
-
-    Args:
-        experiment: The run's experiment.
-        workdir: The run's folder; its best checkpoint is used.
-        input: A film, an array, or a folder of pictures or radar composites.
-        output: `.npy`, `.gif` and `.mp4` hold only the predicted frames, `.png` a film
-            strip of input and prediction; a classifier writes `.json`. For radar models
-            `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN where the last
-            composite has no data.
-        num_frames: Frames to predict, any number (to reconstruct: at most as many as
-            the model reads); None: as many as in training.
+    A model trained to reconstruct returns the last frames of the clip in reverse order;
+    a classifier writes the class of each clip of a film as `.json`. `.npy`, `.gif` and
+    `.mp4` hold only the predicted frames, `.png` a film strip of input and prediction.
+    For radar models `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN where the
+    last composite has no data. Without `num_frames`, as many frames as in training.
 
     Raises:
         UserError: the input cannot be read, is too short or of the wrong size; the
-            output cannot be written; `num_frames` exceeds the frames that can be
-            reconstructed; there is no intact checkpoint.
+            output cannot be written; `num_frames` does not suit the model; there is no
+            intact checkpoint.
     """
-    if os.path.realpath(input) in (
-        os.path.realpath(output),
-        os.path.realpath(output.parent),
-    ):
+    if os.path.realpath(input) in map(os.path.realpath, (output, output.parent)):
         raise UserError(
             f"--output={output} would be written over or among the frames of "
             f"--input={input}: choose another place"
@@ -69,9 +57,20 @@ def run(
     validate_output_path(output, objective.suffixes, what=what)
     if isinstance(objective, ClassificationObjective):
         _classify(experiment, objective, workdir, input, output)
-        return
-    assert isinstance(objective, FramesObjective)
-    num_frames = num_frames or objective.num_output_frames
+    elif isinstance(objective, FramesObjective):
+        num_frames = num_frames or objective.num_output_frames
+        _forecast(experiment, objective, workdir, input, output, num_frames)
+
+
+def _forecast(
+    experiment: Experiment,
+    objective: FramesObjective,
+    workdir: Path,
+    input: Path,
+    output: Path,
+    num_frames: int,
+) -> None:
+    """Writes the frames that follow a clip."""
     clip = experiment.data.read_input(str(input), objective.num_input_frames)
     whole_area = isinstance(objective, NowcastObjective) and clip.mask is not None
     if whole_area and not experiment.model.takes_any_size:
@@ -81,12 +80,21 @@ def run(
             "config.model.name must be a convolutional network and "
             "config.model.peephole 'channel' or 'none'"
         )
-    step, variables = _load(objective, experiment, workdir)
+    step, variables = load_variables(objective, experiment, workdir)
+    frames = clip.frames.astype(np.float32)
+    if clip.frames.dtype == np.uint8:
+        frames /= 255
+    # Whole composites are filled up with no rain to a multiple of the patches.
+    patch = getattr(experiment.model, "patch_size", 1) if whole_area else 1
+    height, width = frames.shape[1:3]
+    padding = ((0, 0), (0, -height % patch), (0, -width % patch), (0, 0))
+
+    def predict(variables: Variables, inputs: Array) -> Array:
+        return objective.forecast(variables, inputs, num_frames).frames
+
     try:
-        if isinstance(objective, NowcastObjective) and whole_area:
-            _nowcast(experiment, objective, variables, clip, output, num_frames)
-        else:
-            _forecast(objective, variables, clip, output, num_frames)
+        outputs = jax.jit(predict)(variables, np.pad(frames, padding)[None])
+        prediction = jax.device_get(outputs)[0, :, :height, :width]
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -94,8 +102,15 @@ def run(
             f"--num_frames is {num_frames}: so many frames of this size do not fit "
             "into the memory here"
         ) from error
-    given = clip.label or str(input)
-    what = f"predicted from the last {objective.num_input_frames} of {given}"
+    if isinstance(objective, NowcastObjective) and whole_area:
+        _write_rain(objective, clip, frames, prediction, output)
+    elif output.suffix.lower() == ".png":
+        reconstructs = "model" in objective.reconstructions
+        film_strip(output, frames, None, prediction, reconstruction=reconstructs)
+    else:
+        write_clip(output, prediction)
+    what = f"predicted from the last {objective.num_input_frames} of "
+    what += clip.label or str(input)
     if "model" in objective.reconstructions:
         what = f"reconstructed, not predicted: the last of {input}, in reverse"
     after = ""
@@ -107,66 +122,16 @@ def run(
     )
 
 
-def _load(
-    objective: Objective, experiment: Experiment, workdir: Path
-) -> tuple[int, Variables]:
-    mesh = data_mesh(jax.local_devices()[:1])
-    return load_variables(objective, experiment, workdir, mesh)
-
-
-def _predicted(
-    objective: FramesObjective, variables: Variables, inputs: np.ndarray, length: int
-) -> np.ndarray:
-    """The frames `[T, H, W, C]` that follow `inputs` of the same shape but for T."""
-
-    def predict(variables: Variables, inputs: Array) -> Array:
-        return objective.forecast(variables, inputs, length).frames
-
-    outputs = jax.jit(predict)(variables, inputs[None])
-    prediction: np.ndarray = jax.device_get(outputs)[0]
-    return prediction
-
-
-def _unit(frames: np.ndarray) -> np.ndarray:
-    """Frames as float32 in [0, 1]."""
-    if frames.dtype == np.uint8:
-        return frames / np.float32(255)
-    return frames.astype(np.float32)
-
-
-def _forecast(
-    objective: FramesObjective,
-    variables: Variables,
-    clip: InputClip,
-    output: Path,
-    num_frames: int,
-) -> None:
-    inputs = _unit(clip.frames)
-    prediction = _predicted(objective, variables, inputs, num_frames)
-    if output.suffix.lower() == ".png":
-        reconstructs = "model" in objective.reconstructions
-        film_strip(output, inputs, None, prediction, reconstruction=reconstructs)
-    else:
-        write_clip(output, prediction)
-
-
-def _nowcast(
-    experiment: Experiment,
+def _write_rain(
     objective: NowcastObjective,
-    variables: Variables,
     clip: InputClip,
+    frames: np.ndarray,
+    prediction: np.ndarray,
     output: Path,
-    num_frames: int,
 ) -> None:
-    """Forecasts rain over the whole area of the composites."""
-    frames, masks = _unit(clip.frames), clip.mask
-    assert masks is not None
-    height, width = frames.shape[1:3]
-    patch = getattr(experiment.model, "patch_size", 1)
-    padding = ((0, 0), (0, -height % patch), (0, -width % patch), (0, 0))
-    pixels = _predicted(objective, variables, np.pad(frames, padding), num_frames)
-    scale = objective.facts.rain_scale
-    rain = scale.rain_mm_per_h(pixels[:, :height, :width])
+    """Writes rain rates of the whole area; pixels without data are NaN or grey."""
+    masks, scale = np.asarray(clip.mask), objective.facts.rain_scale
+    rain = scale.rain_mm_per_h(prediction)
     valid = np.broadcast_to(masks[-1], rain.shape) > 0
     if output.suffix.lower() == ".npy":
         write_clip(output, np.where(valid, rain, np.nan))
@@ -179,16 +144,6 @@ def _nowcast(
         write_clip(output, coloured, frames_per_second=5)
 
 
-def _film_reader(data: DataConfig, input: Path) -> FilmFields:
-    """The fields that read a film as in training."""
-    if isinstance(data, FilmFields):
-        return data
-    height, width, channels = data.frame_shape
-    return AnnotatedVideoConfig(
-        path=str(input), height=height, width=width, channels=channels
-    )
-
-
 def _classify(
     experiment: Experiment,
     objective: ClassificationObjective,
@@ -197,10 +152,14 @@ def _classify(
     output: Path,
 ) -> None:
     """Writes the class and the probabilities of every clip of a film."""
-    length = objective.num_input_frames
-    reader = _film_reader(experiment.data, input)
-    film, stride = reader.open_film(str(input)), reader.frame_stride
-    between = (reader.clip_stride or length) * stride
+    data, length = experiment.data, objective.num_input_frames
+    if not isinstance(data, FilmFields):  # Trained on films drawn in memory.
+        height, width, channels = data.frame_shape
+        data = AnnotatedVideoConfig(
+            path=str(input), height=height, width=width, channels=channels
+        )
+    film, stride = data.open_film(str(input)), data.frame_stride
+    between = (data.clip_stride or length) * stride
     span = (length - 1) * stride + 1
     starts = [
         start
@@ -213,18 +172,17 @@ def _classify(
             f"--input={input} has {film.num_frames} frames: this model needs at least "
             f"{span}{every} that can be read"
         )
-    step, variables = _load(objective, experiment, workdir)
+    step, variables = load_variables(objective, experiment, workdir)
     classify = jax.jit(objective.classify)
     clips = []
     for start in tqdm(starts, desc="classifying", unit="clip", disable=None):
-        last = start + (length - 1) * stride
         frames = film.read(start, length, stride)
         probabilities = np.asarray(classify(variables, frames[None])[0])
         named = zip(objective.classes, map(float, probabilities), strict=True)
         clips.append(
             {
                 "first_frame": start,
-                "last_frame": last,
+                "last_frame": start + span - 1,
                 "class": objective.classes[int(probabilities.argmax())],
                 "probabilities": dict(named),
             }

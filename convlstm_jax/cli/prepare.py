@@ -14,26 +14,25 @@ _SHOWN_PROBLEMS = 10
 def run(experiment: Experiment, *, output: Path) -> None:
     """Writes a prepared folder and opens it as training does.
 
-    Args:
-        experiment: The experiment; `path` of its data set is the folder to prepare.
-        output: The folder to write: a new one, or one to resume.
+    `path` of the data set is the folder to prepare; `output` is a new folder, or one to
+    resume.
 
     Raises:
         UserError: the data set has no folder, a file is refused, the output cannot be
             written or holds something else, or a split is empty (the prepared folder is
             kept then).
     """
-    data_config = experiment.data
-    if data_config.name not in KINDS:
+    data = experiment.data
+    if data.name not in KINDS:
         raise UserError(
-            f"config.data.name is {data_config.name!r}: --mode=prepare needs "
+            f"config.data.name is {data.name!r}: --mode=prepare needs "
             f"config.data.path, a folder of {', '.join(KINDS.values())}"
         )
-    path = Path(data_config.path).expanduser()  # type: ignore[attr-defined]
+    path = Path(data.path).expanduser()  # type: ignore[attr-defined]
     if is_prepared(path):
         raise UserError(
             f"config.data.path is '{path}', which is a prepared folder already: "
-            f"--mode=prepare needs the folder of {KINDS[data_config.name]}"
+            f"--mode=prepare needs the folder of {KINDS[data.name]}"
         )
     if output.is_file():
         raise UserError(f"--output={output} is a file: it must be a folder")
@@ -51,12 +50,12 @@ def run(experiment: Experiment, *, output: Path) -> None:
         ) from error
     try:
         with locked(output, work="--mode=prepare", flag="output"):
-            manifest = data_config.prepare(output)  # type: ignore[attr-defined]
+            manifest = data.prepare(output)  # type: ignore[attr-defined]
     except KeyboardInterrupt:
         print(f"stopped: the same command resumes in {output}")
         raise
     _print_summary(manifest, output)
-    prepared = data_config.model_copy(update={"path": str(output)})
+    prepared = data.model_copy(update={"path": str(output)})
     sources = prepared.sources(
         num_frames=experiment.task.clip_length, seed=experiment.general.seed
     )
@@ -70,9 +69,7 @@ def _print_summary(manifest: Manifest, output: Path) -> None:
     # An item of radar composites is a day of them, one of films is a film.
     what = words if manifest.kind == "radar" else f"frames of {used} {words}"
     print(f"{output}: {counts['frames']} {what}")
-    problems = [
-        sentence for sentences in manifest.left_out.values() for sentence in sentences
-    ]
+    problems = [problem for found in manifest.left_out.values() for problem in found]
     problems += [
         f"{item.name}: {item.facts['problem']}"
         for item in manifest.items

@@ -13,8 +13,9 @@ from convlstm_jax.cli.build import (
     process_eval_batches,
     process_train_batches,
 )
+from convlstm_jax.cli.evaluate import evaluate_run
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.cli.log import logging_to
+from convlstm_jax.cli.process import logging_to
 from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.evaluate import evaluate
@@ -26,31 +27,24 @@ from convlstm_jax.training.writers import Writers
 _log = logging.getLogger(__name__)
 
 
-class DivergedError(UserError):
-    """The loss or a gradient became infinite or NaN; the last good step is kept."""
-
-
 def run(experiment: Experiment, *, workdir: Path) -> None:
-    """Trains until the last step or an interruption.
+    """Trains until the last step or an interruption, then evaluates.
 
-    Args:
-        experiment: The experiment.
-        workdir: Folder of the run; where it holds a checkpoint, training resumes.
+    Where the run's folder holds a checkpoint, training resumes.
 
     Raises:
         UserError: the data cannot be read, the batch size is no multiple of the number
-            of devices, or the checkpoint belongs to another model.
-        DivergedError: the loss or a gradient was not finite.
+            of devices, the checkpoint belongs to another model, or the loss or a
+            gradient was not finite.
     """
     batch_size = experiment.train.batch_size
     check_batch_size("config.train.batch_size", batch_size, data_mesh())
     with logging_to(workdir):
         sources = build_sources(experiment)
         _log.info("data: %s", sources.description)
-        _warn_of_blank_clips(experiment, sources)
         result = _fit(experiment, sources, workdir)
         if result.outcome == "diverged":
-            raise DivergedError(
+            raise UserError(
                 f"the loss or its gradient is not finite at step {result.step + 1}: "
                 f"the weights of step {result.step}, the last good one, are kept in "
                 f"{workdir / 'checkpoints'}; a smaller config.optimizer.learning_rate "
@@ -64,25 +58,7 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
             )  # fmt: skip
             return
         _log.info("training %s at step %d", result.outcome, result.step)
-        from convlstm_jax.cli.evaluate import evaluate_run
-
         evaluate_run(experiment, sources, workdir=workdir)
-
-
-def _warn_of_blank_clips(experiment: Experiment, sources: Sources) -> None:
-    """Warns if data.value_range seems to make all clips blank."""
-    value_range = getattr(experiment.data, "value_range", ())
-    if not value_range:
-        return
-    some = {0, len(sources.train) // 2, len(sources.train) - 1}
-    frames = (frame for index in some for frame in sources.train[index]["frames"])
-    if all(frame.min() == frame.max() for frame in frames):
-        _log.warning(
-            "nothing is to be seen in the first, the middle and the last training "
-            "clip: each pixel of a frame has the same value; is config.data.value_range"
-            ", %s, that of the arrays?",
-            value_range,
-        )
 
 
 def _fit(experiment: Experiment, sources: Sources, workdir: Path) -> FitResult:

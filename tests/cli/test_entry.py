@@ -1,15 +1,18 @@
+"""`main` with a recorder in the place of each mode."""
+
 import errno
+import functools
+import importlib
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 from configs import bubbles, moving_mnist
-from convlstm_jax.cli import entry, flags, process, saved_config, workdir
+from convlstm_jax.cli import entry, flags, process, workdir
 from convlstm_jax.cli.experiment import update
 from convlstm_jax.errors import UserError
 
@@ -29,19 +32,17 @@ def calls(monkeypatch):
     """Puts a recorder in the place of each mode; returns what the modes were given."""
     calls = []
 
-    def replace(mode):
+    def recorder(mode, replaced):
+        @functools.wraps(replaced)
         def run(experiment, **arguments):
             calls.append((mode, experiment.config, arguments))
 
-        module = types.ModuleType(mode)
-        module.run = run
-        name = "import_weights" if mode == "import" else mode
-        monkeypatch.setitem(sys.modules, f"convlstm_jax.cli.{name}", module)
-        # `from convlstm_jax.cli import mode` looks at the package first.
-        monkeypatch.setattr(f"convlstm_jax.cli.{name}", module, raising=False)
+        return run
 
     for mode in flags.MODES:
-        replace(mode)
+        module = "import_weights" if mode == "import" else mode
+        run = importlib.import_module(f"convlstm_jax.cli.{module}").run
+        monkeypatch.setattr(f"convlstm_jax.cli.{module}.run", recorder(mode, run))
     return calls
 
 
@@ -49,12 +50,12 @@ def calls(monkeypatch):
 def run_folder(tmp_path):
     folder = tmp_path / "trained"
     (folder / "checkpoints" / "100").mkdir(parents=True)
-    saved_config.save_config(folder, moving_mnist.get_config())
+    workdir.save_config(folder, moving_mnist.get_config())
     return folder
 
 
 def load_config(folder):
-    return saved_config.load_config(folder)[0]
+    return workdir.load_config(folder)[0]
 
 
 def main(*arguments):
@@ -66,23 +67,12 @@ def main(*arguments):
     [
         ([], "nothing to do: run `python main.py --config"),
         (["--mdoe=train"], "unknown flag --mdoe (did you mean --mode?)"),
-        ([CONFIG, "extra"], "'extra' is not a flag"),
-        ([CONFIG, "--mode=trian"], "--mode=trian is unknown"),
         ([CONFIG.replace("quick", "quik")], "unknown preset 'quik'"),
         ([CONFIG.replace("mnist", "mnits")], "which does not exist"),
         ([CONFIG, "--config.model.nam=x"], "config.model.nam is not a field"),
-        ([CONFIG, "--config.train.batch_size=x"], "config.train.batch_size is 'x'"),
-        ([CONFIG, "--config.train.batch_size=-3"], "config.train.batch_size is -3"),
         ([CONFIG, "--config.train.batch_size="], "config.train.batch_size is ''"),
-        ([CONFIG, "--config.model.features=()"], "config.model.features is ()"),
         (["--workdir=gone"], "--workdir=gone does not exist"),
-        (["--mode=describe", "--workdir=gone"], "--workdir=gone does not exist"),
-        (
-            ["--mode=describe", "--workdir=gone", CONFIG],
-            "--workdir=gone does not exist",
-        ),
-        (["--mode=evaluate", "--workdir=gone"], "--workdir=gone does not exist"),
-        (["--mode=predict"], "--mode=predict needs --workdir, --input and --output"),
+        (["--mode=describe", "--workdir=gone", CONFIG], "--workdir=gone does not"),
         ([CONFIG, "--workdir=/dev/null"], "--workdir=/dev/null is a file"),
         ([CONFIG, "--input=x", "--mode=evaluate"], "3 things on the command line"),
     ],
@@ -168,14 +158,14 @@ def test_another_run_may_have_trained_while_this_one_started(
 ):
     """Both passed the first check; the second is made under the lock."""
     checked = []
-    check = saved_config.check_resumes
+    check = workdir.check_resumes
 
     def late(*arguments):
         checked.append(arguments)
         if len(checked) > 1:
             check(*arguments)
 
-    monkeypatch.setattr(saved_config, "check_resumes", late)
+    monkeypatch.setattr(workdir, "check_resumes", late)
     assert main(CONFIG, f"--workdir={run_folder}", "--config.seed=3") == 2
     assert "holds a run with another config" in capsys.readouterr().err
     assert load_config(run_folder).seed == 0
@@ -189,7 +179,7 @@ def test_data_that_moved_stop_only_what_reads_them(calls, capsys, tmp_path):
         bubbles.get_config().to_dict(), {"data.path": str(tmp_path / "gone")},
         from_text=True,
     )  # fmt: skip
-    saved_config.save_config(folder, ConfigDict(values))
+    workdir.save_config(folder, ConfigDict(values))
     clip = tmp_path / "clip.npy"
     clip.touch()
     there = f"--workdir={folder}"
@@ -204,29 +194,23 @@ def test_data_that_moved_stop_only_what_reads_them(calls, capsys, tmp_path):
     assert load_config(folder).data.path == str(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("preset", "platform"), [("", "cuda"), (":quick", "cuda"), (":quick", "rubbish")]
-)
-def test_devices_that_are_not_there(tmp_path, preset, platform):
-    process = subprocess.run(
-        [sys.executable, ROOT / "main.py", CONFIG.replace(":quick", preset)],
-        cwd=tmp_path,
-        env={**os.environ, "JAX_PLATFORMS": platform},
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 2, process.stderr
-    assert "JAX finds no device" in process.stderr
-    assert f"with JAX_PLATFORMS='{platform}': JAX_PLATFORMS must be" in process.stderr
-    assert "Traceback" not in process.stderr
-    assert not (tmp_path / "runs").exists()
+@pytest.mark.parametrize("preset", ["", ":quick"])
+def test_without_devices_nothing_is_written(calls, capsys, monkeypatch, preset):
+    def default_backend():
+        raise RuntimeError("Unable to initialize backend 'cuda':\nno plugin")
+
+    monkeypatch.setattr("jax.default_backend", default_backend)
+    assert main(CONFIG.replace(":quick", preset)) == 2
+    error = capsys.readouterr().err
+    assert "JAX finds no device (Unable to initialize backend 'cuda': no" in error
+    assert calls == [] and not Path("runs").exists()
 
 
 def test_the_workdir_is_named_after_an_interruption_too(calls, capsys, monkeypatch):
     def interrupt(config, *, workdir):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["convlstm_jax.cli.train"], "run", interrupt)
+    monkeypatch.setattr("convlstm_jax.cli.train.run", interrupt)
     assert main(CONFIG, "--workdir=w") == 130
     output = capsys.readouterr()
     assert output.out == "workdir: w\nworkdir: w\n"
@@ -234,15 +218,9 @@ def test_the_workdir_is_named_after_an_interruption_too(calls, capsys, monkeypat
 
 
 def test_evaluate_works_with_the_saved_config(calls, run_folder):
-    assert main("--mode=evaluate", f"--workdir={run_folder}") == 0
-    assert (
-        main(
-            "--mode=evaluate",
-            f"--workdir={run_folder}",
-            "--config.eval.num_sequences=100",
-        )
-        == 0
-    )
+    command = ["--mode=evaluate", f"--workdir={run_folder}"]
+    assert main(*command) == 0
+    assert main(*command, "--config.eval.num_sequences=100") == 0
     (_, plain, arguments), (_, changed, _) = calls
     assert arguments == {"workdir": run_folder}
     assert plain.to_dict() == moving_mnist.get_config().to_dict()
@@ -262,37 +240,13 @@ def test_evaluate_refuses_another_config_or_model(calls, run_folder, capsys):
     assert main(*command, published) == 0
 
 
-def test_predict_gets_its_paths(calls, run_folder, tmp_path):
-    clip = tmp_path / "clip.gif"
-    clip.touch()
-    command = [
-        "--mode=predict",
-        f"--workdir={run_folder}",
-        f"--input={clip}",
-        "--output=o.gif",
-    ]
-    assert main(*command) == 0
-    assert main(*command, "--num_frames=30") == 0
-    paths = {
-        "workdir": run_folder,
-        "input": clip,
-        "output": Path("o.gif"),
-    }
-    assert calls[0][0] == "predict"
-    assert calls[0][2] == {**paths, "num_frames": None}
-    assert calls[1][2] == {**paths, "num_frames": 30}
-
-
 def test_evaluate_needs_checkpoints_and_describe_does_not(calls, tmp_path, capsys):
-    saved_config.save_config(tmp_path, moving_mnist.get_config())
+    workdir.save_config(tmp_path, moving_mnist.get_config())
     assert main("--mode=evaluate", f"--workdir={tmp_path}") == 2
     assert "holds no checkpoint" in capsys.readouterr().err
     assert main("--mode=describe", f"--workdir={tmp_path}") == 0
     assert main("--mode=describe", CONFIG) == 0
-    assert [arguments for _, _, arguments in calls] == [
-        {},
-        {},
-    ]
+    assert [arguments for _, _, arguments in calls] == [{}, {}]
 
 
 def test_a_saved_config_that_was_spoilt_is_told(calls, run_folder, capsys):
@@ -302,27 +256,6 @@ def test_a_saved_config_that_was_spoilt_is_told(calls, run_folder, capsys):
     assert main(*command, "--config.seed=1") == 2
     error = capsys.readouterr().err
     assert "config.sed is not a field (did you mean seed?)" in error
-    path.write_text("[" * 100_000)
-    assert main(*command, "--config.data.height=8") == 2
-    assert "config.json' cannot be read: " in capsys.readouterr().err
-
-
-def test_letters_that_a_terminal_lacks_are_shown_by_number(calls, tmp_path):
-    process = subprocess.run(
-        [sys.executable, ROOT / "main.py", "--config=\u00fc.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-    )
-    assert process.returncode == 2
-    assert b"the file '\\xfc.py', which does not exist" in process.stderr
-    process = subprocess.run(
-        [sys.executable, ROOT / "main.py", CONFIG, b"--workdir=w\xff"],
-        cwd=tmp_path,
-        capture_output=True,
-    )
-    assert process.returncode == 2
-    assert b"--workdir is 'w\\udcff': it must be valid UTF-8" in process.stderr
 
 
 def test_several_processes_need_a_workdir_and_the_first_alone_speaks(
@@ -341,10 +274,10 @@ def test_errors_of_the_user_inside_a_mode_are_told_and_bugs_keep_their_traceback
     calls, capsys, monkeypatch
 ):
     def fail_with(error):
-        def run(config, **_):
+        def run(config):
             raise error
 
-        monkeypatch.setattr(sys.modules["convlstm_jax.cli.describe"], "run", run)
+        monkeypatch.setattr("convlstm_jax.cli.describe.run", run)
 
     fail_with(UserError("the file 'a' is empty"))
     assert main("--mode=describe", CONFIG) == 2
@@ -365,41 +298,36 @@ def test_errors_of_the_user_inside_a_mode_are_told_and_bugs_keep_their_traceback
         main("--mode=describe", CONFIG)
 
 
+PROGRAM = """
+import sys
+from convlstm_jax.cli.entry import main
+code = main(["main.py", *sys.argv[1:]])
+assert "jax" not in sys.modules
+sys.exit(code)
+"""
+
+
 @pytest.mark.parametrize(
-    ("arguments", "code", "start"),
+    ("arguments", "message"),
     [
-        ([], 2, "error: nothing to do"),
-        (["--trian.num_steps=3"], 2, "error: unknown flag"),
-        (["--help"], 0, ""),
-        ([CONFIG, "--config.train.batch_size=0"], 2, "error: config.train.batch_size"),
+        (["--trian.num_steps=3"], b"error: unknown flag"),
+        (["--config=\u00fc.py", "--workdir=w"], b"error: --config=\\xfc.py names"),
+        ([CONFIG, b"--workdir=w\xff"], b"error: --workdir is 'w\\udcff': it must be"),
     ],
 )
-def test_the_program_itself(tmp_path, arguments, code, start):
+def test_the_program_answers_before_jax_is_imported(tmp_path, arguments, message):
+    """Letters that the terminal lacks are shown by number."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments],
+        [sys.executable, "-c", PROGRAM, *arguments],
         capture_output=True,
-        text=True,
         cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
         check=False,
     )
-    assert done.returncode == code
-    assert done.stderr.startswith(start)
-    assert done.stderr.count("\n") == (1 if start else 0)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(message)
+    assert done.stderr.count(b"\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_typo_is_answered_before_jax_is_imported(tmp_path):
-    code = (
-        "import sys; from convlstm_jax.cli.entry import main; "
-        "main(['main.py', *sys.argv[1:]]); assert 'jax' not in sys.modules"
-    )
-    for arguments in (["--mdoe=x"], [CONFIG, "extra"], ["--workdir=gone"]):
-        subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        )
 
 
 def test_a_reader_that_goes_away_is_no_error(calls):

@@ -12,12 +12,11 @@ from configs import (
     moving_squares,
     radar_nowcasting,
 )
+from convlstm_jax.cli.describe import describe_fields
 from convlstm_jax.cli.experiment import (
-    describe_fields,
     experiment,
     leaves,
     section_classes,
-    update,
 )
 from convlstm_jax.errors import UserError
 from convlstm_jax.models import MODELS
@@ -49,32 +48,10 @@ def problems_of(module, **overrides):
         ),
         (
             moving_mnist,
-            {"train__batch_size": "x"},
-            "config.train.batch_size is 'x': it must be an integer of at least 1",
-        ),
-        (
-            moving_mnist,
-            {"model__recurrent_kernel_size": "4"},
-            "config.model.recurrent_kernel_size is 4: it must be an odd integer from 1 "
-            "to 63",
-        ),
-        (
-            moving_mnist,
             {"model__name": "fc_lst"},
             "config.model.name is 'fc_lst': it must be one of 'encoder_forecaster', "
             "'fc_lstm', 'fc_lstm_autoencoder', 'recurrent_predictor', 'next_frame', "
             "'clip_classifier' (did you mean fc_lstm?)",
-        ),
-        (
-            moving_mnist,
-            {"model__features": "64,0"},
-            "config.model.features is (64, 0): it must be a tuple of one or more "
-            "integers from 1 to 65536, such as (64, 64)",
-        ),
-        (
-            moving_mnist,
-            {"optimizer__learning_rate": "0"},
-            "config.optimizer.learning_rate is 0.0: it must be a finite number above 0",
         ),
         (
             moving_mnist,
@@ -102,21 +79,9 @@ def problems_of(module, **overrides):
         ),
         (
             moving_mnist,
-            {"model__name": "fc_lstm_autoencoder"},
-            "config.task.name is 'forecast': it must be 'reconstruct', 'predict' or "
-            "'composite' with config.model.name='fc_lstm_autoencoder'",
-        ),
-        (
-            moving_mnist,
             {"data__name": "theft_videos"},
             "config.data.name is 'theft_videos': it must be 'moving_mnist', "
             "'moving_squares', 'bubbles' or 'video' with config.task.name='forecast'",
-        ),
-        (
-            clip_classification,
-            {"data__name": "moving_mnist"},
-            "config.data.name is 'moving_mnist': it must be 'theft_videos' or "
-            "'annotated_video' with config.task.name='classify'",
         ),
         (
             moving_mnist_autoencoder,
@@ -126,10 +91,7 @@ def problems_of(module, **overrides):
         ),
         (
             radar_nowcasting,
-            {
-                "model__name": "recurrent_predictor",
-                "task__from_last_frame": "true",
-            },
+            {"model__name": "recurrent_predictor", "task__from_last_frame": "true"},
             "config.task.from_last_frame is True: it must be False with "
             "config.model.name='recurrent_predictor', which reads its own predictions",
         ),
@@ -178,20 +140,7 @@ def test_a_field_that_does_not_apply_does_not_exist(module, field):
     assert name not in module.get_config()[section]
 
 
-def test_a_typo_is_answered_with_the_nearest_field_and_the_fields_of_the_section():
-    (problem,) = problems_of(moving_mnist, model__fetures="3")
-    assert problem.startswith(
-        "config.model.fetures is not a field with config.model.name="
-        "'encoder_forecaster' (did you mean features?): the fields are name, "
-    )
-
-
 def test_fields_that_another_value_brings():
-    (problem,) = problems_of(moving_mnist, optimizer__plateau_factor="0.1")
-    assert problem == (
-        "config.optimizer.plateau_factor does not exist with config.optimizer.schedule="
-        "'constant': it needs config.optimizer.schedule='reduce_on_plateau'"
-    )
     overrides = {
         "optimizer.schedule": "reduce_on_plateau",
         "optimizer.plateau_factor": "0.1",
@@ -216,34 +165,13 @@ def test_another_network_keeps_the_fields_that_both_have():
     assert "sampling" not in back.config.task and back.training is None
 
 
-def test_a_path_switches_to_the_reader_of_own_data(tmp_path):
-    for module, name in (
-        (bubbles, "video"),
-        (moving_mnist, "video"),
-        (clip_classification, "annotated_video"),
-        (radar_nowcasting, "radar"),
-    ):
-        config = module.get_config()
-        values, problems = update(
-            config.to_dict(), {"data.path": str(tmp_path)}, from_text=True
-        )
-        assert not problems
-        assert values["data"]["name"] == name
-        assert values["data"]["path"] == str(tmp_path)
-        assert values["data"]["height"] == config.data.height
-
-
 def test_any_forecasting_network_goes_with_any_objective_that_asks_for_frames():
     forecasting = [name for name, cls in MODELS.items() if cls.kind == "frames"]
     assert len(forecasting) == 4
     for module in (moving_mnist, radar_nowcasting):
         for name in forecasting:
-            overrides = {
-                "model.name": name,
-                "model.features": "8,8,8",
-                "data.height": "64",
-                "data.width": "64",
-            }
+            size = {"data.height": "64", "data.width": "64"}
+            overrides = size | {"model.name": name, "model.features": "8,8,8"}
             assert experiment(module.get_config(), overrides).model.name == name
 
 
@@ -263,29 +191,6 @@ def test_all_problems_are_found_at_once(tmp_path):
         "config.data.digits_dir",
     ]
     assert "did you mean channel?" in found[1]
-
-
-def test_values_are_read_by_the_type_of_the_field():
-    config = moving_mnist.get_config()
-    before = config.to_dict()
-    changed = experiment(
-        config,
-        {
-            "seed": "7",
-            "model.features": "(8,4)",
-            "optimizer.learning_rate": "1",
-            "train.num_steps": "1e3",
-            "note": "x=1",
-        },
-    ).config
-    assert changed.seed == 7
-    assert changed.model.features == (8, 4)
-    assert changed.optimizer.learning_rate == 1.0
-    assert isinstance(changed.optimizer.learning_rate, float)
-    assert changed.train.num_steps == 1000
-    assert changed.note == "x=1"
-    assert changed.is_locked
-    assert config.to_dict() == before
 
 
 def test_a_config_that_somebody_has_spoilt_is_refused():
@@ -312,22 +217,36 @@ def test_every_field_has_a_meaning_and_help_lists_it():
             assert name == "name" or info.description, (cls, name)
 
 
-def test_own_annotated_films_are_cut_and_split_as_the_experiment_says(tmp_path):
-    overrides = {"data.path": str(tmp_path)}
-    data = experiment(clip_classification.get_config(), overrides).data
-    assert (data.clip_stride, data.frame_stride) == (3, 1)
-    assert (data.validation_fraction, data.test_fraction) == (0.2, 0.2)
-    assert (data.channels, data.flip, data.crop, data.brightness) == (
-        3,
-        True,
-        0.15,
-        0.2,
-    )
-
-
-def test_own_composites_are_read_as_the_experiment_says(tmp_path):
-    overrides = {"data.path": str(tmp_path)}
-    data = experiment(radar_nowcasting.get_config("quick"), overrides).data
-    assert (data.downsample, data.clip_stride, data.crop_stride) == (4, 1, 8)
-    assert (data.min_rain_share, data.zr_a, data.zr_b) == (0.05, 223.0, 1.53)
-    assert (data.symmetries, data.zoom, data.height) == (True, 2.0, 64)
+@pytest.mark.parametrize(
+    ("module", "name", "fields"),
+    [
+        (moving_mnist, "video", {}),
+        (bubbles, "video", {}),
+        (
+            clip_classification,
+            "annotated_video",
+            {
+                "clip_stride": 3, "frame_stride": 1, "validation_fraction": 0.2,
+                "test_fraction": 0.2, "channels": 3, "flip": True, "crop": 0.15,
+                "brightness": 0.2,
+            },
+        ),
+        (
+            radar_nowcasting,
+            "radar",
+            {
+                "downsample": 4, "clip_stride": 1, "crop_stride": 8,
+                "min_rain_share": 0.05, "zr_a": 223.0, "zr_b": 1.53,
+                "symmetries": True,
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_a_path_switches_to_own_data_read_as_the_experiment_says(
+    module, name, fields, tmp_path
+):
+    config = module.get_config()
+    data = experiment(config, {"data.path": str(tmp_path)}).data
+    assert (data.name, data.path) == (name, str(tmp_path))
+    assert data.height == config.data.height
+    assert {field: getattr(data, field) for field in fields} == fields

@@ -1,89 +1,179 @@
+"""The folder of a run, and the config saved there."""
+
 import json
 import os
+from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
-from configs import moving_mnist
+from configs import bubbles, moving_mnist
 from convlstm_jax.cli import workdir
-from convlstm_jax.cli.experiment import experiment, leaves
-from convlstm_jax.cli.saved_config import load_config, save_config
+from convlstm_jax.cli.experiment import experiment, leaves, update
+from convlstm_jax.cli.workdir import (
+    check_resumes,
+    check_same_model,
+    load_config,
+    save_config,
+)
 from convlstm_jax.errors import UserError
 
+CONFIG = moving_mnist.get_config()
+FREE_WHEN_RESUMING = {
+    "note", "data.digits_dir", "data.tfds_dir", "data.test_file",
+    "data.num_test_sequences", "data.num_workers", "data.prefetch_batches",
+    "train.num_steps", "train.log_every_steps", "train.early_stopping_patience",
+    "train.num_pictures", "eval.num_sequences", "eval.batch_size",
+    "eval.num_pictures", "eval.num_vmaf_sequences",
+}  # fmt: skip
+FOLDER = Path("runs/a")
 
-def test_the_config_survives_the_round_trip(tmp_path):
+
+def changed(path, value):
+    config = moving_mnist.get_config()
+    config.update_from_flattened_dict({path: value})
+    return config
+
+
+def another(value):
+    if isinstance(value, tuple):
+        return (*value, 1)
+    if isinstance(value, bool):
+        return not value
+    return value + type(value)(1) if isinstance(value, (int, float)) else value + "x"
+
+
+def test_resuming_may_change_the_free_fields_alone():
+    paths = [path for path in leaves(CONFIG) if "name" not in path]
+    assert set(paths) >= FREE_WHEN_RESUMING
+    for path in paths:
+        before = leaves(CONFIG)[path]
+        config = changed(path, another(before))
+        if path in FREE_WHEN_RESUMING:
+            check_resumes(CONFIG, config, FOLDER)
+            continue
+        with pytest.raises(UserError) as caught:
+            check_resumes(CONFIG, config, FOLDER)
+        assert str(caught.value) == (
+            "--workdir=runs/a holds a run with another config, so choose another folder"
+            f" or give the same config: config.{path} is {before!r} there and "
+            f"{another(before)!r} here"
+        )
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
+def test_the_number_of_steps_shapes_some_schedules(schedule):
+    saved = changed("optimizer.schedule", schedule)
+    config = changed("optimizer.schedule", schedule)
+    config.train.num_steps = 7
+    config.seed = 4
+    message = (
+        r"config\.seed is 0 there and 4 here, config\.train\.num_steps is 100000 there "
+        rf"and 7 here; the schedule '{schedule}' spans all steps"
+    )
+    with pytest.raises(UserError, match=message):
+        check_resumes(saved, config, FOLDER)
+
+
+def test_data_may_lie_elsewhere_but_be_no_others():
+    def films(path):
+        config = bubbles.get_config().to_dict()
+        return ConfigDict(update(config, {"data.path": path}, from_text=True)[0])
+
+    check_resumes(films("films"), films("prepared"), FOLDER)
+    with pytest.raises(UserError, match=r"data\.path is 'films' there and None"):
+        check_resumes(films("films"), bubbles.get_config(), FOLDER)
+
+
+def test_the_model_of_trained_weights_stays():
+    with pytest.raises(UserError, match=r"cannot be changed: config\.model\.peephole"):
+        check_same_model(CONFIG, changed("model.peephole", "none"), FOLDER)
+    with pytest.raises(UserError, match=r"config\.task\.name is 'forecast' there"):
+        check_same_model(CONFIG, changed("task.name", "predict"), FOLDER)
+    for path, value in (
+        ("model.dtype", "bfloat16"),
+        ("model.implementation", "scan"),
+        ("model.memory", "checkpoint"),
+        ("eval.num_sequences", 10),
+        ("task.num_output_frames", 20),
+    ):
+        check_same_model(CONFIG, changed(path, value), FOLDER)
+
+
+def test_a_saved_config_is_read_as_it_was(tmp_path):
+    save_config(tmp_path, CONFIG)
     config = moving_mnist.get_config("9x9-128-64-64")
     save_config(tmp_path, config)
-    loaded, _ = load_config(tmp_path)
+    assert os.listdir(tmp_path) == ["config.json"]
+    loaded, added = load_config(tmp_path)
     assert loaded.to_dict() == config.to_dict()
-    assert loaded.model.features == (128, 64, 64)
     types = {path: type(value) for path, value in leaves(config).items()}
     assert {path: type(value) for path, value in leaves(loaded).items()} == types
-    assert loaded.is_locked
+    assert loaded.is_locked and added == []
     experiment(loaded)
-
-
-def test_saving_replaces_the_file_and_leaves_no_other(tmp_path):
-    config = moving_mnist.get_config()
-    save_config(tmp_path, config)
-    config.seed = 3
-    save_config(tmp_path, config)
-    assert load_config(tmp_path)[0].seed == 3
-    assert os.listdir(tmp_path) == ["config.json"]
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["version"] == 1 and content["model"]["features"] == [128, 64, 64]
 
 
 def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
-    save_config(tmp_path, moving_mnist.get_config())
+    save_config(tmp_path, CONFIG)
 
     def fail(_):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(UserError, match="disk full"):
-        save_config(tmp_path, moving_mnist.get_config())
+        save_config(tmp_path, changed("seed", 3))
     assert os.listdir(tmp_path) == ["config.json"]
     assert load_config(tmp_path)[0].seed == 0
+
+
+def test_a_field_that_a_later_version_added_takes_its_default_and_is_named(tmp_path):
+    save_config(tmp_path, CONFIG)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    del content["optimizer"]["clip_norm"], content["note"]
+    path.write_text(json.dumps(content))
+    loaded, added = load_config(tmp_path)
+    assert loaded.to_dict() == CONFIG.to_dict()
+    assert set(added) == {"optimizer.clip_norm", "note"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[]", "must be a JSON object"),
         ("{", "cannot be read: Expecting property name"),
-        ("[1]", "must be a JSON object"),
         ("\xff", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ('{"seed": 0}', "has the version None: it must be 1"),
+        ('{"version": 2}', "has the version 2: it must be 1"),
+        ('{"version": 1, "model": 3}', "config.model.name is None: it must be one"),
+        ('{"version": 1, "a.b": 0}', "must be the config of a run"),
     ],
 )
-def test_a_broken_config_file_is_named(tmp_path, text, message):
-    path = tmp_path / "config.json"
-    path.write_bytes(text.encode("latin1"))
+def test_a_spoilt_file_is_named(tmp_path, text, message):
+    (tmp_path / "config.json").write_bytes(text.encode("latin1"))
     with pytest.raises(UserError, match=message) as caught:
         load_config(tmp_path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "config.json") in str(caught.value)
 
 
-def test_fresh_folders_never_collide(tmp_path):
-    parent = tmp_path / "runs"
-    made = [
-        workdir.make_fresh("moving_mnist", "quick", parent=parent) for _ in range(4)
-    ]
-    assert len(set(made)) == 4
-    assert all(folder.is_dir() for folder in made)
-    assert all(folder.name.startswith("moving_mnist-quick-2") for folder in made)
-
-
-def test_fresh_folders_are_under_runs(tmp_path, monkeypatch):
+def test_fresh_folders_never_collide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = workdir.make_fresh("base", "")
-    assert folder.parent.name == "runs"
-    assert (tmp_path / folder).is_dir()
-    assert "--" not in folder.name
+    made = [workdir.make_fresh("moving_mnist", "quick") for _ in range(4)]
+    assert len(set(made)) == 4
+    for folder in made:
+        assert folder.is_dir() and folder.parent == Path("runs")
+        assert folder.name.startswith("moving_mnist-quick-2")
+    assert "--" not in workdir.make_fresh("base", "").name
 
 
-def test_a_fresh_folder_that_cannot_be_made_is_told(tmp_path):
-    parent = tmp_path / "runs"
-    parent.touch()
+def test_a_fresh_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").touch()
     with pytest.raises(UserError, match=r"for a new run cannot be made.*--workdir"):
-        workdir.make_fresh("base", "", parent=parent)
+        workdir.make_fresh("base", "")
 
 
 def test_a_given_folder_is_made_or_used(tmp_path):
@@ -101,6 +191,9 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
         workdir.make(file)
     with pytest.raises(UserError, match=r"cannot be written to \(Not a directory\)"):
         workdir.make(file / "below")
+    (tmp_path / "checkpoints" / "100").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"checkpoints but no config\.json"):
+        workdir.make(tmp_path)
 
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
@@ -110,37 +203,22 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
         workdir.make(tmp_path)
 
 
-def test_checkpoints_without_a_config_are_not_trained_on(tmp_path):
-    (tmp_path / "checkpoints" / "100").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"checkpoints but no config\.json"):
-        workdir.make(tmp_path)
-
-
 def test_what_a_run_lacks_is_named(tmp_path):
-    with pytest.raises(UserError, match="does not exist"):
-        workdir.require_run(tmp_path / "nowhere", checkpoints=True)
-    file = tmp_path / "file"
-    file.touch()
-    with pytest.raises(UserError, match="is a file: it must be a folder"):
-        workdir.require_run(file, checkpoints=True)
-    with pytest.raises(UserError, match=r"holds no config\.json"):
-        workdir.require_run(tmp_path, checkpoints=True)
-    save_config(tmp_path, moving_mnist.get_config())
+    def lacks(folder, message, checkpoints=True):
+        with pytest.raises(UserError, match=message):
+            workdir.require_run(folder, checkpoints=checkpoints)
+
+    lacks(tmp_path / "nowhere", "does not exist")
+    (tmp_path / "file").touch()
+    lacks(tmp_path / "file", "is a file: it must be a folder")
+    lacks(tmp_path, r"holds no config\.json")
+    save_config(tmp_path, CONFIG)
     workdir.require_run(tmp_path, checkpoints=False)
-    with pytest.raises(UserError, match="holds no checkpoint under checkpoints/"):
-        workdir.require_run(tmp_path, checkpoints=True)
+    lacks(tmp_path, "holds no checkpoint under checkpoints/")
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match="holds no checkpoint under checkpoints/"):
-        workdir.require_run(tmp_path, checkpoints=True)
+    lacks(tmp_path, "holds no checkpoint under checkpoints/")
     (tmp_path / "checkpoints" / "100").mkdir()
     workdir.require_run(tmp_path, checkpoints=True)
-
-
-def test_the_file_is_plain_json(tmp_path):
-    save_config(tmp_path, moving_mnist.get_config())
-    text = (tmp_path / "config.json").read_text()
-    assert json.loads(text)["model"]["features"] == [128, 64, 64]
-    assert text.endswith("}\n")
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path):

@@ -1,6 +1,6 @@
 import pytest
 
-from convlstm_jax.nearest import did_you_mean
+from convlstm_jax.errors import did_you_mean
 
 KNOWN = ("mode", "workdir", "config.train.batch_size", "config.model.name")
 
