@@ -20,7 +20,7 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.interop.keras_weights import import_keras
 from convlstm_jax.interop.openstl_weights import import_openstl
 from convlstm_jax.interop.placement import Imported
-from convlstm_jax.interop.pytorch_network import import_pytorch
+from convlstm_jax.interop.pytorch_weights import import_pytorch
 from convlstm_jax.objectives import Objective
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.training.checkpoint import Checkpoints
@@ -85,7 +85,7 @@ def read(
     if experiment.model.name != model_name:
         bare_cells = (
             ", as the bare cells of other networks are for Python to import: see "
-            "convlstm_layers in convlstm_jax/interop/pytorch_cells.py"
+            "convlstm_layers in convlstm_jax/interop/pytorch_weights.py"
         )
         raise UserError(
             f"config.model.name is {experiment.model.name!r}: it must be "
