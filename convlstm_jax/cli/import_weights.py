@@ -24,9 +24,8 @@ from convlstm_jax.interop.pytorch_weights import import_pytorch
 from convlstm_jax.objectives import Objective
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.early_stopping import EarlyStopping
 from convlstm_jax.training.sharding import data_mesh
-from convlstm_jax.training.state import TrainState
+from convlstm_jax.training.state import EarlyStopping, TrainState
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ def interruptible() -> Iterator[None]:
     `main.py` starts with the system's default handlers, which end the process at once:
     an exception in the middle of an import leaves a traceback, or crashes an extension
     that is being initialised. Modes write files, so they get the exception, to clean up
-    (training does more, see `training.interrupts`). If it is raised in a destructor or
+    (training does more, see `training.loop`). If it is raised in a destructor or
     in a callback of the garbage collector (JAX has one), Python only calls
     `sys.unraisablehook` and continues; it is then raised again.
 

@@ -125,12 +125,7 @@ def _model_problems(layers: keras_files.Layers, model: NextFramePredictor) -> li
 
 
 def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
-    """The settings of an architecture that differ from the model, a clause each.
-
-    Args:
-        config: the architecture as in Keras's `to_json`, of any JSON type.
-        model: the model to compare with.
-    """
+    """The settings of an architecture that differ from the model, a clause each."""
     # Keras before 2.2.3 has the list of a Sequential right under "config".
     network = config.get("config") if isinstance(config, dict) else None
     layers = network.get("layers") if isinstance(network, dict) else network

@@ -146,7 +146,7 @@ def _by_number(
 def _problems(
     state_dict: Mapping[str, np.ndarray], network: _Network, model: NextFramePredictor
 ) -> list[str]:
-    """Modules in excess of the model's; too few modules are missing arrays."""
+    """Settings that differ, and modules in excess; too few are missing arrays."""
     problems = []
     has_peepholes = any(re.search(r"\.W_c[ifo]$", key) for key in state_dict)
     allowed = "location" if has_peepholes else "none"
