@@ -86,7 +86,8 @@ def import_keras(
         missing = f"{name} of the {kind} number {index + 1}"
         return path_in_file or missing, (), "ifgo" if kind == "ConvLSTM2D" else ""
 
-    placement = Placement(f"'{path}'", file.arrays)
+    refusal = f"'{path}' does not fit the model of the config"
+    placement = Placement(refusal, file.arrays)
     variables = placement.take_all(shapes, source)
     assumed = (
         "the file holds only weights, so these settings are assumed: activation "

@@ -79,6 +79,7 @@ def import_openstl(
             return "as OpenSTL's cells never use it"
         return "as the model has no such array"
 
-    placement = Placement(f"'{path}'", state_dict)
+    refusal = f"'{path}' does not fit the model of the config"
+    placement = Placement(refusal, state_dict)
     variables = placement.take_all(shapes, source)
     return Imported(variables, placement.report(reason))

@@ -49,9 +49,9 @@ class Imported(NamedTuple):
 class Placement:
     """Takes arrays out of a file one by one, and remembers what does not fit."""
 
-    def __init__(self, source: str, arrays: Mapping[str, Any]):
-        """The arrays by name, and what messages call their source."""
-        self._source = source
+    def __init__(self, refusal: str, arrays: Mapping[str, Any]):
+        """The arrays by name, and the beginning of the message if some do not fit."""
+        self._refusal = refusal
         self._arrays = arrays
         self._placed: list[tuple[str, str]] = []
         self._problems: list[str] = []
@@ -112,9 +112,7 @@ class Placement:
             UserError: naming every array that did not fit.
         """
         if self._problems:
-            raise UserError(
-                f"{self._source} does not fit the model: {'; '.join(self._problems)}"
-            )
+            raise UserError(f"{self._refusal}: {'; '.join(self._problems)}")
         used = {name for name, _ in self._placed}
         skipped = [(name, reason(name)) for name in self._arrays if name not in used]
         return ImportReport(tuple(self._placed), tuple(skipped), notes)

@@ -79,7 +79,8 @@ def import_pytorch(
     problems = _problems(state_dict, network, model)
     if problems:
         raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
-    placement = Placement(f"'{path}'", state_dict)
+    refusal = f"'{path}' does not fit the model of the config"
+    placement = Placement(refusal, state_dict)
     variables = _take(placement, network, model, shapes)
 
     def reason(key: str) -> str:
@@ -293,7 +294,7 @@ def convlstm_layers(
             f"the state dict must have the kernels {convolution}.weight, numbered from "
             f"0 on: it has {list(found.values()) or 'none'} among {list(state_dict)}"
         )
-    placement = Placement("the state dict", state_dict)
+    placement = Placement("the weights of the layers do not fit together", state_dict)
     layers = []
     channels = None
     for index, name in sorted(found.items()):

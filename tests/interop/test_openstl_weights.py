@@ -99,7 +99,7 @@ def test_all_missing_and_misshapen_arrays_are_listed_as_in_the_file(read):
     with pytest.raises(UserError) as caught:
         read(arrays)
     assert str(caught.value) == (
-        "'w.pth' does not fit the model: cell_list.0.conv_x.0.weight has "
+        "'w.pth' does not fit the model of the config: cell_list.0.conv_x.0.weight has "
         "shape (12, 8, 5, 5), expected (12, 8, 3, 3); conv_last.weight is missing, "
         "expected with shape (8, 2, 1, 1)"
     )

@@ -178,7 +178,7 @@ def without(*keys):
                 f"{CELLS[0]}.W_ci": np.zeros((3, 7, 5)),
             },
             {},
-            "does not fit the model: "
+            "does not fit the model of the config: "
             f"{CELLS[0]}.conv.weight has shape (12, 5, 5, 5), expected (12, 5, 3, 3); "
             f"{CELLS[0]}.W_ci has shape (3, 7, 5), expected (3, 5, 7); "
             f"{CELLS[1]}.W_co is missing, expected with shape (2, 5, 7); "
