@@ -175,7 +175,7 @@ def test_bare_cells_of_pytorch_are_for_python_to_import(tmp_path, capsys):
     assert capsys.readouterr().err == (
         "error: config.model.name is 'recurrent_predictor': it must be 'next_frame' "
         "with --from=pytorch, as the bare cells of other networks are for Python to "
-        "import: see convlstm_layers in convlstm_jax/interop/pytorch_cells.py\n"
+        "import: see convlstm_layers in convlstm_jax/interop/pytorch_weights.py\n"
     )
     assert not folder.exists()
 

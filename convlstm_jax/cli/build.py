@@ -13,7 +13,7 @@ from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batche
 from convlstm_jax.data.sources import ClipSource, Sources
 from convlstm_jax.objectives import DataFacts, Objective
 from convlstm_jax.objectives.base import Variables
-from convlstm_jax.training.checkpoint import restore_part
+from convlstm_jax.training.checkpoint_reading import restore_best
 from convlstm_jax.training.sharding import data_mesh, replicated
 from convlstm_jax.training.state import TrainState, init_state
 
@@ -111,7 +111,7 @@ def load_variables(
     )
     params = template.pop("params")
     name = "ema_params" if experiment.optimizer.ema_decay else "params"
-    step, restored = restore_part(
+    step, restored = restore_best(
         workdir / "checkpoints", {name: params, "model_state": template}
     )
     return step, {"params": restored[name], **restored["model_state"]}

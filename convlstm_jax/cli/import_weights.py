@@ -14,10 +14,10 @@ from convlstm_jax.cli.workdir import CHECKPOINT_FOLDER, locked, make, save_confi
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop.keras_weights import import_keras
 from convlstm_jax.interop.openstl_weights import import_openstl
-from convlstm_jax.interop.pytorch_network import import_pytorch
+from convlstm_jax.interop.pytorch_weights import import_pytorch
 from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.early_stopping import EarlyStopping
 from convlstm_jax.training.sharding import data_mesh
+from convlstm_jax.training.state import EarlyStopping
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def run(
     if experiment.model.name != model_name:
         bare_cells = (
             ", as the bare cells of other networks are for Python to import: see "
-            "convlstm_layers in convlstm_jax/interop/pytorch_cells.py"
+            "convlstm_layers in convlstm_jax/interop/pytorch_weights.py"
         )
         raise UserError(
             f"config.model.name is {experiment.model.name!r}: it must be "

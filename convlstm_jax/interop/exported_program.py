@@ -22,14 +22,14 @@ def export_program(
 
     Args:
         predict: a function of clips `[B, T, H, W, C]`, float32, that returns a tree of
-            arrays, each with B first.
+            arrays, each with B first; the program takes any B.
         num_frames: T.
         frame_shape: (H, W, C).
-        sizes_in_steps_of: if given, H and W may be any multiples of this number instead
-            of those of `frame_shape`; the convolutions are then direct.
+        sizes_in_steps_of: if given, H and W may be any multiples of this number; the
+            convolutions are then direct.
 
     Returns:
-        Bytes for `jax.export.deserialize`. The program takes any B.
+        Bytes for `jax.export.deserialize`.
     """
     height, width, channels = frame_shape
     sizes = f"{height}, {width}"

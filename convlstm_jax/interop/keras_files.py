@@ -30,44 +30,31 @@ VARIABLES = {
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     "Conv3D": ("kernel", "bias"),
 }
-_GROUP_NAMES = {
-    "conv_lstm2d": "ConvLSTM2D",
-    "batch_normalization": "BatchNormalization",
-    "conv3d": "Conv3D",
-}
-_NUMBERED = re.compile(
-    r"layers/(?P<group>\w+?)(?:_(?P<number>\d+))?/(?:cell/)?vars/(?P<variable>\d+)"
-)
+_GROUPS = ("conv_lstm2d", "batch_normalization", "conv3d")
+_NUMBERED = re.compile(r"layers/(\w+?)(?:_(\d+))?/(?:cell/)?vars/(\d+)")
 
 _MAX_BYTES = 2**32  # Limit of one array; a few bytes on disk can declare any size.
 
-
-# The variables of one layer, by Keras's name: path in the file, and values.
-Arrays = dict[str, tuple[str, np.ndarray]]
+# For each class, a key of `VARIABLES`, its layers in the model's order: the path in the
+# file of each variable.
+Layers = dict[str, list[dict[str, str]]]
 
 
 class KerasFile(NamedTuple):
     """A model as Keras saved it.
 
     Attributes:
-        layers: the layers with variables by class, a key of `VARIABLES`, in the model's
-            order.
+        arrays: all arrays by their path in the file.
+        layers: the layers with variables.
         config: the architecture as in Keras's `to_json`, of any JSON type; None if the
             file holds only weights.
         unknown: groups of layers that are not in `VARIABLES`, or lack variables.
-        skipped: (path in the file, why it is not used).
     """
 
-    layers: dict[str, list[Arrays]]
-    config: Any
-    unknown: tuple[str, ...]
-    skipped: tuple[tuple[str, str], ...]
-
-
-class _Contents(NamedTuple):
     arrays: dict[str, np.ndarray]
-    layer_names: list[str]
+    layers: Layers
     config: Any
+    unknown: list[str]
 
 
 def read(path: str | Path) -> KerasFile:
@@ -82,32 +69,31 @@ def read(path: str | Path) -> KerasFile:
             "Keras"
         )
     try:
-        contents = _contents(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                config = json.loads(archive.read("config.json"))
+                weights = io.BytesIO(archive.read("model.weights.h5"))
+            arrays, layer_names, _ = _hdf5_contents(weights)
+            config = {} if config is None else config
+        else:
+            arrays, layer_names, config = _hdf5_contents(path)
     except Exception as error:  # Damage surfaces as a dozen types.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             f"'{path}' cannot be read as a file of Keras (.keras, .weights.h5 or .h5), "
             f"it is damaged or something else: {reason}"
         ) from error
-    if any(name.startswith("layers/") for name in contents.arrays):
-        return _numbered(contents)
-    if contents.layer_names:
-        return _named(contents)
-    raise UserError(f"'{path}' is an HDF5 file, but holds no layers of Keras")
+    if any(name.startswith("layers/") for name in arrays):
+        layers, unknown = _numbered(arrays)
+    elif layer_names:
+        layers, unknown = _named(arrays, layer_names)
+    else:
+        raise UserError(f"'{path}' is an HDF5 file, but holds no layers of Keras")
+    return KerasFile(arrays, layers, config, unknown)
 
 
-def _contents(path: str | Path) -> _Contents:
-    if not zipfile.is_zipfile(path):
-        with h5py.File(path, "r") as file:
-            return _hdf5_contents(file)
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
-        weights = io.BytesIO(archive.read("model.weights.h5"))
-    with h5py.File(weights, "r") as file:
-        return _hdf5_contents(file)._replace(config={} if config is None else config)
-
-
-def _hdf5_contents(file: h5py.File) -> _Contents:
+def _hdf5_contents(source: Any) -> tuple[dict[str, np.ndarray], list[str], Any]:
+    """All arrays, the names of the layers and the architecture, where they exist."""
     arrays = {}
 
     def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -116,73 +102,65 @@ def _hdf5_contents(file: h5py.File) -> _Contents:
                 raise ValueError(f"{name} has {item.nbytes} bytes")
             arrays[name] = np.asarray(item[()])
 
-    file.visititems(take)  # This does not follow links to other files.
-    root = file.get("model_weights", file)
-    config = json.loads(_text(file.attrs.get("model_config", "null")))
-    # Keras splits a list of names that is long into `layer_names0`, `layer_names1` …
-    parts = [root.attrs["layer_names"]] if "layer_names" in root.attrs else []
-    for number in itertools.count():
-        if f"layer_names{number}" not in root.attrs:
-            break
-        parts.append(root.attrs[f"layer_names{number}"])
-    return _Contents(arrays, [_text(name) for part in parts for name in part], config)
+    with h5py.File(source, "r") as file:
+        file.visititems(take)  # This does not follow links to other files.
+        config = json.loads(file.attrs.get("model_config", "null"))
+        attributes = file.get("model_weights", file).attrs
+        # Keras splits a list of names that is long into `layer_names0`, `layer_names1`…
+        numbered = (f"layer_names{number}" for number in itertools.count())
+        keys = ["layer_names", *itertools.takewhile(attributes.__contains__, numbered)]
+        names = [name for key in keys for name in attributes.get(key, ())]
+    decoded = [n.decode("utf-8") if isinstance(n, bytes) else str(n) for n in names]
+    return arrays, decoded, config
 
 
-def _text(value: str | bytes) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _numbered(contents: _Contents) -> KerasFile:
-    """The layers of `layers/<class>[_<number>]/…vars/<number>`."""
-    found: dict[tuple[str, int], Arrays] = {}
-    unknown, skipped = [], []
-    for name, array in contents.arrays.items():
+def _numbered(arrays: dict[str, np.ndarray]) -> tuple[Layers, list[str]]:
+    """The layers of `layers/<class>[_<number>]/…vars/<number>`, and unknown groups."""
+    kinds = dict(zip(_GROUPS, VARIABLES, strict=True))
+    found: dict[tuple[str, int], dict[str, str]] = {}
+    unknown = []
+    for name in arrays:
         if not name.startswith("layers/") or "/seed_generator/" in name:
-            skipped.append((name, _reason(name)))
             continue
         match = _NUMBERED.fullmatch(name)
-        kind = _GROUP_NAMES.get(match["group"]) if match else None
-        if match is None or kind is None:
+        if match is None or match[1] not in kinds:
             unknown.append(name.split("/")[1])
             continue
-        names, index = VARIABLES[kind], int(match["variable"])
-        if index < len(names):
-            arrays = found.setdefault((kind, int(match["number"] or 0)), {})
-            arrays[names[index]] = name, array
-        else:
-            skipped.append((name, _reason(name)))
-    layers: dict[str, list[Arrays]] = {kind: [] for kind in VARIABLES}
+        kind, number, index = kinds[match[1]], int(match[2] or 0), int(match[3])
+        if index < len(VARIABLES[kind]):
+            variables = found.setdefault((kind, number), {})
+            variables[VARIABLES[kind][index]] = name
+    layers: Layers = {kind: [] for kind in VARIABLES}
     for kind, number in sorted(found):
         layers[kind].append(found[kind, number])
-    unknown = list(dict.fromkeys(unknown))
-    return KerasFile(layers, contents.config, tuple(unknown), tuple(skipped))
+    return layers, list(dict.fromkeys(unknown))
 
 
-def _named(contents: _Contents) -> KerasFile:
-    """The layers of `[model_weights/]<layer>/…/<variable>[:0]`."""
-    layers: dict[str, list[Arrays]] = {kind: [] for kind in VARIABLES}
-    unknown, used = [], set()
-    is_model = any(name.startswith("model_weights/") for name in contents.arrays)
+def _named(
+    arrays: dict[str, np.ndarray], layer_names: list[str]
+) -> tuple[Layers, list[str]]:
+    """The layers of `[model_weights/]<layer>/…/<variable>[:0]`, and unknown ones."""
+    layers: Layers = {kind: [] for kind in VARIABLES}
+    unknown = []
+    is_model = any(name.startswith("model_weights/") for name in arrays)
     prefix = "model_weights/" if is_model else ""
-    for layer in contents.layer_names:
-        arrays = {
-            name.rpartition("/")[2].partition(":")[0]: (name, array)
-            for name, array in contents.arrays.items()
+    kinds = {frozenset(names): kind for kind, names in VARIABLES.items()}
+    for layer in layer_names:
+        variables = {
+            name.rpartition("/")[2].partition(":")[0]: name
+            for name in arrays
             if name.startswith(f"{prefix}{layer}/")
         }
-        if not arrays:
-            continue
-        used |= {name for name, _ in arrays.values()}
-        kinds = [kind for kind, names in VARIABLES.items() if set(arrays) == set(names)]
-        if kinds:
-            layers[kinds[0]].append(arrays)
-        else:
+        kind = kinds.get(frozenset(variables))
+        if kind:
+            layers[kind].append(variables)
+        elif variables:
             unknown.append(layer)
-    skipped = tuple((n, _reason(n)) for n in contents.arrays if n not in used)
-    return KerasFile(layers, contents.config, tuple(unknown), skipped)
+    return layers, unknown
 
 
-def _reason(name: str) -> str:
+def why_unused(name: str) -> str:
+    """Why an array of a file, by its path, fills none of a model."""
     if name.startswith("optimizer"):
         return "as the optimizer starts afresh"
     if "seed_generator" in name:

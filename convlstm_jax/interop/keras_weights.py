@@ -1,34 +1,32 @@
 """Weights of Keras's next-frame networks: ConvLSTM2D, batch normalisation, Conv3D."""
 
-import re
+import json
 import reprlib
 from pathlib import Path
 from typing import Any
 
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop import keras_files
-from convlstm_jax.interop.placement import Imported, ImportReport, Source, fill
+from convlstm_jax.interop.placement import Imported, Placement
 from convlstm_jax.models.next_frame import (
     BATCH_NORM_EPSILON,
     BATCH_NORM_MOMENTUM,
     NextFramePredictor,
 )
 
-_GATE_ORDER = "ifgo"  # The order i, f, c, o of Keras.
-
-# Our path in a model, the kind of layer in Keras and its variable there. All axes are
-# in the same order.
-_PATHS = (
-    (r"params/layer_(\d+)/input_kernel", "ConvLSTM2D", "kernel"),
-    (r"params/layer_(\d+)/recurrent_kernel", "ConvLSTM2D", "recurrent_kernel"),
-    (r"params/layer_(\d+)/bias", "ConvLSTM2D", "bias"),
-    (r"params/normalization_(\d+)/scale", "BatchNormalization", "gamma"),
-    (r"params/normalization_(\d+)/bias", "BatchNormalization", "beta"),
-    (r"batch_stats/normalization_(\d+)/mean", "BatchNormalization", "moving_mean"),
-    (r"batch_stats/normalization_(\d+)/var", "BatchNormalization", "moving_variance"),
-    (r"params/head()/kernel", "Conv3D", "kernel"),
-    (r"params/head()/bias", "Conv3D", "bias"),
-)
+# Our kinds of layers with their variables, by class and name in Keras. All axes are in
+# the same order.
+_VARIABLES = {
+    "layer/input_kernel": ("ConvLSTM2D", "kernel"),
+    "layer/recurrent_kernel": ("ConvLSTM2D", "recurrent_kernel"),
+    "layer/bias": ("ConvLSTM2D", "bias"),
+    "normalization/scale": ("BatchNormalization", "gamma"),
+    "normalization/bias": ("BatchNormalization", "beta"),
+    "normalization/mean": ("BatchNormalization", "moving_mean"),
+    "normalization/var": ("BatchNormalization", "moving_variance"),
+    "head/kernel": ("Conv3D", "kernel"),
+    "head/bias": ("Conv3D", "bias"),
+}
 # What the settings of a layer must be, the usual value first.
 _CONVOLUTION: dict[str, tuple] = {
     "padding": ("same",), "data_format": ("channels_last",), "use_bias": (True,),
@@ -68,7 +66,7 @@ def import_keras(
             missing or have other shapes.
     """
     file = keras_files.read(path)
-    problems = _model_problems(model)
+    problems = _model_problems(file.layers, model)
     if file.config is not None:
         problems += _setting_problems(file.config, model)
     if file.unknown:
@@ -76,35 +74,32 @@ def import_keras(
             f"its layers {', '.join(file.unknown)} are none of "
             f"{', '.join(keras_files.VARIABLES)} with all variables"
         )
-    problems += _count_problems(file.layers, model)
     if problems:
         raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
-    variables, placed = fill(path, shapes, lambda target: _source(file.layers, target))
-    notes: tuple[str, ...] = ()
-    if file.config is None:
-        notes = (
-            "the file holds only weights, so these settings are assumed: "
-            f"activation {model.activation!r}, plain sigmoid gates, epsilon "
-            f"{BATCH_NORM_EPSILON:g} in batch normalisation, a sigmoid at the end",
-        )
-    return Imported(variables, ImportReport(placed, file.skipped, notes))
+
+    def source(target: str) -> tuple[str, tuple[int, ...], str]:
+        _, layer, variable = target.split("/")
+        layer, _, number = layer.partition("_")
+        kind, name = _VARIABLES[f"{layer}/{variable}"]
+        index, found = int(number or 0), file.layers[kind]
+        path_in_file = found[index].get(name) if index < len(found) else None
+        missing = f"{name} of the {kind} number {index + 1}"
+        return path_in_file or missing, (), "ifgo" if kind == "ConvLSTM2D" else ""
+
+    refusal = f"'{path}' does not fit the model of the config"
+    placement = Placement(refusal, file.arrays)
+    variables = placement.take_all(shapes, source)
+    assumed = (
+        "the file holds only weights, so these settings are assumed: activation "
+        f"{model.activation!r}, plain sigmoid gates, epsilon {BATCH_NORM_EPSILON:g} in "
+        "batch normalisation, a sigmoid at the end"
+    )
+    notes = (assumed,) if file.config is None else ()
+    return Imported(variables, placement.report(keras_files.why_unused, notes))
 
 
-def _source(layers: dict[str, list[keras_files.Arrays]], target: str) -> Source:
-    """What the file offers for a path in our model."""
-    for pattern, kind, variable in _PATHS:
-        match = re.fullmatch(pattern, target)
-        if match is not None:
-            number = int(match[1] or 0)
-            name, array = f"{variable} of the {kind} number {number + 1}", None
-            if number < len(layers[kind]):
-                name, array = layers[kind][number].get(variable, (name, None))
-            gate_order = _GATE_ORDER if kind == "ConvLSTM2D" else ""
-            return Source(name, array, gate_order=gate_order)
-    raise ValueError(f"{target!r} is no variable of a NextFramePredictor")
-
-
-def _model_problems(model: NextFramePredictor) -> list[str]:
+def _model_problems(layers: keras_files.Layers, model: NextFramePredictor) -> list[str]:
+    """What a model cannot have, and layers in excess; too few are missing arrays."""
     problems = []
     if model.causal_head and model.head_frames > 1:
         problems.append(
@@ -116,52 +111,40 @@ def _model_problems(model: NextFramePredictor) -> list[str]:
             f"model.peephole is {model.peephole!r}, where it must be 'none', as a "
             "ConvLSTM2D has no peepholes"
         )
-    return problems
-
-
-def _count_problems(
-    layers: dict[str, list[keras_files.Arrays]], model: NextFramePredictor
-) -> list[str]:
-    """Layers in excess of the model's; too few layers are missing arrays."""
     normalized = model.num_normalized_layers
     places = (
         ("ConvLSTM2D", len(model.features), "model.features"),
         ("BatchNormalization", normalized, "model.num_normalized_layers"),
         ("Conv3D", 1, "the head"),
     )
-    return [
+    problems += [
         f"it has {len(layers[kind])} layers {kind}, where {where} has {count}"
         for kind, count, where in places
         if len(layers[kind]) > count
     ]
+    return problems
 
 
 def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
-    """The settings of an architecture that differ from the model, a clause each.
-
-    Args:
-        config: the architecture as in Keras's `to_json`, of any JSON type.
-        model: the model to compare with.
-    """
+    """The settings of an architecture that differ from the model, a clause each."""
     # Keras before 2.2.3 has the list of a Sequential right under "config".
-    layers = config.get("config") if isinstance(config, dict) else None
-    if isinstance(layers, dict):
-        layers = layers.get("layers")
+    network = config.get("config") if isinstance(config, dict) else None
+    layers = network.get("layers") if isinstance(network, dict) else network
     if not isinstance(layers, list) or not all(map(_is_layer, layers)):
         return ["its configuration lists no layers"]
     problems = []
-    before = None
-    kinds = []
-    for layer in layers:
-        kind, settings = layer["class_name"], layer["config"]
-        name = str(settings.get("name", kind))
-        inputs = _inputs(layer["inbound_nodes"])
-        if before is not None and layer["inbound_nodes"] and inputs != [before]:
+    names = [layer.get("config", {}).get("name") for layer in layers]
+    for index, layer in enumerate(layers):
+        kind, settings, name = (
+            layer["class_name"],
+            layer.get("config", {}),
+            names[index],
+        )
+        nodes, before = layer.get("inbound_nodes"), names[index - 1]
+        inputs = [str(other) for other in names if f'"{other}"' in json.dumps(nodes)]
+        if nodes and inputs != [before]:
             read = " and ".join(inputs) or "nothing"
             problems.append(f"{name} reads {read}: it must read only {before}")
-        before = name
-        if kind != "InputLayer":
-            kinds.append(kind)
         possible = dict(_SETTINGS.get(kind, {}))
         if kind == "ConvLSTM2D":
             possible = {"activation": (model.activation,), **possible}
@@ -176,6 +159,8 @@ def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
         normalized = index < model.num_normalized_layers
         expected += ["ConvLSTM2D", "BatchNormalization"][: 1 + normalized]
     expected.append("Conv3D")
+    kinds = [layer["class_name"] for layer in layers]
+    kinds = [kind for kind in kinds if kind != "InputLayer"]
     if kinds != expected:
         problems.append(
             f"its layers are {', '.join(kinds) or 'none'}, where the model of the "
@@ -188,26 +173,5 @@ def _is_layer(layer: Any) -> bool:
     return (
         isinstance(layer, dict)
         and isinstance(layer.get("class_name"), str)
-        and isinstance(layer.setdefault("config", {}), dict)
-        and isinstance(layer.setdefault("inbound_nodes", []), list)
+        and isinstance(layer.get("config", {}), dict)
     )
-
-
-def _inputs(nodes: list[Any]) -> list[str]:
-    """The layers that a layer of a functional model reads, in Keras 3's or 2's form."""
-    names, rest = [], [nodes]
-    while rest:
-        node: Any = rest.pop()
-        if isinstance(node, dict) and "keras_history" in node:
-            history = node["keras_history"]
-            is_list = isinstance(history, list) and history
-            names.append(str(history[0] if is_list else history))
-        elif isinstance(node, dict):
-            rest += reversed(node.values())
-        elif isinstance(node, list):
-            is_name = len(node) >= 3 and isinstance(node[0], str)
-            if is_name and isinstance(node[1], int):
-                names.append(node[0])
-            else:
-                rest += reversed(node)
-    return names

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.interop.placement import Imported, ImportReport, Source, fill
-from convlstm_jax.interop.torch_files import read_state_dict
+from convlstm_jax.interop.placement import Imported, Placement
+from convlstm_jax.interop.torch_files import KERNEL_AXES, read_state_dict
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
 
 # The wrappers of OpenSTL's method, Lightning and DataParallel.
@@ -24,18 +24,13 @@ _UNUSED = re.compile(r"cell_list\.\d+\.(conv_o\.\d+|conv_last)\.(weight|bias)")
 _NORM = re.compile(r"cell_list\.\d+\.conv_[xh]\.1\.(weight|bias)")
 _CELL = re.compile(r"cell_list\.(\d+)\.")
 
-_KERNEL_AXES = (2, 3, 1, 0)  # [out, in, K, K] to [K, K, in, out].
 _NORM_AXES = (1, 2, 0)  # [channels, H, W] to [H, W, channels].
 
-# Our path in a model; its name in OpenSTL, with x or h for input or recurrent; the axes
-# and the order of the gates there.
-_LAYER, _CONV = r"params/layer_(\d+)", "cell_list.{}.conv_{}"
-_PATHS = (
-    (r"params/output_kernel()()", "conv_last.weight", _KERNEL_AXES, ""),
-    (_LAYER + r"/(.*)_kernel", _CONV + ".0.weight", _KERNEL_AXES, "ifgo"),
-    (_LAYER + r"_(.*)_norm_scale", _CONV + ".1.weight", _NORM_AXES, "ifgo"),
-    (_LAYER + r"_(.*)_norm_offset", _CONV + ".1.bias", _NORM_AXES, "ifgo"),
-)
+_LAST = "conv_last.weight"
+# Our paths in a layer, and the names in OpenSTL.
+_IN_LAYER = re.compile(r"params/layer_(\d+)[/_](input|recurrent)_(.+)")
+_SIDES = {"input": "x", "recurrent": "h"}
+_PARTS = {"kernel": "0.weight", "norm_scale": "1.weight", "norm_offset": "1.bias"}
 
 
 def import_openstl(
@@ -70,22 +65,21 @@ def import_openstl(
             "where it must be True"
         )
 
-    def find(target: str) -> Source:
-        for pattern, template, axes, gate_order in _PATHS:
-            match = re.fullmatch(pattern, target)
-            if match is not None:
-                name = template.format(
-                    match[1], "h" if match[2] == "recurrent" else "x"
-                )
-                key = keys.get(name, name)
-                return Source(key, state_dict.get(key), axes, gate_order)
-        raise ValueError(f"{target!r} is no variable of a RecurrentPredictor")
+    def source(target: str) -> tuple[str, tuple[int, ...], str]:
+        match = _IN_LAYER.fullmatch(target)
+        if match is None:  # The output kernel.
+            return keys.get(_LAST, _LAST), KERNEL_AXES, ""
+        layer, side, part = match.groups()
+        name = f"cell_list.{layer}.conv_{_SIDES[side]}.{_PARTS[part]}"
+        axes = KERNEL_AXES if part == "kernel" else _NORM_AXES
+        return keys.get(name, name), axes, "ifgo"
 
-    variables, placed = fill(path, shapes, find)
-    used = {key for key, _ in placed}
-    skipped = tuple(
-        (key, "as OpenSTL's cells never use it" if _UNUSED.fullmatch(name) else
-         "as the model has no such array")
-        for name, key in keys.items() if key not in used
-    )  # fmt: skip
-    return Imported(variables, ImportReport(placed, skipped))
+    def reason(key: str) -> str:
+        if _UNUSED.fullmatch(_PREFIX.sub("", key)):
+            return "as OpenSTL's cells never use it"
+        return "as the model has no such array"
+
+    refusal = f"'{path}' does not fit the model of the config"
+    placement = Placement(refusal, state_dict)
+    variables = placement.take_all(shapes, source)
+    return Imported(variables, placement.report(reason))

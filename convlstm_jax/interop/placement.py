@@ -1,8 +1,7 @@
-"""Assigns the arrays of a foreign file to those of a model, and reports it."""
+"""Takes the arrays of a foreign file into a model, and reports what became of each."""
 
 import dataclasses
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,53 +9,6 @@ import numpy as np
 
 from convlstm_jax.errors import UserError
 from convlstm_jax.ops.cell import GATE_ORDER
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What a file offers for one array of a model.
-
-    Attributes:
-        name: its name in the file, or what it would be called there.
-        array: the values in the file; None if they are missing.
-        axes: the permutation for `np.transpose` from the file's axes to the model's;
-            None if they are the same.
-        gate_order: the file's order of the gates, a permutation of "ifgo", along the
-            last of the model's axes; "" where there are no gates.
-    """
-
-    name: str
-    array: np.ndarray | None
-    axes: tuple[int, ...] | None = None
-    gate_order: str = ""
-
-    def expected_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that the file's array must have, given `shape` in the model."""
-        if self.axes is None:
-            return shape
-        return tuple(shape[self.axes.index(axis)] for axis in range(len(shape)))
-
-    def convert(self) -> np.ndarray:
-        """The array in the model's layout, float32."""
-        array = np.asarray(self.array, np.float32)
-        if self.axes is not None:
-            array = array.transpose(self.axes)
-        return reorder_gates(array, self.gate_order) if self.gate_order else array
-
-    def problem(self, target: str, shape: tuple[int, ...]) -> str | None:
-        """Why the array cannot fill `target`, or None."""
-        expected = self.expected_shape(shape)
-        if self.array is None:
-            return f"{self.name} is missing, expected with shape {expected}"
-        if self.array.shape != expected:
-            return f"{self.name} has shape {self.array.shape}, expected {expected}"
-        if self.array.dtype.kind not in "fiu":
-            return f"{self.name} has values of type {self.array.dtype}"
-        if not np.isfinite(self.array).all():
-            return f"{self.name} has values that are not finite"
-        if target.endswith("/var") and (self.array < 0).any():
-            return f"{self.name} has values below 0"
-        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,59 +38,103 @@ class ImportReport:
 class Imported(NamedTuple):
     """A model's variables, filled from a file, and what went where.
 
-    Every importer is called with the file, the model to fill, and its variables or
-    their shapes as `jax.eval_shape` gives them.
-
-    Attributes:
-        variables: `{"params": …}` and, where the model has them, other collections such
-            as "batch_stats", as the model's `apply` takes them.
-        report: what went where.
+    Every importer takes the file, the model, and the model's variables or their shapes
+    as `jax.eval_shape` gives them.
     """
 
     variables: dict[str, Any]
     report: ImportReport
 
 
+class Placement:
+    """Takes arrays out of a file one by one, and remembers what does not fit."""
+
+    def __init__(self, refusal: str, arrays: Mapping[str, Any]):
+        """The arrays by name, and the beginning of the message if some do not fit."""
+        self._refusal = refusal
+        self._arrays = arrays
+        self._placed: list[tuple[str, str]] = []
+        self._problems: list[str] = []
+
+    def take(
+        self,
+        name: str,
+        target: str,
+        shape: tuple[int, ...],
+        axes: tuple[int, ...] = (),
+        gate_order: str = "",
+    ) -> np.ndarray:
+        """An array of the file in the model's layout, float32; zeros if it is unfit.
+
+        Args:
+            name: its name in the file.
+            target: its path in the model.
+            shape: the shape that it must have in the model.
+            axes: the permutation for `np.transpose` from the file's axes to the
+                model's, where they differ.
+            gate_order: the file's order of the gates, a permutation of "ifgo", along
+                the last of the model's axes, if there are gates.
+        """
+        expected = tuple(shape[axes.index(i)] for i in range(len(axes))) or shape
+        problem = _problem(self._arrays.get(name), target, expected)
+        if problem:
+            self._problems.append(f"{name} {problem}")
+            return np.zeros(shape, np.float32)
+        self._placed.append((name, target))
+        array = np.asarray(self._arrays[name], np.float32)
+        array = array.transpose(axes) if axes else array
+        return reorder_gates(array, gate_order) if gate_order else array
+
+    def take_all(
+        self,
+        shapes: dict[str, Any],
+        source_of: Callable[[str], tuple[str, tuple[int, ...], str]],
+    ) -> dict[str, Any]:
+        """Takes every array of a model, given their shapes.
+
+        `source_of` tells `name`, `axes` and `gate_order` of `take` for a path in the
+        model, such as `params/layer_0/bias`.
+        """
+
+        def take(key_path, leaf):
+            target = jax.tree_util.keystr(key_path, simple=True, separator="/")
+            name, axes, gate_order = source_of(target)
+            return self.take(name, target, leaf.shape, axes, gate_order)
+
+        return jax.tree_util.tree_map_with_path(take, shapes)
+
+    def report(
+        self, reason: Callable[[str], str], notes: tuple[str, ...] = ()
+    ) -> ImportReport:
+        """What became of all arrays; `reason` tells why one was not taken.
+
+        Raises:
+            UserError: naming every array that did not fit.
+        """
+        if self._problems:
+            raise UserError(f"{self._refusal}: {'; '.join(self._problems)}")
+        used = {name for name, _ in self._placed}
+        skipped = [(name, reason(name)) for name in self._arrays if name not in used]
+        return ImportReport(tuple(self._placed), tuple(skipped), notes)
+
+
+def _problem(array: Any, target: str, expected: tuple[int, ...]) -> str | None:
+    """Why an array cannot fill `target`, or None."""
+    if array is None:
+        return f"is missing, expected with shape {expected}"
+    if tuple(array.shape) != expected:
+        return f"has shape {tuple(array.shape)}, expected {expected}"
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiu":
+        return f"has values of type {array.dtype}"
+    if not np.isfinite(array).all():
+        return "has values that are not finite"
+    if target.endswith("/var") and (array < 0).any():
+        return "has values below 0"
+    return None
+
+
 def reorder_gates(array: np.ndarray, gate_order: str) -> np.ndarray:
     """Reorders the gates along the last axis, `[..., 4F]`, to this project's order."""
-    parts = np.split(array, len(gate_order), axis=-1)
-    gates = dict(zip(gate_order, parts, strict=True))
-    return np.concatenate([gates[gate] for gate in GATE_ORDER], axis=-1)
-
-
-def fill(
-    path: str | Path, shapes: dict[str, Any], find: Callable[[str], Source]
-) -> tuple[dict[str, Any], tuple[tuple[str, str], ...]]:
-    """Fills a model's variables from a file.
-
-    Args:
-        path: the file, for messages.
-        shapes: the model's variables, or their shapes as `jax.eval_shape` gives them.
-        find: what the file offers for a path such as `params/layer_0/bias`.
-
-    Returns:
-        The variables as float32 arrays, and where they came from (see `ImportReport`).
-
-    Raises:
-        UserError: naming every array that is missing, or has another shape or values
-            that are not finite.
-    """
-    problems: list[str] = []
-    placed: list[tuple[str, str]] = []
-
-    def take(key_path, leaf):
-        target = jax.tree_util.keystr(key_path, simple=True, separator="/")
-        source = find(target)
-        problem = source.problem(target, leaf.shape)
-        if problem is not None:
-            problems.append(problem)
-            return None
-        placed.append((source.name, target))
-        return source.convert()
-
-    variables = jax.tree_util.tree_map_with_path(take, shapes)
-    if problems:
-        raise UserError(
-            f"'{path}' does not fit the model of the config: {'; '.join(problems)}"
-        )
-    return variables, tuple(placed)
+    gates = np.split(array, len(gate_order), axis=-1)
+    return np.concatenate([gates[gate_order.index(g)] for g in GATE_ORDER], axis=-1)

@@ -9,6 +9,9 @@ import numpy as np
 
 from convlstm_jax.errors import UserError
 
+# The axes of a kernel, for `Placement.take`: [out, in, K, K] to [K, K, in, out].
+KERNEL_AXES = (2, 3, 1, 0)
+
 # Where training programs keep the state dict inside a checkpoint.
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict")
 # Modules that torch.compile and DataParallel put around others.
@@ -21,11 +24,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     Only tensors and plain containers are unpickled, so that a file from a stranger
     cannot run code.
 
-    Args:
-        path: a `.pth`, `.pt` or `.ckpt` file.
-
     Returns:
-        Its tensors by key, in the order of the file, float16 and bfloat16 as float32.
+        Its tensors by key, in the order of the file, floating-point ones as float32.
         Keys are without `_orig_mod.` and `module.`.
 
     Raises:
@@ -53,25 +53,17 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = content if isinstance(content, Mapping) else {}
-    tensors = without_wrappers(
-        {str(k): v for k, v in tensors.items() if isinstance(v, torch.Tensor)}
-    )
-    if not tensors:
+    arrays = {
+        str(key): _as_array(path, str(key), tensor)
+        for key, tensor in tensors.items()
+        if isinstance(tensor, torch.Tensor)
+    }
+    if not arrays:
         raise UserError(
             f"'{path}' holds no tensors by name: it must be a state dict, or a dict "
             'with one in "state_dict"'
         )
-    problems = [
-        f"{key} is {problem}"
-        for key, tensor in tensors.items()
-        if (problem := _problem(tensor, torch.strided))
-    ]
-    if problems:
-        raise UserError(
-            f"'{path}' cannot be read: {'; '.join(problems)}; it must hold dense "
-            "tensors, each with all of its values"
-        )
-    return {key: _as_array(tensor) for key, tensor in tensors.items()}
+    return without_wrappers(arrays)
 
 
 def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,18 +84,13 @@ def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _problem(tensor: Any, dense_layout: Any) -> str:
-    if tensor.is_meta:
-        return "on the device 'meta', without values"
-    if tensor.is_quantized:
-        return "quantized"
-    if tensor.layout != dense_layout:
-        return "sparse"
-    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        return "a view that repeats its values"
-    return ""
-
-
-def _as_array(tensor: Any) -> np.ndarray:
-    tensor = tensor.detach().resolve_conj().resolve_neg()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+def _as_array(path: str | Path, key: str, tensor: Any) -> np.ndarray:
+    try:
+        tensor = tensor.float() if tensor.is_floating_point() else tensor
+        array: np.ndarray = tensor.numpy(force=True)
+    except Exception as error:  # A sparse or quantized tensor, or one without values.
+        raise UserError(
+            f"'{path}' cannot be read: {key} must be a dense tensor with its values "
+            f"({error})"
+        ) from error
+    return array

@@ -25,10 +25,13 @@ from orbax.checkpoint import checkpoint_managers
 
 from convlstm_jax.training import checkpoint_reading as reading
 from convlstm_jax.training.checkpoint_reading import CheckpointError, PyTree
-from convlstm_jax.training.checkpoint_record import Record, named_leaves, record_of
-from convlstm_jax.training.early_stopping import EarlyStopping
-
-__all__ = ["CheckpointError", "Checkpoints", "restore_part"]
+from convlstm_jax.training.checkpoint_record import (
+    Record,
+    checksum,
+    describe,
+    named_leaves,
+)
+from convlstm_jax.training.state import EarlyStopping
 
 _KEEP_LATEST = 2
 
@@ -37,8 +40,7 @@ _KEEP_LATEST = 2
 class _Best(checkpoint_managers.PreservationPolicy):
     """Preserves the checkpoint of the lowest validation loss.
 
-    Orbax's `BestN` reads metrics from files without checksums, and fails when a folder
-    is opened in which one of them is damaged.
+    Orbax's `BestN` reads metrics from files without checksums, and fails on damage.
     """
 
     losses: Mapping[int, float]
@@ -53,9 +55,8 @@ class _Best(checkpoint_managers.PreservationPolicy):
 class Checkpoints:
     """The checkpoints of one training run: the latest two and the best one.
 
-    The best one has the lowest validation loss. A context manager; leaving it waits for
-    the save in progress. All processes of a run make the same calls on the same shared
-    folder.
+    The best one has the lowest validation loss. Leaving the context waits for the save
+    in progress. All processes of a run make the same calls on the same shared folder.
     """
 
     def __init__(self, directory: str | pathlib.Path):
@@ -81,10 +82,17 @@ class Checkpoints:
         return self
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        # After an error of one process of several, closing would wait for the others,
-        # and they may be gone.
-        if error_type is None or jax.process_count() == 1:
-            self.close()
+        with self._cleanup:
+            try:
+                if error_type is None:
+                    self.wait()
+            finally:
+                # After an error of one process of several, closing would wait for the
+                # others, and they may be gone.
+                if error_type is None or jax.process_count() == 1:
+                    # A save that failed is told by `wait`.
+                    with contextlib.suppress(Exception):
+                        self._manager.close()
 
     def save(
         self,
@@ -95,14 +103,9 @@ class Checkpoints:
     ) -> None:
         """Saves a checkpoint in the background; does nothing if `step` is saved.
 
-        The state is copied before this returns, so it may be donated at once.
-
-        Args:
-            step: training steps done.
-            state: a pytree of arrays and scalars that each process holds whole.
-            early_stopping: the other part of the loop's state.
-            validation_loss: the loss of the evaluation at this step, if there was one.
-                A checkpoint without it, or where it is NaN, is never the best.
+        The state, a pytree of arrays that each process holds whole, is copied before
+        this returns, so it may be donated at once. A checkpoint without a validation
+        loss, or where it is NaN, is never the best.
 
         Raises:
             CheckpointError: this save, or the one before it, failed.
@@ -110,24 +113,27 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
+        self._last_saved_step = step
         # One call, so that all transfers from the device run at the same time.
         leaves = jax.device_get(named_leaves(state))
         arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
-        self._losses.pop(step, None)
         if validation_loss is not None and not math.isnan(validation_loss):
             self._losses[step] = float(validation_loss)
         record = Record(
             step=step,
             validation_loss=self._losses.get(step),
             early_stopping=early_stopping,
-            leaves={name: record_of(name, array) for name, array in arrays.items()},
+            leaves={
+                name: describe(array).model_copy(
+                    update={"crc32": checksum(name, array)}
+                )
+                for name, array in arrays.items()
+            },
         )
-        stored = {name: array for name, array in arrays.items() if array.size}
         items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(unflatten_dict(stored, sep="/")),
+            state=ocp.args.PyTreeSave(unflatten_dict(arrays, sep="/")),
             record=ocp.args.JsonSave(record.seal()),
         )
-        self._last_saved_step = step
         try:
             # Forced, because Orbax by itself declines steps before the latest one.
             self._manager.save(step, args=items, force=True)
@@ -145,33 +151,17 @@ class Checkpoints:
         except Exception as error:
             raise self._failed(error) from error
 
-    def close(self) -> None:
-        """Waits as `wait` does, with its error, and releases all threads."""
-        with self._cleanup:
-            try:
-                self.wait()
-            finally:
-                self._manager.close()
-
-    def all_steps(self) -> list[int]:
-        """Returns the steps that have a checkpoint, ascending."""
-        return sorted(self._manager.all_steps())
-
     def restore_latest(
         self, template_state: PyTree
     ) -> tuple[int, PyTree, EarlyStopping] | None:
         """Restores the latest checkpoint that is intact.
 
-        A damaged checkpoint is reported as a warning and the one before it is tried.
-        Once an intact one is found, the damaged ones after it are renamed to
-        `<step>.damaged`, since training will reach those steps again.
+        Damaged ones are reported as warnings and renamed to `<step>.damaged`, since
+        training will reach those steps again.
 
-        Args:
-            template_state: its leaves are arrays, scalars or `jax.ShapeDtypeStruct`;
-                the restored arrays get their shardings, on any number of devices.
-
-        Returns:
-            (step, state, early stopping), or None if the folder holds no checkpoint.
+        The leaves of the template are JAX arrays or `jax.ShapeDtypeStruct`; the
+        restored arrays get their shardings, on any number of devices. Returns (step,
+        state, early stopping), or None if the folder holds no checkpoint.
 
         Raises:
             CheckpointError: the checkpoint belongs to another model, or none is
@@ -211,62 +201,18 @@ class Checkpoints:
         if not damaged_steps:
             return
         self._manager.close()
-        if jax.process_index() == 0:
-            for step in damaged_steps:
-                path = self.directory / str(step)
-                path.rename(_free_path(self.directory / f"{step}.damaged"))
+        for step in damaged_steps if jax.process_index() == 0 else ():
+            numbers = itertools.chain([""], itertools.count(2))
+            names = (f"{step}.damaged{number}" for number in numbers)
+            paths = (self.directory / name for name in names)
+            free = next(path for path in paths if not path.exists())
+            (self.directory / str(step)).rename(free)
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self._manager = self._open_manager()
 
     def _failed(self, error: Exception) -> CheckpointError:
-        """Starts afresh after a failed save and returns the error to raise."""
-        # The failed manager counts steps that are not on disk and raises again. One
-        # process of several cannot close or open it by itself.
-        if jax.process_count() == 1:
-            with contextlib.suppress(Exception):
-                self._manager.close()
-            with contextlib.suppress(OSError):
-                self._manager = self._open_manager()
         return CheckpointError(
             f"The checkpoint of step {self._last_saved_step} could not be saved in "
             f"{self.directory} (the earlier ones are intact): "
             f"{reading.one_line(error)}."
         )
-
-
-def restore_part(
-    directory: str | pathlib.Path, template: PyTree, *, which: str = "best"
-) -> tuple[int, PyTree]:
-    """Restores a part of a state, from a folder that is only read.
-
-    A damaged checkpoint is reported as a warning and the next one is tried.
-
-    Args:
-        directory: the folder of all steps.
-        template: the part, such as `{"params": ..., "model_state": ...}`; see
-            `Checkpoints.restore_latest`. All of it comes from one step.
-        which: "best", by validation loss, or "latest".
-
-    Returns:
-        (step, part).
-
-    Raises:
-        CheckpointError: there is no checkpoint, none is intact, or it belongs to
-            another model.
-        ValueError: `which` is neither "best" nor "latest".
-    """
-    reading.silence_orbax()
-    directory = pathlib.Path(directory).absolute()
-    steps = reading.restoring_order(directory, which)
-    found = reading.first_intact(directory, steps, template, partly=True)
-    if found is None:
-        raise CheckpointError(f"There is no checkpoint in {directory}.")
-    step, restored, *_ = found
-    reading.warn_of_damaged_records(directory, steps[steps.index(step) + 1 :])
-    return step, restored
-
-
-def _free_path(path: pathlib.Path) -> pathlib.Path:
-    """Returns `path`, or if it exists, `path` followed by 2, 3, ..."""
-    numbered = (path.with_name(f"{path.name}{number}") for number in itertools.count(2))
-    return next(p for p in itertools.chain([path], numbered) if not p.exists())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -21,10 +20,9 @@ from convlstm_jax.training.checkpoint_record import (
     LeafRecord,
     Record,
     checksum,
-    describe,
     first_difference,
     named_leaves,
-)  # fmt: skip
+)
 
 PyTree = Any
 _log = logging.getLogger(__name__)
@@ -39,20 +37,12 @@ class DamagedCheckpointError(Exception):
 
 
 def steps_on_disk(directory: pathlib.Path) -> list[int]:
-    """Returns the steps with a finished checkpoint, ascending.
-
-    A save that is in progress or was killed has a longer name and is not counted.
-    """
+    """Returns the steps with a finished checkpoint, ascending."""
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if _is_step(path))
-
-
-def _is_step(path: pathlib.Path) -> bool:
-    name = path.name
-    return (
-        name.isascii() and name.isdigit() and name == str(int(name)) and path.is_dir()
-    )
+    names = [path.name for path in directory.iterdir() if path.is_dir()]
+    numbers = [name for name in names if name.isascii() and name.isdigit()]
+    return sorted(int(name) for name in numbers if name == str(int(name)))
 
 
 def read_record(directory: pathlib.Path, step: int) -> Record:
@@ -80,15 +70,8 @@ def first_intact(
 ) -> tuple[int, PyTree, Record] | None:
     """Restores the first of `steps` that is intact, with a warning for each before it.
 
-    Args:
-        directory: the folder of all steps.
-        steps: which of them to try.
-        template: the tree to restore into; see `Checkpoints.restore_latest`.
-        partly: whether the checkpoint may hold more than the template. Other leaves
-            are not read.
-
-    Returns:
-        (its step, the restored tree, its record), or None without steps.
+    With `partly`, the checkpoint may hold more than the template, which is not read.
+    Returns (its step, the restored tree, its record), or None without steps.
 
     Raises:
         CheckpointError: the checkpoint belongs to another model, or all are damaged.
@@ -117,11 +100,7 @@ def _restore(
     """Restores and verifies the state of one checkpoint, or a part of it."""
     record = read_record(directory, step)
     wanted = named_leaves(template)
-    difference = first_difference(
-        record.leaves,
-        {name: describe(leaf) for name, leaf in wanted.items()},
-        allow_more_saved=partly,
-    )
+    difference = first_difference(record.leaves, wanted, partly=partly)
     if difference is not None:
         raise CheckpointError(
             f"The checkpoint of step {step} in {directory} is of another model: "
@@ -140,67 +119,59 @@ def best_first(losses: Mapping[int, float]) -> list[int]:
 
 
 def losses_on_disk(directory: pathlib.Path) -> dict[int, float]:
-    """Returns the validation loss of each step with an intact record that has one."""
+    """Returns the validation losses by step, where there is one in an intact record."""
     losses = {}
     for step in steps_on_disk(directory):
-        try:
+        # Damage is reported where the step is restored.
+        with contextlib.suppress(DamagedCheckpointError):
             loss = read_record(directory, step).validation_loss
-        except DamagedCheckpointError:
-            continue  # Reported where it is restored.
-        if loss is not None:
-            losses[step] = loss
+            if loss is not None:
+                losses[step] = loss
     return losses
 
 
-def restoring_order(directory: pathlib.Path, which: str) -> list[int]:
-    """Returns the steps to try one after another for `which` of the checkpoints.
+def restore_best(directory: str | pathlib.Path, template: PyTree) -> tuple[int, PyTree]:
+    """Restores a part of the state of the best checkpoint, only reading the folder.
 
-    For "best": those with a validation loss, from best to worst, and after them the
-    others, from latest to earliest.
+    Steps without a validation loss come after those with one, from the latest to the
+    earliest. A damaged checkpoint is reported as a warning and the next one is tried.
+    The template is that of the part, such as `{"params": ..., "model_state": ...}`; see
+    `Checkpoints.restore_latest`. Returns (step, part).
 
     Raises:
-        ValueError: `which` is neither "best" nor "latest".
+        CheckpointError: there is no checkpoint, none is intact, or it belongs to
+            another model.
     """
-    if which not in ("best", "latest"):
-        raise ValueError(f'which is {which!r}: it must be "best" or "latest"')
-    best = best_first(losses_on_disk(directory)) if which == "best" else []
-    return best + [s for s in steps_on_disk(directory)[::-1] if s not in best]
-
-
-def warn_of_damaged_records(directory: pathlib.Path, steps: Iterable[int]) -> None:
-    """Warns of damaged checkpoints of `steps`, which may have been the best."""
-    for step in steps:
+    silence_orbax()
+    directory = pathlib.Path(directory).absolute()
+    best = best_first(losses_on_disk(directory))
+    steps = best + [s for s in steps_on_disk(directory)[::-1] if s not in best]
+    found = first_intact(directory, steps, template, partly=True)
+    if found is None:
+        raise CheckpointError(f"There is no checkpoint in {directory}.")
+    step, restored, _ = found
+    for other in steps[steps.index(step) + 1 :]:
         try:
-            read_record(directory, step)
+            read_record(directory, other)
         except DamagedCheckpointError as error:
             _log.warning(
                 "The checkpoint of step %d in %s is damaged (%s) and was passed over; "
                 "it may have been the best one.",
-                step, directory, error,
+                other, directory, error,
             )  # fmt: skip
+    return step, restored
 
 
 def _read_arrays(
     item_directory: pathlib.Path, saved: Mapping[str, LeafRecord]
 ) -> dict[str, np.ndarray]:
     """Reads the arrays of the given names and compares them with their checksums."""
-    # Orbax cannot store arrays without elements; their record is enough.
-    arrays = {
-        name: np.zeros(leaf.shape, leaf.dtype)
-        for name, leaf in saved.items()
-        if 0 in leaf.shape
-    }
-    wanted = unflatten_dict({name: 0 for name in saved if name not in arrays}, sep="/")
+    wanted = unflatten_dict(dict.fromkeys(saved, 0), sep="/")
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
     try:
         with ocp.Checkpointer(state_handler()) as checkpointer:
-            restored = checkpointer.restore(
-                item_directory,
-                args=ocp.args.PyTreeRestore(
-                    wanted, restore_args=as_numpy, partial_restore=True
-                ),
-            )
-        arrays |= named_leaves(restored)
+            arrays = named_leaves(checkpointer.restore(item_directory, args=args))
     except MemoryError:
         raise
     except Exception as error:
@@ -215,14 +186,9 @@ def _read_arrays(
     return arrays
 
 
-def _placed_like(template: Any, array: np.ndarray) -> Any:
-    """Returns `array` as the kind of leaf that `template` is, on its devices."""
-    if isinstance(template, (bool, int, float, complex)):
-        return type(template)(array.item())
-    if isinstance(template, (np.ndarray, np.generic)):
-        return array
-    if template.sharding is None or not getattr(template, "committed", True):
-        # An uncommitted array, which JAX may move to the others, stays uncommitted.
+def _placed_like(template: Any, array: np.ndarray) -> jax.Array:
+    """Returns `array` on the devices of `template`."""
+    if template.sharding is None:
         return jax.device_put(array)
     # Each process fills its own devices, even if it cannot address others.
     return jax.make_array_from_callback(
@@ -254,15 +220,11 @@ class _SeparateArrays(ocp.type_handlers.NumpyHandler):
         return writes
 
     async def deserialize(self, infos: Any, args: Any = None) -> list[np.ndarray]:
-        """Reads the arrays, and only then raises the first error, if any."""
+        """Reads one array after the other, up to the first error."""
         args = args or [ocp.RestoreArgs()] * len(infos)
-        read = super().deserialize
-        reads = (read([i], [a]) for i, a in zip(infos, args, strict=True))
         arrays: list[np.ndarray] = []
-        for result in await asyncio.gather(*reads, return_exceptions=True):
-            if isinstance(result, BaseException):
-                raise result
-            arrays += result
+        for info, arg in zip(infos, args, strict=True):
+            arrays += await super().deserialize([info], [arg])
         return arrays
 
 

@@ -16,13 +16,11 @@ import jax
 import numpy as np
 import pydantic
 
-from convlstm_jax.training.early_stopping import EarlyStopping
+from convlstm_jax.training.state import EarlyStopping, FrozenModel
 
 
-class LeafRecord(pydantic.BaseModel):
+class LeafRecord(FrozenModel):
     """Shape, dtype and, of a saved leaf, CRC-32."""
-
-    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
 
     shape: list[int]
     dtype: str
@@ -32,7 +30,7 @@ class LeafRecord(pydantic.BaseModel):
         return f"shape {tuple(self.shape)} and dtype {self.dtype}"
 
 
-class Record(pydantic.BaseModel):
+class Record(FrozenModel):
     """What a checkpoint holds.
 
     Attributes:
@@ -42,8 +40,6 @@ class Record(pydantic.BaseModel):
         early_stopping: the part of the loop's state outside the training state.
         leaves: the leaves of the state by path.
     """
-
-    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
 
     step: int
     validation_loss: float | None
@@ -77,11 +73,7 @@ class Record(pydantic.BaseModel):
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of any pytree under paths such as `params/cell/kernel`.
-
-    Fields of dataclasses and named tuples, dictionary keys and positions in sequences
-    become parts of the path. `None` and empty containers have no leaves.
-    """
+    """Returns the leaves of any pytree under paths such as `params/cell/kernel`."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -89,10 +81,8 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def describe(leaf: Any) -> LeafRecord:
-    """Returns shape and dtype of an array, a `jax.ShapeDtypeStruct` or a scalar."""
-    if not hasattr(leaf, "shape"):
-        leaf = np.asarray(leaf)
-    return LeafRecord(shape=list(leaf.shape), dtype=str(np.dtype(leaf.dtype)))
+    """Returns shape and dtype of an array or a `jax.ShapeDtypeStruct`."""
+    return LeafRecord(shape=list(leaf.shape), dtype=str(leaf.dtype))
 
 
 def checksum(name: str, array: np.ndarray) -> int:
@@ -105,31 +95,17 @@ def checksum(name: str, array: np.ndarray) -> int:
     return zlib.crc32(content.data, zlib.crc32(header))
 
 
-def record_of(name: str, array: np.ndarray) -> LeafRecord:
-    """Returns shape, dtype and checksum of a saved leaf."""
-    return describe(array).model_copy(update={"crc32": checksum(name, array)})
-
-
 def first_difference(
-    saved: Mapping[str, LeafRecord],
-    wanted: Mapping[str, LeafRecord],
-    *,
-    allow_more_saved: bool = False,
+    saved: Mapping[str, LeafRecord], template: Mapping[str, Any], *, partly: bool
 ) -> str | None:
-    """Returns the first leaf in which two states differ, in words, or None.
-
-    Args:
-        saved: the leaves of a checkpoint.
-        wanted: the leaves of the model to restore into.
-        allow_more_saved: whether the checkpoint may hold further leaves.
-    """
-    for name, leaf in wanted.items():
+    """Returns the first leaf in which two states differ, in words, or None."""
+    for name, wanted in template.items():
+        leaf = describe(wanted)
         if name not in saved:
             return f"{name} has {leaf} in this model and is absent there"
-        if (saved[name].shape, saved[name].dtype) != (leaf.shape, leaf.dtype):
+        if str(saved[name]) != str(leaf):
             return f"{name} has {saved[name]} there and {leaf} in this model"
-    if not allow_more_saved:
-        for name, leaf in saved.items():
-            if name not in wanted:
-                return f"{name} has {leaf} there and is absent in this model"
+    for name in [] if partly else saved:
+        if name not in template:
+            return f"{name} has {saved[name]} there and is absent in this model"
     return None

@@ -1,12 +1,15 @@
 """The training loop: steps, validations, checkpoints, and every way to stop."""
 
 import logging
+import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +20,8 @@ from tqdm import tqdm
 
 from convlstm_jax.config import Config, field
 from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.early_stopping import EarlyStopping
-from convlstm_jax.training.interrupts import Interrupts, graceful_interrupts
 from convlstm_jax.training.sharding import any_process, put_batch
-from convlstm_jax.training.state import TrainState
+from convlstm_jax.training.state import EarlyStopping, TrainState
 from convlstm_jax.training.writers import Writers
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 # Steps handed to the device before the result of an earlier one is read: enough to keep
 # it busy, few enough to notice Ctrl-C and NaN at once.
 _STEPS_IN_FLIGHT = 2
+
+_Outcome = Literal["finished", "stopped early", "interrupted", "diverged"]
 
 
 class TrainConfig(Config):
@@ -67,8 +70,45 @@ class FitResult:
         step: steps taken; a checkpoint of this step exists.
     """
 
-    outcome: Literal["finished", "stopped early", "interrupted", "diverged"]
+    outcome: _Outcome
     step: int
+
+
+@contextmanager
+def graceful_interrupts() -> Iterator[list[int]]:
+    """Yields a list to which the first SIGINT or SIGTERM is added, with a message.
+
+    A second signal (Ctrl-C, or preemption by a scheduler) raises `KeyboardInterrupt` at
+    once. The previous handlers are restored at the end. Outside the main thread, where
+    Python allows no signal handlers, the list stays empty.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        # A signal may arrive inside another print to the same stream, which Python
+        # refuses as a re-entrant call: the flag matters more than the line.
+        with suppress(RuntimeError):
+            print(
+                "Interrupted: finishing the step and saving; "
+                "press Ctrl-C again to stop at once",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    former = {number: signal.signal(number, handle) for number in signals}
+    try:
+        yield received
+    finally:
+        for number, handler in former.items():
+            # None stands for a handler that was not installed from Python.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def fit(
@@ -96,7 +136,7 @@ def fit(
             best checkpoint and stops early.
         draw: draws validation predictions of a step.
         config: lengths and intervals.
-        workdir: folder of checkpoints, `metrics.csv` and TensorBoard files.
+        workdir: folder of checkpoints and logs.
         mesh: devices.
     """
     start, early_stopping = 0, EarlyStopping()
@@ -117,29 +157,22 @@ def fit(
             return run.train(state, start, train_step, batches, mesh)
 
 
+@dataclass
 class _Run:
     """One session of training, from a start to the next stop."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        checkpoints: Checkpoints,
-        writers: Writers,
-        interrupts: Interrupts,
-        validate: Callable[[Any], dict[str, float]],
-        draw: Callable[[int, Any, Writers], None],
-        early_stopping: EarlyStopping,
-    ):
-        self._config = config
-        self._checkpoints = checkpoints
-        self._writers = writers
-        self._interrupts = interrupts
-        self._validate = validate
-        self._draw = draw
-        self._early_stopping = early_stopping
-        self._meter = _Meter(config.batch_size)
-        # Whether any process was asked to stop, read by all of them at the same step.
-        self._stops = False
+    config: TrainConfig
+    checkpoints: Checkpoints
+    writers: Writers
+    interrupts: list[int]
+    validate: Callable[[Any], dict[str, float]]
+    draw: Callable[[int, Any, Writers], None]
+    early_stopping: EarlyStopping
+    # Whether any process was asked to stop, read by all of them at the same step.
+    stops: bool = False
+    # Loss and norm of the gradient of each step since a time, for the log.
+    measured: list[tuple[float, float]] = dataclass_field(default_factory=list)
+    measured_since: float = dataclass_field(default_factory=time.perf_counter)
 
     def train(
         self,
@@ -149,8 +182,8 @@ class _Run:
         batches: Iterator[dict[str, np.ndarray]],
         mesh: Mesh,
     ) -> FitResult:
-        config, num_steps = self._config, self._config.num_steps
-        if self._early_stopping.should_stop(config.early_stopping_patience):
+        config, num_steps = self.config, self.config.num_steps
+        if self.early_stopping.should_stop(config.early_stopping_patience):
             return FitResult("stopped early", start)
         in_flight: deque[tuple[int, dict[str, Any]]] = deque()
         with tqdm(
@@ -161,7 +194,7 @@ class _Run:
             for step in range(start + 1, num_steps + 1):
                 state, metrics = train_step(state, batch)
                 batch = {}  # The device frees its copy when it has read it.
-                asked = any_process(self._interrupts.requested, mesh)
+                asked = any_process(bool(self.interrupts), mesh)
                 in_flight.append((step, {**metrics, "stops": asked}))
                 # The device is busy with the step: time to fetch the next batch.
                 if step < num_steps:
@@ -175,24 +208,20 @@ class _Run:
                         return self._diverged(state)
                 if evaluates:
                     self._evaluate(step, state)
-                    self._meter.reset()
-                    if self._early_stopping.should_stop(config.early_stopping_patience):
+                    if self.early_stopping.should_stop(config.early_stopping_patience):
                         return self._ended("stopped early", step)
                 elif saves or stops:
-                    self._checkpoints.save(step, state, self._early_stopping)
+                    self.checkpoints.save(step, state, self.early_stopping)
                 if stops and step < num_steps:
                     return self._ended("interrupted", step)
         return self._ended("finished", max(start, num_steps))
 
     def _asked_to_stop(self) -> bool:
         # Several processes stop when all have read it, some steps later.
-        alone = jax.process_count() == 1
-        return self._stops or (alone and self._interrupts.requested)
+        return self.stops or (jax.process_count() == 1 and bool(self.interrupts))
 
-    def _ended(
-        self, outcome: Literal["finished", "stopped early", "interrupted"], step: int
-    ) -> FitResult:
-        self._checkpoints.wait()
+    def _ended(self, outcome: _Outcome, step: int) -> FitResult:
+        self.checkpoints.wait()
         # A run that is stopped in its last step is not evaluated.
         return FitResult("interrupted" if self._asked_to_stop() else outcome, step)
 
@@ -201,15 +230,17 @@ class _Run:
         values = jax.device_get(metrics)
         if not values["finite"]:
             return False
-        self._stops |= bool(values["stops"])
-        self._meter.add(float(values["loss"]), float(values["gradient_norm"]))
-        means = self._meter.means()
-        loss, rate = means["loss"], means["samples_per_second"]
+        self.stops |= bool(values["stops"])
+        self.measured.append((float(values["loss"]), float(values["gradient_norm"])))
+        loss, norm = map(float, np.mean(self.measured, axis=0))
+        samples = len(self.measured) * self.config.batch_size
+        rate = samples / (time.perf_counter() - self.measured_since)
         bar.set_postfix_str(f"loss {loss:.4g}, {rate:.3g} samples/s", refresh=False)
         bar.update()
-        if step % self._config.log_every_steps == 0:
-            self._meter.reset()  # First, so that the next rate counts the writing.
-            self._writers.write(step, "train", means)
+        if step % self.config.log_every_steps == 0:
+            self._forget_measured()  # First, so that the next rate counts the writing.
+            means = {"loss": loss, "gradient_norm": norm, "samples_per_second": rate}
+            self.writers.write(step, "train", means)
             if bar.disable:  # No terminal: the log shows what the bar would.
                 _log.info(
                     "step %d of %d: loss %.4g, %.3g samples/s",
@@ -217,25 +248,29 @@ class _Run:
                 )  # fmt: skip
         return True
 
+    def _forget_measured(self) -> None:
+        self.measured, self.measured_since = [], time.perf_counter()
+
     def _evaluate(self, step: int, state: TrainState) -> None:
-        metrics = self._validate(state.eval_variables)
+        metrics = self.validate(state.eval_variables)
         loss = metrics["loss"]
-        self._early_stopping = self._early_stopping.update(step, loss)
-        self._writers.write(step, "validation", metrics)
-        self._checkpoints.save(step, state, self._early_stopping, loss)
-        self._draw(step, state.eval_variables, self._writers)
-        best = "  (best so far)" if self._early_stopping.best_step == step else ""
+        self.early_stopping = self.early_stopping.update(step, loss)
+        self.writers.write(step, "validation", metrics)
+        self.checkpoints.save(step, state, self.early_stopping, loss)
+        self.draw(step, state.eval_variables, self.writers)
+        best = "  (best so far)" if self.early_stopping.best_step == step else ""
         _log.info(
             "step %d of %d: validation loss %.4g%s%s",
-            step, self._config.num_steps, loss, _headline(metrics), best,
+            step, self.config.num_steps, loss, _headline(metrics), best,
         )  # fmt: skip
+        self._forget_measured()
 
     def _diverged(self, state: TrainState) -> FitResult:
         # The train step kept the last good state; only its flag must be reset.
         step = int(state.step)
         good = state.replace(finite=np.ones((), bool))  # type: ignore[attr-defined]
-        self._checkpoints.save(step, good, self._early_stopping)
-        self._checkpoints.wait()
+        self.checkpoints.save(step, good, self.early_stopping)
+        self.checkpoints.wait()
         return FitResult("diverged", step)
 
 
@@ -244,27 +279,3 @@ def _headline(metrics: Mapping[str, float]) -> str:
     if "accuracy" in metrics:
         return f", accuracy {metrics['accuracy']:.3f}"
     return f", MSE {metrics['mse']:.4g} per frame" if "mse" in metrics else ""
-
-
-class _Meter:
-    """Averages training metrics and the rate between two log lines."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self.reset()
-
-    def reset(self) -> None:
-        self._values: list[tuple[float, float]] = []
-        self._started = time.perf_counter()
-
-    def add(self, loss: float, gradient_norm: float) -> None:
-        self._values.append((loss, gradient_norm))
-
-    def means(self) -> dict[str, float]:
-        elapsed = time.perf_counter() - self._started
-        losses, norms = zip(*self._values, strict=True)
-        return {
-            "loss": float(np.mean(losses)),
-            "gradient_norm": float(np.mean(norms)),
-            "samples_per_second": len(self._values) * self._batch_size / elapsed,
-        }

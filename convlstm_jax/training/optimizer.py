@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules of optax."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -61,11 +62,7 @@ class OptimizerConfig(Config):
         raise NotImplementedError
 
     def learning_rates(self, num_steps: int) -> optax.Schedule:
-        """The learning rate by step, before any reduction at a plateau.
-
-        Args:
-            num_steps: steps of the whole run.
-        """
+        """The learning rate by step, of a run of so many, before any plateau."""
         rate, warmup_steps = self.learning_rate, self.warmup_steps
         if self.schedule == "one_cycle":
             return optax.cosine_onecycle_schedule(num_steps, rate)
@@ -80,15 +77,10 @@ class OptimizerConfig(Config):
     def build(
         self, num_steps: int, plateau_window_steps: int
     ) -> optax.GradientTransformationExtraArgs:
-        """The whole chain from gradients to updates.
+        """The whole chain from gradients to updates, for a run of `num_steps`.
 
-        Args:
-            num_steps: steps of the whole run.
-            plateau_window_steps: steps over which the training loss is averaged for
-                "reduce_on_plateau".
-
-        Returns:
-            A transformation whose `update` takes the training loss as `value`.
+        Its `update` takes the training loss as `value`, which "reduce_on_plateau"
+        averages over `plateau_window_steps`.
         """
         chain = []
         if self.clip_norm:
@@ -144,7 +136,7 @@ class AdadeltaConfig(OptimizerConfig):
 
 
 class MuonConfig(OptimizerConfig):
-    """Muon for the kernels of recurrent layers, Adam for all other weights."""
+    """Muon for the kernels of recurrent layers, NAdam for all other weights."""
 
     name: Literal["muon"] = "muon"
 
@@ -153,23 +145,18 @@ class MuonConfig(OptimizerConfig):
 
 
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
-    "adam": AdamConfig,
-    "adamw": AdamWConfig,
-    "rmsprop": RMSPropConfig,
-    "adadelta": AdadeltaConfig,
-    "muon": MuonConfig,
+    cls.model_fields["name"].default: cls
+    for cls in (AdamConfig, AdamWConfig, RMSPropConfig, AdadeltaConfig, MuonConfig)
 }
 
 
 def muon(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
     """Muon for input and recurrent kernels, NAdam for the rest, at one learning rate.
 
-    Muon orthogonalises the momentum: K. Jordan et al., "Muon: An optimizer for hidden
-    layers in neural networks", 2024, https://kellerjordan.github.io/posts/muon/.
-
-    The kernel `[K, K, C, 4F]` (or `[C, 4F]`) of a layer holds those of four gates. Each
-    is one matrix `[K·K·C, F]`, whose momentum is replaced by the nearest orthogonal
-    matrix, so that all its directions are updated at the same rate. `update` needs the
+    K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
+    https://kellerjordan.github.io/posts/muon/. The kernel `[K, K, C, 4F]` (or
+    `[C, 4F]`) of a layer holds those of four gates. Each is one matrix `[K·K·C, F]`,
+    whose momentum is replaced by the nearest orthogonal matrix. `update` needs the
     parameters.
     """
     inner = optax.contrib.muon(
@@ -183,39 +170,41 @@ def muon(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
         return inner.init(_split_gates(params))
 
     def update(updates, state, params):
-        shapes = updates
-        updates, state = inner.update(
-            _split_gates(updates), state, _split_gates(params)
-        )
-        joined = jax.tree.map(lambda u, like: u.reshape(like.shape), updates, shapes)
-        return joined, state
+        split, state = inner.update(_split_gates(updates), state, _split_gates(params))
+        return jax.tree.map(
+            lambda u, like: u.reshape(like.shape), split, updates
+        ), state
 
     return optax.GradientTransformation(init, update)
 
 
-def _is_kernel(path: tuple[Any, ...]) -> bool:
-    return getattr(path[-1], "key", None) in _MUON_KERNELS
+def _map_kernels(
+    function: Callable[[Array], Any], otherwise: Callable, tree: Any
+) -> Any:
+    """Applies one function to the kernels of recurrent layers, another to the rest."""
+
+    def apply(path: tuple[Any, ...], leaf: Array) -> Any:
+        is_kernel = getattr(path[-1], "key", None) in _MUON_KERNELS
+        return (function if is_kernel else otherwise)(leaf)
+
+    return jax.tree_util.tree_map_with_path(apply, tree)
 
 
 def _split_gates(tree: Any) -> Any:
     """Kernels `[..., C, 4F]` as `[..., C, 4, F]`; other leaves unchanged."""
-
-    def split(path: tuple[Any, ...], leaf: Array) -> Array:
-        if not _is_kernel(path):
-            return leaf
-        return leaf.reshape(*leaf.shape[:-1], len(GATE_ORDER), -1)
-
-    return jax.tree_util.tree_map_with_path(split, tree)
+    return _map_kernels(
+        lambda leaf: leaf.reshape(*leaf.shape[:-1], len(GATE_ORDER), -1),
+        lambda leaf: leaf,
+        tree,
+    )
 
 
 def _matrices(tree: Any) -> Any:
     """Which axes are the matrix's rows and columns; `None` for Adam's parameters."""
-
-    def axes(path: tuple[Any, ...], leaf: Array):
-        if not _is_kernel(path):
-            return None
-        return optax.contrib.MuonDimensionNumbers(
+    return _map_kernels(
+        lambda leaf: optax.contrib.MuonDimensionNumbers(
             reduction_axis=tuple(range(leaf.ndim - 2)), output_axis=leaf.ndim - 1
-        )
-
-    return jax.tree_util.tree_map_with_path(axes, tree)
+        ),
+        lambda leaf: None,
+        tree,
+    )

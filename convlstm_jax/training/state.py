@@ -1,11 +1,13 @@
-"""Everything a training step changes."""
+"""Everything that training changes: what a checkpoint holds."""
 
+import math
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import pydantic
 from jax import Array
 from jax.sharding import Mesh
 
@@ -52,13 +54,8 @@ def init_state(
 ) -> TrainState:
     """Step 0, replicated over the devices of the mesh.
 
-    Args:
-        objective: Gives the parameters' shapes.
-        optimizer: gives its own state.
-        seed: of the parameters' initial values.
-        frame_shape: `(H, W, C)`.
-        with_ema: whether an average of the parameters is kept.
-        mesh: devices.
+    `seed` is that of the initial parameters, `frame_shape` is `(H, W, C)`, and with
+    `with_ema` an average of the parameters is kept.
     """
 
     def init(key):
@@ -77,3 +74,35 @@ def init_state(
     options = {"xla_backend_optimization_level": 0} if on_cpu(mesh) else None
     initialize = jax.jit(init, out_shardings=replicated(mesh), compiler_options=options)
     return initialize(jax.random.key(seed))
+
+
+class FrozenModel(pydantic.BaseModel):
+    """Base of what is stored as JSON: no other fields or types when it is read."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class EarlyStopping(FrozenModel):
+    """The lowest validation loss so far, and how long ago it was seen.
+
+    Attributes:
+        best_value: the lowest loss; None before the first evaluation.
+        best_step: the training step of `best_value`, the earliest among equals.
+        evaluations_without_improvement: evaluations since `best_step`.
+    """
+
+    best_value: float | None = None
+    best_step: int | None = None
+    evaluations_without_improvement: int = 0
+
+    def update(self, step: int, loss: float) -> "EarlyStopping":
+        """Returns the state after an evaluation; NaN and infinity never improve it."""
+        best = math.inf if self.best_value is None else self.best_value
+        if loss < best:
+            return EarlyStopping(best_value=float(loss), best_step=step)
+        count = self.evaluations_without_improvement + 1
+        return self.model_copy(update={"evaluations_without_improvement": count})
+
+    def should_stop(self, patience: int) -> bool:
+        """Whether `patience` evaluations passed without improvement (0: never)."""
+        return 0 < patience <= self.evaluations_without_improvement

@@ -29,13 +29,7 @@ def make_train_step(
     change it. The step's randomness is derived from `seed` and the step number: a
     resumed run draws what the uninterrupted one would have drawn. A step whose loss or
     gradients are not finite leaves the state unchanged, except for its flag `finite`.
-
-    Args:
-        objective: Gives the loss.
-        optimizer: from `OptimizerConfig.build`.
-        mesh: devices; the batch is divided over them.
-        seed: of the step's randomness.
-        ema_decay: decay of the parameters' moving average, if the state keeps one.
+    `ema_decay` is that of the parameters' moving average, if the state keeps one.
 
     Returns:
         A function (state, batch) → (state, {"loss", "gradient_norm", "finite"}).
@@ -81,25 +75,19 @@ def make_eval_step(
 ) -> Callable[[Any, Batch], dict[str, Any]]:
     """The evaluation step, jitted over a mesh: sums over one batch.
 
-    Args:
-        objective: Gives the metrics of every clip.
-        mesh: devices; the batch is divided over them.
-        with_baselines: see `Objective.measure`.
-        num_conditions: where clips have conditions, how many there are; the metrics are
-            then also summed for each of them.
-
     Returns:
         A function (variables, {"frames", "weight", …}) → {contender: sums}, one of the
-        contenders being "model"; with conditions, "by_condition" holds the same with
-        one more leading axis. With baselines, for a model that is scored by "mse",
-        "clip_mse" `[B]` is the MSE of each clip, -inf for one of weight 0.
+        contenders being "model". Where clips have conditions, "by_condition" holds the
+        same with one more leading axis, `num_conditions`. With baselines, for a model
+        that is scored by "mse", "clip_mse" `[B]` is the MSE of each clip, -inf for one
+        of weight 0.
     """
 
     def eval_step(variables, batch: Batch):
         contenders = objective.measure(variables, batch, with_baselines=with_baselines)
         weight = batch["weight"]
         sums: dict[str, Any] = {
-            name: batch_sums(metrics, weight) for name, metrics in contenders.items()
+            name: batch_sums(m, weight) for name, m in contenders.items()
         }
         if num_conditions:
             condition = batch["condition"]

@@ -7,6 +7,8 @@ from convlstm_jax.objectives.forecast import ForecastObjective
 
 
 def test_a_forecaster_and_a_classifier(tmp_path, capsys):
+    assert {"moving_mnist", "bubbles"} < set(inference.SYSTEMS)
+    assert "base" not in inference.SYSTEMS
     file = tmp_path / "rows.json"
     systems = "--systems=moving_mnist_recurrent:quick,clip_classification:quick"
     arguments = [systems, "--batch-sizes=2", "--seconds=0.01", f"--json={file}"]
@@ -18,11 +20,6 @@ def test_a_forecaster_and_a_classifier(tmp_path, capsys):
     ]
     assert all(row["frames_per_second"] > 0 for row in rows)
     assert "| moving_mnist_recurrent:quick | 2 | " in capsys.readouterr().out
-
-
-def test_every_config_but_the_base_is_a_system():
-    assert {"moving_mnist", "bubbles", "clip_classification"} < set(inference.SYSTEMS)
-    assert "base" not in inference.SYSTEMS
 
 
 def test_the_checks_of_a_gpu_pass_on_a_cpu(tmp_path, monkeypatch):

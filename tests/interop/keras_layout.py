@@ -53,37 +53,23 @@ def _named(layers):
 
 def config_of(layers, network):
     """The architecture, of the settings those that matter."""
-    space, video = [1, 1], [1, 1, 1]
+    convolution = {
+        "padding": "same", "data_format": "channels_last", "use_bias": True,
+    }  # fmt: skip
     settings = {
-        "ConvLSTM2D": {
-            "activation": network.activation,
-            "recurrent_activation": "sigmoid",
-            "strides": space,
-            "dilation_rate": space,
-            "padding": "same",
-            "data_format": "channels_last",
-            "use_bias": True,
-            "dropout": 0.0,
-            "recurrent_dropout": 0.0,
-            "return_sequences": True,
-            "go_backwards": False,
+        "ConvLSTM2D": convolution | {
+            "activation": network.activation, "recurrent_activation": "sigmoid",
+            "strides": [1, 1], "dilation_rate": [1, 1], "dropout": 0.0,
+            "recurrent_dropout": 0.0, "return_sequences": True, "go_backwards": False,
         },
         "BatchNormalization": {
-            "axis": -1,
-            "momentum": 0.99,
-            "epsilon": 0.001,
-            "center": True,
+            "axis": -1, "momentum": 0.99, "epsilon": 0.001, "center": True,
             "scale": True,
         },
-        "Conv3D": {
-            "activation": "sigmoid",
-            "strides": video,
-            "dilation_rate": video,
-            "padding": "same",
-            "data_format": "channels_last",
-            "use_bias": True,
+        "Conv3D": convolution | {
+            "activation": "sigmoid", "strides": [1, 1, 1], "dilation_rate": [1, 1, 1],
         },
-    }
+    }  # fmt: skip
     entries = [{"class_name": "InputLayer", "config": {"name": "input_layer"}}]
     for name, kind, _ in _named(layers):
         before = entries[-1]["config"]["name"]

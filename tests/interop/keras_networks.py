@@ -1,5 +1,6 @@
 """The networks of the two Keras examples, made small, and models that equal them."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -27,30 +28,19 @@ def build(keras, network, *, sequential=False):
     layers = []
     sizes = zip(network.features, network.kernel_sizes, strict=True)
     for index, (features, size) in enumerate(sizes):
+        options = {"padding": "same", "activation": network.activation}
         layers.append(
-            keras.layers.ConvLSTM2D(
-                features,
-                (size, size),
-                padding="same",
-                return_sequences=True,
-                activation=network.activation,
-            )
+            keras.layers.ConvLSTM2D(features, size, return_sequences=True, **options)
         )
         if index < network.num_normalized_layers:
             layers.append(keras.layers.BatchNormalization())
     layers.append(
-        keras.layers.Conv3D(
-            FRAME_SHAPE[-1], (3, 3, 3), activation="sigmoid", padding="same"
-        )
+        keras.layers.Conv3D(FRAME_SHAPE[-1], 3, activation="sigmoid", padding="same")
     )
-    inputs = keras.Input((None, *FRAME_SHAPE))
-    if sequential:
-        model = keras.Sequential([inputs, *layers])
-    else:
-        outputs = inputs
-        for layer in layers:
-            outputs = layer(outputs)
-        model = keras.Model(inputs, outputs)
+    model = keras.Sequential([keras.Input((None, *FRAME_SHAPE)), *layers])
+    if not sequential:
+        outputs = functools.reduce(lambda x, layer: layer(x), layers, model.inputs[0])
+        model = keras.Model(model.inputs[0], outputs)
     generator = np.random.default_rng(1)
     for variable in model.variables:
         values = 0.5 * generator.normal(size=variable.shape)

@@ -1,18 +1,10 @@
 """OpenSTL's ConvLSTM in PyTorch: its keys and its arithmetic, written for the tests."""
 
-import numpy as np
-
 
 def build(torch, features, kernel_size, depth, frame_size, *, layer_norm=False):
-    """A module with the keys of OpenSTL's `ConvLSTM_Model`.
+    """A module with the keys of OpenSTL's `ConvLSTM_Model`, everything in it random.
 
-    Args:
-      torch: the module.
-      features: channels of each cell.
-      kernel_size: of all convolutions but the 1×1 ones.
-      depth: channels of a patched frame.
-      frame_size: (height, width) of a patched frame.
-      layer_norm: whether convolutions are followed by a layer norm.
+    `depth` and `frame_size` are the channels and (height, width) of a patched frame.
     """
     nn = torch.nn
 
@@ -75,10 +67,7 @@ def to_patches(video, size):
 
     Channel (row·size + column)·C + c is channel c of the patch's pixel (row, column).
     """
-    channels = [
-        video[:, :, row::size, column::size, c]
-        for row in range(size)
-        for column in range(size)
-        for c in range(video.shape[-1])
-    ]
-    return np.stack(channels, axis=2)
+    batch, frames, height, width, depth = video.shape
+    split = (batch, frames, height // size, size, width // size, size, depth)
+    patches = video.reshape(split).transpose(0, 1, 3, 5, 6, 2, 4)
+    return patches.reshape(batch, frames, -1, height // size, width // size)

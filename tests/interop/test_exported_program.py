@@ -5,11 +5,9 @@ import pytest
 from jax import export
 
 from convlstm_jax.interop.exported_program import PLATFORMS, export_program
-from convlstm_jax.models.clip_classifier import ClipClassifier
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.models.next_frame import NextFramePredictor
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
-from convlstm_jax.objectives.classify import ClassificationObjective
 from convlstm_jax.objectives.forecast import ForecastObjective
 
 T_IN, T_OUT, FRAME = 3, 2, (32, 36, 1)
@@ -61,26 +59,6 @@ def test_the_program_is_the_function_for_any_batch(model):
         assert np.ptp(np.asarray(found)) > 1e-3
 
 
-def test_results_may_have_names():
-    model = ClipClassifier(
-        features=(3,), num_classes=2, input_kernel_size=3, recurrent_kernel_size=3,
-        patch_size=2, pool_size=1,
-    )  # fmt: skip
-    task = ClassificationObjective(model, T_IN, ("normal", "theft"))
-    variables = jax.jit(lambda: task.init(jax.random.key(0), FRAME))()
-    classify = jax.jit(lambda frames: task.classify(variables, frames))
-
-    def predict(frames):
-        normal, theft = classify(frames).T
-        return {"normal": normal, "theft": theft}
-
-    program = export.deserialize(bytearray(export_program(predict, T_IN, FRAME)))
-    found = program.call(clips(2))
-    assert found.keys() == {"normal", "theft"}
-    np.testing.assert_allclose(found["normal"] + found["theft"], 1, atol=1e-6)
-    np.testing.assert_allclose(found["theft"], classify(clips(2))[:, 1], atol=1e-6)
-
-
 def test_frames_of_any_size():
     task = ForecastObjective(ENCODER_FORECASTER, T_IN, T_OUT)
     predict = forecast_of(task)
@@ -96,8 +74,10 @@ def test_frames_of_any_size():
 
 
 def test_other_clips_are_refused():
-    data = export_program(lambda frames: jnp.mean(frames, 1), T_IN, FRAME)
+    data = export_program(lambda frames: {"mean": jnp.mean(frames, 1)}, T_IN, FRAME)
     program = export.deserialize(bytearray(data))
+    found = program.call(clips(2))
+    np.testing.assert_allclose(found["mean"], clips(2).mean(1), atol=1e-6)
     for shape in ((1, T_IN + 1, *FRAME), (1, T_IN, 36, 32, 1)):
         with pytest.raises(ValueError):
             program.call(np.zeros(shape, np.float32))

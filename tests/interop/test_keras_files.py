@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.interop.keras_files import read
+from convlstm_jax.interop.keras_files import read, why_unused
 from tests.interop.keras_layout import (
     config_of,
     layers_of,
@@ -19,88 +19,68 @@ LAYERS = layers_of(NEXT_FRAME)
 CONFIG = config_of(LAYERS, NEXT_FRAME)
 
 
-def write(container, path):
-    """Writes `LAYERS`; returns whether the container keeps the settings too."""
-    if container == "keras":
-        write_keras(path, LAYERS, CONFIG)
-    elif container == "weights":
-        write_weights(path, LAYERS)
-    elif container == "legacy":
-        write_legacy(path, LAYERS, CONFIG)
-    elif container == "legacy of Keras 2":
-        write_legacy(path, LAYERS, CONFIG, ending=":0")
-    else:
-        write_legacy(path, LAYERS, ending=":0", chunks=3)
-    return container not in ("weights", "legacy weights of Keras 2")
-
-
 @pytest.mark.parametrize(
-    "container",
+    ("write", "config", "options"),
     [
-        "keras",
-        "weights",
-        "legacy",
-        "legacy of Keras 2",
-        "legacy weights of Keras 2",
+        (write_keras, [CONFIG], {}),
+        (write_weights, [], {}),
+        (write_legacy, [CONFIG], {}),
+        (write_legacy, [CONFIG], {"ending": ":0"}),  # Keras 2.
+        (write_legacy, [], {"ending": ":0", "chunks": 3}),
     ],
 )
-def test_every_container_gives_the_layers_in_order(container, tmp_path):
+def test_every_container_gives_the_layers_in_order(write, config, options, tmp_path):
     path = tmp_path / "model"  # No ending: the contents tell.
-    has_config = write(container, path)
+    write(path, LAYERS, *config, **options)
     file = read(path)
-    assert (file.config == CONFIG) is has_config
-    assert file.unknown == ()
-    for kind in ("ConvLSTM2D", "BatchNormalization", "Conv3D"):
+    assert file.config == (config[0] if config else None)
+    assert file.unknown == []
+    for kind, found in file.layers.items():
+        values = [{k: file.arrays[name] for k, name in one.items()} for one in found]
         expected = [weights for other, weights in LAYERS if other == kind]
-        found = file.layers[kind]
-        assert len(found) == len(expected)
-        for arrays, weights in zip(found, expected, strict=True):
-            assert set(arrays) == set(weights)
-            for name, array in weights.items():
-                np.testing.assert_array_equal(arrays[name][1], array)
+        np.testing.assert_equal(values, expected)
 
 
 def test_more_than_ten_layers_are_counted_as_numbers(tmp_path):
-    layers = [LAYERS[1]] * 12
-    layers = [(kind, {k: v + i for k, v in weights.items()})
-              for i, (kind, weights) in enumerate(layers)]  # fmt: skip
+    kind, weights = LAYERS[1]
+    layers = [(kind, {k: v + i for k, v in weights.items()}) for i in range(12)]
     write_weights(tmp_path / "many.h5", layers)
-    layers_read = read(tmp_path / "many.h5").layers["BatchNormalization"]
-    found = [arrays["beta"][1] for arrays in layers_read]
+    file = read(tmp_path / "many.h5")
+    found = [file.arrays[names["beta"]] for names in file.layers["BatchNormalization"]]
     np.testing.assert_array_equal(found, [weights["beta"] for _, weights in layers])
 
 
-def test_what_is_of_no_use_is_named_with_the_reason(tmp_path):
+def test_what_belongs_to_no_known_layer_is_named_or_has_a_reason(tmp_path):
     path = tmp_path / "model.weights.h5"
     write_weights(path, LAYERS)
-    with h5py.File(path, "a") as file:
-        file["optimizer/vars/0"] = np.int64(3)
-        file["layers/conv_lstm2d/seed_generator/vars/0"] = np.zeros(2, np.uint32)
-        file["layers/conv_lstm2d/cell/vars/3"] = np.zeros(2)
-        file["elsewhere"] = np.zeros(2)
-        file["layers/text"] = "no number"
-    assert dict(read(path).skipped) == {
+    known = read(path)
+    unused = {
         "optimizer/vars/0": "as the optimizer starts afresh",
         "layers/conv_lstm2d/seed_generator/vars/0": "as nothing is drawn by it",
         "layers/conv_lstm2d/cell/vars/3": "as it belongs to no layer",
         "elsewhere": "as it belongs to no layer",
     }
-
-
-def test_layers_of_other_kinds_are_named(tmp_path):
-    write_weights(tmp_path / "model.weights.h5", LAYERS)
-    with h5py.File(tmp_path / "model.weights.h5", "a") as file:
+    with h5py.File(path, "a") as file:
+        for name in unused:
+            file[name] = np.zeros(2)
+        file["layers/text"] = "no number"
+    found = read(path)
+    assert (found.layers, found.unknown) == (known.layers, [])
+    assert {name: why_unused(name) for name in found.arrays.keys() - known.arrays} == (
+        unused
+    )
+    with h5py.File(path, "a") as file:
         file["layers/dense/vars/0"] = np.zeros((2, 3))
         file["layers/dense/vars/1"] = np.zeros(3)
         file["layers/conv_lstm2d/forward/vars/0"] = np.zeros(3)
-    assert read(tmp_path / "model.weights.h5").unknown == ("conv_lstm2d", "dense")
+    assert read(path).unknown == ["conv_lstm2d", "dense"]
     write_legacy(tmp_path / "model.h5", LAYERS)
     with h5py.File(tmp_path / "model.h5", "a") as file:
         del file["conv3d/conv3d/bias"]
-    assert read(tmp_path / "model.h5").unknown == ("conv3d",)
+    assert read(tmp_path / "model.h5").unknown == ["conv3d"]
 
 
-def damaged(kind, path):
+def write_damaged(kind, path):
     if kind == "a text":
         path.write_text("no weights")
     elif kind == "a folder":
@@ -116,13 +96,11 @@ def damaged(kind, path):
         content = bytearray(path.read_bytes())
         content[200] ^= 0xFF
         path.write_bytes(content)
-    elif kind == "an archive of something else":
+    elif kind.startswith("an archive"):
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("other.txt", "x")
-    elif kind == "an archive without JSON":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("config.json", "{")
-    else:
+            name = "config.json" if kind == "an archive without JSON" else "other.txt"
+            archive.writestr(name, "{")
+    elif kind == "HDF5 of something else":
         with h5py.File(path, "w") as file:
             file["data"] = np.zeros(3)
 
@@ -130,7 +108,8 @@ def damaged(kind, path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("a folder", "is not a file"),
+        ("missing", r"is not a file: it must be a \.keras"),
+        ("a folder", r"is not a file: it must be a \.keras"),
         ("a text", "cannot be read as a file of Keras"),
         ("HDF5 cut short", "cannot be read as a file of Keras"),
         ("an archive cut short", "cannot be read as a file of Keras"),
@@ -142,15 +121,8 @@ def damaged(kind, path):
 )
 def test_damaged_and_foreign_files_get_one_sentence(kind, message, tmp_path):
     path = tmp_path / "weights"
-    damaged(kind, path)
+    write_damaged(kind, path)
     with pytest.raises(UserError, match=message) as caught:
         read(path)
     assert f"'{path}'" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_gets_one_sentence(tmp_path):
-    with pytest.raises(
-        UserError, match=r"'.*gone' is not a file: it must be a \.keras"
-    ):
-        read(tmp_path / "gone")

@@ -80,9 +80,9 @@ def test_the_files_that_other_tests_write_are_laid_out_as_keras_does(saved, tmp_
     def layout(path):
         file = keras_files.read(path)
         return [
-            (kind, [(k, name, v.shape) for k, (name, v) in arrays.items()])
+            (kind, [(k, name, file.arrays[name].shape) for k, name in names.items()])
             for kind, layers in file.layers.items()
-            for arrays in layers
+            for names in layers
         ], file.config is not None
 
     for file in FILES:

@@ -53,21 +53,21 @@ def state_dict(layer_norm=False, prefix=""):
 
 
 @pytest.fixture
-def given(monkeypatch):
-    """Lets the importer read a state dict without PyTorch."""
+def read(monkeypatch):
+    """Imports a state dict without PyTorch."""
 
-    def give(arrays):
+    def import_(arrays, **fields):
         monkeypatch.setattr(openstl_weights, "read_state_dict", lambda path: arrays)
+        model = predictor(**fields)
+        return import_openstl("w.pth", model, shapes(model))
 
-    return give
+    return import_
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "module.", "model.module."])
-def test_every_array_goes_to_its_place(prefix, given):
-    arrays = state_dict(prefix=prefix)
-    given(arrays)
-    model = predictor()
-    (variables, report) = import_openstl("w.pth", model, shapes(model))
+@pytest.mark.parametrize("prefix", ["", "model.module."])
+def test_every_array_goes_to_its_place(prefix, read):
+    arrays = state_dict(prefix=prefix) | {"criterion.weight": np.zeros(3)}
+    variables, report = read(arrays)
     params = variables["params"]
     theirs = arrays[f"{prefix}cell_list.1.conv_h.0.weight"]
     ours = params["layer_1"]["recurrent_kernel"]
@@ -76,52 +76,28 @@ def test_every_array_goes_to_its_place(prefix, given):
     assert params["output_kernel"][0, 0, 1, 3] == np.float32(last[3, 1, 0, 0])
     assert len(report.placed) == 5
     assert dict(report.skipped) == {
-        f"{prefix}cell_list.{index}.{name}.weight": ("as OpenSTL's cells never use it")
+        f"{prefix}cell_list.{index}.{name}.weight": "as OpenSTL's cells never use it"
         for index in range(2)
         for name in ("conv_o.0", "conv_last")
-    }
+    } | {"criterion.weight": "as the model has no such array"}
 
 
-def test_layer_norms_go_to_their_places(given):
+def test_layer_norms_go_to_their_places(read):
     arrays = state_dict(layer_norm=True)
-    given(arrays)
-    model = predictor(layer_norm=True)
-    variables, report = import_openstl("w.pth", model, shapes(model))
+    variables, report = read(arrays, layer_norm=True)
     offset = variables["params"]["layer_0_recurrent_norm_offset"]
     assert offset[1, 2, 7] == np.float32(arrays["cell_list.0.conv_h.1.bias"][7, 1, 2])
     assert len(report.placed) == 5 + 2 * 4
-    assert len(report.skipped) == 2 * 4
-    assert {reason for _, reason in report.skipped} == {
-        "as OpenSTL's cells never use it"
-    }
+    reasons = [reason for _, reason in report.skipped]
+    assert reasons == ["as OpenSTL's cells never use it"] * (2 * 4)
 
 
-def test_layer_norms_that_the_model_lacks_are_refused(given):
-    given(state_dict(layer_norm=True))
-    model = predictor()
-    message = (
-        r"'w.pth' has layer norms \(cell_list\.0\.conv_x\.1\.weight, \.\.\.\): "
-        "model.layer_norm is False, where it must be True"
-    )
-    with pytest.raises(UserError, match=message):
-        import_openstl("w.pth", model, shapes(model))
-
-
-def test_unknown_keys_are_listed(given):
-    given({**state_dict(), "criterion.weight": np.zeros(3)})
-    model = predictor()
-    _, report = import_openstl("w.pth", model, shapes(model))
-    assert ("criterion.weight", "as the model has no such array") in report.skipped
-
-
-def test_all_missing_and_misshapen_arrays_are_listed_as_in_the_file(given):
+def test_all_missing_and_misshapen_arrays_are_listed_as_in_the_file(read):
     arrays = state_dict()
     del arrays["conv_last.weight"]
     arrays["cell_list.0.conv_x.0.weight"] = np.zeros((12, 8, 5, 5))
-    given(arrays)
-    model = predictor()
     with pytest.raises(UserError) as caught:
-        import_openstl("w.pth", model, shapes(model))
+        read(arrays)
     assert str(caught.value) == (
         "'w.pth' does not fit the model of the config: cell_list.0.conv_x.0.weight has "
         "shape (12, 8, 5, 5), expected (12, 8, 3, 3); conv_last.weight is missing, "
@@ -129,33 +105,24 @@ def test_all_missing_and_misshapen_arrays_are_listed_as_in_the_file(given):
     )
 
 
-def test_more_cells_than_layers_are_refused(given):
-    given(state_dict())
-    model = predictor(features=(3,))
-    with pytest.raises(
-        UserError, match=r"has 2 cells: the model .* has 1 layers in mod"
-    ):
-        import_openstl("w.pth", model, shapes(model))
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {},
+            r"^'w\.pth' has layer norms \(cell_list\.0\.conv_x\.1\.weight, \.\.\.\): "
+            "model.layer_norm is False, where it must be True",
+        ),
+        ({"features": (3,)}, "has 2 cells: the model .* has 1 layers in model.feat"),
+        ({"forget_offset": 1.0}, r"^model\.forget_offset is 1: it must be 0 with"),
+    ],
+)
+def test_models_that_compute_something_else_are_refused(fields, message, read):
+    with pytest.raises(UserError, match=message):
+        read(state_dict(layer_norm=True), **fields)
 
 
-def test_a_forget_offset_is_refused(given):
-    given(state_dict())
-    model = predictor(forget_offset=1.0)
-    with pytest.raises(
-        UserError, match=r"model\.forget_offset is 1: it must be 0 with"
-    ):
-        import_openstl("w.pth", model, shapes(model))
-
-
-def test_variables_of_another_model_are_a_bug_of_the_caller(given):
-    given(state_dict())
-    other = {"params": {"head": np.zeros(3)}}
-    with pytest.raises(ValueError, match="'params/head' is no variable of a Recurrent"):
-        import_openstl("w.pth", predictor(), other)
-
-
-@pytest.mark.parametrize("layer_norm", [False, True])
-@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(("layer_norm", "wrapped"), [(False, True), (True, False)])
 def test_an_imported_model_forecasts_what_pytorch_does(
     torch, layer_norm, wrapped, tmp_path
 ):

@@ -31,65 +31,49 @@ def test_a_state_dict_is_found_where_it_lies(torch, key, tmp_path):
     assert arrays["steps"] == 3
 
 
-def wrong(kind, path, torch):
-    if kind == "a text":
-        path.write_text("no weights")
-    elif kind == "an empty file":
-        path.touch()
-    elif kind == "cut short":
-        torch.save({"w": torch.zeros(1000)}, path)
-        path.write_bytes(path.read_bytes()[:2000])
-    elif kind == "a whole module":
-        torch.save(torch.nn.Conv2d(1, 1, 1), path)
-    elif kind == "a list":
-        torch.save([torch.zeros(3)], path)
-    elif kind == "no tensors":
-        torch.save({"epoch": 3}, path)
-    else:
-        path.mkdir()
+def cut_short(torch, path):
+    torch.save({"w": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+UNREADABLE = "cannot be read as a state dict of PyTorch"
+NO_TENSORS = "holds no tensors by name: it must be a state dict"
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("write", "message"),
     [
-        ("a folder", "is not a file: it must be one that torch.save wrote"),
-        ("a text", "cannot be read as a state dict of PyTorch"),
-        ("an empty file", "cannot be read as a state dict of PyTorch"),
-        ("cut short", "cannot be read as a state dict of PyTorch"),
-        ("a whole module", "cannot be read as a state dict of PyTorch"),
-        ("a list", "holds no tensors by name: it must be a state dict"),
-        ("no tensors", "holds no tensors by name: it must be a state dict"),
+        (lambda torch, path: path.mkdir(), "is not a file: it must be one that torch."),
+        (lambda torch, path: path.write_text("no weights"), UNREADABLE),
+        (lambda torch, path: path.touch(), UNREADABLE),
+        (cut_short, UNREADABLE),
+        (lambda torch, path: torch.save(torch.nn.Conv2d(1, 1, 1), path), UNREADABLE),
+        (lambda torch, path: torch.save([torch.zeros(3)], path), NO_TENSORS),
+        (lambda torch, path: torch.save({"epoch": 3}, path), NO_TENSORS),
     ],
 )
-def test_damaged_and_foreign_files_get_one_sentence(torch, kind, message, tmp_path):
+def test_damaged_and_foreign_files_get_one_sentence(torch, write, message, tmp_path):
     path = tmp_path / "w.pth"
-    wrong(kind, path, torch)
+    write(torch, path)
     with pytest.raises(UserError, match=message) as caught:
         read_state_dict(path)
-    print(caught.value)
     assert f"'{path}'" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("make", "problem"),
+    "make",
     [
-        (lambda torch: torch.eye(3).to_sparse(), "sparse"),
-        (lambda torch: torch.eye(3).to_sparse_csr(), "sparse"),
-        (lambda torch: torch.empty(3, device="meta"), "on the device 'meta'"),
-        (lambda torch: torch.zeros(1).expand(10**12), "a view that repeats its values"),
-        (
-            lambda torch: torch.quantize_per_tensor(torch.eye(3), 1, 0, torch.qint8),
-            "quantized",
-        ),
+        lambda torch: torch.zeros(2, device="meta"),
+        lambda torch: torch.eye(3).to_sparse(),
+        lambda torch: torch.quantize_per_tensor(torch.eye(3), 1, 0, torch.qint8),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_tensors_without_all_of_their_values_are_refused(
-    torch, make, problem, tmp_path
-):
+def test_tensors_without_all_of_their_values_are_refused(torch, make, tmp_path):
     torch.save({"good": torch.eye(3), "a.odd": make(torch)}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=rf"w.pth' cannot be read: a\.odd is {problem}"):
+    message = r"w.pth' cannot be read: a\.odd must be a dense tensor with its values"
+    with pytest.raises(UserError, match=message):
         read_state_dict(tmp_path / "w.pth")
 
 

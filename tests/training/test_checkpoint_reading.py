@@ -7,20 +7,23 @@ import numpy as np
 import pytest
 
 from convlstm_jax.training import checkpoint_reading as reading
-from convlstm_jax.training.checkpoint import CheckpointError, Checkpoints, restore_part
-from convlstm_jax.training.early_stopping import EarlyStopping
+from convlstm_jax.training.checkpoint import Checkpoints
+from convlstm_jax.training.checkpoint_reading import CheckpointError
+from convlstm_jax.training.state import EarlyStopping
 
 
-def restore_params(directory, template, which="best", item="params"):
-    step, part = restore_part(directory, {item: template}, which=which)
-    return step, part[item]
+def restore_params(directory):
+    """The best step, and whether its parameters are those that were saved."""
+    step, part = reading.restore_best(directory, {"params": make_state(0)["params"]})
+    assert_same(part, {"params": make_state(step)["params"]})
+    return step
 
 
 def make_state(seed):
     generator = np.random.default_rng(seed)
     return {
         "params": {"kernel": jnp.asarray(generator.normal(size=(40, 30)), "float32")},
-        "opt_state": (jnp.asarray(generator.normal(size=50_000), "float32"), seed),
+        "opt_state": (jnp.asarray(generator.normal(size=50_000), "float32"),),
     }
 
 
@@ -34,8 +37,7 @@ def saved(tmp_path_factory):
     directory = tmp_path_factory.mktemp("checkpoints")
     with Checkpoints(directory) as checkpoints:
         for step in (1, 2, 3):
-            progress = progress_of(step)
-            checkpoints.save(step, make_state(step), progress, float(step))
+            checkpoints.save(step, make_state(step), progress_of(step), float(step))
     return directory
 
 
@@ -77,20 +79,19 @@ def assert_same(state, expected):
         np.testing.assert_array_equal(leaf, wanted, strict=True)
 
 
+def set_back(directory):
+    if (directory / "3.damaged").exists():
+        (directory / "3.damaged").rename(directory / "3")
+
+
 @pytest.mark.parametrize("damage", [flip_bits, shorten, empty, delete])
 def test_damage_of_any_file_never_restores_wrong_numbers(directory, damage, caplog):
-    template = make_state(0)
-    noticed = []
+    noticed = set()
     for path in files_of(directory / "3"):
         content = path.read_bytes()
         damage(path)
         caplog.clear()
-        with Checkpoints(directory) as checkpoints:
-            step, state, progress = checkpoints.restore_latest(template)
-            assert_same(state, make_state(step))
-            assert progress == progress_of(step)
-            # The best one is judged by sealed records alone.
-            assert reading.restoring_order(directory, "best")[0] == 1
+        step = check_restored(directory)
         if step == 3:
             assert caplog.messages == []
         else:
@@ -100,18 +101,15 @@ def test_damage_of_any_file_never_restores_wrong_numbers(directory, damage, capl
                 f"The checkpoint of step 3 in {directory} is damaged ("
             )
             assert "\n" not in message
-            noticed.append(path.relative_to(directory / "3"))
-            (directory / "3.damaged").rename(directory / "3")
+            noticed.add(path.name)
+            set_back(directory)
         path.write_bytes(content)
-    names = {str(path) for path in noticed}
-    assert "record/metadata" in names
-    # The data of the arrays: no damage to it goes unseen.
-    largest = largest_file(directory / "3").relative_to(directory / "3")
-    assert str(largest) in names
+    # The record, and the data of the arrays: no damage to it goes unseen.
+    assert {"metadata", largest_file(directory / "3").name} <= noticed
 
 
 OTHER_JSON = [
-    [], {}, 7, -1.5, "text", None, True,
+    [], 7, "text", None,
     {"commit_timestamp_nsecs": "x", "item_handlers": [1], "custom_metadata": 3},
     {"commit_timestamp_nsecs": 10**40, "tree_metadata": [2], "crc32": {}, "content": 1},
 ]  # fmt: skip
@@ -120,22 +118,21 @@ OTHER_JSON = [
 @pytest.mark.parametrize("value", OTHER_JSON)
 def test_other_json_anywhere_never_restores_wrong_numbers(directory, value, caplog):
     for path in files_of(directory / "3"):
+        if path.stat().st_size > 10_000:
+            continue
         content = path.read_bytes()
         path.write_text(json.dumps(value))
-        check_restored(directory, {2, 3})
-        step, params = restore_params(directory, make_state(0)["params"], "latest")
-        assert_same(params, make_state(step)["params"])
-        if (directory / "3.damaged").exists():
-            (directory / "3.damaged").rename(directory / "3")
+        assert check_restored(directory) in (2, 3)
+        set_back(directory)
         path.write_bytes(content)
 
 
-def check_restored(directory, steps):
+def check_restored(directory):
     with Checkpoints(directory) as checkpoints:
         step, state, progress = checkpoints.restore_latest(make_state(0))
-    assert step in steps
     assert_same(state, make_state(step))
     assert progress == progress_of(step)
+    return step
 
 
 @pytest.mark.parametrize("item", [".", "record", "state"])
@@ -144,9 +141,7 @@ def test_exchanged_folders_are_not_taken_for_each_other(directory, item, caplog)
     first.rename(directory / "between")
     other.rename(first)
     (directory / "between").rename(other)
-    assert restore_params(directory, make_state(0)["params"], "latest")[0] == 1
-    caplog.clear()
-    check_restored(directory, {1})
+    assert check_restored(directory) == 1
     assert [message.partition(" in ")[0] for message in caplog.messages] == [
         "The checkpoint of step 3",
         "The checkpoint of step 2",
@@ -158,25 +153,26 @@ def test_exchanged_folders_are_not_taken_for_each_other(directory, item, caplog)
 def test_a_link_or_copy_under_another_number_is_damaged(directory, caplog):
     (directory / "4").symlink_to(directory / "1", target_is_directory=True)
     shutil.copytree(directory / "2", directory / "5")
-    shutil.copytree(directory / "3", directory / "03")  # This is none of ours.
-    assert restore_params(directory, make_state(0)["params"])[0] == 1
-    check_restored(directory, {3})
+    shutil.copytree(directory / "3", directory / "03")  # These are none of ours.
+    (directory / "4.orbax-checkpoint-tmp").mkdir()
+    (directory / "6").write_text("a file")
+    assert reading.steps_on_disk(directory) == [1, 2, 3, 4, 5]
+    assert restore_params(directory) == 1
+    assert check_restored(directory) == 3
     assert "step 4 in" in caplog.text and "step 5 in" in caplog.text
     assert (directory / "4.damaged").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["a[1]", "a*b", "a?", "a\\b", "[!x] ü %20#"])
+@pytest.mark.parametrize("name", ["a[1]*?", "a\\b", "[!x] ü %20#"])
 def test_paths_with_characters_of_patterns(tmp_path, name):
     directory = tmp_path / name / "checkpoints"
     with Checkpoints(directory) as checkpoints:
         for step in (1, 2):
-            checkpoints.save(step, make_state(step), progress_of(step), 1.0)
-    check_restored(directory, {2})
-    step, params = restore_params(directory, make_state(0)["params"])
-    assert_same(params, make_state(step)["params"])
+            checkpoints.save(step, make_state(step), progress_of(step), 3.0 - step)
+    assert check_restored(directory) == restore_params(directory) == 2
     assert [path.name for path in tmp_path.iterdir()] == [name]
     flip_bits(largest_file(directory / "2"))
-    check_restored(directory, {1})
+    assert check_restored(directory) == 1
 
 
 def test_flipped_numbers_are_named(directory, caplog):
@@ -187,9 +183,7 @@ def test_flipped_numbers_are_named(directory, caplog):
         checkpoints.save(3, state, EarlyStopping())
     shutil.rmtree(directory / "3" / "state")
     shutil.copytree(directory.parent / "other" / "3" / "state", directory / "3/state")
-    with Checkpoints(directory) as checkpoints:
-        step, _, _ = checkpoints.restore_latest(make_state(0))
-    assert step == 2
+    assert check_restored(directory) == 2
     assert "(params/kernel does not match its checksum)" in caplog.text
 
 
@@ -198,19 +192,13 @@ def test_training_passes_a_damaged_step_again(directory, caplog):
     kept = largest_file(directory / "3").read_bytes()
     with Checkpoints(directory) as checkpoints:
         assert checkpoints.restore_latest(make_state(0))[0] == 2
-        assert checkpoints.all_steps() == [1, 2]
-        checkpoints.save(3, make_state(4), EarlyStopping(), 0.5)
-        step, state, _ = checkpoints.restore_latest(make_state(0))
-        assert step == 3
-        assert_same(state, make_state(4))
-        checkpoints.wait()
-        assert reading.restoring_order(directory, "best")[0] == 3
+        assert reading.steps_on_disk(directory) == [1, 2]
+        checkpoints.save(3, make_state(3), progress_of(3), 0.5)
+    assert check_restored(directory) == restore_params(directory) == 3
     assert len(caplog.messages) == 1
     assert largest_file(directory / "3.damaged").read_bytes() == kept
-
     flip_bits(largest_file(directory / "3"))
-    with Checkpoints(directory) as checkpoints:
-        assert checkpoints.restore_latest(make_state(0))[0] == 2
+    assert check_restored(directory) == 2
     assert (directory / "3.damaged").exists()
     assert (directory / "3.damaged2").exists()
 
@@ -228,52 +216,24 @@ def test_none_intact(directory, caplog):
     assert sorted(path.name for path in directory.iterdir()) == ["1", "2", "3"]
 
 
-def test_parameters_fall_back_without_touching_the_folder(directory, caplog):
-    for path in files_of(directory / "1"):
-        flip_bits(path)
+def test_the_best_falls_back_without_touching_the_folder(directory, caplog):
+    shutil.rmtree(directory / "1" / "record")
     names = sorted(directory.rglob("*"))
-    step, params = restore_params(directory, make_state(0)["params"])
-    assert step == 2  # the second best
-    assert_same(params, make_state(2)["params"])
+    assert restore_params(directory) == 2  # The second best.
+    [message] = caplog.messages
+    assert message.startswith(f"The checkpoint of step 1 in {directory} is damaged (")
+    assert message.endswith("it may have been the best one.")
     assert sorted(directory.rglob("*")) == names
     # Step 1 counts as the last choice once its metric is unreadable.
     for path in files_of(directory / "2") + files_of(directory / "3"):
         flip_bits(path)
     caplog.clear()
     with pytest.raises(CheckpointError, match="steps 3, 2, 1 are damaged"):
-        restore_params(directory, make_state(0)["params"])
+        restore_params(directory)
     assert len(caplog.messages) == 3
 
 
 def test_parameters_alone_do_not_read_the_optimizer_state(directory, caplog):
-    flip_bits(largest_file(directory / "3"))  # holds the 50,000 numbers of opt_state
-    template = make_state(0)
-    step, params = restore_params(directory, template["params"], which="latest")
-    assert step == 3
-    assert_same(params, make_state(3)["params"])
+    flip_bits(largest_file(directory / "1"))  # Holds the 50,000 numbers of opt_state.
+    assert restore_params(directory) == 1
     assert caplog.messages == []
-
-
-def test_unfinished_and_foreign_names_are_no_steps(directory):
-    (directory / "4.orbax-checkpoint-tmp").mkdir()
-    (directory / "3.damaged").mkdir()
-    (directory / "5").write_text("a file")
-    assert reading.steps_on_disk(directory) == [1, 2, 3]
-    assert reading.steps_on_disk(directory / "missing") == []
-    assert restore_params(directory, make_state(0)["params"], which="latest")[0] == 3
-
-
-def test_a_lost_commit_file_does_not_hide_a_step(directory):
-    for step in (1, 2, 3):
-        (directory / str(step) / "commit_success.txt").unlink(missing_ok=True)
-    with Checkpoints(directory) as checkpoints:
-        assert checkpoints.restore_latest(make_state(0))[0] == 3
-
-
-def test_a_damaged_record_is_told_though_another_step_is_taken(directory, caplog):
-    shutil.rmtree(directory / "1" / "record")
-    step, _ = restore_params(directory, make_state(0)["params"])
-    assert step == 2
-    [message] = caplog.messages
-    assert message.startswith(f"The checkpoint of step 1 in {directory} is damaged (")
-    assert message.endswith("it may have been the best one.")

@@ -3,14 +3,13 @@ import math
 import zlib
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from convlstm_jax.training import checkpoint_record as records
-from convlstm_jax.training.early_stopping import EarlyStopping
+from convlstm_jax.training.state import EarlyStopping
 
 
 class Moments(NamedTuple):
@@ -18,16 +17,9 @@ class Moments(NamedTuple):
     count: Any
 
 
-@flax.struct.dataclass
-class State:
-    step: Any
-    params: Any
-    moments: Any
-    averages: Any = None
-
-
 def test_named_leaves_of_every_container():
-    state = State(1, {"b": {"kernel": 2}, "a": 3}, (Moments(4, {}), [5, None]))
+    params = {"b": {"kernel": 2}, "a": 3}
+    state = {"step": 1, "params": params, "moments": (Moments(4, {}), [5, None])}
     assert records.named_leaves(state) == {
         "step": 1,
         "params/a": 3,
@@ -53,46 +45,52 @@ def test_checksum_sees_every_bit_shape_dtype_and_name():
     assert len(set(others)) == 4
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.int32, np.bool_, np.float64])
-@pytest.mark.parametrize("shape", [(), (0, 2), (3,)])
-def test_checksum_takes_any_array(dtype, shape):
-    array = np.ones(shape, dtype)
-    assert isinstance(records.checksum("a", array), int)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.int32, np.bool_])
+def test_checksum_and_description_of_any_array(dtype):
+    for shape in ((), (3,)):
+        array = np.ones(shape, dtype)
+        assert isinstance(records.checksum("a", array), int)
+        expected = records.LeafRecord(shape=list(shape), dtype=np.dtype(dtype).name)
+        for leaf in (array, jnp.asarray(array), jax.ShapeDtypeStruct(shape, dtype)):
+            assert records.describe(leaf) == expected
 
 
-def test_describe_agrees_for_array_and_template():
-    expected = records.LeafRecord(shape=[2, 3], dtype="bfloat16")
-    array = jnp.zeros((2, 3), jnp.bfloat16)
-    assert records.describe(array) == expected
-    assert records.describe(np.asarray(array)) == expected
-    assert records.describe(jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)) == expected
-    assert str(records.describe(7)) == "shape () and dtype int64"
-
-
-def test_first_difference():
-    def leaf(*shape, dtype="float32"):
-        return records.LeafRecord(shape=list(shape), dtype=dtype)
-
-    saved = {"a": leaf(2).model_copy(update={"crc32": 1}), "b": leaf(3)}
-    assert records.first_difference(saved, {"a": leaf(2), "b": leaf(3)}) is None
-    assert records.first_difference(saved, {"a": leaf(2), "b": leaf(3, 1)}) == (
-        "b has shape (3,) and dtype float32 there "
-        "and shape (3, 1) and dtype float32 in this model"
-    )
-    assert records.first_difference(
-        saved, {"a": leaf(2), "b": leaf(3, dtype="bfloat16")}
-    ) == (
-        "b has shape (3,) and dtype float32 there "
-        "and shape (3,) and dtype bfloat16 in this model"
-    )
-    assert records.first_difference(saved, {"a": leaf(2), "c": leaf(4)}) == (
-        "c has shape (4,) and dtype float32 in this model and is absent there"
-    )
-    assert records.first_difference(saved, {"a": leaf(2)}) == (
-        "b has shape (3,) and dtype float32 there and is absent in this model"
-    )
-    partly = records.first_difference(saved, {"a": leaf(2)}, allow_more_saved=True)
-    assert partly is None
+@pytest.mark.parametrize(
+    ("wanted", "partly", "message"),
+    [
+        ({"a": ((2,), "float32"), "b": ((3,), "float32")}, False, None),
+        ({"a": ((2,), "float32")}, True, None),
+        (
+            {"a": ((2,), "float32")},
+            False,
+            "b has shape (3,) and dtype float32 there and is absent in this model",
+        ),
+        (
+            {"a": ((2, 1), "float32")},
+            True,
+            "a has shape (2,) and dtype float32 there and shape (2, 1) and dtype "
+            "float32 in this model",
+        ),
+        (
+            {"b": ((3,), "bfloat16")},
+            True,
+            "b has shape (3,) and dtype float32 there and shape (3,) and dtype "
+            "bfloat16 in this model",
+        ),
+        (
+            {"c": ((4,), "float32")},
+            True,
+            "c has shape (4,) and dtype float32 in this model and is absent there",
+        ),
+    ],
+)
+def test_first_difference(wanted, partly, message):
+    saved = {
+        "a": records.LeafRecord(shape=[2], dtype="float32", crc32=1),
+        "b": records.LeafRecord(shape=[3], dtype="float32", crc32=2),
+    }
+    template = {name: jax.ShapeDtypeStruct(*leaf) for name, leaf in wanted.items()}
+    assert records.first_difference(saved, template, partly=partly) == message
 
 
 RECORD = records.Record(
@@ -122,9 +120,7 @@ def sealed_again(**changes):
         ({**RECORD.seal(), "crc32": [1]}, "does not match its checksum"),
         ({"step": 4}, "not one of ours"),
         ([], "not one of ours"),
-        ("text", "not one of ours"),
         (sealed_again(step="4"), "of another version: step has"),
-        (sealed_again(step=True), "of another version: step has"),
         (sealed_again(validation_loss=[1]), "version: validation_loss has"),
         (sealed_again(early_stopping=[]), "version: early_stopping has"),
         (sealed_again(early_stopping={"best": 1}), "early_stopping.best has"),

@@ -2,9 +2,11 @@
 
 import csv
 import functools
+import math
 import os
 import shutil
 import signal
+import threading
 import weakref
 
 import jax
@@ -15,10 +17,11 @@ import pytest
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.loop import TrainConfig, fit
+from convlstm_jax.training.checkpoint_reading import steps_on_disk
+from convlstm_jax.training.loop import TrainConfig, fit, graceful_interrupts
 from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
-from convlstm_jax.training.state import init_state
+from convlstm_jax.training.state import EarlyStopping, init_state
 from convlstm_jax.training.steps import make_train_step
 
 MESH = data_mesh(jax.devices()[:1])
@@ -85,12 +88,11 @@ def new_state():
 
 
 def run(workdir, *, on_step=lambda step: None, step=STEP, losses=None, **changes):
-    """Runs `fit`; returns its result, and the drawn and validated steps."""
-    drawn, validated = [], []
+    """Runs `fit`; returns its result and the drawn steps."""
+    drawn = []
     values = iter(losses or ())
 
     def validate(params):
-        validated.append(params)
         value = next(values) if losses else float(jax.tree.leaves(params)[0].sum())
         return {"loss": value, "mse": value}
 
@@ -110,7 +112,8 @@ def run(workdir, *, on_step=lambda step: None, step=STEP, losses=None, **changes
 def saved(workdir):
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         step, state, early_stopping = checkpoints.restore_latest(new_state())
-        return step, jax.device_get(state), early_stopping, checkpoints.all_steps()
+    steps = steps_on_disk(workdir / "checkpoints")
+    return step, jax.device_get(state), early_stopping, steps
 
 
 def rows(workdir):
@@ -120,9 +123,7 @@ def rows(workdir):
 
 
 def assert_bitwise_equal(left, right):
-    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    for a, b in pairs:
-        np.testing.assert_array_equal(a, b)
+    jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
 @pytest.fixture(scope="module")
@@ -144,18 +145,14 @@ def test_an_uninterrupted_run(uninterrupted):
     assert [row[0] for row in validations] == [3, 6, 8]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_resumes_bitwise(uninterrupted, tmp_path, number, capsys):
+def test_an_interrupted_run_resumes_bitwise(uninterrupted, tmp_path):
     def interrupt(step):
         if step == 5:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGINT)
 
     result, _ = run(tmp_path, on_step=interrupt)
     assert result.outcome == "interrupted" and result.step < 8
     assert saved(tmp_path)[0] == result.step
-    assert "Interrupted" in capsys.readouterr().err
-    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
-
     result, _ = run(tmp_path)
     assert (result.outcome, result.step) == ("finished", 8)
     assert_bitwise_equal(saved(tmp_path)[1], saved(uninterrupted[0])[1])
@@ -173,7 +170,11 @@ def test_a_run_that_is_stopped_in_its_last_step_has_not_finished(tmp_path):
     result, _ = run(tmp_path, step=step)
     assert (result.outcome, result.step) == ("interrupted", 8)
     assert saved(tmp_path)[0] == 8
-    assert run(tmp_path)[0].outcome == "finished"
+    # A finished run has nothing left to do.
+    before = saved(tmp_path)[1]
+    result, drawn = run(tmp_path)
+    assert (result.outcome, result.step, drawn) == ("finished", 8, [])
+    assert_bitwise_equal(saved(tmp_path)[1], before)
 
 
 @pytest.mark.parametrize("emptied", [False, True])
@@ -195,13 +196,6 @@ def test_a_crashed_run_resumes_bitwise(uninterrupted, tmp_path, emptied):
     # The rows after the last checkpoint were written once more, not twice.
     losses = [row for row in rows(tmp_path) if row[2] == "loss"]
     assert losses == [row for row in rows(uninterrupted[0]) if row[2] == "loss"]
-
-
-def test_a_finished_run_has_nothing_left_to_do(uninterrupted):
-    before = saved(uninterrupted[0])[1]
-    result, drawn = run(uninterrupted[0])
-    assert (result.outcome, result.step, drawn) == ("finished", 8, [])
-    assert_bitwise_equal(saved(uninterrupted[0])[1], before)
 
 
 def test_early_stopping_is_remembered_and_the_best_checkpoint_kept(tmp_path):
@@ -230,20 +224,11 @@ def test_a_loss_that_is_not_finite_stops_at_the_last_good_step(tmp_path):
     step, state, _, _ = saved(tmp_path)
     assert step == 4 and bool(state.finite)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
-    for a, b in zip(
-        jax.tree.leaves(state.params), jax.tree.leaves(reference.params), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, state.params, reference.params)
 
 
-def test_without_a_terminal_the_log_shows_the_progress(tmp_path, caplog):
-    with caplog.at_level("INFO"):
-        run(tmp_path, num_steps=2)
-    assert "step 1 of 2: loss " in caplog.text and "samples/s" in caplog.text
-    assert "step 2 of 2: validation loss" in caplog.text
-
-
-def test_a_batch_is_gone_before_the_next_one_is_made(tmp_path):
+def test_a_batch_is_gone_before_the_next_one_is_made(tmp_path, caplog):
     handed_over = []
 
     def step(state, batch):
@@ -254,5 +239,61 @@ def test_a_batch_is_gone_before_the_next_one_is_made(tmp_path):
         assert len(handed_over) == step - 1
         assert all(frames() is None for frames in handed_over)
 
-    run(tmp_path, on_step=on_step, step=step)
-    assert len(handed_over) == SETTINGS.num_steps
+    with caplog.at_level("INFO"):
+        run(tmp_path, on_step=on_step, step=step, num_steps=4)
+    assert len(handed_over) == 4
+    # Without a terminal the log shows the progress.
+    assert "step 1 of 4: loss " in caplog.text and "samples/s" in caplog.text
+    assert "step 4 of 4: validation loss" in caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_second_stops_at_once(number, capsys):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), graceful_interrupts() as received:
+        assert received == []
+        os.kill(os.getpid(), number)
+        assert received == [number]
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
+    assert capsys.readouterr() == (
+        "",
+        "Interrupted: finishing the step and saving; "
+        "press Ctrl-C again to stop at once\n",
+    )
+
+
+def test_another_thread_handles_no_signals():
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with graceful_interrupts() as received:
+            seen.append((signal.getsignal(signal.SIGINT), received))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(before, [])]
+
+
+@pytest.mark.parametrize(
+    ("losses", "best_value", "best_step", "count"),
+    [
+        ([3.0, 2.0, 2.5], 2.0, 20, 1),
+        ([3.0, 3.0, 3.0], 3.0, 10, 2),  # Equal is no improvement.
+        ([math.nan, 2.0, math.nan], 2.0, 20, 1),
+        ([math.nan, math.inf], None, None, 2),
+        ([math.inf, 1.0], 1.0, 20, 0),
+    ],
+)
+def test_early_stopping_counts_evaluations(losses, best_value, best_step, count):
+    state = EarlyStopping()
+    for step, loss in enumerate(losses, start=1):
+        state = state.update(10 * step, loss)
+    assert state == EarlyStopping(
+        best_value=best_value,
+        best_step=best_step,
+        evaluations_without_improvement=count,
+    )
+    assert not state.should_stop(0) and not state.should_stop(count + 1)
+    assert state.should_stop(count) == (count > 0)

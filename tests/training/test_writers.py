@@ -1,4 +1,3 @@
-import csv
 import io
 import math
 import struct
@@ -34,43 +33,6 @@ def encoded_gif(width, height):
     return buffer.getvalue()
 
 
-def open_writers(folder, start_step=0):
-    return Writers(folder, start_step=start_step)
-
-
-def test_csv_keeps_full_precision_and_flushes_each_write(tmp_path):
-    path = tmp_path / "run" / "metrics.csv"
-    with open_writers(tmp_path / "run") as writers:
-        values = {"loss": 0.1 + 0.2, "gradient_norm": np.float32(0.1)}
-        writers.write(1, "train", values)
-        assert path.read_text() == (
-            HEADER + "1,train,loss,0.30000000000000004\n"
-            "1,train,gradient_norm,0.10000000149011612\n"
-        )
-        writers.write(2, "validation", {"a, b": math.nan, "psnr_db": math.inf})
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert rows[3:] == [
-        ["2", "validation", "a, b", "nan"],
-        ["2", "validation", "psnr_db", "inf"],
-    ]
-
-
-def test_csv_continues_and_drops_later_rows_on_resume(tmp_path):
-    path = tmp_path / "metrics.csv"
-    with open_writers(tmp_path) as writers:
-        for step in (9, 10, 11, 100):
-            writers.write(step, "train", {"loss": step / 3, "with, comma": 1.0})
-    before = path.read_text().splitlines(keepends=True)
-
-    with open_writers(tmp_path, start_step=10) as writers:
-        assert path.read_text() == "".join(before[:5])
-        writers.write(11, "train", {"loss": 2.0})
-    assert path.read_text() == "".join(before[:5]) + "11,train,loss,2.0\n"
-    names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["metrics.csv", "tensorboard"]
-
-
 @pytest.mark.parametrize(
     ("content", "kept"),
     [
@@ -92,7 +54,7 @@ def test_csv_continues_and_drops_later_rows_on_resume(tmp_path):
 def test_csv_keeps_what_is_complete_and_not_later(tmp_path, content, kept):
     path = tmp_path / "metrics.csv"
     path.write_text(content)
-    open_writers(tmp_path, start_step=1).close()
+    Writers(tmp_path, start_step=1).close()
     assert path.read_text() == kept
 
 
@@ -101,40 +63,41 @@ def test_csv_leaves_a_foreign_file_alone(tmp_path, content):
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"metrics\.csv' begins with .*: it must be a"):
-        open_writers(tmp_path)
+        Writers(tmp_path, start_step=0)
     assert path.read_bytes() == content
 
 
-def test_tensorboard_refuses_other_pictures(tmp_path):
-    with (
-        open_writers(tmp_path) as writers,
-        pytest.raises(ValueError, match=r"prediction begins with .* be an encoded GIF"),
-    ):
-        writers.write_gif(3, "prediction", b"\x89PNG\r\n\x1a\n")
-
-
 def test_writers_fill_both_and_resume(tmp_path):
+    folder = tmp_path / "run"
     gif = encoded_gif(width=12, height=7)
-    with open_writers(tmp_path) as writers:
-        writers.write(1, "train", {"loss": 1.0})
-        writers.write(2, "train", {"loss": 0.5})
+    with Writers(folder, start_step=0) as writers:
+        writers.write(1, "train", {"loss": 0.1 + 0.2, "a, b": np.float32(0.1)})
+        first = HEADER + (
+            '1,train,loss,0.30000000000000004\n1,train,"a, b",0.10000000149011612\n'
+        )
+        assert (folder / "metrics.csv").read_text() == first  # At once.
+        for step in (2, 10):
+            writers.write(step, "train", {"loss": math.nan})
         writers.write_gif(2, "prediction", gif)
+    with Writers(folder, start_step=1) as writers:
+        writers.write(2, "validation", {"psnr_db": math.inf})
         writers.close()
-    with open_writers(tmp_path, start_step=1) as writers:
-        writers.write(2, "validation", {"ssim": 0.25})
-    assert (tmp_path / "metrics.csv").read_text() == (
-        HEADER + "1,train,loss,1.0\n2,validation,ssim,0.25\n"
-    )
-    events = read_events(tmp_path / "tensorboard")
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    assert (folder / "metrics.csv").read_text() == first + "2,validation,psnr_db,inf\n"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["metrics.csv", "tensorboard"]
+    assert len(list((folder / "tensorboard").iterdir())) == 2
+    events = read_events(folder / "tensorboard")
     values = [(e.step, v) for e in events for v in e.summary.value]
-    assert [(step, value.tag, value.simple_value) for step, value in values] == [
-        (1, "train/loss", 1.0),
-        (2, "train/loss", 0.5),
-        (2, "prediction", 0.0),
-        (2, "validation/ssim", 0.25),
+    assert [(step, value.tag) for step, value in values] == [
+        (1, "train/loss"),
+        (1, "train/a__b"),
+        (2, "train/loss"),
+        (10, "train/loss"),
+        (2, "prediction"),
+        (2, "validation/psnr_db"),
     ]
-    picture = values[2][1].image
+    assert values[0][1].simple_value == np.float32(0.3)
+    picture = values[4][1].image
     assert (picture.width, picture.height) == (12, 7)
     assert picture.encoded_image_string == gif
     # TensorBoard hides what earlier files hold from these steps on.

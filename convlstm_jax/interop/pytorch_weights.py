@@ -1,0 +1,319 @@
+"""Weights of ConvLSTM layers as PyTorch users write them, and of networks of them.
+
+A cell has one convolution over `torch.cat([x, h], dim=1)`, which gives all four gates.
+With zero padding it is the sum of our two, over the channels of x and of h. Two kinds
+of next-frame networks are read as a whole:
+
+* those after R. Panda, "Video Prediction using Convolutional LSTM Networks in PyTorch",
+  2021, and the bubble studies: ConvLSTM layers `convlstm1` …, each followed by a
+  `batchnorm1` …, and a convolution `conv` of the last frame's features with a sigmoid.
+  A layer's cell `convLSTMcell` splits its convolution into the gates i, f, g, o, and
+  has peepholes `W_ci`, `W_cf` and `W_co` for every location, the last of which reads
+  the new cell state;
+* those of the cells of https://github.com/ndrplz/ConvLSTM_pytorch, called `cell_list.0`
+  …, with the gates in the order i, f, o, g, with batch normalisation, if any, and a
+  head of any name.
+
+The bare cells of other networks are for Python to import:
+
+    state_dict = read_state_dict("convlstm.pth")
+    hidden = clip  # [B, T, H, W, C]
+    for cell, variables in convlstm_layers(state_dict, gate_order="ifog"):
+        carry, hidden = ConvLSTM(cell).apply(variables, hidden)
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.interop.placement import Imported, Placement
+from convlstm_jax.interop.torch_files import (
+    KERNEL_AXES,
+    read_state_dict,
+    without_wrappers,
+)
+from convlstm_jax.layers.convlstm import ConvLSTMCell
+from convlstm_jax.models.next_frame import BATCH_NORM_EPSILON, NextFramePredictor
+from convlstm_jax.ops.cell import PEEPHOLE_ORDER
+
+_TORCH_EPSILON = 1e-5  # Of its BatchNorm2d and BatchNorm3d.
+
+_PEEPHOLE_AXES = (1, 2, 0)  # [F, H, W] to [H, W, F].
+
+# Names of cells with {} for the number, the number of the bottom layer, and the order
+# in which a cell splits its convolution into gates.
+_NAMINGS = (("convlstm{}.convLSTMcell", 1, "ifgo"), ("cell_list.{}", 0, "ifog"))
+
+
+class _Network(NamedTuple):
+    """The names of a network's modules; layers are counted from 0 at the bottom."""
+
+    cell_name: str  # See `_NAMINGS`, also for the next two.
+    first: int
+    gate_order: str
+    cells: dict[int, str]
+    norms: dict[int, str]  # By the layer that they follow.
+    heads: list[str]  # The convolutions that are in no cell.
+
+
+def import_pytorch(
+    path: str | Path, model: NextFramePredictor, shapes: dict[str, Any]
+) -> Imported:
+    """Reads a state dict of a next-frame network into a `NextFramePredictor`.
+
+    See `Imported`. Keys of the file may begin with anything. PyTorch's batch
+    normalisation adds another epsilon to the variance, 1e-5; the scale makes up for it.
+    The report lists the settings that a state dict does not contain.
+
+    Raises:
+        UserError: see `read_state_dict`; the file has no ConvLSTM layers, or more than
+            the model; arrays are missing or have other shapes; `model.peephole` or
+            `model.head_frames` are not those of the network.
+    """
+    state_dict = read_state_dict(path)
+    network = _find_network(path, state_dict)
+    problems = _problems(state_dict, network, model)
+    if problems:
+        raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
+    refusal = f"'{path}' does not fit the model of the config"
+    placement = Placement(refusal, state_dict)
+    variables = _take(placement, network, model, shapes)
+
+    def reason(key: str) -> str:
+        if key.endswith(".num_batches_tracked"):
+            return "as nothing depends on them"
+        return "as the model has no such array"
+
+    return Imported(variables, placement.report(reason, _notes(network, model)))
+
+
+def _find_network(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> _Network:
+    """Finds the modules by their keys, which may begin with anything.
+
+    Cells are recognised by name. Batch normalisations are modules with a running mean;
+    unless all are numbered like `batchnorm1`, they are taken in the file's order, which
+    is that of the network. All other convolutions count as heads.
+    """
+    convolutions = _convolutions(state_dict)
+    suffix = ".running_mean"
+    norms = [key.removesuffix(suffix) for key in state_dict if key.endswith(suffix)]
+    for cell_name, first, gate_order in _NAMINGS:
+        found = _by_number(f"'{path}'", f"{cell_name}.conv", first, convolutions)
+        if not found:
+            continue
+        norms_by_layer = _by_number(f"'{path}'", "batchnorm{}", first, norms)
+        if len(norms_by_layer) < len(norms):
+            norms_by_layer = dict(enumerate(norms))
+        heads = [name for name in convolutions if name not in found.values()]
+        cells = {layer: name.removesuffix(".conv") for layer, name in found.items()}
+        return _Network(cell_name, first, gate_order, cells, norms_by_layer, heads)
+    expected = " or ".join(f"{n.format(k)}.conv.weight" for n, k, _ in _NAMINGS)
+    raise UserError(
+        f"'{path}' has no ConvLSTM cells of a known name: it must have {expected} "
+        f"among its keys, which are {', '.join(state_dict)}"
+    )
+
+
+def _convolutions(state_dict: Mapping[str, Any]) -> list[str]:
+    return [
+        key.removesuffix(".weight")
+        for key, array in state_dict.items()
+        if key.endswith(".weight") and array.ndim >= 4
+    ]
+
+
+def _by_number(
+    source: str, template: str, first: int, names: Iterable[str]
+) -> dict[int, str]:
+    """The names that end as a template does, by their numbers less `first`."""
+    before, after = map(re.escape, template.split("{}"))
+    pattern = re.compile(rf"(?:.*\.)?{before}(\d+){after}")
+    found: dict[int, str] = {}
+    for match in filter(None, map(pattern.fullmatch, names)):
+        index = int(match[1]) - first
+        if index in found:
+            raise UserError(
+                f"{source} has both {found[index]} and {match[0]}: it must have one "
+                "stack of ConvLSTM layers"
+            )
+        found[index] = match[0]
+    return found
+
+
+def _problems(
+    state_dict: Mapping[str, np.ndarray], network: _Network, model: NextFramePredictor
+) -> list[str]:
+    """Settings that differ, and modules in excess; too few are missing arrays."""
+    problems = []
+    has_peepholes = any(re.search(r"\.W_c[ifo]$", key) for key in state_dict)
+    allowed = "location" if has_peepholes else "none"
+    if model.peephole != allowed:
+        problems.append(
+            f"model.peephole is {model.peephole!r}, where it must be {allowed!r}, as "
+            f"its cells have {'W_ci, W_cf and W_co' if has_peepholes else 'none'}"
+        )
+    if model.head_frames != 1:
+        problems.append(
+            f"model.head_frames is {model.head_frames}, where it must be 1, as its "
+            "head reads only the current frame"
+        )
+    normalized = model.num_normalized_layers
+    problems += [
+        f"it has the {kind} {', '.join(found.values())}, where model.{field} has place "
+        f"for those of the lowest {count} layers"
+        for kind, found, count, field in (
+            ("cells", network.cells, len(model.features), "features"),
+            ("norms", network.norms, normalized, "num_normalized_layers"),
+        )
+        if not set(found) <= set(range(count))
+    ]
+    if len(network.heads) > 1:
+        problems.append(
+            f"it has the convolutions {', '.join(network.heads)} beside those of its "
+            "cells, where one, the head, is possible"
+        )
+    return problems
+
+
+def _take(
+    placement: Placement,
+    network: _Network,
+    model: NextFramePredictor,
+    shapes: dict[str, Any],
+) -> dict[str, Any]:
+    """The model's variables; what the file lacks is missed under its usual name."""
+    take, order = placement.take, network.gate_order
+    params: dict[str, Any] = {}
+    batch_stats = {}
+    for index, features in enumerate(model.features):
+        number = index + network.first
+        cell = network.cells.get(index, network.cell_name.format(number))
+        name = f"layer_{index}"
+        layer, wanted = f"params/{name}", shapes["params"][name]
+        size, _, below, gates = wanted["input_kernel"].shape
+        kernel = take(
+            f"{cell}.conv.weight",
+            f"{layer}/input_kernel and recurrent_kernel",
+            (size, size, below + features, gates),
+            KERNEL_AXES,
+            order,
+        )
+        params[name] = _split(kernel, below) | {
+            "bias": take(f"{cell}.conv.bias", f"{layer}/bias", (gates,), (), order)
+        }
+        if "peephole" in wanted:
+            shape = wanted["peephole"].shape[1:]
+            peepholes = [
+                take(
+                    f"{cell}.W_c{g}", f"{layer}/peephole of {g}", shape, _PEEPHOLE_AXES
+                )
+                for g in PEEPHOLE_ORDER
+            ]
+            params[name]["peephole"] = np.stack(peepholes)
+        if index < model.num_normalized_layers:
+            norm = network.norms.get(index, f"batchnorm{number}")
+            name, shape = f"normalization_{index}", (features,)
+            scale = take(f"{norm}.weight", f"params/{name}/scale", shape)
+            bias = take(f"{norm}.bias", f"params/{name}/bias", shape)
+            mean = take(f"{norm}.running_mean", f"batch_stats/{name}/mean", shape)
+            var = take(f"{norm}.running_var", f"batch_stats/{name}/var", shape)
+            exact = var.astype(np.float64)
+            factor = np.sqrt((exact + BATCH_NORM_EPSILON) / (exact + _TORCH_EPSILON))
+            params[name] = {"scale": scale * factor.astype(np.float32), "bias": bias}
+            batch_stats[name] = {"mean": mean, "var": var}
+    head, wanted = (*network.heads, "conv")[0], shapes["params"]["head"]
+    shape = wanted["kernel"].shape[1:]
+    kernel = take(f"{head}.weight", "params/head/kernel", shape, KERNEL_AXES)
+    bias = take(f"{head}.bias", "params/head/bias", wanted["bias"].shape)
+    params["head"] = {"kernel": kernel[None], "bias": bias}
+    return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+
+
+def _split(kernel: np.ndarray, channels: int) -> dict[str, np.ndarray]:
+    """Both kernels of a layer from that over input and state."""
+    inputs, recurrent = np.split(kernel, [channels], axis=2)
+    return {"input_kernel": inputs, "recurrent_kernel": recurrent}
+
+
+def _notes(network: _Network, model: NextFramePredictor) -> tuple[str, ...]:
+    order, cell = ", ".join(network.gate_order), network.cell_name.format("N")
+    epsilon = ", epsilon 1e-05 in batch normalisation" if network.norms else ""
+    assumed = (
+        "the file holds only weights, so these settings are assumed: gates in the "
+        f"order {order}, as in cells called {cell}, activation {model.activation!r}, "
+        f"zeros around the frames{epsilon}, a sigmoid at the end"
+    )
+    scales = (
+        "the scales of batch normalisation are those of the file times sqrt((variance "
+        "+ 0.001) / (variance + 1e-05)), as the model adds 0.001 to the variance where "
+        "PyTorch adds 1e-05: predictions stay the same"
+    )
+    return (assumed, scales) if network.norms else (assumed,)
+
+
+def convlstm_layers(
+    state_dict: Mapping[str, Any],
+    *,
+    gate_order: str = "ifog",
+    convolution: str = "cell_list.{}.conv",
+) -> list[tuple[ConvLSTMCell, dict[str, Any]]]:
+    """Takes the ConvLSTM layers out of a PyTorch state dict.
+
+    Args:
+        state_dict: arrays by key, from `read_state_dict`, or a module's own
+            `state_dict()` on the CPU. Keys may begin with anything.
+        gate_order: the order in which the cell splits its convolution into gates, a
+            permutation of "ifgo", g being the candidate: "ifog" and "ifgo" are common.
+        convolution: the name of the convolution of layer `{}`, counted from 0.
+
+    Returns:
+        The cell and the variables of a `ConvLSTM` for each layer, bottom layer first.
+
+    Raises:
+        UserError: an impossible `gate_order` or `convolution`; no such key; weights
+            that are no convolution over input and state, or do not fit one another.
+        ValueError: kernels of an even size.
+    """
+    if sorted(gate_order) != sorted("ifgo"):
+        raise UserError(
+            f"gate_order is {gate_order!r}: it must be a permutation of 'ifgo'"
+        )
+    if convolution.count("{}") != 1:
+        raise UserError(
+            f"convolution is {convolution!r}: it must hold '{{}}' once, for the "
+            "number of the layer"
+        )
+    state_dict = without_wrappers(state_dict)
+    found = _by_number("the state dict", convolution, 0, _convolutions(state_dict))
+    if not found or set(found) != set(range(len(found))):
+        raise UserError(
+            f"the state dict must have the kernels {convolution}.weight, numbered from "
+            f"0 on: it has {list(found.values()) or 'none'} among {list(state_dict)}"
+        )
+    placement = Placement("the weights of the layers do not fit together", state_dict)
+    layers = []
+    channels = None
+    for index, name in sorted(found.items()):
+        outputs, inputs, size, *_ = state_dict[f"{name}.weight"].shape
+        features, use_bias = outputs // 4, f"{name}.bias" in state_dict
+        # A kernel that is none of input and state together does not have this shape.
+        channels = max(inputs - features, 1) if channels is None else channels
+        shape = (size, size, channels + features, 4 * features)
+        target = f"layer {index}"
+        kernel = placement.take(
+            f"{name}.weight", target, shape, KERNEL_AXES, gate_order
+        )
+        params = _split(kernel, channels)
+        if use_bias:
+            params["bias"] = placement.take(
+                f"{name}.bias", target, (4 * features,), gate_order=gate_order
+            )
+        cell = ConvLSTMCell(features, size, size, peephole="none", use_bias=use_bias)
+        layers.append((cell, {"params": {"cell": params}}))
+        channels = features
+    placement.report(lambda name: "as it belongs to no layer")
+    return layers
