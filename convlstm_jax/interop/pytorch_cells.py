@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convlstm_jax.cells.convlstm import ConvLSTMCell
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop.placement import ImportReport, reorder_gates
 from convlstm_jax.interop.torch_files import without_wrappers
-from convlstm_jax.layers.convlstm import ConvLSTMCell
 from convlstm_jax.ops.cell import Weights
 
 

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from convlstm_jax.cells.convlstm import PEEPHOLE_ORDER
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop.placement import Imported, ImportReport, Source, fill
 from convlstm_jax.interop.torch_files import read_state_dict
 from convlstm_jax.models.next_frame import BATCH_NORM_EPSILON, NextFramePredictor
-from convlstm_jax.ops.cell import PEEPHOLE_ORDER
 
 _TORCH_EPSILON = 1e-5  # Of its BatchNorm2d and BatchNorm3d.
 

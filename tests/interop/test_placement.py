@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from convlstm_jax.cells.convlstm import GATE_ORDER
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop.placement import (
     ImportReport,
@@ -8,7 +9,6 @@ from convlstm_jax.interop.placement import (
     fill,
     reorder_gates,
 )
-from convlstm_jax.ops.cell import GATE_ORDER
 
 SHAPES = {"params": {"a": np.zeros((2, 3)), "b": np.zeros(8)}}
 
