@@ -63,8 +63,8 @@ def variants(
     import jax.numpy as jnp
     from jax import lax
 
+    from convlstm_jax.cells.convlstm import split_gates
     from convlstm_jax.ops import winograd
-    from convlstm_jax.ops.cell import split_gates
     from convlstm_jax.ops.convolution import same_convolution
     from convlstm_jax.ops.winograd import Winograd
 

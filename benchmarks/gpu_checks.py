@@ -2,7 +2,7 @@
 
     python benchmarks/gpu_checks.py --json checks.json
 
-Outputs and gradients of the fused sequence op and of the roll-out on the device, in
+Outputs and gradients of fused layers and of a roll-out on the device, in
 float32 (at the highest precision and at the default one, TensorFloat-32) and in
 bfloat16, are compared with float64 on the CPU. The rate of bfloat16 matrix products is
 what the training steps of `train_step.py` are held against.
@@ -10,6 +10,7 @@ what the training steps of `train_step.py` are held against.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -24,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.machine import machine_line
-from convlstm_jax.ops import rollout as rollouts
-from convlstm_jax.ops.cell import Weights
-from convlstm_jax.ops.sequence import convlstm_sequence
+from convlstm_jax.cells import CELLS
+from convlstm_jax.layers.recurrent import RecurrentLayer
+from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
 
 # Largest norm of a difference as a share of the norm: (dtype, precision) → share.
 TOLERANCES = {
@@ -37,37 +38,37 @@ TOLERANCES = {
 BATCH, STEPS, HEIGHT, WIDTH, CHANNELS, FEATURES = 2, 6, 16, 12, 5, 32
 
 
-def _normal(generator: np.random.Generator, *shape: int, scale: float = 1.0):
-    return scale * generator.standard_normal(shape)
+def _drawn(shapes: Any, seed: int) -> Any:
+    """Random arrays, of which kernels give results of about one."""
+    generator = np.random.default_rng(seed)
+
+    def draw(leaf):
+        scale = math.prod(leaf.shape[:3]) ** -0.5 if leaf.ndim == 4 else 0.5
+        return scale * generator.standard_normal(leaf.shape)
+
+    return jax.tree.map(draw, shapes)
 
 
-def _kernel(generator, size: int, channels: int):
-    shape = (size, size, channels, 4 * FEATURES)
-    return _normal(generator, *shape, scale=(size * size * channels) ** -0.5)
-
-
-def sequence_case(peephole: str, reverse: bool):
-    """The fused op with peepholes, clips of unequal length and a carry."""
+def layer_case(cell: str, reverse: bool, **fields: Any):
+    """A fused layer with clips of unequal length and a carry."""
     generator = np.random.default_rng(3)
-    shape = {"channel": (3, FEATURES), "location": (3, HEIGHT, WIDTH, FEATURES)}
-    state = (BATCH, HEIGHT, WIDTH, FEATURES)
-    arguments = (
-        Weights(
-            _kernel(generator, 5, CHANNELS),
-            _kernel(generator, 3, FEATURES),
-            _normal(generator, 4 * FEATURES),
-            _normal(generator, *shape[peephole], scale=0.5),
-        ),
-        _normal(generator, BATCH, STEPS, HEIGHT, WIDTH, CHANNELS),
-        (_normal(generator, *state), _normal(generator, *state)),
-    )
-    valid = jnp.arange(STEPS)[None, :] < jnp.array([[STEPS], [STEPS - 2]])
+    frames = generator.standard_normal((BATCH, STEPS, HEIGHT, WIDTH, CHANNELS))
+    lengths = jnp.array([STEPS, STEPS - 2])
+
+    def layer(dtype):
+        module = CELLS[cell](FEATURES, 5, 3, dtype=dtype, **fields)
+        return RecurrentLayer(module, reverse=reverse)
+
+    single = layer(jnp.float32)
+    variables = jax.eval_shape(single.init, jax.random.key(0), frames)
+    carry = single.cell.initialize_carry(None, (BATCH, HEIGHT, WIDTH, CHANNELS))
+    arguments = (_drawn(variables, 5), _drawn(carry, 6), frames)
 
     def run(dtype, arguments):
-        (cell_state, _), outputs = convlstm_sequence(
-            *arguments, valid=valid, reverse=reverse, dtype=dtype
-        )
-        return cell_state, outputs
+        variables, carry, frames = arguments
+        calls = {"initial_carry": carry, "seq_lengths": lengths}
+        carry, outputs = layer(dtype).apply(variables, frames, **calls)
+        return jax.tree.leaves(carry)[0], outputs
 
     return run, arguments
 
@@ -75,35 +76,29 @@ def sequence_case(peephole: str, reverse: bool):
 def rollout_case():
     """Two layers of which every second frame is a prediction of their own."""
     generator = np.random.default_rng(4)
-    arguments = (
-        rollouts.StackWeights(
-            (
-                rollouts.LayerWeights(
-                    _kernel(generator, 5, CHANNELS), _kernel(generator, 5, FEATURES)
-                ),
-                rollouts.LayerWeights(
-                    _kernel(generator, 3, FEATURES), _kernel(generator, 3, FEATURES)
-                ),
-            ),
-            _normal(generator, 1, 1, FEATURES, CHANNELS, scale=FEATURES**-0.5),
-        ),
-        _normal(generator, BATCH, STEPS, HEIGHT, WIDTH, CHANNELS),
-    )
+    frames = generator.standard_normal((BATCH, STEPS, HEIGHT, WIDTH, CHANNELS))
     teacher_forcing = jnp.arange(STEPS)[None, :] % 2 == jnp.zeros((BATCH, 1), int)
 
-    def run(dtype, arguments):
-        weights, frames = arguments
-        state = rollouts.initial_state(weights, (BATCH, *frames.shape[2:]), dtype)
-        return rollouts.rollout(weights, frames, teacher_forcing, state, dtype=dtype)[
-            1:
-        ]
+    def model(dtype):
+        return RecurrentPredictor((FEATURES,) * 2, 5, 5, patch_size=1, dtype=dtype)
 
-    return run, arguments
+    shapes = jax.eval_shape(
+        model(jnp.float32).init, jax.random.key(0), frames, teacher_forcing
+    )
+
+    def run(dtype, arguments):
+        variables, frames = arguments
+        return model(dtype).apply(variables, frames, teacher_forcing)
+
+    return run, (_drawn(shapes, 7), frames)
 
 
 CASES: dict[str, Any] = {
-    "sequence, channel peephole": lambda: sequence_case("channel", False),
-    "sequence, location peephole, reverse": lambda: sequence_case("location", True),
+    "ConvLSTM, channel peephole": lambda: layer_case("convlstm", False),
+    "ConvLSTM, location peephole, reverse": lambda: layer_case(
+        "convlstm", True, peephole="location"
+    ),
+    "ConvGRU": lambda: layer_case("convgru", False),
     "rollout": rollout_case,
 }
 

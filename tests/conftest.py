@@ -19,7 +19,7 @@ import pytest
 
 # The shapes and types that functions declare are checked whenever a test calls them.
 jaxtyping.install_import_hook(
-    [f"convlstm_jax.{name}" for name in ("ops", "layers", "models")],
+    [f"convlstm_jax.{name}" for name in ("ops", "cells", "layers", "models")],
     "beartype.beartype",
 )
 

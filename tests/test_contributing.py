@@ -1,6 +1,7 @@
 """The worked examples of docs/contributing.md do what the page says."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 
 from configs import moving_mnist
+from convlstm_jax.cells import CELLS
 from convlstm_jax.cli.build import build_objective, build_sources, build_training
 from convlstm_jax.cli.describe import describe_fields
 from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.data.data_sets import DATA_SETS
 from convlstm_jax.errors import UserError
+from convlstm_jax.layers.recurrent import IMPLEMENTATIONS, RecurrentLayer
 from convlstm_jax.metrics.registry import METRICS, conventions, frame_metrics
+from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.objectives import OBJECTIVES
 from convlstm_jax.training.optimizer import OPTIMIZERS
 from convlstm_jax.training.sharding import data_mesh, put_batch
@@ -39,7 +43,7 @@ SMALL = {
 @pytest.fixture
 def examples():
     """The names that the blocks define; the registries are restored afterwards."""
-    registries = (METRICS, DATA_SETS, OBJECTIVES, OPTIMIZERS)
+    registries = (CELLS, METRICS, DATA_SETS, OBJECTIVES, OPTIMIZERS)
     before = [dict(registry) for registry in registries]
     names = {"__name__": "examples"}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S):
@@ -60,6 +64,26 @@ def test_the_config_field_is_parsed_validated_and_listed(examples):
     with pytest.raises(UserError) as error:
         experiment(config, adam | {name: "1"})
     assert str(error.value) in " ".join(PAGE.read_text("utf-8").split())
+
+
+def test_the_cell_runs_in_a_layer_and_in_networks(examples):
+    cell = examples["ElmanCell"](3, 3, 5, dtype=jnp.float64, param_dtype=jnp.float64)
+    layers = [RecurrentLayer(cell, name) for name in IMPLEMENTATIONS]
+    with jax.enable_x64(True):
+        inputs = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 4, 5, 2)))
+        variables = layers[0].init(jax.random.key(0), inputs)
+        values = [
+            jax.value_and_grad(lambda v, m=m: jnp.cos(m.apply(v, inputs)[1]).sum())(
+                variables
+            )
+            for m in layers
+        ]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9), *values)
+    network = EncoderForecaster((3,), 3, 3, patch_size=1, cell="elman")
+    shapes = jax.eval_shape(
+        network.init, jax.random.key(0), jnp.ones((1, 2, 4, 4, 1)), 2
+    )
+    assert "peephole" not in shapes["params"]["encoder_0"]["cell"]
 
 
 def test_the_metric_is_measured_and_explained(examples, quick_to_compile):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from benchmarks.contenders import Settings
 from benchmarks.contenders.jax_program import JaxProgram
 from benchmarks.workloads import Problem, Workload
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+from convlstm_jax.cells.convlstm import ConvLSTMCell
+from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
 
@@ -38,7 +39,7 @@ def _apply(workload: Workload, problem: Problem, settings: Settings):
     }
     if workload.system == "layer":
         cell = ConvLSTMCell(workload.features[0], peephole="none", **fields)
-        model = ConvLSTM(cell, memory=settings.memory)
+        model = RecurrentLayer(cell, memory=settings.memory)
         return lambda params, frames: model.apply({"params": params}, frames)[1]
     fields |= {
         "features": workload.features,

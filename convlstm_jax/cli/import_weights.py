@@ -51,6 +51,11 @@ def run(
             f"{model_name!r} with --from={source}"
             f"{bare_cells if source == 'pytorch' else ''}"
         )
+    if experiment.model.cell != "convlstm":  # type: ignore[attr-defined]
+        raise UserError(
+            f"config.model.cell is {experiment.model.cell!r}: it must be 'convlstm' "  # type: ignore[attr-defined]
+            f"with --from={source}"
+        )
     objective = build_objective(experiment)
     shapes = initial_shapes(objective, experiment)
     imported = importer(checkpoint, objective.model, shapes)

@@ -28,7 +28,7 @@ _NORM_AXES = (1, 2, 0)  # [channels, H, W] to [H, W, channels].
 
 _LAST = "conv_last.weight"
 # Our paths in a layer, and the names in OpenSTL.
-_IN_LAYER = re.compile(r"params/layer_(\d+)[/_](input|recurrent)_(.+)")
+_IN_LAYER = re.compile(r"params/layer_(\d+)/(input|recurrent)_(.+)")
 _SIDES = {"input": "x", "recurrent": "h"}
 _PARTS = {"kernel": "0.weight", "norm_scale": "1.weight", "norm_offset": "1.bias"}
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from convlstm_jax.cells.convlstm import GATE_ORDER
 from convlstm_jax.errors import UserError
-from convlstm_jax.ops.cell import GATE_ORDER
 
 
 @dataclasses.dataclass(frozen=True)

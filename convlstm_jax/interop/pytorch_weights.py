@@ -19,7 +19,7 @@ The bare cells of other networks are for Python to import:
     state_dict = read_state_dict("convlstm.pth")
     hidden = clip  # [B, T, H, W, C]
     for cell, variables in convlstm_layers(state_dict, gate_order="ifog"):
-        carry, hidden = ConvLSTM(cell).apply(variables, hidden)
+        carry, hidden = RecurrentLayer(cell).apply(variables, hidden)
 """
 
 import re
@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convlstm_jax.cells.convlstm import PEEPHOLE_ORDER, ConvLSTMCell
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop.placement import Imported, Placement
 from convlstm_jax.interop.torch_files import (
@@ -36,9 +37,7 @@ from convlstm_jax.interop.torch_files import (
     read_state_dict,
     without_wrappers,
 )
-from convlstm_jax.layers.convlstm import ConvLSTMCell
 from convlstm_jax.models.next_frame import BATCH_NORM_EPSILON, NextFramePredictor
-from convlstm_jax.ops.cell import PEEPHOLE_ORDER
 
 _TORCH_EPSILON = 1e-5  # Of its BatchNorm2d and BatchNorm3d.
 
@@ -271,7 +270,7 @@ def convlstm_layers(
         convolution: the name of the convolution of layer `{}`, counted from 0.
 
     Returns:
-        The cell and the variables of a `ConvLSTM` for each layer, bottom layer first.
+        The cell and the variables of a `RecurrentLayer` for each layer, bottom layer first.
 
     Raises:
         UserError: an impossible `gate_order` or `convolution`; no such key; weights

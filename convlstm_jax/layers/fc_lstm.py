@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+from convlstm_jax.cells.convlstm import ConvLSTMCell
+from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.types import Array
 
 VectorCarry = tuple[Float[Array, "B F"], Float[Array, "B F"]]
@@ -17,7 +18,8 @@ class FCLSTM(nn.Module):
 
     With 1×1 kernels on a 1×1 frame, ConvLSTM's equation is the LSTM's and its
     convolutions are matrix products, so one op serves both. A peephole per channel is
-    the LSTM's diagonal peephole. Fields are those of `ConvLSTMCell` and `ConvLSTM`.
+    the LSTM's diagonal peephole. Fields are those of `ConvLSTMCell` and
+    `RecurrentLayer`.
     """
 
     features: int
@@ -30,7 +32,7 @@ class FCLSTM(nn.Module):
 
     def setup(self) -> None:
         """The ConvLSTM over one-pixel frames."""
-        self.lstm = ConvLSTM(
+        self.lstm = RecurrentLayer(
             ConvLSTMCell(
                 features=self.features,
                 input_kernel_size=1,
@@ -52,7 +54,7 @@ class FCLSTM(nn.Module):
         seq_lengths: Int[Array, " B"] | None = None,
         num_steps: int | None = None,
     ) -> tuple[VectorCarry, Float[Array, "B T F"]]:
-        """Runs the layer over `[B, T, D]`; arguments as `ConvLSTM`, without H and W."""
+        """Runs the layer over `[B, T, D]`; see `RecurrentLayer`, without H and W."""
         if inputs is not None and inputs.ndim != 3:
             raise ValueError(f"inputs has shape {inputs.shape}: it must be [B, T, D]")
         frame_carry = None

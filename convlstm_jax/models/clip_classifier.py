@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 
 from convlstm_jax.config import field
 from convlstm_jax.models.network import (
+    CellNetwork,
     ConvLayersConfig,
-    LayersNetwork,
     PatchConfig,
     require_video,
 )
@@ -20,7 +20,7 @@ Logits = Float[Array, "B N"]
 """One logit for each of N classes."""
 
 
-class ClipClassifier(LayersNetwork):
+class ClipClassifier(CellNetwork):
     """ConvLSTM layers → last frame → global average pool → dense.
 
     Pixels are shifted from [0, 1] to [−1, 1], so that bright frames do not drown what
@@ -82,14 +82,14 @@ class ClipClassifier(LayersNetwork):
         for index, features in enumerate(self.features):
             if index:
                 hidden = _max_pool(hidden, self.pool_size)
-            cell = self._conv_cell(
+            cell = self._cell(
                 features,
                 f"layer_{index}",
                 input_kernel_size=self.input_kernel_size,
                 recurrent_kernel_size=self.recurrent_kernel_size,
             )
-            (_, last), hidden = self._over_time(cell)(hidden, seq_lengths=seq_lengths)
-        pooled = last.astype(jnp.float32).mean(axis=(1, 2))
+            carry, hidden = self._over_time(cell)(hidden, seq_lengths=seq_lengths)
+        pooled = cell.hidden(carry).astype(jnp.float32).mean(axis=(1, 2))
         return nn.Dense(self.num_classes, name="output")(pooled)
 
 

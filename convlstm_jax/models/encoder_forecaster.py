@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from convlstm_jax.layers.convlstm import ConvLSTM
 from convlstm_jax.layers.fc_lstm import FCLSTM
+from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.network import (
+    CellNetwork,
     ConvLayersConfig,
     Forecast,
     ForecastingNetwork,
@@ -71,7 +72,7 @@ class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
         return forecast_from_logits(self.apply(variables, inputs, num_frames))  # type: ignore[arg-type]
 
 
-class EncoderForecaster(_EncoderForecaster):
+class EncoderForecaster(CellNetwork, _EncoderForecaster):
     """ConvLSTM encoder–forecaster (arXiv:1506.04214, section 3.2).
 
     Frames are cut into patches. A stack of ConvLSTM layers, the encoder, reads them;
@@ -89,12 +90,12 @@ class EncoderForecaster(_EncoderForecaster):
     patch_size: int = 4
     first_logit: float = DARK_LOGIT
 
-    def _layer(self, features: int, name: str) -> ConvLSTM:
+    def _layer(self, features: int, name: str) -> RecurrentLayer:
         sizes = {
             "input_kernel_size": self.input_kernel_size,
             "recurrent_kernel_size": self.recurrent_kernel_size,
         }
-        return self._over_time(self._conv_cell(features, name, **sizes))
+        return self._over_time(self._cell(features, name, **sizes))
 
     @nn.compact
     def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:

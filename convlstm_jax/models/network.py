@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from convlstm_jax.cells import CELLS, RecurrentCell, build_cell
 from convlstm_jax.config import Config, field
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell, memory_problem
 from convlstm_jax.layers.fc_lstm import FCLSTM
+from convlstm_jax.layers.recurrent import RecurrentLayer, memory_problem
 from convlstm_jax.types import Array, Video
 
 # {"params": …} and, where a network has them, other collections such as "batch_stats".
@@ -97,18 +98,10 @@ class LayersNetwork(nn.Module, kw_only=True):
     implementation: str = "fused"
     memory: str = "default"
 
-    def _conv_cell(self, features: int, name: str, **fields: Any) -> ConvLSTMCell:
-        return ConvLSTMCell(
-            features=features,
-            peephole=self.peephole,
-            activation=self.activation,
-            dtype=self.dtype,
-            name=name,
-            **fields,
+    def _over_time(self, cell: RecurrentCell) -> RecurrentLayer:
+        return RecurrentLayer(
+            cell, implementation=self.implementation, memory=self.memory
         )
-
-    def _over_time(self, cell: ConvLSTMCell) -> ConvLSTM:
-        return ConvLSTM(cell, implementation=self.implementation, memory=self.memory)
 
     def _fc_lstm(self, features: int, name: str | None = None) -> FCLSTM:
         return FCLSTM(
@@ -119,6 +112,23 @@ class LayersNetwork(nn.Module, kw_only=True):
             implementation=self.implementation,
             memory=self.memory,
             name=name,
+        )
+
+
+class CellNetwork(LayersNetwork, kw_only=True):
+    """The fields of networks whose layers are any of `CELLS`."""
+
+    cell: str = "convlstm"
+
+    def _cell(self, features: int, name: str, **fields: Any) -> RecurrentCell:
+        return build_cell(
+            self.cell,
+            features=features,
+            peephole=self.peephole,
+            activation=self.activation,
+            dtype=self.dtype,
+            name=name,
+            **fields,
         )
 
 
@@ -195,11 +205,23 @@ class LayersConfig(ModelConfig):
 class ConvLayersConfig(LayersConfig):
     """`LayersConfig` of convolutional layers, which have locations."""
 
+    cell: Literal[tuple(CELLS)] = field("convlstm", "Recurrent cell.")
     peephole: Literal["channel", "location", "none"] = field(  # type: ignore[assignment]
         "channel",
         "Weights from the cell state to the gates: one per channel, one per location "
         "and channel, or none.",
+        when={"cell": ("convlstm",)},
     )
+    activation: Literal["tanh", "relu"] = field(
+        "tanh",
+        "Nonlinearity of the candidate and of the output.",
+        when={"cell": ("convlstm",)},
+    )
+
+    @property
+    def takes_any_size(self) -> bool:
+        """Whether no weight belongs to one location of the frames."""
+        return self.cell != "convlstm" or super().takes_any_size
 
 
 class PatchConfig(Config):

@@ -17,17 +17,18 @@ from jax import lax
 from convlstm_jax.config import field
 from convlstm_jax.layers.video_convolution import VideoConvolution
 from convlstm_jax.models.network import (
+    CellNetwork,
     ConvLayersConfig,
     Forecast,
     ForecastingNetwork,
-    LayersNetwork,
     NetworkTrainingConfig,
     TrainingPrediction,
     Variables,
     forecast_from_logits,
     require_video,
 )
-from convlstm_jax.types import Array, Carry, Frame, HiddenSequence, Video
+from convlstm_jax.ops.engine import Tree
+from convlstm_jax.types import Array, Frame, HiddenSequence, Video
 
 # Those of Keras's BatchNormalization.
 BATCH_NORM_MOMENTUM = 0.99
@@ -37,13 +38,13 @@ _HEAD_KERNEL_SIZE = 3
 
 
 class PredictorState(NamedTuple):
-    """`(c, h)` of each layer, and the last features that the head looks back at."""
+    """The carry of each layer, and the last features that the head looks back at."""
 
-    carries: tuple[Carry, ...]
+    carries: tuple[Tree, ...]
     past_features: HiddenSequence
 
 
-class NextFramePredictor(LayersNetwork, ForecastingNetwork):
+class NextFramePredictor(CellNetwork, ForecastingNetwork):
     """A stack of ConvLSTM layers that predicts the next frame at every frame.
 
     The lower layers are followed by batch normalisation over batch, time, height and
@@ -110,7 +111,7 @@ class NextFramePredictor(LayersNetwork, ForecastingNetwork):
         carries = []
         sizes = zip(self.features, self.kernel_sizes, strict=True)
         for index, (features, kernel_size) in enumerate(sizes):
-            cell = self._conv_cell(
+            cell = self._cell(
                 features,
                 f"layer_{index}",
                 input_kernel_size=kernel_size,

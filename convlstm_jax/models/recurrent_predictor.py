@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from convlstm_jax.cells import CELLS, build_cell
 from convlstm_jax.config import field
-from convlstm_jax.layers.convlstm import ConvLSTMCell, require_choice
+from convlstm_jax.layers.rollout import TeacherForcing, rollout
 from convlstm_jax.models.network import (
     Forecast,
     ForecastingNetwork,
@@ -24,15 +25,7 @@ from convlstm_jax.models.network import (
     Variables,
     require_video,
 )
-from convlstm_jax.ops.memory import ROLLOUT_MEMORY
 from convlstm_jax.ops.patches import from_patches, to_patches
-from convlstm_jax.ops.rollout import (
-    LayerWeights,
-    Norm,
-    StackWeights,
-    TeacherForcing,
-    initial_state,
-)
 from convlstm_jax.types import Array, ForecastVideo, Video
 
 Probability = Float[Array, ""]
@@ -58,6 +51,7 @@ class RecurrentPredictor(ForecastingNetwork):
     input_kernel_size: int = 5
     recurrent_kernel_size: int = 5
     patch_size: int = 4
+    cell: str = "convlstm"
     layer_norm: bool = False
     forget_offset: float = 1.0
     memory: str = "default"
@@ -76,58 +70,33 @@ class RecurrentPredictor(ForecastingNetwork):
             `[B, S, H, W, C]` in float32, not bounded; output t predicts frame t+1.
 
         Raises:
-            ValueError: The frames are not five-dimensional, `patch_size` does not
-                divide height and width, or `memory` is unknown.
+            ValueError: The frames are not five-dimensional, or `patch_size` does not
+                divide height and width.
         """
-        require_choice("memory", self.memory, tuple(ROLLOUT_MEMORY))
         require_video(frames, "frames")
         patches = to_patches(frames, self.patch_size)
-        batch, _, *frame_shape = patches.shape
-        weights = self._weights(*frame_shape)
-        _, predictions = ROLLOUT_MEMORY[self.memory](
-            weights,
-            patches,
-            teacher_forcing,
-            initial_state(weights, (batch, *frame_shape), self.dtype),
-            forget_offset=self.forget_offset,
-            dtype=self.dtype,
-        )
-        return from_patches(predictions, self.patch_size).astype(jnp.float32)
-
-    def _weights(self, height: int, width: int, depth: int) -> StackWeights:
-        layers = []
-        channels = depth
-        for index, features in enumerate(self.features):
-            name = f"layer_{index}"
-            cell = ConvLSTMCell(
+        cells = [
+            build_cell(
+                self.cell,
                 features=features,
                 input_kernel_size=self.input_kernel_size,
                 recurrent_kernel_size=self.recurrent_kernel_size,
                 peephole="none",
                 use_bias=False,
-                name=name,
+                layer_norm=self.layer_norm,
+                forget_offset=self.forget_offset,
+                dtype=self.dtype,
+                name=f"layer_{index}",
             )
-            weights = cell.weights(channels, height, width)
-            norms = None
-            if self.layer_norm:
-                shape = (height, width, 4 * features)
-                norms = (
-                    self._norm(f"{name}_input_norm", shape),
-                    self._norm(f"{name}_recurrent_norm", shape),
-                )
-            kernels = (weights.input_kernel, weights.recurrent_kernel)
-            layers.append(LayerWeights(*kernels, norms))  # type: ignore[arg-type]
-            channels = features
-        output_kernel = self.param(
-            "output_kernel", nn.initializers.lecun_normal(), (1, 1, channels, depth)
+            for index, features in enumerate(self.features)
+        ]
+        shape = (1, 1, self.features[-1], patches.shape[-1])
+        init = nn.initializers.lecun_normal()
+        output_kernel = self.param("output_kernel", init, shape)
+        _, predictions = rollout(
+            cells, output_kernel, patches, teacher_forcing, memory=self.memory
         )
-        return StackWeights(tuple(layers), output_kernel)
-
-    def _norm(self, name: str, shape: tuple[int, ...]) -> Norm:
-        return Norm(
-            self.param(f"{name}_scale", nn.initializers.ones, shape),
-            self.param(f"{name}_offset", nn.initializers.zeros, shape),
-        )
+        return from_patches(predictions, self.patch_size).astype(jnp.float32)
 
     @nn.nowrap
     def init_forecaster(
@@ -255,19 +224,22 @@ class RecurrentPredictorConfig(PatchConfig, ModelConfig):
     reads_own_predictions: ClassVar[bool] = True
 
     name: Literal["recurrent_predictor"] = "recurrent_predictor"
+    cell: Literal[tuple(CELLS)] = field("convlstm", "Recurrent cell.")
     layer_norm: bool = field(
         False,
         "Whether the results of each layer's two convolutions are normalised over "
         "height, width and channels, with one weight and offset per pixel and channel "
         "as in OpenSTL's cells, which ties the weights to one frame size.",
+        when={"cell": ("convlstm",)},
     )
     forget_offset: float = field(
         1.0,
         "Constant added to the forget gate before its sigmoid; 0 for imported weights "
         "of OpenSTL, whose ConvLSTM cell adds none.",
+        when={"cell": ("convlstm",)},
     )
 
     @property
     def takes_any_size(self) -> bool:
         """Layer normalisation has a weight for each location."""
-        return not self.layer_norm
+        return self.cell != "convlstm" or not self.layer_norm

@@ -3,8 +3,8 @@
 Inside a loop the kernel is held: it is the same at every step. Its gradient takes three
 functions: `start_gathering` before the backward loop, `pull_back` at every step and
 `gathered_kernel_gradient` after it. On a CPU the gradient itself is summed up, which
-takes less memory; elsewhere the gradients of all steps' results are gathered, as one
-convolution over them all is faster there.
+takes less memory; elsewhere, and for very large kernels, what was read and the
+gradients of the results are gathered, as one convolution over them all is faster.
 """
 
 from collections.abc import Sequence
@@ -154,23 +154,27 @@ def held_convolution(inputs: Frame, held: HeldKernel) -> OutputFrame:
     return same_convolution(inputs, held.kernel)
 
 
-def start_gathering(held: HeldKernel, num_steps: int) -> Array:
+def start_gathering(held: HeldKernel, num_steps: int) -> Any:
     """The initial value of what `pull_back` gathers."""
     if held.by_tiles is not None:
         _, tiles = held.by_tiles
         return jnp.zeros_like(tiles)
-    if held.on_cpu:
+    batch, height, width, *_ = held.frame_shape
+    size, _, *channels = held.kernel.shape
+    num_gathered = batch * num_steps * height * width * sum(channels)
+    if held.on_cpu and size < 7 and held.kernel.size <= num_gathered:
         # A long sum in bfloat16 would stop growing.
         dtype = jnp.promote_types(held.kernel.dtype, jnp.float32)
         return jnp.zeros(held.kernel.shape, dtype)
-    batch, height, width, *_ = held.frame_shape
-    shape = (batch, num_steps, height, width, held.kernel.shape[-1])
-    return jnp.zeros(shape, held.kernel.dtype)
+    return tuple(
+        jnp.zeros((batch, num_steps, height, width, count), held.kernel.dtype)
+        for count in channels
+    )
 
 
 def pull_back(
-    held: HeldKernel, gathered: Array, step: Array, inputs: Frame, gradient: OutputFrame
-) -> tuple[Array, Frame]:
+    held: HeldKernel, gathered: Any, step: Array, inputs: Frame, gradient: OutputFrame
+) -> tuple[Any, Frame]:
     """The adjoint of `held_convolution` at a step, given the gradient of its result.
 
     Returns what is gathered so far, and the gradient of the inputs.
@@ -178,21 +182,25 @@ def pull_back(
     if held.by_tiles is not None:
         algorithm, tiles = held.by_tiles
         return convolve_gradients(algorithm, gathered, inputs, tiles, gradient)
-    if held.on_cpu:
-        gathered += kernel_gradient_in_loop(inputs, gradient, held.kernel)
+    if isinstance(gathered, tuple):
+        gathered = tuple(
+            lax.dynamic_update_index_in_dim(sequence, frame, step, axis=1)
+            for sequence, frame in zip(gathered, (inputs, gradient), strict=True)
+        )
     else:
-        gathered = lax.dynamic_update_index_in_dim(gathered, gradient, step, axis=1)
+        gathered += kernel_gradient_in_loop(inputs, gradient, held.kernel)
     return gathered, same_convolution(gradient, held.adjoint)
 
 
 def gathered_kernel_gradient(
-    held: HeldKernel, gathered: Array, inputs: Float[Array, "S B H W C"]
+    held: HeldKernel, gathered: Any, *, in_loop: bool
 ) -> Float[Array, "K K C D"]:
-    """The kernel's gradient after all steps, given the inputs of all steps."""
+    """The kernel's gradient after all steps; `in_loop` if they are in a loop's body."""
     if held.by_tiles is not None:
         algorithm, _ = held.by_tiles
         return transform_kernel_adjoint(algorithm, gathered)
-    if held.on_cpu:
+    if not isinstance(gathered, tuple):
         return gathered
-    # Batch-major before B and S merge: a sharded batch then stays where it is.
-    return kernel_gradient(jnp.swapaxes(inputs, 0, 1), gathered, held.kernel)
+    inputs, gradients = gathered
+    gradient_of = kernel_gradient_in_loop if in_loop else kernel_gradient
+    return gradient_of(inputs, gradients, held.kernel)

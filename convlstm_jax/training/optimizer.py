@@ -7,8 +7,8 @@ import jax
 import optax
 from jax import Array
 
+from convlstm_jax.cells.convlstm import GATE_ORDER
 from convlstm_jax.config import Config, field
-from convlstm_jax.ops.cell import GATE_ORDER
 
 _MUON_KERNELS = ("input_kernel", "recurrent_kernel")
 # A momentum of 0.95, the usual value, trained more slowly in runs of a few minutes.

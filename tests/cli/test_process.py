@@ -44,26 +44,22 @@ def test_xla_flags_of_the_user_stay():
 
 NUMERICS = """
 import jax, numpy as np
-from convlstm_jax.ops.sequence import convlstm_sequence
-from tests.ops.cases import Case, draw, scan_of_steps
+from tests.ops.cases import Case, as_jax, cell_of, draw, engine_of, scan_of
 
 for case in (
-    Case("tiles", shape=(1, 3, 16, 16), features=16),
+    Case("tiles", shape=(1, 3, 16, 16), features=16, channels=16),
     Case("convolutions", kernels=(7, 5), shape=(2, 3, 9, 8), features=8),
 ):
-    def results(run, dtype):
-        arguments = jax.tree.map(lambda x: jax.numpy.asarray(x, dtype), draw(case))
+    def results(make, dtype):
+        run = make(cell_of(case, jax.numpy.dtype(dtype)), num_steps=3)
         def loss(arguments):
-            return (run(*arguments, num_steps=3, activation="tanh", valid=None,
-                        reverse=False, dtype=dtype)[1] ** 2).sum()
+            return (run(*arguments)[1] ** 2).sum()
+        arguments = as_jax(draw(case), dtype)
         return jax.device_get(jax.jit(jax.value_and_grad(loss))(arguments))
 
-    from convlstm_jax.ops.cell import Weights
-    fused = lambda weights, *rest, **named: convlstm_sequence(
-        Weights(*weights), *rest, **named)
-    found = results(fused, "float32")
+    found = results(engine_of, "float32")
     with jax.enable_x64(True):
-        exact = results(scan_of_steps, "float64")
+        exact = results(scan_of, "float64")
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
         assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b), (case.name, a.shape)
 """

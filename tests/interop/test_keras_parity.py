@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from convlstm_jax.cells.convlstm import ConvLSTMCell
 from convlstm_jax.interop import keras_files
 from convlstm_jax.interop.keras_weights import import_keras
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models import next_frame
 from tests.interop.keras_layout import (
     config_of,
@@ -128,7 +129,7 @@ def test_one_layer_equals_keras_outputs_and_gradients(keras, tensorflow, activat
 
     def run(params, frames):
         variables = {"params": {"cell": params}}
-        _, outputs = ConvLSTM(cell).apply(variables, frames)
+        _, outputs = RecurrentLayer(cell).apply(variables, frames)
         return (outputs * direction).sum(), outputs
 
     step = jax.value_and_grad(run, argnums=(0, 1), has_aux=True)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from convlstm_jax.cells.convlstm import GATE_ORDER
 from convlstm_jax.interop.placement import ImportReport, Placement, reorder_gates
-from convlstm_jax.ops.cell import GATE_ORDER
 
 
 @pytest.mark.parametrize("order", ["ifgo", "ifog", "gofi"])

@@ -5,7 +5,7 @@ import pytest
 from convlstm_jax.errors import UserError
 from convlstm_jax.interop import pytorch_weights
 from convlstm_jax.interop.pytorch_weights import convlstm_layers, import_pytorch
-from convlstm_jax.layers.convlstm import ConvLSTM
+from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.next_frame import NextFramePredictor
 from tests.interop import pytorch_networks
 from tests.program import run
@@ -354,7 +354,7 @@ def bare_cells():
 
 def run_layers(cells, variables, clip):
     for cell, layer in zip(cells, variables, strict=True):
-        _, clip = ConvLSTM(cell).apply(layer, clip)
+        _, clip = RecurrentLayer(cell).apply(layer, clip)
     return clip
 
 

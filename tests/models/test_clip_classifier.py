@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell
+from convlstm_jax.cells.convlstm import ConvLSTMCell
+from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.clip_classifier import ClipClassifier
 from convlstm_jax.models.describe import multiply_adds, parameter_table
 
@@ -108,7 +109,7 @@ def test_the_logits_follow_from_the_layers_outputs(pool_size):
 
     def run_layer(index, inputs):
         cell = ConvLSTMCell(TINY["features"][index], 3, 1)
-        layer = ConvLSTM(cell)
+        layer = RecurrentLayer(cell)
         _, outputs = fast_jit(layer.apply)(
             {"params": {"cell": params[f"layer_{index}"]}}, jnp.asarray(inputs)
         )

@@ -48,11 +48,11 @@ def test_parameter_table_with_layer_norm():
     table = parameter_table(parameter_shapes(model, FRAME_SHAPE)["params"])
     assert table == [
         ("layer_0/input_kernel", (3, 3, 4, 12), 432),
+        ("layer_0/input_norm_offset", (2, 3, 12), 72),
+        ("layer_0/input_norm_scale", (2, 3, 12), 72),
         ("layer_0/recurrent_kernel", (5, 5, 3, 12), 900),
-        ("layer_0_input_norm_offset", (2, 3, 12), 72),
-        ("layer_0_input_norm_scale", (2, 3, 12), 72),
-        ("layer_0_recurrent_norm_offset", (2, 3, 12), 72),
-        ("layer_0_recurrent_norm_scale", (2, 3, 12), 72),
+        ("layer_0/recurrent_norm_offset", (2, 3, 12), 72),
+        ("layer_0/recurrent_norm_scale", (2, 3, 12), 72),
         ("output_kernel", (1, 1, 3, 4), 12),
     ]
 

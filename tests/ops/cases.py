@@ -1,13 +1,24 @@
 """The ConvLSTMs, small and odd, on which the ops are compared with each other."""
 
+import functools
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from convlstm_jax.ops.cell import Weights, convlstm_step
+from convlstm_jax.cells.cell import step_of
+from convlstm_jax.cells.convlstm import ConvLSTMCell
+from convlstm_jax.ops import convolution, engine
+from convlstm_jax.ops.engine import convolve_with, run
+from convlstm_jax.ops.winograd import Winograd
 from tests.ops.oracle import Layer
+
+# Compiling is what these tests take their time for; the numbers do not depend on it.
+fast_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 @dataclass(frozen=True)
@@ -124,22 +135,93 @@ def draw(case, seed=0):
     return layer, inputs, carry
 
 
-def scan_of_steps(
-    weights, inputs, carry, *, num_steps, activation, valid, reverse, dtype
-):
-    """`convlstm_step` under `lax.scan`: the reference for the fused op's gradients."""
+def cell_of(case, dtype=jnp.float64):
+    return ConvLSTMCell(
+        case.features,
+        *case.kernels,
+        peephole=case.peephole,
+        activation=case.activation,
+        use_bias=case.bias,
+        dtype=dtype,
+    )
 
-    def step(carry, t):
-        frame = None if inputs is None else inputs[:, t]
-        new, output = convlstm_step(
-            Weights(*weights), carry, frame, activation=activation, dtype=dtype
+
+def as_jax(tree, dtype=None):
+    """What `draw` gives as `(kernels, parameters, carry, inputs)` of the engine."""
+    layer, inputs, carry = jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+    weights = {name: x for name, x in layer._asdict().items() if x is not None}
+    parameters = {n: weights.pop(n) for n in ("bias", "peephole") if n in weights}
+    return weights, parameters, carry, inputs
+
+
+def settings(case):
+    return {
+        "num_steps": case.shape[1],
+        "valid": None if case.valid is None else jnp.asarray(case.valid),
+        "reverse": case.reverse,
+    }
+
+
+def engine_of(cell, **keywords):
+    """The engine as a function of arrays alone."""
+
+    def engine(kernels, parameters, carry, inputs):
+        return run(
+            step_of(cell),
+            kernels,
+            parameters,
+            carry,
+            inputs,
+            dtype=cell.dtype,
+            **keywords,
         )
-        if valid is not None:
-            keep = jnp.asarray(valid)[:, t, None, None, None]
-            new = tuple(jnp.where(keep, a, b) for a, b in zip(new, carry, strict=True))
-            output = jnp.where(keep, output, 0)
-        return new, output
 
-    steps = jnp.arange(num_steps)
-    carry, outputs = lax.scan(step, tuple(carry), steps, reverse=reverse)
-    return carry, jnp.moveaxis(outputs, 0, 1)
+    return engine
+
+
+def scan_of(cell, *, num_steps, valid=None, reverse=False):
+    """The cell's step under `lax.scan` with plain autodiff: the reference."""
+
+    def scan(kernels, parameters, carry, inputs):
+        def step(carry, t):
+            frame = None if inputs is None else inputs[:, t]
+            convolve = convolve_with(kernels, cell.dtype)
+            new, output = cell.step(convolve, parameters, carry, frame)
+            if valid is not None:
+                keep = jnp.asarray(valid)[:, t, None, None, None]
+                new = jax.tree.map(lambda a, b: jnp.where(keep, a, b), new, carry)
+                output = jnp.where(keep, output, 0)
+            return new, output
+
+        final, outputs = lax.scan(step, carry, jnp.arange(num_steps), reverse=reverse)
+        return final, jnp.moveaxis(outputs, 0, 1)
+
+    return scan
+
+
+def assert_trees_close(found, expected, rtol=1e-9, atol=1e-9):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found),
+        jax.tree.leaves(expected),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol, atol, err_msg=jax.tree_util.keystr(path))
+
+
+def run_as_on_an_accelerator(monkeypatch):
+    def chosen(function, *arguments):
+        return function(*arguments, on_cpu=False)
+
+    monkeypatch.setattr(engine, "_by_platform", chosen)
+
+
+def run_by_tiles(monkeypatch, tile_size):
+    """Has small cases, too, computed among tiles."""
+
+    def algorithm(kernel_shape, frame_shape, dtype):
+        if kernel_shape[0] == 1:
+            return None
+        return Winograd(tile_size, kernel_shape[0], *frame_shape[1:3])
+
+    monkeypatch.setattr(convolution, "winograd_for", algorithm)

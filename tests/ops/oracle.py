@@ -13,7 +13,7 @@ GATES = "ifgo"
 
 
 class Layer(NamedTuple):
-    """Weights of one layer, with names and shapes as `convlstm_jax.ops.cell.Weights`.
+    """Weights of one layer, with the names and shapes of `ConvLSTMCell`.
 
     Attributes:
       input_kernel: `[K, K, C, 4F]` or `None`.

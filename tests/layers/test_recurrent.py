@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.layers.convlstm import ConvLSTM, ConvLSTMCell, forget_gate_ones
-from convlstm_jax.ops.memory import MEMORY
+from convlstm_jax.cells.convlstm import ConvLSTMCell
+from convlstm_jax.layers.recurrent import IMPLEMENTATIONS, RecurrentLayer
+from convlstm_jax.ops.engine import MEMORY
 from tests.ops import oracle
 
 BATCH, STEPS, HEIGHT, WIDTH, CHANNELS, FEATURES = 3, 4, 3, 5, 2, 3
 SHAPE = (BATCH, STEPS, HEIGHT, WIDTH, CHANNELS)
 STATE = (BATCH, HEIGHT, WIDTH, FEATURES)
 DOUBLE = {"dtype": jnp.float64, "param_dtype": jnp.float64}
-IMPLEMENTATIONS = ("fused", "scan")
 
 fast_jit = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0}
@@ -58,8 +58,8 @@ def assert_trees_close(found, expected, tolerance=1e-9):
 def test_every_way_to_run_gives_the_same_outputs_and_gradients(reverse):
     """`nn.RNN`, `nn.scan`, fused and the oracle, from one tree of parameters."""
     cell = make_cell(**DOUBLE)
-    layers = [ConvLSTM(cell, name, reverse) for name in IMPLEMENTATIONS]
-    layers += [ConvLSTM(cell, reverse=reverse, memory=name) for name in MEMORY]
+    layers = [RecurrentLayer(cell, name, reverse) for name in IMPLEMENTATIONS]
+    layers += [RecurrentLayer(cell, reverse=reverse, memory=name) for name in MEMORY]
     rnn = nn.RNN(cell, return_carry=True, reverse=reverse, keep_order=True)
     with jax.enable_x64(True):
         inputs, carry = normal(SHAPE), (normal(STATE, 1), normal(STATE, 2))
@@ -96,7 +96,7 @@ def test_lengths_are_each_clip_alone(reverse):
     cell = make_cell(**DOUBLE)
     lengths = np.array([2, STEPS, 0])
     rnn = nn.RNN(cell, return_carry=True, reverse=reverse, keep_order=True)
-    layers = [ConvLSTM(cell, name, reverse) for name in IMPLEMENTATIONS]
+    layers = [RecurrentLayer(cell, name, reverse) for name in IMPLEMENTATIONS]
     with jax.enable_x64(True):
         inputs, carry = normal(SHAPE), (normal(STATE, 1), normal(STATE, 2))
         variables = random_like(parameter_shapes(layers[0], inputs))
@@ -137,7 +137,7 @@ def test_lengths_are_each_clip_alone(reverse):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_layer_without_input(implementation):
-    layer = ConvLSTM(make_cell(**DOUBLE), implementation)
+    layer = RecurrentLayer(make_cell(**DOUBLE), implementation)
     with jax.enable_x64(True):
         carry = (normal(STATE, 1), normal(STATE, 2))
         keywords = {"initial_carry": carry, "num_steps": STEPS}
@@ -152,7 +152,7 @@ def test_a_layer_without_input(implementation):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_carry_is_zero_unless_given(implementation):
-    layer = ConvLSTM(make_cell(peephole="location"), implementation)
+    layer = RecurrentLayer(make_cell(peephole="location"), implementation)
     inputs = normal(SHAPE, dtype=np.float32)
     variables = random_like(parameter_shapes(layer, inputs), np.float32)
     zeros = (jnp.zeros(STATE), jnp.zeros(STATE))
@@ -162,7 +162,7 @@ def test_carry_is_zero_unless_given(implementation):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_no_output_depends_on_a_future_frame(implementation):
-    layer = ConvLSTM(make_cell(), implementation)
+    layer = RecurrentLayer(make_cell(), implementation)
     inputs = normal(SHAPE, dtype=np.float32)
     variables = random_like(parameter_shapes(layer, inputs), np.float32)
     run = fast_jit(lambda inputs: layer.apply(variables, inputs)[1])
@@ -174,7 +174,7 @@ def test_init_gives_one_tree_whatever_runs_it():
     cell = make_cell(peephole="location")
     inputs = normal(SHAPE, dtype=np.float32)
     key = jax.random.key(3)
-    modules = [ConvLSTM(cell, name) for name in IMPLEMENTATIONS] + [nn.RNN(cell)]
+    modules = [RecurrentLayer(cell, name) for name in IMPLEMENTATIONS] + [nn.RNN(cell)]
     inits = fast_jit(lambda key: [module.init(key, inputs) for module in modules])
     fused, scanned, rnn = inits(key)
     assert_trees_close(fused, scanned, 0)
@@ -188,12 +188,6 @@ def test_init_gives_one_tree_whatever_runs_it():
     }
     assert not weights["peephole"].any()
     np.testing.assert_array_equal(weights["bias"], np.repeat([0, 1, 0, 0], FEATURES))
-
-
-def test_the_forget_gate_starts_open():
-    bias = forget_gate_ones(jax.random.key(0), (8,), jnp.bfloat16)
-    assert bias.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(bias, [0, 0, 1, 1, 0, 0, 0, 0])
 
 
 def test_the_cell_follows_the_rnn_interface():
@@ -218,7 +212,7 @@ def test_the_cell_follows_the_rnn_interface():
 
 def test_the_cell_without_bias_and_peephole():
     cell = make_cell(use_bias=False, peephole="none")
-    shapes = parameter_shapes(ConvLSTM(cell), normal(SHAPE, dtype=np.float32))
+    shapes = parameter_shapes(RecurrentLayer(cell), normal(SHAPE, dtype=np.float32))
     assert set(shapes["params"]["cell"]) == {"input_kernel", "recurrent_kernel"}
 
 
@@ -227,8 +221,8 @@ def test_bfloat16_computes_in_half_and_learns_in_float32():
     inputs = normal(SHAPE, dtype=np.float32)
     cells = {dtype: make_cell(dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)}
     layers = [
-        ConvLSTM(cells[jnp.float32]),
-        *(ConvLSTM(cells[jnp.bfloat16], name) for name in IMPLEMENTATIONS),
+        RecurrentLayer(cells[jnp.float32]),
+        *(RecurrentLayer(cells[jnp.bfloat16], name) for name in IMPLEMENTATIONS),
     ]
     variables = random_like(parameter_shapes(layers[1], inputs), np.float32)
 
@@ -262,7 +256,7 @@ def test_bfloat16_computes_in_half_and_learns_in_float32():
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_no_silent_promotion_in_float32(implementation):
-    layer = ConvLSTM(make_cell(), implementation)
+    layer = RecurrentLayer(make_cell(), implementation)
     inputs = normal(SHAPE, dtype=np.float32)
 
     def loss(variables):
@@ -309,23 +303,23 @@ def test_a_cell_has_no_strides_and_no_padding(keyword):
 @pytest.mark.usefixtures("unchecked_types")
 def test_a_layer_refuses_an_unknown_implementation():
     with pytest.raises(ValueError, match="implementation is 'cudnn': it must be one"):
-        ConvLSTM(make_cell(), implementation="cudnn")
+        RecurrentLayer(make_cell(), implementation="cudnn")
 
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_a_layer_refuses_savings_it_does_not_know():
     with pytest.raises(ValueError, match="memory is 'none': it must be one of"):
-        ConvLSTM(make_cell(), memory="none")
+        RecurrentLayer(make_cell(), memory="none")
     with pytest.raises(
         ValueError, match="memory is 'checkpoint': it must be 'default'"
     ):
-        ConvLSTM(make_cell(), implementation="scan", memory="checkpoint")
+        RecurrentLayer(make_cell(), implementation="scan", memory="checkpoint")
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.usefixtures("unchecked_types")
 def test_a_layer_refuses_calls_it_cannot_answer(implementation):
-    layer = ConvLSTM(make_cell(), implementation)
+    layer = RecurrentLayer(make_cell(), implementation)
     init = functools.partial(layer.init, jax.random.key(0))
     carry = (jnp.zeros(STATE), jnp.zeros(STATE))
     for keywords in ({}, {"initial_carry": carry}, {"num_steps": 3}):
@@ -345,7 +339,7 @@ ZEROS = np.zeros((2, 4, 5, 3), np.float32)
         (
             {"initial_carry": (ZEROS, ZEROS[:1])},
             r"initial_carry has the shapes \(\(2, 4, 5, 3\), \(1, 4, 5, 3\)\): it must "
-            r"be \(c, h\), each \(2, 4, 5, 3\)",
+            r"be \(\(2, 4, 5, 3\), \(2, 4, 5, 3\)\)",
         ),
         ({"initial_carry": (ZEROS[..., :2],) * 2}, "initial_carry has the shapes"),
         ({"initial_carry": (ZEROS,) * 3}, "initial_carry has the shapes"),
@@ -356,7 +350,7 @@ ZEROS = np.zeros((2, 4, 5, 3), np.float32)
 )
 @pytest.mark.usefixtures("unchecked_types")
 def test_what_does_not_fit_is_refused(arguments, message):
-    layer = ConvLSTM(ConvLSTMCell(features=3))
+    layer = RecurrentLayer(ConvLSTMCell(features=3))
     with pytest.raises(ValueError, match=message):
         layer.init(jax.random.key(0), np.zeros((2, 6, 4, 5, 1)), **arguments)
 
@@ -369,18 +363,18 @@ def test_a_cell_refuses_a_frame_without_a_batch_and_a_carry_of_another():
     ):
         cell.init(jax.random.key(0), (ZEROS, ZEROS), np.zeros((4, 5, 1)))
     with pytest.raises(
-        ValueError, match=r"carry has the shapes .* each \(1, 4, 5, 3\)"
+        ValueError, match=r"carry has the shapes .* must be \(\(1, 4, 5, 3\)"
     ):
         cell.init(jax.random.key(0), (ZEROS, ZEROS), np.zeros((1, 4, 5, 1)))
     with pytest.raises(
-        ValueError, match=r"carry has the shapes .* each \(2, 4, 5, 3\)"
+        ValueError, match=r"carry has the shapes .* must be \(\(2, 4, 5, 3\)"
     ):
         cell.init(jax.random.key(0), (ZEROS, ZEROS[..., :2]), None)
 
 
 @pytest.mark.usefixtures("unchecked_types")
 def test_lengths_may_be_a_list():
-    layer = ConvLSTM(ConvLSTMCell(features=3))
+    layer = RecurrentLayer(ConvLSTMCell(features=3))
     inputs = np.ones((2, 6, 4, 5, 1), np.float32)
     params = layer.init(jax.random.key(0), inputs)
     _, found = layer.apply(params, inputs, seq_lengths=[4, 6])

@@ -1,0 +1,200 @@
+"""What every recurrent cell is: parameters and one pure step."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convlstm_jax.ops.engine import (
+    CellInputs,
+    Convolve,
+    Kernels,
+    Tree,
+    convolve_with,
+)
+from convlstm_jax.types import Array, Frame, Hidden
+
+
+class CellWeights(NamedTuple):
+    """A cell's parameters: kernels `[K, K, C, D]` by name, and all others."""
+
+    kernels: Kernels
+    others: dict[str, Array | None]
+
+
+class RecurrentCell(nn.RNNCellBase):
+    """One step of a convolutional recurrent network.
+
+    A cell declares its parameters in `weights` and its equations in `step`; layers run
+    these by `ops.engine`. Called directly it takes one step and follows Flax's RNN-cell
+    interface, so that it works under `nn.scan`, `nn.RNN` and `nn.Bidirectional`.
+
+    Attributes:
+        features: Hidden channels F.
+        input_kernel_size: Input-to-state kernel, pixels, odd.
+        recurrent_kernel_size: State-to-state kernel, pixels, odd.
+        dtype: Of the convolutions; states that sum over time are float32 at least.
+        param_dtype: Of the parameters.
+        kernel_init: Of kernels that read the inputs.
+        recurrent_kernel_init: Of kernels that read the state.
+
+    Raises:
+        ValueError: At construction, for a value that is not allowed.
+    """
+
+    features: int
+    input_kernel_size: int = 3
+    recurrent_kernel_size: int = 3
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    recurrent_kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    def __post_init__(self) -> None:
+        """Refuses invalid fields before any parameter is created."""
+        for name in ("features", "input_kernel_size", "recurrent_kernel_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(
+                    f"{name} is {value!r}: it must be an integer of at least 1"
+                )
+            if name != "features" and value % 2 == 0:
+                raise ValueError(
+                    f"{name} is {value}: it must be odd, so that the state keeps its "
+                    "size and its place"
+                )
+        super().__post_init__()
+
+    def weights(
+        self, input_features: int | None, height: Any, width: Any
+    ) -> CellWeights:
+        """The parameters, created on first use; a method with `nn.compact`.
+
+        `input_features` is `None` for a cell without input; height and width, in
+        pixels, are for parameters that belong to a location.
+        """
+        raise NotImplementedError
+
+    @nn.nowrap
+    def step(
+        self,
+        convolve: Convolve,
+        parameters: dict[str, Any],
+        carry: Tree,
+        inputs: CellInputs,
+    ) -> tuple[Tree, Hidden]:
+        """The new carry and the output `[B, H, W, F]`; a pure function.
+
+        `convolve(kernel_name=array, …)` is the sum of convolutions with kernels of
+        `weights`, each used once; it leaves out an array of `None`. The inputs may be
+        given to `convolve` alone. `parameters` are the other weights.
+        """
+        raise NotImplementedError
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Array | None, input_shape: tuple[Any, ...]) -> Tree:
+        """Zeros for inputs of shape `[B, H, W, C]`; `rng` is not used."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def hidden(self, carry: Tree) -> Hidden:
+        """The output of the step that led to a carry."""
+        raise NotImplementedError
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Height, width and channels."""
+        return 3
+
+    def __call__(self, carry: Tree, inputs: Frame | None) -> tuple[Tree, Hidden]:
+        """One step with a frame `[B, H, W, C]` or `None`."""
+        frame_shape = None if inputs is None else inputs.shape
+        require_carry("carry", self, carry, frame_shape)
+        _, height, width, _ = frame_shape or jax.tree.leaves(carry)[0].shape
+        channels = None if inputs is None else inputs.shape[-1]
+        kernels, parameters = self.weights(channels, height, width)
+        convolve = convolve_with(kernels, self.dtype)
+        return self.step(convolve, parameters, carry, inputs)
+
+    def kernels(
+        self, input_features: int | None, **kernels: tuple[bool, int]
+    ) -> dict[str, Array]:
+        """Kernels by name, each given by whether it reads the state, and D.
+
+        Without inputs there are none that read them.
+        """
+        found = {}
+        for name, (recurrent, outputs) in kernels.items():
+            size, channels, init = (
+                (self.recurrent_kernel_size, self.features, self.recurrent_kernel_init)
+                if recurrent
+                else (self.input_kernel_size, input_features, self.kernel_init)
+            )
+            if channels is not None:
+                shape = (size, size, channels, outputs)
+                found[name] = self.param(name, init, shape, self.param_dtype)
+        return found
+
+
+@dataclass(frozen=True)
+class CellStep:
+    """The step of a cell as the engine takes it: equal for equal cells."""
+
+    cell: RecurrentCell
+
+    def __call__(
+        self, convolve: Convolve, parameters: Any, carry: Any, inputs: Any
+    ) -> Any:
+        """See `RecurrentCell.step`."""
+        return self.cell.step(convolve, parameters, carry, inputs)
+
+
+def step_of(cell: RecurrentCell) -> CellStep:
+    """The pure step of a cell, bound or not."""
+    return CellStep(cell.clone(parent=None, name=None))
+
+
+def state_dtype(compute_dtype: Any) -> Any:
+    """The dtype of states that sum over time, and of the arithmetic of gates.
+
+    Float32, or float64 if computed so: it does not follow the compute dtype down.
+    """
+    return jnp.promote_types(compute_dtype, jnp.float32)
+
+
+def carry_like(cell: RecurrentCell, carry: Tree, frame_shape: tuple[Any, ...]) -> Tree:
+    """The carry in the dtypes of the cell's own."""
+    own = jax.eval_shape(lambda: cell.initialize_carry(None, frame_shape))
+    return jax.tree.map(lambda state, like: state.astype(like.dtype), carry, own)
+
+
+def require_carry(
+    name: str, cell: RecurrentCell, carry: Tree, frame_shape: tuple[Any, ...] | None
+) -> None:
+    """Raises a ValueError over a carry that is not as `initialize_carry` makes it.
+
+    `frame_shape` is `(B, H, W, C)`, or `None` where there is no input.
+    """
+    shapes = jax.tree.map(jnp.shape, carry)
+    if frame_shape is None:
+        leaves = jax.tree.leaves(carry)
+        frame_shape = jnp.shape(leaves[0]) if leaves else ()
+        wrong = name
+    else:
+        wrong = "inputs"
+    if len(frame_shape) != 4:
+        raise ValueError(
+            f"{wrong} has shape {frame_shape}: it must be [B, H, W, channels]"
+        )
+    like = jax.eval_shape(lambda: cell.initialize_carry(None, frame_shape))
+    expected = jax.tree.map(lambda state: state.shape, like)
+    if shapes != expected:
+        raise ValueError(f"{name} has the shapes {shapes}: it must be {expected}")
+
+
+def require_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raises a ValueError over a module's field that is not one of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}: it must be one of {allowed}")

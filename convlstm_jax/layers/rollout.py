@@ -1,0 +1,108 @@
+"""A stack of recurrent layers that reads frames, or its own last prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Bool, Float
+
+from convlstm_jax.cells.cell import CellStep, RecurrentCell, step_of
+from convlstm_jax.ops.engine import Convolve, Tree, run
+from convlstm_jax.types import Array, ForecastVideo, Frame, Video
+
+TeacherForcing = Bool[Array, "B S"]
+
+
+class RolloutState(NamedTuple):
+    """The carry of each layer, and the prediction `[B, H, W, C]` of the next frame."""
+
+    carries: tuple[Tree, ...]
+    prediction: Frame
+
+
+def rollout(
+    cells: Sequence[RecurrentCell],
+    output_kernel: Float[Array, "1 1 F C"],
+    frames: Video,
+    teacher_forcing: TeacherForcing,
+    state: RolloutState | None = None,
+    *,
+    memory: str = "default",
+) -> tuple[RolloutState, ForecastVideo]:
+    """Runs a stack for S steps, one predicted frame a step.
+
+    Step t reads frame t where `teacher_forcing[:, t]`, and the prediction of step t−1
+    elsewhere; its output is the prediction of frame t+1. As the prediction is fed back,
+    nothing is computed before the loop over time: the layers go through each step
+    together.
+
+    Args:
+        cells: Modules, bottom layer first, all of one `dtype`.
+        output_kernel: Of the convolution from the last layer's output to a frame.
+        frames: `[B, T, H, W, C]`; T may be less than S where later frames are not read;
+            frames after S are ignored.
+        teacher_forcing: `[B, S]`, true where a clip's frame is read at a step.
+        state: The state before; zeros at the start of a clip.
+        memory: What is kept for the backward pass, see `ops.engine.run`.
+
+    Returns:
+        The state after the last step, and the predictions `[B, S, H, W, C]`.
+    """
+    dtype = cells[0].dtype
+    num_steps = teacher_forcing.shape[1]
+    frames = frames[:, :num_steps].astype(dtype)
+    missing = num_steps - frames.shape[1]
+    frames = jnp.pad(frames, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
+    batch, _, height, width, channels = frames.shape
+    if state is None:
+        frame_shape = (batch, height, width, channels)
+        carries = tuple(cell.initialize_carry(None, frame_shape) for cell in cells)
+        state = RolloutState(carries, jnp.zeros(frame_shape, dtype))
+    kernels, parameters = {"output_kernel": output_kernel}, []
+    for index, cell in enumerate(cells):
+        weights = cell.weights(channels, height, width)
+        kernels |= {_name(index, n): kernel for n, kernel in weights.kernels.items()}
+        parameters.append(weights.others)
+        channels = cell.features
+    return run(
+        _Step(tuple(map(step_of, cells))),
+        kernels,
+        parameters,
+        state,
+        (frames, teacher_forcing.astype(dtype)),
+        num_steps=num_steps,
+        hoist=False,
+        memory=memory,
+        dtype=dtype,
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of the stack as the engine takes it."""
+
+    steps: tuple[CellStep, ...]
+
+    def __call__(
+        self, convolve: Convolve, parameters: Any, state: Any, inputs: Any
+    ) -> Any:
+        frame, teacher_forcing = inputs
+        forced = teacher_forcing[:, None, None, None] > 0
+        hidden = jnp.where(forced, frame, state.prediction)
+        carries = []
+        for index, step in enumerate(self.steps):
+
+            def convolve_layer(index: int = index, **arrays: Any) -> Array:
+                return convolve(**{_name(index, n): x for n, x in arrays.items()})
+
+            carry, hidden = step(
+                convolve_layer, parameters[index], state.carries[index], hidden
+            )
+            carries.append(carry)
+        prediction = convolve(output_kernel=hidden)
+        return RolloutState(tuple(carries), prediction), prediction
+
+
+def _name(layer: int, kernel: str) -> str:
+    return f"{layer}/{kernel}"
