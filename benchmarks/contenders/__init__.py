@@ -15,7 +15,7 @@ class Settings(NamedTuple):
         device: "cpu" or "gpu".
         dtype: "float32" or "bfloat16" of the convolutions; the cell state and the
             weights are float32.
-        memory: what this project's layers keep for the backward pass, see `RecurrentLayer`.
+        memory: what this project's layers keep, see `RecurrentLayer`.
     """
 
     device: str = "cpu"

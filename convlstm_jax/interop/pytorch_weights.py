@@ -270,7 +270,7 @@ def convlstm_layers(
         convolution: the name of the convolution of layer `{}`, counted from 0.
 
     Returns:
-        The cell and the variables of a `RecurrentLayer` for each layer, bottom layer first.
+        The cell and the variables of a `RecurrentLayer` for each layer, bottom first.
 
     Raises:
         UserError: an impossible `gate_order` or `convolution`; no such key; weights
