@@ -156,7 +156,12 @@ def run(
 
     Returns:
         The final carry and the outputs `[B, T, …]`.
+
+    Raises:
+        ValueError: `memory` is unknown, or a step reads a kernel twice.
     """
+    if memory not in MEMORY:
+        raise ValueError(f"memory is {memory!r}: it must be one of {MEMORY}")
     if valid is not None:
         inputs = jax.tree.map(lambda x: _where(valid, x, 0), inputs)
     if hoist and inputs is not None:
@@ -350,11 +355,7 @@ def _step(
 def _trace(
     settings: _Settings, arguments: _Arguments
 ) -> tuple[list[_Call], jax.ShapeDtypeStruct, int | None]:
-    """The calls of `convolve` in a step, its output, and the carry leaf that this is.
-
-    Raises:
-        ValueError: A step reads a kernel twice.
-    """
+    """The calls of `convolve` in a step, its output, and which carry leaf this is."""
     kernels = arguments.kernels
     calls: list[_Call] = []
     index = None

@@ -85,7 +85,7 @@ def test_every_array_goes_to_its_place(prefix, read):
 def test_layer_norms_go_to_their_places(read):
     arrays = state_dict(layer_norm=True)
     variables, report = read(arrays, layer_norm=True)
-    offset = variables["params"]["layer_0_recurrent_norm_offset"]
+    offset = variables["params"]["layer_0"]["recurrent_norm_offset"]
     assert offset[1, 2, 7] == np.float32(arrays["cell_list.0.conv_h.1.bias"][7, 1, 2])
     assert len(report.placed) == 5 + 2 * 4
     reasons = [reason for _, reason in report.skipped]

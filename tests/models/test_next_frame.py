@@ -131,7 +131,9 @@ def test_running_statistics_follow_keras_rule(fields):
     # What is normalised: the first layer's outputs, by a model of that layer alone.
     logits, state = run(variables, clip())
     captured = state["intermediates"]
-    (hidden,) = [value for name, value in captured.items() if name == "ConvLSTM_0"]
+    (hidden,) = [
+        value for name, value in captured.items() if name == "RecurrentLayer_0"
+    ]
     _, outputs = hidden["__call__"][0]
     normalised = captured["normalization_0"]["__call__"][0]
     mean, variance = outputs.mean((0, 1, 2, 3)), outputs.var((0, 1, 2, 3))

@@ -44,7 +44,7 @@ def results(function, arguments, cotangent=None):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_oracle_scan_and_engine_agree(case):
-    """In float64, whatever is kept for gradients, under cotangents on all results."""
+    """In float64, under cotangents on all results; every third with checkpoints too."""
     drawn = draw(case)
     expected = oracle.sequence(
         *drawn, case.shape[1], case.activation, case.valid, case.reverse
@@ -53,7 +53,8 @@ def test_oracle_scan_and_engine_agree(case):
     cotangent = jax.tree.map(lambda x: generator.normal(size=x.shape), expected)
     cell = cell_of(case)
     functions = [scan_of(cell, **settings(case))]
-    functions += [engine_of(cell, memory=m, **settings(case)) for m in MEMORY]
+    memories = MEMORY if CASES.index(case) % 3 == 0 else MEMORY[:1]
+    functions += [engine_of(cell, memory=m, **settings(case)) for m in memories]
 
     @fast_jit
     def all_results(arguments, cotangent):
@@ -267,7 +268,7 @@ def test_in_bfloat16_a_long_clip_has_the_gradients_of_float32(accelerator, monke
     if accelerator:
         run_as_on_an_accelerator(monkeypatch)
     steps = 300
-    case = Case("long", shape=(2, 1, 3, 4), features=3)
+    case = Case("long", peephole="none", shape=(2, 1, 3, 4), features=3)
     *weights, carry, inputs = as_jax(draw(case), jnp.float32)
     inputs = jnp.repeat(inputs, steps, axis=1)
 
