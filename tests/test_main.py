@@ -52,7 +52,7 @@ def compiled():
 
 def of_models(compiled):
     """Of the counts, those of programs that hold a model; the others are forgotten."""
-    names = ("init", "train_step", "eval_step", "forecast", "predict")
+    names = ("init", "train_step", "eval_step", "shown", "predict")
     found = {name: compiled[f"jit({name})"] for name in names}
     compiled.clear()
     return {name: count for name, count in found.items() if count}
@@ -107,7 +107,7 @@ def test_training_leaves_everything_behind(trained):
 
 def test_training_compiles_every_program_once(run_and_counts):
     # Training ends as --mode=evaluate does: with the baselines, in a step of its own.
-    once = {"init": 1, "train_step": 1, "forecast": 1}
+    once = {"init": 1, "train_step": 1, "shown": 1}
     assert run_and_counts[1] == once | {"eval_step": 2}
 
 
