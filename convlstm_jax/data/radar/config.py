@@ -10,9 +10,9 @@ import numpy as np
 
 from convlstm_jax.config import field
 from convlstm_jax.data.base import InputClip, RainDataConfig
-from convlstm_jax.data.cache import default_cache
+from convlstm_jax.data.cache import FrameCache, default_cache
 from convlstm_jax.data.files import LeftOut, plural
-from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
+from convlstm_jax.data.prepared import Decoded, Manifest, Prepared, is_prepared, prepare
 from convlstm_jax.data.radar.composites import (
     Composite,
     CompositeFile,
@@ -389,15 +389,17 @@ class RadarConfig(RainDataConfig):
     def prepare(self, output: Path) -> Manifest:
         """Decodes all composites once into a folder; see `prepared`."""
         files, left_out = find_composites(self.path, self)
-        with preparing(output, "radar", self.path, self.shaping()) as folder:
-            folder.left_out = {why: [*one] for why, one in left_out.reasons.items()}
-            entries = list(decode(files, self, folder.cache))
-            for frames in entries:
-                name = frames.extra["composites"][0]["name"]
-                folder.add(name, frames, frames.extra)
+        unread = {why: [*one] for why, one in left_out.reasons.items()}
+
+        def decode_all(cache: FrameCache) -> Decoded:
+            entries = list(decode(files, self, cache))
             usable_composites(entries, left_out, self)
-        assert folder.manifest is not None
-        return folder.manifest
+            return [
+                (frames.extra["composites"][0]["name"], frames, frames.extra)
+                for frames in entries
+            ], unread
+
+        return prepare(output, "radar", self.path, self.shaping(), decode_all)
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last composites of a folder, their whole area.

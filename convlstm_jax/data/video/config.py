@@ -13,11 +13,12 @@ from convlstm_jax.data.cache import FrameCache
 from convlstm_jax.data.files import LeftOut, natural_order, plural
 from convlstm_jax.data.prepared import (
     KINDS,
+    Decoded,
     Manifest,
     Prepared,
     is_prepared,
     kind_of,
-    preparing,
+    prepare,
 )
 from convlstm_jax.data.sources import SPLITS, Sources
 from convlstm_jax.data.video.clips import (
@@ -140,11 +141,14 @@ class FilmFields(FolderDataConfig):
     def prepare(self, output: Path) -> Manifest:
         """Decodes all films into a folder; see `prepared`."""
         found, settings = self._find(), self.frame_settings
-        with preparing(output, self.name, self.path, settings.as_json()) as folder:
-            for film, facts in self._decode(found, folder.cache):
-                folder.add(film.name, film.frames, facts | {"problem": film.problem})
-        assert folder.manifest is not None
-        return folder.manifest
+
+        def decode(cache: FrameCache) -> Decoded:
+            return [
+                (film.name, film.frames, facts | {"problem": film.problem})
+                for film, facts in self._decode(found, cache)
+            ], {}
+
+        return prepare(output, self.name, self.path, settings.as_json(), decode)
 
     def _find(self) -> list[tuple[Film, Facts]]:
         """The films before they are decoded, with facts for the manifest."""
