@@ -24,13 +24,9 @@ Augmentation = Callable[
 
 @dataclass(frozen=True, eq=False)
 class InputClip:
-    """Frames to predict from.
+    """Frames to predict from, uint8 or float32 `[T, H, W, C]`; `label` names them.
 
-    Attributes:
-        frames: uint8 or float32 `[T, H, W, C]`, as a clip of a `ClipSource`.
-        mask: uint8 `[T, H, W, 1]`, 1 where there is data; None: everywhere.
-        times: when each frame was taken; None: unknown.
-        label: what was read, for messages.
+    `mask`, uint8 `[T, H, W, 1]`, is 1 where there is data; None: everywhere.
     """
 
     frames: np.ndarray
@@ -85,14 +81,9 @@ class DataConfig(Config):
         return None
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
-        """Opens the training, validation and test clips.
+        """Opens the splits, with `num_frames` (input plus output) in each clip.
 
-        Args:
-            num_frames: frames per clip, input plus output.
-            seed: seed of the training split, 0 <= seed < 2**32.
-
-        Raises:
-            UserError: the data cannot be read.
+        `seed`, 0 <= seed < 2**32, is of the training split alone.
         """
         raise NotImplementedError
 

@@ -25,10 +25,7 @@ _SETTLED_SECONDS = 2.0
 
 @dataclass
 class LeftOut:
-    """What is left out of the data: names or sentences, by the reason.
-
-    `noun` is what they are, in the singular.
-    """
+    """What is left out of the data: names or sentences, by the reason."""
 
     reasons: dict[str, list[str]] = field(default_factory=dict)
     noun: str = "video"
@@ -92,8 +89,8 @@ def reason(error: BaseException) -> str:
 def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
     """SHA-256 of the names and contents of files, in their order.
 
-    With a folder `index`, the hash is kept there and reused as long as the size, times
-    and inode of every file are the same. An unreadable file counts as empty.
+    The hash is kept in the folder `index` and reused as long as the size, times and
+    inode of every file are the same. An unreadable file counts as empty.
     """
     files = list(files)
     state = [_state(file) for file in files]

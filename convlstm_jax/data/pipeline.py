@@ -46,26 +46,6 @@ class _ProcessRows(grain.MapDataset):
         return self._parent[step * self._batch_size + self._first_row + row]
 
 
-class _PaddedSource:
-    """The first clips of a source with weight 1, padded by the last one with weight 0.
-
-    A blank clip could have a metric of NaN (its correlation), and 0 * NaN is NaN.
-    """
-
-    def __init__(self, source: ClipSource, num_sequences: int, length: int) -> None:
-        self._source = source
-        self._num_sequences = num_sequences
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        clip = dict(self._source[min(index, self._num_sequences - 1)])
-        clip["weight"] = np.asarray(index < self._num_sequences, np.float32)
-        return clip
-
-
 def _process_batches(
     clips: grain.MapDataset, batch_size: int, process_index: int, process_count: int
 ) -> grain.MapDataset:
@@ -113,13 +93,12 @@ def train_batches(
         batch_size: sequences in a global batch, B.
         seed: seed of the order, 0 <= seed < 2**32.
         start_step: step of the first batch.
-        process_index: this process, 0 <= process_index < process_count.
-        process_count: processes that share the global batch.
+        process_index: this process, of `process_count` that share the global batch.
+        process_count: their number.
         num_workers: processes that prepare batches; 0: a thread. With workers, Grain
             needs a `__main__` guard and parsed absl flags (`absl.app.run`).
         prefetch_batches: batches kept ready (per worker).
-        augment: changes a clip without writing to its arrays; it gets a new generator
-            for each clip of each epoch. With workers it must be picklable.
+        augment: changes a clip, with a new generator for each clip of each epoch.
 
     Returns:
         An iterator over batches `[B / process_count, ...]` of the source's keys; call
@@ -171,6 +150,13 @@ def eval_batches(
             "which the source holds"
         )
     length = -(-num_sequences // max(1, batch_size)) * batch_size
-    clips = grain.MapDataset.source(_PaddedSource(source, num_sequences, length))
+
+    def clip(index: int) -> dict[str, np.ndarray]:
+        # The padding is a real clip: a blank one could have a metric of NaN, and
+        # 0 * NaN is NaN.
+        weight = np.asarray(index < num_sequences, np.float32)
+        return {**source[min(index, num_sequences - 1)], "weight": weight}
+
+    clips = grain.MapDataset.range(length).map(clip)
     batches = _process_batches(clips, batch_size, process_index, process_count)
     return iter(batches.to_iter_dataset(_read_ahead(prefetch_batches)))

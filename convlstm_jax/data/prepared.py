@@ -1,7 +1,6 @@
-"""Prepared folders: decoded frames in a folder of the user's choice, with a manifest.
+"""Folders of decoded frames: `frames/`, a cache without limit, and `manifest.json`.
 
-`frames/` is a cache without a size limit (see `cache`), and `manifest.json` lists what
-it holds. An unfinished folder has a `progress.json` instead; the same command resumes.
+An unfinished folder has a `progress.json` instead; the same command resumes.
 """
 
 import json
@@ -15,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 
 from convlstm_jax.atomic_file import replacing
-from convlstm_jax.data.cache import CacheError, FrameCache, Frames
+from convlstm_jax.data.cache import FrameCache, Frames
 from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
 
@@ -77,45 +76,41 @@ class Manifest(Head):
 _HeadT = TypeVar("_HeadT", bound=Head)
 
 
-class Prepared:
-    """A complete prepared folder, opened for reading.
+def read_prepared(
+    path: str | Path, kind: str, settings: Mapping[str, Any]
+) -> tuple[Manifest, list[Frames | None]]:
+    """Opens a prepared folder: its manifest, and the frames of each item.
 
     Raises a `UserError` if it is incomplete, damaged, of another kind or version, or
     settings differ.
     """
-
-    def __init__(
-        self, path: str | Path, kind: str, settings: Mapping[str, Any]
-    ) -> None:
-        self.folder = Path(path).expanduser()
-        if not (self.folder / MANIFEST_FILE).is_file():
-            raise UserError(
-                f"'{self.folder}' is not prepared completely: run the same command of "
-                "--mode=prepare again, which resumes"
-            )
-        self.manifest = _read(self.folder / MANIFEST_FILE, Manifest)
-        self._cache = FrameCache(self.folder / "frames")
-        if self.manifest.kind != kind:
-            raise UserError(
-                f"'{self.folder}' is prepared from {KINDS[self.manifest.kind]}: it "
-                f"must be from {KINDS[kind]}"
-            )
-        _check_same(
-            f"'{self.folder}' was prepared with other settings, so give the same or "
-            "prepare another folder",
-            self.manifest.settings,
-            settings,
+    folder = Path(path).expanduser()
+    if not (folder / MANIFEST_FILE).is_file():
+        raise UserError(
+            f"'{folder}' is not prepared completely: run the same command of "
+            "--mode=prepare again, which resumes"
         )
-
-    def frames(self, item: Item) -> Frames | None:
-        """The frames of an item; None if none could be read."""
-        found = self._cache.find(item.entry) if item.entry else None
-        if item.entry and found is None:
-            raise CacheError(
-                f"'{self._cache.folder / item.entry}', the frames of '{item.name}', is "
+    manifest = _read(folder / MANIFEST_FILE, Manifest)
+    if manifest.kind != kind:
+        raise UserError(
+            f"'{folder}' is prepared from {KINDS[manifest.kind]}: it must be from "
+            f"{KINDS[kind]}"
+        )
+    _check_same(
+        f"'{folder}' was prepared with other settings, so give the same or prepare "
+        "another folder",
+        manifest.settings,
+        settings,
+    )
+    cache = FrameCache(folder / "frames")
+    found = [cache.find(item.entry) if item.entry else None for item in manifest.items]
+    for item, frames in zip(manifest.items, found, strict=True):
+        if item.entry and frames is None:
+            raise UserError(
+                f"'{cache.folder / item.entry}', the frames of '{item.name}', is "
                 "damaged or gone: run the same command of --mode=prepare again"
             )
-        return found
+    return manifest, found
 
 
 def is_prepared(path: str | Path) -> bool:

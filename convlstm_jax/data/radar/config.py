@@ -12,7 +12,13 @@ from convlstm_jax.config import field
 from convlstm_jax.data.base import InputClip, RainDataConfig
 from convlstm_jax.data.cache import FrameCache, default_cache
 from convlstm_jax.data.files import LeftOut, plural
-from convlstm_jax.data.prepared import Decoded, Manifest, Prepared, is_prepared, prepare
+from convlstm_jax.data.prepared import (
+    Decoded,
+    Manifest,
+    is_prepared,
+    prepare,
+    read_prepared,
+)
 from convlstm_jax.data.radar.composites import (
     Composite,
     CompositeFile,
@@ -368,10 +374,8 @@ class RadarConfig(RainDataConfig):
     def _open(self) -> tuple[list[Composite], LeftOut]:
         """The composites that can be used, at least one, and those that are not."""
         if is_prepared(self.path):
-            prepared = Prepared(self.path, "radar", self.shaping())
-            told = {why: [*one] for why, one in prepared.manifest.left_out.items()}
-            left_out = LeftOut(told, "composite")
-            found = map(prepared.frames, prepared.manifest.items)
+            manifest, found = read_prepared(self.path, "radar", self.shaping())
+            left_out = LeftOut(manifest.left_out, "composite")
             entries = [frames for frames in found if frames is not None]
         else:
             files, left_out = find_composites(self.path, self)

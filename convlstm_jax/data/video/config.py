@@ -1,7 +1,7 @@
 """The data set "video": clips from a folder of your own films."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,17 +15,16 @@ from convlstm_jax.data.prepared import (
     KINDS,
     Decoded,
     Manifest,
-    Prepared,
     is_prepared,
     kind_of,
     prepare,
+    read_prepared,
 )
 from convlstm_jax.data.sources import SPLITS, Sources
 from convlstm_jax.data.video.clips import (
     FilmClips,
     Part,
     clip_starts,
-    cut_clips,
     open_films,
     split_films,
 )
@@ -158,10 +157,11 @@ class FilmFields(FolderDataConfig):
         """The films of a folder, prepared or not, with their facts."""
         if not is_prepared(self.path):
             return self._decode(self._find())
-        prepared = Prepared(self.path, self.name, self.frame_settings.as_json())
+        settings = self.frame_settings.as_json()
+        manifest, found = read_prepared(self.path, self.name, settings)
         films = []
-        for item in prepared.manifest.items:
-            path, frames = prepared.folder / item.name, prepared.frames(item)
+        for item, frames in zip(manifest.items, found, strict=True):
+            path = Path(self.path).expanduser() / item.name
             film = Film(item.name, path, problem=str(item.facts.get("problem", "")))
             if frames is not None:
                 film = film_of(film, frames)
@@ -180,14 +180,12 @@ class FilmFields(FolderDataConfig):
         return [(film, facts) for film, (_, facts) in zip(opened, found, strict=True)]
 
     def _sources(
-        self, clips: Mapping[str, FilmClips], description: str, **names: Any
+        self, clips: dict[str, Any], description: str, **names: Any
     ) -> Sources:
         """The splits, with the names of conditions or classes."""
         height, width, channels = self.frame_shape
         return Sources(
-            train=clips["train"],
-            validation=clips["validation"],
-            test=clips["test"],
+            **clips,
             description=description,
             height=height,
             width=width,
@@ -264,18 +262,17 @@ class VideoConfig(FilmFields):
         )
         clips = {}
         for split, members in parts.items():
-            limit = getattr(self, f"num_{split}_sequences")
-            table = cut_clips(members, span, self.clip_stride or span, limit)
-            numbers = [
-                conditions.index(p.condition) if conditions else 0 for p in members
-            ]
-            column = np.array(numbers, np.int64)[table[:, 0]]
             clips[split] = FilmClips(
                 [part.film for part in members],
-                np.column_stack([table, column]),
+                [
+                    (number, start, conditions.index(part.condition) if names else 0)
+                    for number, part in enumerate(members)
+                    for start in clip_starts(part, span, self.clip_stride or span)
+                ],
                 num_frames,
                 self.frame_stride,
-                key="condition" if conditions else "",
+                max_clips=getattr(self, f"num_{split}_sequences"),
+                key="condition" if names else "",
                 masked=any(part.film.masked for part in whole),
             )
         counts = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
@@ -299,7 +296,12 @@ class VideoConfig(FilmFields):
             held = ", ".join(self.test_conditions)
             description += f" Conditions: {', '.join(conditions)}"
             description += f"; held out for the test: {held}." if held else "."
-        description += _format_gaps(whole, clips.values())
+        masked = [part.film.name for part in whole if part.film.masked]
+        if masked:
+            description += (
+                f" Some pixels of {plural(len(masked), 'video')} have no data in any "
+                f"frame (first: {masked[0]}): they are 0 and masked."
+            )
         if omitted:
             description += f" Left out{omitted}."
         return self._sources(clips, description, conditions=conditions)
@@ -313,7 +315,7 @@ class VideoConfig(FilmFields):
                 left_out.add("that cannot be read", film.problem)
             elif self.condition and not condition:
                 left_out.add("without a condition", film.name)
-            elif not len(clip_starts(part, span, span)):
+            elif not clip_starts(part, span, span):
                 left_out.add(f"without {span} frames", film.name)
             else:
                 whole.append(part)
@@ -344,19 +346,3 @@ class VideoConfig(FilmFields):
                 f"which its name '{film.name}' does not match"
             )
         return condition or ""
-
-
-def _format_gaps(parts: Sequence[Part], sources: Iterable[FilmClips]) -> str:
-    """Films in which pixels have no data, and clips that show nothing."""
-    text = ""
-    masked = [part.film.name for part in parts if part.film.masked]
-    if masked:
-        text += (
-            f" Some pixels of {plural(len(masked), 'video')} have no data in any frame "
-            f"(first: {masked[0]}): they are 0 and masked."
-        )
-    blank = [name for source in sources for name in source.blank_clips()]
-    if blank:
-        count = plural(len(blank), "clip")
-        text += f" Nothing is to be seen in {count} (first: {blank[0]})."
-    return text

@@ -1,10 +1,8 @@
 """Reads annotations of videos from CVAT's XML format "CVAT for video 1.1".
 
-`annotations/meta` holds one `task` (or `job`) with the number of its frames (`size`)
-and the first and last of them (`start_frame`, `stop_frame`). Each `track` has a `label`
-and a shape (`box`, `points`, `polygon`, ...) for every frame in which something
-changes; with `outside="1"` the object is invisible from this frame on. Frames are
-counted from 0 in the *video*, also if a task starts later or leaves frames out.
+Each `track` has a shape for every frame in which something changes; with `outside="1"`
+the object is invisible from this frame on. Frames are counted from 0 in the *video*,
+also if a task starts later or leaves frames out.
 """
 
 from collections.abc import Iterable
@@ -25,7 +23,7 @@ SHAPES = ("box", "points", "polygon", "polyline", "cuboid", "ellipse", "mask",
 
 _FORMAT = '"CVAT for video 1.1"'
 
-# Decoders may differ by fewer frames than this in the length of a video.
+# Decoders differ by fewer frames than this in the length of a video.
 _TOLERANCE = 3
 
 
@@ -48,14 +46,9 @@ class Track:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The annotations of one video.
+    """The annotations of the frames start_frame .. stop_frame of a video.
 
-    Attributes:
-        source: file name of the video, "" if unknown.
-        start_frame: the first frame annotated, counted in the video.
-        stop_frame: the last one.
-        tracks: the objects.
-        path: the file read, for messages; ignored in comparisons.
+    `source` is its file name, "" if unknown, and `path` the file read, for messages.
     """
 
     source: str
@@ -87,11 +80,7 @@ class Annotations:
 
 
 def event_frames(annotations: Annotations, labels: Iterable[str]) -> np.ndarray:
-    """Whether a track of one of the labels is visible, bool `[stop_frame + 1]`.
-
-    A track is visible from a shape that is not outside to the next one that is, or to
-    the last frame annotated.
-    """
+    """Whether a track of one of the labels is visible, bool `[stop_frame + 1]`."""
     wanted = set(labels)
     visible = np.zeros(annotations.stop_frame + 1, bool)
     for track in annotations.tracks:
@@ -103,10 +92,7 @@ def event_frames(annotations: Annotations, labels: Iterable[str]) -> np.ndarray:
 
 
 def check_frames(annotations: Annotations, num_frames: int) -> None:
-    """Raises a `UserError` if frames are annotated that the video lacks.
-
-    Decoders differ, so a few frames may be missing in which no object is visible.
-    """
+    """Raises a `UserError` if frames are annotated that the video lacks."""
     held = f"but the video holds the frames 0 .. {num_frames - 1} only"
     for number, track in enumerate(annotations.tracks):
         for shape in reversed(track.shapes):
@@ -125,9 +111,7 @@ def check_frames(annotations: Annotations, num_frames: int) -> None:
 def read_cvat(path: Path) -> Annotations:
     """Reads a file of "CVAT for video 1.1"; attributes, tags and the like are ignored.
 
-    Raises a `UserError` if it cannot be read, is not XML, has a document type (whose
-    entities may expand without limit), is of another format or version, or a number is
-    missing, invalid or out of range.
+    A `UserError` says what is wrong with it.
     """
     check_regular(path)
     try:
@@ -143,7 +127,7 @@ class _Mistake(Exception):
 
 
 class _NoDocumentType(ElementTree.TreeBuilder):
-    """Refuses document types, in which entities are defined."""
+    """Refuses document types: their entities may expand without limit."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         """Called before any entity is used."""

@@ -37,14 +37,11 @@ class Film:
 
     Attributes:
         name: its path below the folder searched, with "/" between the levels.
-        path: the file or folder.
-        num_frames: frames up to the last one that can be decoded; 0 if none can.
+        num_frames: frames up to the last one that can be decoded.
         problem: a clause on what is left out, "" if nothing.
         holes: frames before `num_frames` that cannot be decoded.
-        blank: frames that have one value in all pixels.
         rate: frames per second; None if unknown.
         size: (height, width) of the frames in the file, pixels.
-        frames: the decoded frames; None if there are none.
     """
 
     name: str
@@ -52,7 +49,6 @@ class Film:
     num_frames: int = 0
     problem: str = ""
     holes: frozenset[int] = frozenset()
-    blank: frozenset[int] = frozenset()
     rate: float | None = None
     size: tuple[int, ...] = ()
     frames: Frames | None = None
@@ -70,10 +66,7 @@ class Film:
         return numbers[-1] < self.num_frames and self.holes.isdisjoint(numbers)
 
     def read(self, start: int, count: int, stride: int = 1) -> np.ndarray:
-        """Reads frames start, start + stride, ... as uint8 `[count, H, W, C]`.
-
-        Raises a `UserError` if some of them cannot be read.
-        """
+        """Reads frames start, start + stride, ... as uint8 `[count, H, W, C]`."""
         if self.frames is None or not self.can_read(start, count, stride):
             raise UserError(
                 f"{count} frames from frame {start} on with a stride of {stride} are "
@@ -84,15 +77,12 @@ class Film:
 
 
 def find_films(folder: str | Path, *, beside_files: bool = True) -> list[Film]:
-    """Searches a folder and its subfolders, following links, for films.
+    """Searches a folder and its subfolders, following links; in natural order.
 
     Each video file, GIF and array is a film, and so are TIFF, APNG and WebP files with
     several frames, and each folder that directly holds single pictures (not beside film
     files unless `beside_files`). Hidden files and folders are ignored. A subfolder that
     cannot be read counts as a film that cannot be read.
-
-    Returns:
-        The films in the natural order of their names; may be empty.
     """
     root = Path(folder).expanduser()
     if root.is_file() or _is_zarr(root):
@@ -178,10 +168,7 @@ def open_film(path: Path, settings: FrameSettings) -> Opened:
 def _check_exists(path: Path) -> None:
     suffix = path.suffix.lower()
     if not path.exists():
-        raise UserError(
-            f"There is no film at '{path}': it must be a file "
-            f"({', '.join(FILM_SUFFIXES)}) or a folder of pictures"
-        )
+        raise UserError(f"There is no film at '{path}': it must be a file or a folder")
     if not path.is_dir():
         check_regular(path)
     elif suffix in FILM_SUFFIXES and suffix != ".zarr":
@@ -195,14 +182,11 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
     """Decodes a film from the first to the last frame.
 
     `keep` takes each frame and its mask, see `fit`. A frame that cannot be decoded is
-    zeros, unless none follows.
-
-    Returns:
-        Attributes of `Film` as JSON; and "first_bad", a clause on the first bad frame.
+    zeros, unless none follows. Returns attributes of `Film` as JSON, and "first_bad", a
+    clause on the first bad frame.
     """
     opened = open_film(path, settings)
     holes: list[int] = []
-    blank: list[int] = []
     first_bad, lost, number, brightest = "", 0, -1, 0
     mask = None
     size: tuple[int, ...] = ()
@@ -230,8 +214,6 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
         lost = 0
         if step.white == 65535 and step.values.dtype.kind in "iu":
             brightest = max(brightest, int(step.values.max()))
-        if frame.min() == frame.max():
-            blank.append(number)
         keep(frame, mask)
     if 0 < brightest <= _DARK and not settings.value_range:
         raise UserError(
@@ -256,7 +238,6 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
     return {
         "num_frames": last,
         "holes": holes,
-        "blank": blank,
         "rate": opened.rate,
         "size": list(size),
         "first_bad": opened.cut or first_bad,
@@ -316,7 +297,6 @@ def film_of(film: Film, frames: Frames) -> Film:
         num_frames=facts["num_frames"],
         problem=facts["problem"].replace("\0", str(film.path)),
         holes=frozenset(facts["holes"]),
-        blank=frozenset(facts["blank"]),
         rate=facts["rate"],
         size=tuple(facts["size"]),
         frames=frames,
@@ -342,19 +322,10 @@ def read_last(
     *,
     resize: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The last frames of a film, decoded without the cache.
+    """The last frames of a film and their masks, see `fit`, without the cache.
 
-    Args:
-        path: the film.
-        settings: size and values of the frames.
-        num_frames: frames to read.
-        frame_stride: distance of two frames; the last frame of the film is read.
-        bad_files: "refuse" a film that cannot be read completely, or "skip": take the
-            frames after the last one that cannot be read.
-        resize: whether frames of another size are resized or refused.
-
-    Returns:
-        uint8 `[num_frames, H, W, C]`; and the masks, see `fit`.
+    With `bad_files` "skip", they follow the last frame that cannot be read. `resize` is
+    whether frames of another size are resized or refused.
     """
     span = (num_frames - 1) * frame_stride + 1
     last: deque[tuple[np.ndarray, np.ndarray | None]] = deque(maxlen=span)

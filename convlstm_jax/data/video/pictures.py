@@ -68,11 +68,7 @@ def num_pages(path: Path) -> int:
 
 
 def _pixels(path: Path, picture: Image.Image, page: int, channels: int) -> Raw:
-    """The upright pixels of a page of a picture, for 1 channel (grey) or 3 (RGB).
-
-    Transparent pixels lie on black. 8-bit colour becomes grey by the BT.601 luma, which
-    does not change what is grey already. Raises `PICTURE_ERRORS`.
-    """
+    """The upright pixels of a page, transparent ones on black; 8-bit grey by luma."""
     form, tile = picture.format or "", list(getattr(picture, "tile", ()))
     if form == "TIFF":
         misread = _is_misread_tiff(picture)
