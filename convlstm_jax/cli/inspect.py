@@ -29,16 +29,16 @@ def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> N
     output = output or Path("contact_sheet.png")
     if output.suffix.lower() != ".png":
         raise UserError(f"--output={output} is of another kind: it must be a .png file")
-    found = inspect(
+    lines, sources, problem = inspect(
         experiment.data,
         num_frames=experiment.task.clip_length,
         seed=experiment.general.seed,
     )
-    print("\n".join(found.lines))
-    if found.sources is None:
-        raise UserError(found.problem)
+    print("\n".join(lines))
+    if sources is None:
+        raise UserError(problem)
     try:
-        contact_sheet(found.sources, output)
+        contact_sheet(sources, output)
     except OSError as error:
         raise UserError(f"'{output}' cannot be written ({reason(error)})") from error
     print(f"{output}: the first clips of each split")

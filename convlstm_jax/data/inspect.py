@@ -1,7 +1,6 @@
 """A report on a data set: films, numbers of clips, and a contact sheet."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +20,18 @@ _SHEET_CLIPS, _SHEET_FRAMES, _SHEET_HEIGHT = 4, 6, 96
 _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """The lines of a report, and the clips or the reason there are none."""
+def inspect(
+    config: DataConfig, *, num_frames: int, seed: int
+) -> tuple[list[str], Sources | None, str]:
+    """Reads all data of a data set, with `num_frames` in each clip.
 
-    lines: tuple[str, ...]
-    sources: Sources | None
-    problem: str = ""
-
-
-def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
-    """Reads all data of a data set, with `num_frames` per clip, and describes them."""
-    films: list[tuple[Film, str]] = []
+    Returns the lines of a report; and the clips, or the reason there are none.
+    """
+    films: list[Film] = []
     refused = False
     if isinstance(config, FilmFields):
-        # To report all problems at once.
         refused = config.bad_files == "refuse"
-        config = config.model_copy(update={"bad_files": "skip"})
+        config = config.model_copy(update={"bad_files": "skip"})  # To report them all.
         films = config.films()
     sources, problem = None, ""
     try:
@@ -54,17 +48,15 @@ def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
             lines.append(told + (few if count < MIN_CLIPS else ""))
     if problem:
         lines.append(f"No training: {problem}")
-    elif refused and any(film.problem for film, _ in films):
+    elif refused and any(film.problem for film in films):
         lines.append(
             "Training stops at the first film of which something is left out, unless "
             "config.data.bad_files=skip"
         )
-    return Inspection(tuple(lines), sources, problem)
+    return lines, sources, problem
 
 
-def _film_lines(
-    films: Sequence[tuple[Film, str]], sources: Sources | None
-) -> list[str]:
+def _film_lines(films: Sequence[Film], sources: Sources | None) -> list[str]:
     """A table of the films, their number and lengths."""
     names = {
         split: set(getattr(sources, split).film_names) if sources else set()
@@ -76,11 +68,11 @@ def _film_lines(
             str(film.num_frames - len(film.holes)),
             "x".join(map(str, film.size)),
             f"{film.rate:.4g}/s" if film.rate else "",
-            condition,
+            film.condition,
             " ".join(split for split in SPLITS if film.name in names[split]),
             film.problem,
         )
-        for film, condition in films
+        for film in films
     ]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]
@@ -88,7 +80,7 @@ def _film_lines(
         "  ".join(map(str.ljust, row, widths)).rstrip()
         for row in zip(*columns, strict=True)
     ]
-    lengths = sorted((film.num_frames, film.name) for film, _ in films)
+    lengths = sorted((film.num_frames, film.name) for film in films)
     (short, shortest), (long, longest) = lengths[0], lengths[-1]
     total = sum(length for length, _ in lengths)
     return [

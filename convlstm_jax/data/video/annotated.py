@@ -18,7 +18,7 @@ from convlstm_jax.data.base import LabelledDataConfig
 from convlstm_jax.data.files import LeftOut, plural
 from convlstm_jax.data.sources import SPLITS, Sources, deal, mixed, shares
 from convlstm_jax.data.video.clips import FilmClips
-from convlstm_jax.data.video.config import Facts, FilmFields
+from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.data.video.cvat import (
     Annotations,
     check_frames,
@@ -35,15 +35,15 @@ _SHARED_NAME = "annotations.xml"  # CVAT's name for an export.
 _SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
-def find_annotated(path: str | Path) -> list[tuple[Film, Facts]]:
+def find_annotated(path: str | Path) -> list[Film]:
     """Searches a folder for films with "CVAT for video 1.1" XML beside them.
 
     The annotations of a film are in the XML file of the same name ("a.xml" for
     "a.mp4"), or in "annotations.xml" in the same folder if that names it as its source
     or it is the only film there. Pictures count only if no film file lies beside them.
 
-    Returns the films by folder and name, each with its "annotations" as JSON, or None
-    if the film has a problem.
+    Returns the films by folder and name, with "annotations" among their facts, or a
+    problem.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -55,15 +55,16 @@ def find_annotated(path: str | Path) -> list[tuple[Film, Facts]]:
         if film.path != root:
             by_folder.setdefault(film.path.parent, {})[film.path] = film
     read = functools.cache(read_cvat)
-    found: list[tuple[Film, Facts]] = []
+    found: list[Film] = []
     for _, films in sorted(by_folder.items()):
         for file, film in sorted(films.items()):
             try:
                 annotations = _read_annotations(file, list(films), read)
-                found.append((film, {"annotations": annotations.as_json()}))
+                facts = {"annotations": annotations.as_json()}
+                found.append(replace(film, facts=facts))
             except UserError as error:
-                problem = replace(film, problem=str(error))
-                found.append((problem, {"annotations": None}))
+                none = {"annotations": None}
+                found.append(replace(film, problem=str(error), facts=none))
     return found
 
 
@@ -129,17 +130,17 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
         """The classes of clips: without the event, and with it."""
         return NO_EVENT, "+".join(self.event_labels)
 
-    def films(self) -> list[tuple[Film, str]]:
-        """The films, without conditions; see `FilmFields.films`."""
-        return [(film, "") for film, _ in self._annotated_films()]
+    def films(self) -> list[Film]:
+        """The films; see `FilmFields.films`."""
+        return [film for film, _ in self._annotated_films()]
 
     def _annotated_films(self) -> list[tuple[Film, Annotations | None]]:
         """The films by name; those whose annotations are None have a problem."""
         films: list[tuple[Film, Annotations | None]] = []
-        for film, facts in self._open():
+        for film in self._open():
             annotations = None
             if film.num_frames:
-                annotations = Annotations.from_json(facts["annotations"])
+                annotations = Annotations.from_json(film.facts["annotations"])
                 if not film.problem:  # A truncated film may lack annotated frames.
                     try:
                         check_frames(annotations, film.num_frames)
@@ -150,11 +151,11 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
             films.append((film, annotations))
         return sorted(films, key=lambda pair: pair[0].name)
 
-    def _find(self) -> list[tuple[Film, Facts]]:
+    def _find(self) -> list[Film]:
         found = find_annotated(self.path)
         if not found:
             raise UserError(f"The folder '{self.path}' holds no video")
-        for film, _ in found:
+        for film in found:
             if film.problem and self.bad_files == "refuse":
                 raise UserError(film.problem)
         return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -51,10 +51,9 @@ _ROLE_OF_AXIS = {"T": "time", "Y": "y", "X": "x", "Z": "other"}
 
 @dataclass(frozen=True)
 class _Array:
-    """An open array `[T, H, W]` or `[T, H, W, C]`; other shapes are refused.
+    """An open array; `read` returns frames first .. end - 1.
 
-    `read` returns frames first .. end - 1, of which `held` can be read; `cut` says why
-    there are no more.
+    The first `held` can be read; `cut` says why there are no more.
     """
 
     shape: tuple[int, ...]
@@ -203,22 +202,19 @@ def _open_npz(path: Path, variable: str, closing: ExitStack) -> _Array:
             _read_head(file)
             array = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
         return _Array(shape, dtype, lambda first, end: array[first:end], shape[0])
-    # Read sequentially; opened again to go back.
-    opened: list[tuple[int, IO[bytes]]] = []
+    file = closing.enter_context(archive.open(member))
+    _read_head(file)
+    offset = file.tell()
 
     def read(first: int, end: int) -> np.ndarray:
-        position, file = opened.pop() if opened else (-1, None)
-        if file is None or position != first:
-            if file is not None:
-                file.close()
-            file = closing.enter_context(archive.open(member))
-            _read_head(file)
-            for _ in range(first):
-                file.read(frame_bytes)
-        content = file.read(frame_bytes * (end - first))
+        try:
+            file.seek(offset + frame_bytes * first)
+            content = file.read(frame_bytes * (end - first))
+        except BaseException:
+            file.seek(0)  # Or the state of the decompression stays broken.
+            raise
         if len(content) < frame_bytes * (end - first):
             raise EOFError("it ends early")
-        opened.append((end, file))
         return np.frombuffer(content, dtype).reshape(end - first, *shape[1:])
 
     return _Array(shape, dtype, read, shape[0] if shape else 0)
@@ -317,12 +313,9 @@ def _in_order(field: Any) -> Any:
     found = ", ".join(f"{name} ({length})" for name, length in lengths.items())
     found = f"its dimensions are {found}"
     if wrong:
-        name = wrong[0]
-        values = field[name].to_numpy() if name in field.coords else ()
-        choices = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise ValueError(
             f"{found}: they must be time, y and x, and perhaps channel, so keep one of "
-            f"{name}{f' ({choices})' if choices else ''}, such as with xarray's isel"
+            f"{wrong[0]}, such as with xarray's isel"
         )
     lacking = [role for role in ("time", "y", "x") if role not in chosen]
     if lacking:

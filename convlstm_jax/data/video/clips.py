@@ -69,7 +69,7 @@ def open_films(
     try:
         for film in pool.map(open_one, films):
             if bad_files == "refuse" and film.frames is not None:
-                refuse_bad(film.path, film.frames.extra)
+                refuse_bad(film.path, film.problem)
             opened.append(film)
             bar.update()
     finally:
@@ -140,7 +140,6 @@ class Part:
     """The frames first .. end - 1 of a film, which belong to one split."""
 
     film: Film
-    condition: str
     first: int
     end: int
 
@@ -175,10 +174,11 @@ def split_films(
     parts: dict[str, list[Part]] = {split: [] for split in SPLITS}
     groups: dict[str, list[Part]] = {}
     for part in sorted(whole, key=lambda part: _name_order(part.film.name)):
-        if part.condition in test_conditions:
+        if part.film.condition in test_conditions:
             parts["test"].append(part)
         else:
-            key = part.condition if split_by == "condition" else part.film.name
+            film = part.film
+            key = film.condition if split_by == "condition" else film.name
             groups.setdefault(key, []).append(part)
     wanted = shares(*fractions, held_out=bool(test_conditions))
     order = sorted(groups, key=_name_order)

@@ -1,14 +1,15 @@
 """The data set "video": clips from a folder of your own films."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from convlstm_jax.config import field
-from convlstm_jax.data.base import FolderDataConfig, InputClip
+from convlstm_jax.data.base import DataConfig, InputClip
 from convlstm_jax.data.cache import FrameCache
 from convlstm_jax.data.files import LeftOut, natural_order, plural
 from convlstm_jax.data.prepared import (
@@ -38,8 +39,6 @@ from convlstm_jax.data.video.film import (
 from convlstm_jax.data.video.fit import FrameSettings
 from convlstm_jax.errors import UserError
 
-Facts = dict[str, Any]
-
 
 def _is_box(value: tuple[int, ...]) -> bool:
     return not value or (len(value) == 4 and min(value[:2]) >= 0 < min(value[2:]))
@@ -49,29 +48,7 @@ def _is_range(value: tuple[float, ...]) -> bool:
     return not value or (len(value) == 2 and value[0] < value[1])
 
 
-def _condition_pattern(condition: str) -> re.Pattern[str] | None:
-    """The pattern whose one group matches the condition in a film's name."""
-    if not condition:
-        return None
-    must = (
-        "it must be a regular expression with one group, such as 'flow_([0-9.]+)', or "
-        "'folder', or ''"
-    )
-    try:
-        pattern = re.compile(r"^([^/]+)/" if condition == "folder" else condition)
-    except re.error as error:
-        raise UserError(
-            f"condition is {condition!r}, which is no regular expression ({error}): "
-            f"{must}"
-        ) from error
-    if pattern.groups != 1:
-        raise UserError(
-            f"condition is {condition!r} with {pattern.groups} groups: {must}"
-        )
-    return pattern
-
-
-class FilmFields(FolderDataConfig):
+class FilmFields(DataConfig):
     """Fields of data sets that are read from a folder of films."""
 
     path: str = field("", "Folder of your films, or one film.", min_length=1)
@@ -94,6 +71,29 @@ class FilmFields(FolderDataConfig):
         "overlap.",
         ge=0,
     )
+    frame_stride: int = field(1, "Use every n-th frame of a film.", ge=1)
+    validation_fraction: float = field(
+        0.1, "Share of the films for validation.", gt=0, lt=1
+    )
+    test_fraction: float = field(0.1, "Share of the films for test.", gt=0, lt=1)
+    bad_files: Literal["refuse", "skip"] = field(
+        "refuse",
+        "What to do about a file that cannot be read completely: refuse it, or skip "
+        "what cannot be read and count it.",
+    )
+
+    def check(self) -> Iterator[str]:
+        """Yields what is wrong between the fields."""
+        yield from super().check()
+        if self.validation_fraction + self.test_fraction >= 1:
+            yield (
+                f"validation_fraction is {self.validation_fraction:g} and "
+                f"test_fraction {self.test_fraction:g}: their sum must be below 1"
+            )
+
+    def span(self, num_frames: int) -> int:
+        """Frames of a film from the first to the last frame of a clip."""
+        return (num_frames - 1) * self.frame_stride + 1
 
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the folder of films."""
@@ -133,8 +133,8 @@ class FilmFields(FolderDataConfig):
             raise UserError(film.problem)
         return film
 
-    def films(self) -> list[tuple[Film, str]]:
-        """The films, each with its condition or ""."""
+    def films(self) -> list[Film]:
+        """The films of the folder, opened."""
         raise NotImplementedError
 
     def prepare(self, output: Path) -> Manifest:
@@ -142,42 +142,37 @@ class FilmFields(FolderDataConfig):
         found, settings = self._find(), self.frame_settings
 
         def decode(cache: FrameCache) -> Decoded:
+            films = open_films(found, settings, self.bad_files, cache)
             return [
-                (film.name, film.frames, facts | {"problem": film.problem})
-                for film, facts in self._decode(found, cache)
+                (film.name, film.frames, film.facts | {"problem": film.problem})
+                for film in films
             ], {}
 
         return prepare(output, self.name, self.path, settings.as_json(), decode)
 
-    def _find(self) -> list[tuple[Film, Facts]]:
-        """The films before they are decoded, with facts for the manifest."""
+    def _find(self) -> list[Film]:
+        """The films before they are decoded."""
         raise NotImplementedError
 
-    def _open(self) -> list[tuple[Film, Facts]]:
-        """The films of a folder, prepared or not, with their facts."""
+    def _open(self) -> list[Film]:
+        """The films of a folder, prepared or not."""
+        settings = self.frame_settings
         if not is_prepared(self.path):
-            return self._decode(self._find())
-        settings = self.frame_settings.as_json()
-        manifest, found = read_prepared(self.path, self.name, settings)
+            return open_films(self._find(), settings, self.bad_files)
+        manifest, found = read_prepared(self.path, self.name, settings.as_json())
         films = []
         for item, frames in zip(manifest.items, found, strict=True):
             path = Path(self.path).expanduser() / item.name
-            film = Film(item.name, path, problem=str(item.facts.get("problem", "")))
+            problem = str(item.facts.get("problem", ""))
+            film = Film(item.name, path, problem=problem, facts=item.facts)
             if frames is not None:
                 film = film_of(film, frames)
             if self.bad_files == "refuse":
                 if frames is None:
                     raise UserError(film.problem)
-                refuse_bad(path, frames.extra)
-            films.append((film, item.facts))
+                refuse_bad(path, film.problem)
+            films.append(film)
         return films
-
-    def _decode(
-        self, found: Sequence[tuple[Film, Facts]], cache: FrameCache | None = None
-    ) -> list[tuple[Film, Facts]]:
-        films = [film for film, _ in found]
-        opened = open_films(films, self.frame_settings, self.bad_files, cache)
-        return [(film, facts) for film, (_, facts) in zip(opened, found, strict=True)]
 
     def _sources(
         self, clips: dict[str, Any], description: str, **names: Any
@@ -227,10 +222,17 @@ class VideoConfig(FilmFields):
     def check(self) -> Iterator[str]:
         """Yields what is wrong between the fields."""
         yield from super().check()
+        must = (
+            "it must be a regular expression with one group, such as 'flow_([0-9.]+)', "
+            "or 'folder', or ''"
+        )
+        told = f"condition is {self.condition!r}"
         try:
-            _condition_pattern(self.condition)
-        except UserError as error:
-            yield str(error)
+            groups = re.compile(self._pattern).groups
+            if self.condition and groups != 1:
+                yield f"{told} with {groups} groups: {must}"
+        except re.error as error:
+            yield f"{told}, which is no regular expression ({error}): {must}"
         if not self.condition:
             needing = ["test_conditions"] if self.test_conditions else []
             needing += ["split_by"] if self.split_by == "condition" else []
@@ -248,7 +250,7 @@ class VideoConfig(FilmFields):
         """
         span = self.span(num_frames)
         whole, left_out = self._usable_films(span)
-        names = {part.condition for part in whole if part.condition}
+        names = {part.film.condition for part in whole} - {""}
         conditions = tuple(sorted(names, key=lambda name: (natural_order(name), name)))
         for name in self.test_conditions:
             if name not in conditions:
@@ -265,7 +267,11 @@ class VideoConfig(FilmFields):
             clips[split] = FilmClips(
                 [part.film for part in members],
                 [
-                    (number, start, conditions.index(part.condition) if names else 0)
+                    (
+                        number,
+                        start,
+                        conditions.index(part.film.condition) if names else 0,
+                    )
                     for number, part in enumerate(members)
                     for start in clip_starts(part, span, self.clip_stride or span)
                 ],
@@ -309,11 +315,11 @@ class VideoConfig(FilmFields):
     def _usable_films(self, span: int) -> tuple[list[Part], LeftOut]:
         """The films that hold a clip, and what is left out."""
         whole, left_out = [], LeftOut()
-        for film, condition in self.films():
-            part = Part(film, condition, 0, film.num_frames)
+        for film in self.films():
+            part = Part(film, 0, film.num_frames)
             if not film.num_frames:
                 left_out.add("that cannot be read", film.problem)
-            elif self.condition and not condition:
+            elif self.condition and not film.condition:
                 left_out.add("without a condition", film.name)
             elif not clip_starts(part, span, span):
                 left_out.add(f"without {span} frames", film.name)
@@ -325,22 +331,25 @@ class VideoConfig(FilmFields):
             raise UserError(f"No video of '{self.path}' can be used: {left_out}")
         return whole, left_out
 
-    def films(self) -> list[tuple[Film, str]]:
-        """The films, each with its condition; see `FilmFields.films`."""
-        return [(film, self._condition(film)) for film, _ in self._open()]
+    def films(self) -> list[Film]:
+        """The films, each with its condition."""
+        return [replace(film, condition=self._condition(film)) for film in self._open()]
 
-    def _find(self) -> list[tuple[Film, Facts]]:
+    def _find(self) -> list[Film]:
         found = find_films(self.path)
         if not found:
             raise UserError(f"The folder '{self.path}' holds no video and no pictures")
-        return [(one, {"condition": self._condition(one)}) for one in found]
+        return [replace(f, facts={"condition": self._condition(f)}) for f in found]
+
+    @property
+    def _pattern(self) -> str:
+        return r"^([^/]+)/" if self.condition == "folder" else self.condition
 
     def _condition(self, film: Film) -> str:
         """The condition of a film or ""; refuses a film without one."""
-        pattern = _condition_pattern(self.condition)
-        match = pattern and pattern.search(film.name)
+        match = re.search(self._pattern, film.name) if self.condition else None
         condition = match.group(1) if match else ""
-        if pattern and not condition and self.bad_files == "refuse":
+        if self.condition and not condition and self.bad_files == "refuse":
             raise UserError(
                 f"'{film.path}' has no condition: condition is {self.condition!r}, "
                 f"which its name '{film.name}' does not match"

@@ -2,8 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ class Film:
         holes: frames before `num_frames` that cannot be decoded.
         rate: frames per second; None if unknown.
         size: (height, width) of the frames in the file, pixels.
+        condition: what it was taken under, "" if unknown.
+        facts: what a manifest keeps of it, as JSON.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Film:
     rate: float | None = None
     size: tuple[int, ...] = ()
     frames: Frames | None = None
+    condition: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def masked(self) -> bool:
@@ -182,8 +186,7 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
     """Decodes a film from the first to the last frame.
 
     `keep` takes each frame and its mask, see `fit`. A frame that cannot be decoded is
-    zeros, unless none follows. Returns attributes of `Film` as JSON, and "first_bad", a
-    clause on the first bad frame.
+    zeros, unless none follows. Returns attributes of `Film` as JSON.
     """
     opened = open_film(path, settings)
     holes: list[int] = []
@@ -227,20 +230,14 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
         why = first_bad or opened.cut or "it holds none"
         raise UserError(f"'{path}' cannot be read: none of its frames can ({why})")
     total = max(opened.total or 0, last) if opened.cut else number + 1
-    problem = f"{readable} of {total} frames can be read"
-    if not opened.cut and readable == total:
-        problem = ""
-    elif opened.cut and not holes:
-        of_total = f" of {total}" if total > readable else ""
-        problem = f"the file ends early: {readable}{of_total} frames can be read"
-    elif first_bad:
-        problem += f" ({first_bad})"
+    problem = opened.cut or first_bad
+    if problem:
+        problem = f"{readable} of {total} frames can be read ({problem})"
     return {
         "num_frames": last,
         "holes": holes,
         "rate": opened.rate,
         "size": list(size),
-        "first_bad": opened.cut or first_bad,
         "problem": problem,
     }
 
@@ -282,9 +279,7 @@ def cached_film(
 
         facts = decode(path, settings, keep)
         # The same content may lie at another path; "\0" stands for the path.
-        for fact in ("problem", "first_bad"):
-            facts[fact] = facts[fact].replace(str(path), "\0")
-        return facts
+        return facts | {"problem": facts["problem"].replace(str(path), "\0")}
 
     return film_of(film, cache.cached(key, produce))
 
@@ -303,12 +298,11 @@ def film_of(film: Film, frames: Frames) -> Film:
     )
 
 
-def refuse_bad(path: Path, facts: Mapping[str, Any]) -> None:
-    """Refuses a film that is not read completely; for `facts` see `decode`."""
-    if facts["problem"]:
-        why = facts["first_bad"].replace("\0", str(path))
+def refuse_bad(path: Path, problem: str) -> None:
+    """Refuses a film that is not read completely."""
+    if problem:
         raise UserError(
-            f"'{path}' cannot be read whole ({why}): mend it, or set "
+            f"'{path}' cannot be read whole: {problem}; mend it, or set "
             "config.data.bad_files=skip to use what can be read"
         )
 
@@ -337,7 +331,7 @@ def read_last(
             f"must be {settings.height}×{settings.width}"
         )
     if bad_files == "refuse":
-        refuse_bad(path, facts)
+        refuse_bad(path, facts["problem"])
     run = facts["num_frames"] - max(facts["holes"], default=-1) - 1
     if run < span:
         every = f" with frame_stride {frame_stride}" if frame_stride > 1 else ""

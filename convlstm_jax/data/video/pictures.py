@@ -2,8 +2,6 @@
 
 import gzip
 import io
-import math
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+import tifffile
 from PIL import Image, ImageOps
 
 from convlstm_jax.data.files import (
@@ -120,8 +119,6 @@ def _is_misread_tiff(picture: Image.Image) -> bool:
 def _values(path: Path, form: str, page: int) -> np.ndarray:
     """The values `[H, W, C]` of pictures that Pillow misreads."""
     if form == "TIFF":
-        import tifffile
-
         with tifffile.TiffFile(path) as file:
             one: Any = file.pages[page]
             values = one.asarray()
@@ -220,7 +217,7 @@ def open_stack(path: Path, channels: int) -> Opened:
             if picture.format == "PNG" and total > 1 and deep:
                 raise ValueError("animations of 16 bits are not read: use TIFF or .npy")
             if picture.format == "TIFF":
-                _check_hyperstack(picture, total)
+                _check_hyperstack(path, total)
             duration = picture.info.get("duration") or 0
             rate = 1000 / duration if duration > 0 else None
         check_budget(path, total, 1)
@@ -249,31 +246,24 @@ def open_stack(path: Path, channels: int) -> Opened:
     return Opened(frames(), total - first, rate, cut)
 
 
-def _check_hyperstack(picture: Image.Image, total: int) -> None:
+def _check_hyperstack(path: Path, total: int) -> None:
     """Refuses stacks of microscopes whose pages are not a time series."""
-    tags = picture.tag_v2  # type: ignore[attr-defined]
-    text = str(tags.get(270, ""))
-    if text.startswith("ImageJ="):
-        kind, facts = "ImageJ", dict(re.findall(r"(\w+)=(\d+)", text))
-        found = [int(facts.get(key, 1)) for key in ("channels", "slices", "frames")]
-        written = int(facts.get("images", total))
-    elif "<OME" in text:
-        kind, facts = "OME", dict(re.findall(r'\b(Size[CZT])="(\d+)"', text))
-        found = [int(facts.get(key, 1)) for key in ("SizeC", "SizeZ", "SizeT")]
-        found[0] //= tags.get(277, 1)  # The samples of a pixel count as channels.
-        written = math.prod(found) * len(re.findall(r"<Pixels\b", text))
-    else:
-        return
-    channels, slices, times = found
-    if channels > 1 or (slices > 1 and times > 1):
+    with tifffile.TiffFile(path) as file:
+        if not (file.is_imagej or file.is_ome):
+            return
+        axes = zip(file.series[0].axes, file.series[0].shape, strict=True)
+        long = {axis: size for axis, size in axes if size > 1 and axis not in "YXS"}
+        written = sum(len(series.pages) for series in file.series)
+    if "C" in long or len(long) > 1:
+        sizes = ", ".join(f"{axis}: {length}" for axis, length in long.items())
         raise ValueError(
-            f"it is an {kind} hyperstack of {channels} channels, {slices} slices and "
-            f"{times} times: save each channel and slice as a stack of its own"
+            f"it is a hyperstack ({sizes}): save each channel and slice as a stack of "
+            "its own"
         )
     if written != total:
         raise ValueError(
-            f"{kind} wrote {written} frames, of which {total} can be found: "
-            "save it as an image sequence or as .npy"
+            f"{written} frames were written, of which {total} can be found: save it as "
+            "an image sequence or as .npy"
         )
 
 
