@@ -7,10 +7,14 @@ import numpy as np
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.data.base import DataConfig
-from convlstm_jax.data.files import reason
-from convlstm_jax.data.inspect import contact_sheet, inspect
+from convlstm_jax.data.inspect import inspect
+from convlstm_jax.data.sources import SPLITS, Sources
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
+from convlstm_jax.viz import pixels as px
+from convlstm_jax.viz.film_strip import Row, draw_strip, selection
+
+_SHEET_CLIPS, _SHEET_FRAMES, _FRAME_SIZE = 4, 6, 96
 
 
 def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> None:
@@ -37,11 +41,28 @@ def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> N
     print("\n".join(lines))
     if sources is None:
         raise UserError(problem)
-    try:
-        contact_sheet(sources, output)
-    except OSError as error:
-        raise UserError(f"'{output}' cannot be written ({reason(error)})") from error
+    _draw_clips(sources, output)
     print(f"{output}: the first clips of each split")
+
+
+def _draw_clips(sources: Sources, path: Path) -> None:
+    """Draws the first clips of each split, a row each, as a PNG."""
+    rows = []
+    for split in SPLITS:
+        source = getattr(sources, split)
+        films = getattr(source, "film_names", [])
+        for index in range(min(_SHEET_CLIPS, len(source))):
+            frames = source[index]["frames"]
+            frames = frames[selection(len(frames), _SHEET_FRAMES)]
+            if frames.dtype == np.uint8:
+                frames = frames / np.float32(255)
+            lines = [
+                f"{split} {index}",
+                px.shortened(films[index], 32) if films else "",
+            ]
+            pictures = list(px.fit(px.to_pixels(frames), _FRAME_SIZE))
+            rows.append(Row([(line, {}) for line in lines], px.INPUT_COLOUR, pictures))
+    draw_strip(rows).save(path)
 
 
 def _write_frames(data: DataConfig, input_path: Path, output: Path | None) -> None:

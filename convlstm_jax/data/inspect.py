@@ -1,10 +1,6 @@
-"""A report on a data set: films, numbers of clips, and a contact sheet."""
+"""A report on a data set: films and numbers of clips."""
 
 from collections.abc import Sequence
-from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageDraw
 
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import plural
@@ -16,7 +12,6 @@ from convlstm_jax.errors import UserError
 MIN_CLIPS = 20
 """With fewer clips, the metrics of a split tell little."""
 
-_SHEET_CLIPS, _SHEET_FRAMES, _SHEET_HEIGHT = 4, 6, 96
 _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
 
 
@@ -88,32 +83,3 @@ def _film_lines(films: Sequence[Film], sources: Sources | None) -> list[str]:
         f"{plural(len(films), 'film')}, {total} frames; shortest: {shortest} "
         f"({short}), longest: {longest} ({long})",
     ]
-
-
-def contact_sheet(sources: Sources, path: Path) -> None:
-    """Draws the first clips of each split, a row each, as a PNG."""
-    rows, names = [], []
-    scale = max(1, _SHEET_HEIGHT // sources.height)
-    for split in SPLITS:
-        source = getattr(sources, split)
-        films = getattr(source, "film_names", [])
-        for index in range(min(_SHEET_CLIPS, len(source))):
-            frames = np.asarray(source[index]["frames"])
-            if frames.dtype != np.uint8:
-                frames = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
-            chosen = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
-            frames = frames[np.rint(chosen).astype(int)]
-            if frames.shape[-1] != 3:
-                frames = frames[..., :1].repeat(3, axis=-1)
-            frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
-            margins = [(0, 0), (14, 4), (4, 0), (0, 0)]  # Above is the clip's name.
-            rows.append(np.hstack(list(np.pad(frames, margins, constant_values=255))))
-            name = f"{split} {index}  {films[index] if films else ''}"
-            # Pillow's built-in font has no other characters.
-            names.append(name.encode("latin-1", "replace").decode("latin-1"))
-    sheet = Image.fromarray(np.vstack(rows))
-    draw = ImageDraw.Draw(sheet)
-    for row, name in enumerate(names):
-        draw.text((4, row * len(rows[0])), name, fill="black")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
