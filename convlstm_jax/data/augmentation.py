@@ -1,8 +1,4 @@
-"""Random changes to training clips.
-
-The same state of the generator gives the same clip, bit for bit. No function writes to
-the arrays it is given.
-"""
+"""Random changes to training clips, bit for bit the same given a generator's state."""
 
 import numpy as np
 
@@ -79,11 +75,9 @@ def apply_zoom(clip: Clip, rng: np.random.Generator, *, max_factor: float) -> Cl
     """Enlarges or shrinks what moves in a clip, which becomes faster or slower.
 
     The factor is log-uniform in [1 / max_factor, max_factor]. A window anywhere in the
-    frame is enlarged, or the shrunk clip lies anywhere in the frame with no data around
-    it. Interpolation is linear, with means over areas where the clip shrinks; a pixel
-    has data if all that it is made of has.
-
-    "frames" and "mask" are uint8 `[T, H, W, 1]`; the rest is unchanged.
+    frame is enlarged, or the shrunk clip lies anywhere with no data around it.
+    Interpolation is linear, with means over areas where the clip shrinks; a pixel has
+    data if all that it is made of has. "frames" and "mask" are uint8 `[T, H, W, 1]`.
     """
     factor = float(max_factor ** rng.uniform(-1, 1))
     height, width = clip["frames"].shape[1:3]

@@ -108,10 +108,7 @@ class FrameWriter:
         self.num_bytes = 0
 
     def add(self, frame: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Writes a frame, uint8 `[H, W, C]`, and its mask, `[H, W, 1]`.
-
-        All frames have one shape, and either all have masks or none has.
-        """
+        """Writes a frame, uint8 `[H, W, C]`, and its mask, `[H, W, 1]`, or none."""
         self._shape = self._shape or frame.shape
         if frame.dtype != np.uint8 or frame.shape != self._shape:
             raise ValueError(f"a frame is {frame.dtype} {frame.shape}")
@@ -194,8 +191,8 @@ Producer = Callable[[FrameWriter], dict[str, Any]]
 class FrameCache:
     """Entries in a folder, for several threads and processes at once.
 
-    If `max_bytes` is exceeded, the least recently used entries are removed, except
-    those that living processes have asked for.
+    Beyond `max_bytes` the least recently used entries that no living process has asked
+    for are removed.
     """
 
     def __init__(self, folder: Path, max_bytes: int | None = None) -> None:

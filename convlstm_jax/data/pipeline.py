@@ -22,11 +22,7 @@ class BatchIterator(Iterator[dict[str, np.ndarray]], Protocol):
 
 
 class _ProcessRows(grain.MapDataset):
-    """Rows [p*B/n, (p+1)*B/n) of every global batch, those of process p of n.
-
-    A global array sharded over processes has the same rows there, so that the global
-    batch does not depend on the number of processes.
-    """
+    """Rows [p*B/n, (p+1)*B/n) of every global batch, those of process p of n."""
 
     def __init__(
         self, parent: grain.MapDataset, batch_size: int, index: int, count: int
@@ -94,18 +90,14 @@ def train_batches(
         seed: seed of the order, 0 <= seed < 2**32.
         start_step: step of the first batch.
         process_index: this process, of `process_count` that share the global batch.
-        process_count: their number.
+        process_count: their number, a divisor of B.
         num_workers: processes that prepare batches; 0: a thread. With workers, Grain
             needs a `__main__` guard and parsed absl flags (`absl.app.run`).
         prefetch_batches: batches kept ready (per worker).
         augment: changes a clip, with a new generator for each clip of each epoch.
 
     Returns:
-        An iterator over batches `[B / process_count, ...]` of the source's keys; call
-        its `close()` when done.
-
-    Raises:
-        ValueError: `batch_size` is not a multiple of `process_count`.
+        Batches `[B / process_count, ...]` of the source's keys; to be closed when done.
     """
     clips = grain.MapDataset.source(source).seed(seed).shuffle()
     clips = clips.repeat(-(-_ENDLESS_CLIPS // len(source)))
@@ -134,15 +126,9 @@ def eval_batches(
 ) -> BatchIterator:
     """The first `num_sequences` clips of a source, in order, in batches of one shape.
 
-    For the arguments see `train_batches`.
-
-    Returns:
-        An iterator over ceil(num_sequences / B) batches of the source's keys and
-        "weight", float32 `[B / process_count]`: 0 for the padding of the last batch
-        (repeats of the last clip), else 1.
-
-    Raises:
-        ValueError: `batch_size` or `num_sequences` is out of range.
+    Besides the source's keys, they have "weight", float32 `[B / process_count]`: 0 for
+    the padding of the last batch (repeats of the last clip), else 1. For the arguments
+    see `train_batches`.
     """
     if not 1 <= num_sequences <= len(source):
         raise ValueError(

@@ -62,8 +62,6 @@ def test_masks(tmp_path):
     found = FrameCache(tmp_path).cached({"a": 1}, producer(film(), masks))
     assert found.masked
     np.testing.assert_array_equal(found.read_mask(1, 2, 2), masks[1:4:2])
-    with pytest.raises(ValueError, match="every frame or for none"):
-        FrameCache(tmp_path).cached({"a": 2}, producer(film(), [masks[0], None]))
 
 
 def test_damage_is_told_and_mended(tmp_path):

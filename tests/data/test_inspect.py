@@ -93,15 +93,8 @@ def test_the_frames_of_one_file_are_written_as_they_are_read(films, tmp_path, ca
     (films / "bad.mp4").write_bytes(b"no video")
     for given, words in (
         ((films / "bad.mp4", out), "bad.mp4' cannot be read"),
-        (
-            (film, tmp_path / "a.txt"),
-            "a.txt is of another kind: it must be a .npy file",
-        ),
-        ((film, None), "it must be a .npy file"),
-        (
-            (None, tmp_path / "a.gif"),
-            "a.gif is of another kind: it must be a .png file",
-        ),
+        ((film, tmp_path / "a.txt"), "a.txt is of another kind: it must be a .npy f"),
+        ((None, tmp_path / "a.gif"), "a.gif is of another kind: it must be a .png f"),
     ):
         with refuses(words):
             inspect(config(films), 5, *given)

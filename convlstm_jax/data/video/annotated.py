@@ -40,9 +40,7 @@ def find_annotated(path: str | Path) -> list[Film]:
 
     The annotations of a film are in the XML file of the same name ("a.xml" for
     "a.mp4"), or in "annotations.xml" in the same folder if that names it as its source
-    or it is the only film there. Pictures count only if no film file lies beside them.
-
-    Returns the films by folder and name, with "annotations" among their facts, or a
+    or it is the only film there. Films get "annotations" among their facts, or a
     problem.
     """
     root = Path(path).expanduser()

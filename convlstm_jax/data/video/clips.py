@@ -83,9 +83,8 @@ class FilmClips:
     """A random-access source of clips of `num_frames` frames that lie in films.
 
     `clips` holds (index of the film, first frame, label or condition) of each clip.
-    They are shuffled by a hash of the film's name and the first frame, so that the
-    first `max_clips`, which are kept, are a fair sample of all. `key` is that of the
-    third number in a clip, "" for none; `masked` says whether clips have a "mask".
+    They are shuffled, always in the same way, and the first `max_clips` kept. `key` is
+    that of the third number, "" for none; `masked` is whether clips have a "mask".
     """
 
     def __init__(
@@ -164,12 +163,9 @@ def split_films(
 ) -> tuple[dict[str, list[Part]], bool]:
     """Distributes films over the splits by their names; see `VideoConfig`.
 
-    `span` is the frames from the first to the last of a clip, and `fractions` the
-    shares for validation and, if no conditions are held out, for test.
-
-    Returns:
-        The parts of each split; and whether each film was cut in time, as asked for or
-        because there are fewer films than splits.
+    `fractions` are for validation and, if no conditions are held out, for test. Returns
+    the parts of each split, and whether each film was cut in time, as asked for or
+    because there are fewer films than splits.
     """
     parts: dict[str, list[Part]] = {split: [] for split in SPLITS}
     groups: dict[str, list[Part]] = {}

@@ -58,10 +58,7 @@ class Annotations:
     path: str = field(default="", compare=False)
 
     def as_json(self) -> dict[str, Any]:
-        """The annotations as JSON.
-
-        Of each run of visible, or invisible, shapes only the first and last are kept.
-        """
+        """The annotations as JSON, of a run of like shapes only the first and last."""
         tracks = []
         for track in self.tracks:
             runs = [list(run) for _, run in groupby(track.shapes, lambda s: s.outside)]

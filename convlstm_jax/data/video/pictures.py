@@ -101,11 +101,7 @@ def _pixels(path: Path, picture: Image.Image, page: int, channels: int) -> Raw:
 
 
 def _is_misread_tiff(picture: Image.Image) -> bool:
-    """Whether Pillow misreads a page of TIFF.
-
-    It reads 8 bits of colours, loses the sign of 8 bits or adds one to 32 bits, inverts
-    only 8 bits, and rotates only some pages.
-    """
+    """Whether Pillow misreads a page: deep colours, signs, inverted or rotated ones."""
     tags = picture.tag_v2  # type: ignore[attr-defined]
     bits, signed = max(tags.get(258, (1,))), 2 in tags.get(339, (1,))
     return (
@@ -149,23 +145,19 @@ def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
 def picture_paths(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order; at least one."""
     try:
-        paths = [
-            path
+        names = [
+            path.name
             for path in folder.iterdir()
-            if path.name.lower().endswith(PICTURE_SUFFIXES)
-            and path.name[0] != "."
-            and path.is_file()
+            if path.name.lower().endswith(PICTURE_SUFFIXES) and path.is_file()
         ]
     except OSError as error:
-        raise UserError(
-            f"The folder '{folder}' cannot be read ({reason(error)})"
-        ) from error
-    if not paths:
-        raise UserError(
-            f"The folder '{folder}' holds no picture ({', '.join(PICTURE_SUFFIXES)}): "
-            "a film must have at least one frame"
-        )
-    return sorted(paths, key=lambda path: (natural_order(path.name), path.name))
+        why = f"The folder '{folder}' cannot be read ({reason(error)})"
+        raise UserError(why) from error
+    names = [name for name in names if name[0] != "."]
+    if not names:
+        kinds = ", ".join(PICTURE_SUFFIXES)
+        raise UserError(f"The folder '{folder}' holds no picture ({kinds})")
+    return [folder / name for name in sorted(sorted(names), key=natural_order)]
 
 
 def open_folder(folder: Path, channels: int) -> Opened:
@@ -180,26 +172,23 @@ def open_folder(folder: Path, channels: int) -> Opened:
                 with open_picture(path) as picture:
                     pages = getattr(picture, "n_frames", 1)
                     if pages > 1 and picture.format in ("TIFF", "PNG", "WEBP"):
-                        raise UserError(
-                            f"'{path}' holds {pages} frames: it must lie in another "
-                            "folder than single pictures"
+                        raise ValueError(
+                            f"it holds {pages} frames and must lie in another folder "
+                            "than single pictures"
                         )
                     raw = _pixels(path, picture, 0, channels)
+                found = raw.values.shape[:2]
+                size = size or found
+                if found != size:
+                    raise ValueError(
+                        f"it is {found[1]}x{found[0]} pixels, but those before are "
+                        f"{size[1]}x{size[0]}"
+                    )
+                yield raw
             except UserError as error:
                 yield Bad(str(error))
-                continue
             except PICTURE_ERRORS as error:
                 yield Bad(f"'{path}' cannot be read as a picture ({reason(error)})")
-                continue
-            found = raw.values.shape
-            size = size or found[:2]
-            if found[:2] == size:
-                yield raw
-            else:
-                yield Bad(
-                    f"'{path}' is {found[1]}x{found[0]} pixels, but all frames of a "
-                    f"film must have one size, and those before are {size[1]}x{size[0]}"
-                )
 
     return Opened(frames(), total=len(paths))
 

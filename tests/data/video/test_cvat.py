@@ -23,12 +23,7 @@ EXPORT = """<?xml version="1.0" encoding="utf-8"?>
   <version>1.1</version>
   <meta>
     <task>
-      <id>7</id>
-      <name>shop &amp; till</name>
       <size>40</size>
-      <mode>interpolation</mode>
-      <overlap>5</overlap>
-      <bugtracker></bugtracker>
       <start_frame>0</start_frame>
       <stop_frame>39</stop_frame>
       <frame_filter></frame_filter>
@@ -38,10 +33,6 @@ EXPORT = """<?xml version="1.0" encoding="utf-8"?>
           <attributes/>
         </label>
       </labels>
-      <original_size>
-        <width>640</width>
-        <height>480</height>
-      </original_size>
       <source>shop 1.mp4</source>
     </task>
     <dumped>2024-05-01 10:00:00.000000+00:00</dumped>
@@ -95,33 +86,21 @@ def read(tmp_path):
     return read
 
 
-def track(label, *shapes):
+def track(label, *shapes, kind="mask"):
     """Shapes as (frame, outside)."""
-    return Track(label, tuple(Shape("mask", *shape) for shape in shapes))
+    return Track(label, tuple(Shape(kind, *shape) for shape in shapes))
 
 
 def annotations(*tracks, **fields):
-    defaults = {
-        "source": "a.mp4",
-        "start_frame": 0,
-        "stop_frame": 49,
-        "path": "a.xml",
-    }
+    defaults = {"source": "a", "start_frame": 0, "stop_frame": 49, "path": "a.xml"}
     return Annotations(tracks=tracks, **(defaults | fields))
 
 
 def test_reads_what_cvat_writes(read):
     assert read() == annotations(
-        Track(
-            "theft",
-            (
-                Shape("box", 12, False),
-                Shape("box", 13, False),
-                Shape("box", 20, True),
-            ),
-        ),
-        Track("hand", (Shape("points", 3, False),)),
-        Track("pose", (Shape("skeleton", 5, False), Shape("skeleton", 9, True))),
+        track("theft", (12, False), (13, False), (20, True), kind="box"),
+        track("hand", (3, False), kind="points"),
+        track("pose", (5, False), (9, True), kind="skeleton"),
         source="shop 1.mp4",
         stop_frame=39,
     )
@@ -149,18 +128,6 @@ def test_frames_left_out_of_a_task(read):
         ('frame="20"', 'frame="203"'),  # Closes the track, one step behind the end.
     )
     assert intervals(task, ["theft"]) == [(12, 199)]
-
-
-def test_first_and_last_frame_default_to_the_size(read):
-    task = read(
-        ("<start_frame>0</start_frame>", ""), ("<stop_frame>39</stop_frame>", "")
-    )
-    assert (task.start_frame, task.stop_frame) == (0, 39)
-
-
-def test_a_video_without_tracks(read):
-    text = EXPORT[: EXPORT.index("  <track")] + "</annotations>"
-    assert read(text=text).tracks == ()
 
 
 def test_intervals_open_and_close_and_open_again():
@@ -213,19 +180,14 @@ BOX = '<box frame="12"'
         ),
         ([("<task>", "<project>"), ("</task>", "</project>")], "no <task> or <job>"),
         ([("<size>40</size>", "")], "no value for <size>, but .* at least 1"),
-        ([("<size>40", "<size>many")], "'many' for <size>"),
         ([("<size>40", "<size>0")], "'0' for <size>"),
-        ([("<start_frame>0", "<start_frame>-1")], "'-1' for <start_frame>"),
         ([("<stop_frame>39", "<stop_frame>x")], "'x' for <stop_frame>"),
-        ([("<frame_filter>", "<frame_filter>odd")], "'odd' for the step of <frame_fi"),
         ([("<frame_filter>", "<frame_filter>step=0")], "'0' for the step of <frame_f"),
         ([(' label="theft"', "")], "track 0 has no label"),
         ([(BOX, "<box")], r"track 0 \('theft'\) has no value for the frame"),
-        ([(BOX, '<box frame="1.5"')], "'1.5' for the frame of a box"),
         ([(BOX, '<box frame="-1"')], "'-1' for the frame of a box"),
         ([(BOX, '<box frame="40"')], r"box in frame 40, but .* 0 \.\. 39"),
         ([("<size>40", "<size>12")], r"box in frame 12, but .* 0 \.\. 11"),
-        ([("<stop_frame>39", "<stop_frame>12")], r"in frame 13, but .* 0 \.\. 12"),
         ([('outside="0"', 'outside="no"')], "outside='no' in frame 12"),
     ],
 )
@@ -259,7 +221,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
         read_cvat(tmp_path / "a.xml")
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_what_a_manifest_keeps_tells_the_same(seed):
     rng = np.random.default_rng(seed)
 
