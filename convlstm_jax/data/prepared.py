@@ -4,10 +4,9 @@ An unfinished folder has a `progress.json` instead; the same command resumes.
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -115,22 +114,11 @@ def read_prepared(
 
 def is_prepared(path: str | Path) -> bool:
     """Whether a folder was prepared, also partially or by an earlier version."""
-    return bool(_beginning(path))
-
-
-def kind_of(path: str | Path) -> str:
-    """The name of the data set a prepared folder is of, "" if unknown."""
-    found = re.search(r'"kind": "(\w+)"', _beginning(path))
-    return found[1] if found and found[1] in KINDS else ""
-
-
-def _beginning(path: str | Path) -> str:
     for name in (MANIFEST_FILE, PROGRESS_FILE):
         with suppress(OSError), (Path(path).expanduser() / name).open("rb") as file:
-            text = file.read(200).decode(errors="replace")
-            if '"format": "convlstm_jax ' in text:
-                return text
-    return ""
+            if b'"format": "convlstm_jax ' in file.read(200):
+                return True
+    return False
 
 
 def _read(path: Path, kind: type[_HeadT]) -> _HeadT:
@@ -221,7 +209,11 @@ def prepare(
             "items_left_out": sum(not item.entry for item in items),
             "frames": sum(len(frames) for _, frames, _ in decoded if frames),
         },
-        versions=_versions(),
+        versions={
+            one.name.lower(): one.version
+            for one in distributions()
+            if one.name.lower() in _PACKAGES
+        },
     )
     _write(output / MANIFEST_FILE, manifest)
     (output / PROGRESS_FILE).unlink(missing_ok=True)
@@ -251,11 +243,3 @@ def _write(path: Path, head: Head) -> None:
             f"'{path.parent}' cannot be written to ({reason(error)}): make room, or "
             "choose another folder with --output"
         ) from error
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions

@@ -190,7 +190,7 @@ def test_the_hash_tells_every_change(tmp_path):
     file, index = tmp_path / "a.npy", tmp_path / "index"
     file.write_bytes(b"one")
     first = content_hash([file], index)
-    assert content_hash([file], index) == first == content_hash([file])
+    assert content_hash([file], index) == first
     assert not index.exists()  # Too fresh to be trusted.
     os.utime(file, (1, 1))
     before = file.stat()
@@ -202,7 +202,6 @@ def test_the_hash_tells_every_change(tmp_path):
     (index / "junk.json").write_text("{")
     file.rename(tmp_path / "b.npy")
     assert content_hash([tmp_path / "b.npy"], index) != second
-    assert content_hash([tmp_path / "none"]) == content_hash([tmp_path / "none"])
 
 
 def test_a_hash_is_kept_while_the_file_stays(tmp_path, monkeypatch):

@@ -19,12 +19,7 @@ from convlstm_jax.data.sources import (
     name_bits,
     shares,
 )
-from convlstm_jax.data.video.film import (
-    BadFiles,
-    Film,
-    cached_film,
-    refuse_bad,
-)
+from convlstm_jax.data.video.film import BadFiles, Film, cached_film, refuse_bad
 from convlstm_jax.data.video.fit import FrameSettings, SetupError
 from convlstm_jax.errors import UserError
 

@@ -17,7 +17,6 @@ from convlstm_jax.data.prepared import (
     Decoded,
     Manifest,
     is_prepared,
-    kind_of,
     prepare,
     read_prepared,
 )
@@ -97,16 +96,10 @@ class FilmFields(DataConfig):
 
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the folder of films."""
-        path = Path(self.path).expanduser()
-        if not path.exists():
+        if not Path(self.path).expanduser().exists():
             yield (
                 f"path is {self.path!r}: it must be an existing folder of "
                 f"{KINDS[self.name]}, or one film"
-            )
-        elif kind_of(path) not in ("", self.name):
-            yield (
-                f"path is {self.path!r}, which --mode=prepare wrote from "
-                f"{KINDS[kind_of(path)]}: it must be from {KINDS[self.name]}"
             )
 
     @property

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.config import validated
-from convlstm_jax.data.prepared import kind_of
 from convlstm_jax.data.sources import SPLITS
 from convlstm_jax.data.video.annotated import AnnotatedVideoConfig
 from convlstm_jax.data.video.cvat import Shape, Track
@@ -217,7 +216,7 @@ def test_a_shared_file_that_names_another_video(tmp_path):
     write_xml(tmp_path / "annotations.xml", source="c.npy")
     with refuses(
         r"a\.npy' has no annotations, but 'a\.xml' must lie beside it, or "
-        r"'annotations\.xml' with 'a\.npy' as its <source>",
+        r"'annotations\.xml' with 'a\.npy' as its <source>"
     ):
         names_and_labels(tmp_path)
 
@@ -330,7 +329,6 @@ def test_a_prepared_folder_gives_the_same(folder, tmp_path):
     out = tmp_path / "out"
     fields = {"clip_stride": 1, "frame_stride": 2, "bad_files": "skip"}
     manifest = config(folder, **fields).prepare(out)
-    assert kind_of(out) == "annotated_video"
     problems = {item.name: item.facts["problem"] for item in manifest.items}
     assert "has no annotations" in problems["lonely.npy"]
     assert "cannot be read" in problems["empty.mkv"]

@@ -164,8 +164,7 @@ def test_values_are_scaled_and_clipped(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("strange", "value_range", "number"),
-    [(np.nan, (), 0), (np.inf, (-1.0, 2.0), 3)],
+    ("strange", "value_range", "number"), [(np.nan, (), 0), (np.inf, (-1.0, 2.0), 3)]
 )
 def test_values_that_are_not_finite(tmp_path, strange, value_range, number):
     film = pixels() / np.float32(255)
