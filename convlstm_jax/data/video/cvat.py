@@ -112,51 +112,35 @@ def read_cvat(path: Path) -> Annotations:
     """
     check_regular(path)
     try:
-        return _annotations(_parse(path), str(path))
+        root = ElementTree.parse(path).getroot()
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
-    except _Mistake as error:
-        raise UserError(f"'{path}'{error}") from error
-
-
-class _Mistake(Exception):
-    """What is wrong with a file; the text follows its name."""
-
-
-class _NoDocumentType(ElementTree.TreeBuilder):
-    """Refuses document types: their entities may expand without limit."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Called before any entity is used."""
-        raise ValueError("a document type (DOCTYPE) is not allowed")
-
-
-def _parse(path: Path) -> Element:
-    try:
-        parser = ElementTree.XMLParser(target=_NoDocumentType())
-        return ElementTree.parse(path, parser).getroot()
     # Unknown encodings are LookupErrors, those of several bytes ValueErrors.
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise _Mistake(
-            f" is not XML, or cut short ({error}), but must be {_FORMAT}"
+        raise UserError(
+            f"'{path}' is not XML, or cut short ({error}), but must be {_FORMAT}"
         ) from error
+    try:
+        return _annotations(root, str(path))
+    except ValueError as error:
+        raise UserError(f"'{path}'{error}") from error
 
 
 def _annotations(root: Element, path: str) -> Annotations:
     version = (root.findtext("version") or "").strip()
     if root.tag != "annotations" or version != "1.1":
-        raise _Mistake(
+        raise ValueError(
             f" has the root element <{root.tag}> and the version {version!r}, but must "
             f"be CVAT's {_FORMAT}"
         )
     if root.find("image") is not None:
-        raise _Mistake(
+        raise ValueError(
             f' holds <image> elements: it is "CVAT for images", but must be {_FORMAT}'
         )
     task = root.find("meta/task")
     task = root.find("meta/job") if task is None else task
     if task is None:
-        raise _Mistake(
+        raise ValueError(
             " has no <task> or <job> in its <meta>, but must be the export of one task "
             "or job (a project's tracks do not name their video)"
         )
@@ -183,7 +167,7 @@ def _number(text: str | None, where: str, what: str, minimum: int = 0) -> int:
         number = minimum - 1
     if number < minimum:
         found = "no value" if text is None else repr(text)
-        raise _Mistake(
+        raise ValueError(
             f"{where} {found} for {what}, but it must be a whole number of at least "
             f"{minimum}"
         )
@@ -193,7 +177,7 @@ def _number(text: str | None, where: str, what: str, minimum: int = 0) -> int:
 def _track(element: Element, where: str, start: int, stop: int, step: int) -> Track:
     label = element.get("label")
     if not label:
-        raise _Mistake(f"{where} has no label, but every track must have one")
+        raise ValueError(f"{where} has no label, but every track must have one")
     where = f"{where} ({label!r}) has"
     by_frame: dict[int, Shape] = {}
     for child in element:
@@ -204,14 +188,14 @@ def _track(element: Element, where: str, start: int, stop: int, step: int) -> Tr
         points = child.findall("*[@outside]") if child.tag == "skeleton" else []
         flags = [one.get("outside", "0") for one in points or [child]]
         if not {*flags} <= {"0", "1"}:
-            raise _Mistake(
+            raise ValueError(
                 f"{where} outside={max(flags)!r} in frame {frame}, but it must be '0' "
                 "or '1'"
             )
         outside = "0" not in flags
         # The end of a track may lie one step behind the last frame.
         if not start <= frame <= (stop + step if outside else stop):
-            raise _Mistake(
+            raise ValueError(
                 f"{where} a {child.tag} in frame {frame}, but the file's frames are "
                 f"{start} .. {stop} (start_frame, stop_frame, size)"
             )
