@@ -18,7 +18,6 @@ class BatchIterator(Iterator[dict[str, np.ndarray]], Protocol):
 
     def close(self) -> None:
         """Ends the threads and processes."""
-        ...
 
 
 class _ProcessRows(grain.MapDataset):

@@ -17,7 +17,6 @@ class ClipSource(Protocol):
 
     def __len__(self) -> int:
         """Returns the number of clips."""
-        ...
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Returns a clip: {"frames": uint8 or float32 `[T, H, W, C]`}.
@@ -27,7 +26,6 @@ class ClipSource(Protocol):
         uint8 `[T, H, W, 1]`, 1 where there is data; and "targets", noisy frames without
         their noise.
         """
-        ...
 
 
 def checked_index(index: int, length: int) -> int:

@@ -38,15 +38,11 @@ def open_films(
     """
     stopped = threading.Event()
 
-    def check() -> None:
-        if stopped.is_set():
-            raise UserError("stopped")
-
     def open_one(film: Film) -> Film:
         if film.problem:
             return film
         try:
-            return cached_film(film, settings, cache or default_cache(), check)
+            return cached_film(film, settings, cache or default_cache(), stopped)
         except (CacheError, SetupError):
             raise
         except UserError as error:

@@ -1,6 +1,7 @@
 """Films: found below a folder, decoded once, read from the cache."""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -155,11 +156,8 @@ def open_film(path: Path, settings: FrameSettings) -> Opened:
         return pictures.open_stack(path, settings.channels)
     if suffix in containers.SUFFIXES:
         return containers.open_container(path, settings.channels)
-    raise UserError(
-        f"'{path}' is of the kind '{suffix}': a film must be one of "
-        f"{', '.join((*FILM_SUFFIXES, *pictures.STACK_SUFFIXES))} or a folder of "
-        f"pictures ({', '.join(pictures.PICTURE_SUFFIXES)})"
-    )
+    kinds = ", ".join((*FILM_SUFFIXES, *pictures.PICTURE_SUFFIXES))
+    raise UserError(f"'{path}' is of the kind '{suffix}': it must be one of {kinds}")
 
 
 def _check_exists(path: Path) -> None:
@@ -247,9 +245,9 @@ def _check_crop_box(
 
 
 def cached_film(
-    film: Film, settings: FrameSettings, cache: FrameCache, check: Callable[[], None]
+    film: Film, settings: FrameSettings, cache: FrameCache, stopped: threading.Event
 ) -> Film:
-    """Opens a film through the cache; `check` is called for each decoded frame."""
+    """Opens a film through the cache; gives up when `stopped`."""
     path = film.path
     _check_exists(path)
     files = [path]
@@ -267,7 +265,8 @@ def cached_film(
 
     def produce(writer: FrameWriter) -> dict[str, Any]:
         def keep(frame: np.ndarray, mask: np.ndarray | None) -> None:
-            check()
+            if stopped.is_set():
+                raise UserError("stopped")
             writer.add(frame, mask)
 
         facts = decode(path, settings, keep)
