@@ -365,15 +365,18 @@ def test_folders_without_permission(tmp_path, monkeypatch):
     for number in range(4):
         np.save(tmp_path / f"film{number}.npy", pixels(seed=number))
     (tmp_path / "locked").mkdir()
-    scandir = os.scandir
 
-    def lock(folder):
-        if str(folder).endswith("locked"):
-            raise PermissionError(13, "Permission denied")
-        return scandir(folder)
+    def without_permission(call):
+        def checked(folder):
+            if str(folder).endswith("locked"):
+                raise PermissionError(13, "Permission denied")
+            return call(folder)
 
-    monkeypatch.setattr(os, "scandir", lock)
-    monkeypatch.setattr(type(tmp_path), "iterdir", lambda self: lock(str(self)))
+        return checked
+
+    monkeypatch.setattr(os, "scandir", without_permission(os.scandir))
+    kind = type(tmp_path)
+    monkeypatch.setattr(kind, "iterdir", without_permission(kind.iterdir))
     with refuses(r"folder '.*locked' cannot be read \(Permissi"):
         open_folder(tmp_path)
     sources = open_folder(tmp_path, bad_files="skip")
