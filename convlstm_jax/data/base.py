@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -104,6 +104,34 @@ class DataConfig(Config):
             if array.dtype.kind == "f":  # Exact, not in 256 levels.
                 frames = array[-num_frames:].astype(np.float32).reshape(frames.shape)
         return InputClip(frames, label=path)
+
+
+class FolderDataConfig(DataConfig):
+    """Fields of data sets that are read from the user's own files."""
+
+    frame_stride: int = field(1, "Use every n-th frame of a film.", ge=1)
+    validation_fraction: float = field(
+        0.1, "Share of the films for validation.", gt=0, lt=1
+    )
+    test_fraction: float = field(0.1, "Share of the films for test.", gt=0, lt=1)
+    bad_files: Literal["refuse", "skip"] = field(
+        "refuse",
+        "What to do about a file that cannot be read completely: refuse it, or skip "
+        "what cannot be read and count it.",
+    )
+
+    def check(self) -> Iterator[str]:
+        """Yields what is wrong between the fields."""
+        yield from super().check()
+        if self.validation_fraction + self.test_fraction >= 1:
+            yield (
+                f"validation_fraction is {self.validation_fraction:g} and "
+                f"test_fraction {self.test_fraction:g}: their sum must be below 1"
+            )
+
+    def span(self, num_frames: int) -> int:
+        """Frames of a film from the first to the last frame of a clip."""
+        return (num_frames - 1) * self.frame_stride + 1
 
 
 class LabelledDataConfig(DataConfig):

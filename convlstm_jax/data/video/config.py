@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from convlstm_jax.config import field
-from convlstm_jax.data.base import DataConfig, InputClip
+from convlstm_jax.data.base import FolderDataConfig, InputClip
 from convlstm_jax.data.cache import FrameCache
 from convlstm_jax.data.files import LeftOut, natural_order, plural
 from convlstm_jax.data.prepared import (
@@ -47,7 +47,7 @@ def _is_range(value: tuple[float, ...]) -> bool:
     return not value or (len(value) == 2 and value[0] < value[1])
 
 
-class FilmFields(DataConfig):
+class FilmFields(FolderDataConfig):
     """Fields of data sets that are read from a folder of films."""
 
     path: str = field("", "Folder of your films, or one film.", min_length=1)
@@ -70,29 +70,6 @@ class FilmFields(DataConfig):
         "overlap.",
         ge=0,
     )
-    frame_stride: int = field(1, "Use every n-th frame of a film.", ge=1)
-    validation_fraction: float = field(
-        0.1, "Share of the films for validation.", gt=0, lt=1
-    )
-    test_fraction: float = field(0.1, "Share of the films for test.", gt=0, lt=1)
-    bad_files: Literal["refuse", "skip"] = field(
-        "refuse",
-        "What to do about a file that cannot be read completely: refuse it, or skip "
-        "what cannot be read and count it.",
-    )
-
-    def check(self) -> Iterator[str]:
-        """Yields what is wrong between the fields."""
-        yield from super().check()
-        if self.validation_fraction + self.test_fraction >= 1:
-            yield (
-                f"validation_fraction is {self.validation_fraction:g} and "
-                f"test_fraction {self.test_fraction:g}: their sum must be below 1"
-            )
-
-    def span(self, num_frames: int) -> int:
-        """Frames of a film from the first to the last frame of a clip."""
-        return (num_frames - 1) * self.frame_stride + 1
 
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the folder of films."""
