@@ -182,18 +182,17 @@ def _decode(
     shapes = [one.shape[1:] for one in read if not isinstance(one, str)]
     largest = np.max(shapes or [(1, 1)], axis=0)
     composites: list[dict[str, Any]] = []
-    problems: list[str] = []
     for file, one in zip(files, read, strict=True):
+        fact = {"name": file.name, "time": file.time.isoformat()}
         if isinstance(one, str):
-            problems.append(one)
+            composites.append({**fact, "problem": one})
             continue
         padding = [(0, 0), *((0, side) for side in largest - one.shape[1:])]
         writer.add(*np.pad(one, padding)[..., np.newaxis])
-        facts = {"name": file.name, "time": file.time.isoformat()}
-        composites.append({**facts, "size": list(one.shape[1:])})
+        composites.append({**fact, "size": list(one.shape[1:])})
     if not shapes:  # An entry has frames.
         writer.add(*np.zeros((2, 1, 1, 1), np.uint8))
-    return {"first": files[0].name, "composites": composites, "problems": problems}
+    return {"composites": composites}
 
 
 def usable_composites(
@@ -202,12 +201,13 @@ def usable_composites(
     """Those that can be read and have the size of most; others are left out."""
     composites: list[Composite] = []
     for frames in entries:
-        for index, fact in enumerate(frames.extra["composites"]):
+        facts = frames.extra["composites"]
+        for problem in (fact["problem"] for fact in facts if "problem" in fact):
+            left_out.add("unreadable", problem)
+        for index, fact in enumerate(fact for fact in facts if "size" in fact):
             time, (height, width) = datetime.fromisoformat(fact["time"]), fact["size"]
             one = Composite(fact["name"], time, (height, width), frames, index)
             composites.append(one)
-        for problem in frames.extra["problems"]:
-            left_out.add("unreadable", problem)
     sizes = Counter(one.size for one in composites)
     usual = max(sizes, key=lambda size: sizes[size], default=(0, 0))
     for one in composites:

@@ -337,7 +337,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             folder.left_out = {why: [*one] for why, one in left_out.reasons.items()}
             entries = list(decode(files, self, folder.cache))
             for frames in entries:
-                folder.add(frames.extra["first"], frames, frames.extra)
+                name = frames.extra["composites"][0]["name"]
+                folder.add(name, frames, frames.extra)
             usable_composites(entries, left_out, self)
         assert folder.manifest is not None
         return folder.manifest
