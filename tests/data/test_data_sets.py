@@ -1,6 +1,5 @@
 """The named data sets: fixed splits, seeds, and what they say of themselves."""
 
-import pickle
 import re
 
 import numpy as np
@@ -23,22 +22,6 @@ def small_sources(seed=0, num_frames=6, **fields):
     }
     config = MovingMNISTConfig(**(defaults | fields))
     return config.sources(num_frames=num_frames, seed=seed)
-
-
-def test_splits_and_description():
-    sources = small_sources(height=40, width=48, num_digits=1)
-    assert (len(sources.train), len(sources.validation), len(sources.test)) == (
-        50,
-        5,
-        8,
-    )
-    assert (sources.height, sources.width, sources.channels) == (40, 48, 1)
-    assert sources.digits_source == "sklearn"
-    assert "1 digit on 40x48" in sources.description
-    assert "scikit-learn's 1,797" in sources.description
-    for source in (sources.train, sources.validation, sources.test):
-        frames = pickle.loads(pickle.dumps(source))[0]["frames"]
-        assert frames.shape == (6, 40, 48, 1) and frames.dtype == np.uint8
 
 
 def test_each_split_draws_its_own_digits():
@@ -70,8 +53,12 @@ def test_published_test_file(tmp_path):
         ("moving_mnist", {"digits": "cats"}, "digits is 'cats': it must be one of"),
         ("moving_mnist", {"height": 27}, "height is 27: .* of at least 28"),
         ("moving_mnist", {"velocity": 1.5}, "velocity is 1.5: .* at most 1"),
-        ("moving_mnist", {"test_file": "a", "height": 32}, "height is 32: .* be 64"),
-        ("moving_mnist", {"test_file": "a", "num_digits": 3}, "num_digits is 3: .* 2"),
+        ("moving_mnist", {"test_file": "a", "height": 32}, "test_file .*height of 32"),
+        (
+            "moving_mnist",
+            {"test_file": "a", "num_digits": 3},
+            "test_file.*digits of 3",
+        ),
         ("moving_squares", {"width": 0}, "width is 0"),
         ("bubbles", {"height": 15}, "height is 15: .* of at least 16"),
         ("bubbles", {"test_conditions": ("3 L/min",)}, "test_conditions is .*3 L"),

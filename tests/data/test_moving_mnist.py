@@ -74,20 +74,6 @@ def test_frames_equal_the_plain_generator(sizes):
         np.testing.assert_array_equal(frames, expected)
 
 
-def test_a_digit_is_set_onto_the_wall_and_turns_back():
-    """Followed through a lone digit: each coordinate moves on a line between walls."""
-    digit = np.full((1, 28, 28), 255, np.uint8)
-    walls = 0
-    for clip in generated(digit, 50, 40, num_digits=1, velocity=0.25):
-        tops = np.argmax(clip["frames"].any(axis=(2, 3)), axis=1)
-        assert tops.min() >= 0 and tops.max() <= 36
-        steps = np.diff(tops)
-        turns = tops[1:-1][steps[:-1] * steps[1:] < 0]
-        assert np.isin(turns, (0, 36)).all()
-        walls += len(turns)
-    assert walls > 20
-
-
 def test_draws_are_the_published_splitmix64_and_uniform():
     # Known answer of SplitMix64: from state 0 the first outputs are these.
     gamma, mask = 0x9E3779B97F4A7C15, 2**64 - 1

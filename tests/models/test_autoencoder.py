@@ -110,7 +110,7 @@ def test_the_model_is_the_papers_frame_by_frame(conditional, implementation):
         assert np.abs(short - trained["forecast"])[:, 1:].max((0, 2, 3, 4)).min() > 1e-3
 
 
-@pytest.mark.parametrize("frame", range(3))
+@pytest.mark.parametrize("frame", [0, 2])
 def test_training_logits_do_not_depend_on_the_true_frame_they_are_to_give(frame):
     model = FCLSTMAutoencoder(FEATURES, conditional=True)
     targets = {"reconstruction": frames(2), "forecast": frames(3)}

@@ -102,21 +102,6 @@ def test_implementations_and_precisions_agree(name):
     assert jax.tree.leaves(random_variables(models[-1], inputs))[0].dtype == jnp.float32
 
 
-def test_the_convolutional_model_does_not_depend_on_the_frame_size():
-    model = EncoderForecaster(**TINY["encoder_forecaster"])
-    variables = random_variables(model, frames())
-    larger = jax.ShapeDtypeStruct((1, 2, 12, 15, 3), jnp.float32)
-    run = functools.partial(model.apply, num_frames=4)
-    assert jax.eval_shape(run, variables, larger).shape == (1, 4, 12, 15, 3)
-
-
-@pytest.mark.usefixtures("unchecked_types")
-def test_a_cell_that_cannot_be_is_refused_before_anything_runs():
-    model = EncoderForecaster((2,), input_kernel_size=4, patch_size=3)
-    with pytest.raises(ValueError, match="input_kernel_size is 4: it must be odd"):
-        model.init(key(), frames(), 2)
-
-
 @pytest.mark.parametrize("name", TINY)
 def test_what_an_untrained_model_gives_is_about_its_first_logit(name):
     for fields, logit in (({}, -3), ({"first_logit": 1.5}, 1.5)):

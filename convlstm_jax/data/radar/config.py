@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,21 +145,14 @@ class RadarClips:
         """Reads clip `index`, see `ClipSource`."""
         index = checked_index(index, len(self))
         number, start, top, left = map(int, self._places[index])
-        stride = self._config.frame_stride
-        chosen = self._parts[number][1][start : start + self._span : stride]
         rows = slice(top, top + self._config.height)
         columns = slice(left, left + self._config.width)
-        frames, masks = [], []
-        for _, group in groupby(chosen, key=lambda one: id(one.frames)):
-            first, *others = group  # Of one entry of the cache, read at once.
-            asked = (first.index, 1 + len(others), stride)
-            frames.append(first.frames.read(*asked)[:, rows, columns])
-            masks.append(first.frames.read_mask(*asked)[:, rows, columns])
-        return {
-            "frames": np.concatenate(frames),
-            "mask": np.concatenate(masks),
-            "condition": np.asarray(self._conditions[number], np.int32),
-        }
+        part = self._parts[number][1][start : start + self._span]
+        chosen = part[:: self._config.frame_stride]
+        read = np.stack([one.read()[:, rows, columns] for one in chosen], axis=1)
+        frames, mask = read[..., np.newaxis]
+        condition = np.asarray(self._conditions[number], np.int32)
+        return {"frames": frames, "mask": mask, "condition": condition}
 
 
 class RadarConfig(RainDataConfig, FolderDataConfig):
@@ -167,14 +160,13 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
 
     An event is a run of composites without a missing time step. Splits are by event,
     in the order of time; where there are fewer events than splits, each is cut in time.
-    No frame is in two splits.
     """
 
     name: Literal["radar"] = "radar"
     path: str = field(
         "",
-        "Folder of radar composites with the time in their names (year to minute, 12 "
-        "digits), or one that --mode=prepare wrote.",
+        "Folder of composites with the time in their names (12 digits, year to minute) "
+        "or one that --mode=prepare wrote.",
     )
     radar_format: Literal[tuple(RADAR_FORMATS)] = field(
         "picture",
@@ -186,27 +178,18 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         4, "Side of the blocks of pixels averaged into one.", unit="pixels", ge=1
     )
     clip_stride: int = field(
-        1,
-        "Composites from the start of one clip to that of the next; 0: clips do not "
-        "overlap.",
-        ge=0,
+        1, "Composites from clip to clip; 0: clips do not overlap.", ge=0
     )
     crop_stride: int = field(
-        8,
-        "Distance of training crops; 0: side by side, as for validation and test.",
-        unit="pixels",
-        ge=0,
+        8, "Distance of training crops; 0: side by side.", unit="pixels", ge=0
     )
     min_rain_share: float = field(
-        0.05,
-        "Least share of rain, from 0.1 mm/h on, in the first frame of a clip.",
-        ge=0,
-        lt=1,
+        0.05, "Least share of rain (0.1 mm/h) in the first frame of a clip.", ge=0, lt=1
     )
     time_step_minutes: float = field(
         5.0,
-        "Time from one composite to the next; where one is missing, an event ends. "
-        "Rain gathered (mm) counts as that of this time, unless a file says of which.",
+        "Time from one composite to the next, in which mm were gathered unless a file "
+        "says otherwise.",
         unit="minutes",
         gt=0,
     )
@@ -251,10 +234,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         for date in self.test_conditions:
             if date not in conditions:
                 raise UserError(
-                    f"test_conditions names {date!r}: it must name dates on which "
-                    f"events of '{self.path}' with at least {span} composites "
-                    f"{self.time_step_minutes:g} minutes apart begin: "
-                    f"{', '.join(conditions) or 'there is none'}"
+                    f"test_conditions names {date!r}: it must name dates of events of "
+                    f"at least {span} composites: {', '.join(conditions) or 'none'}"
                 )
         parts, cut_in_time = split_events(events, span, self)
         clips: dict[str, Any] = {
@@ -271,9 +252,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             if not len(found):
                 raise UserError(
                     f"the {split} split of '{self.path}' is empty ({facts}{told}): add "
-                    "composites, ask for fewer frames or smaller crops, or change "
-                    "data.min_rain_share, data.time_step_minutes, the fractions or "
-                    "data.test_conditions"
+                    "composites, ask for fewer frames or smaller crops, or change the "
+                    "fractions, data.min_rain_share or data.time_step_minutes"
                 )
         description = f"Radar composites of '{self.path}': {facts}."
         if self.test_conditions:
@@ -301,12 +281,11 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             "minutes apart"
         )
         steps = Counter(
-            (after.time - before.time).total_seconds() / 60
-            for before, after in pairwise(composites)
+            after.time - before.time for before, after in pairwise(composites)
         )
-        usual = steps.most_common(1)[0][0] if steps else self.time_step_minutes
-        if usual != self.time_step_minutes:
-            facts += f"; most composites are {usual:g} minutes apart"
+        for usual, _ in steps.most_common(1):
+            if usual != timedelta(minutes=self.time_step_minutes):
+                facts += f", but most of them {usual.total_seconds() / 60:g}"
         return facts
 
     def _open(self) -> tuple[list[Composite], LeftOut]:
@@ -368,15 +347,13 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             )
         chosen = [*read][::-1][:: self.frame_stride]
         if len({read[file].shape for file in chosen}) > 1:
+            first = chosen[0].name
             raise UserError(
-                f"'{path}' has composites of different sizes, from '{chosen[0].name}' "
-                "on: they must be of one size"
+                f"'{path}' has composites of different sizes, from '{first}' on"
             )
         clip = np.stack([read[file] for file in chosen], axis=1)
         frames, mask = clip[..., np.newaxis]
         if not mask[-1].any():
-            raise UserError(
-                f"'{path}': the latest composite, '{chosen[-1].name}', has no data at "
-                "any pixel: it must have some to forecast from"
-            )
+            last = chosen[-1].name
+            raise UserError(f"'{path}': the latest composite, '{last}', has no data")
         return InputClip(frames, mask, tuple(one.time for one in chosen), label)

@@ -80,9 +80,7 @@ def read_reflectivity(path: Path, config: "RadarConfig") -> np.ndarray:
         path.open("rb").close()  # Its error is shorter than those of the readers.
         found = RADAR_FORMATS[config.radar_format].read(path, config)
         if found.values.ndim != 2:
-            raise ValueError(
-                f"its field has {found.values.ndim} dimensions: it must have two"
-            )
+            raise ValueError(f"its field has {found.values.ndim} dimensions, not two")
         with np.errstate(over="ignore", invalid="ignore"):
             factor = _reflectivity(found, config)
     except Exception as error:  # Of a damaged file the readers may raise anything.
@@ -196,7 +194,6 @@ def _odim_values(raw: np.ndarray, what: Mapping[str, Any]) -> np.ndarray:
 
 
 def _minutes_between(times: Iterable[str], written: str) -> float | None:
-    """Minutes between two times; None if they are no times, or in another order."""
     try:
         start, end = (datetime.strptime(time, written) for time in times)
     except ValueError:
@@ -356,10 +353,7 @@ def _pysteps() -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class RadarFormat:
-    """How a format's file names end, what reads them, and optional packages for it.
-
-    With `day_of_year` a time in 9 digits counts too, see `composites.time_of`.
-    """
+    """How names of files end, what reads them, and optional packages it needs."""
 
     suffixes: tuple[str, ...]
     read: Callable[[Path, "RadarConfig"], Field]
@@ -376,4 +370,3 @@ RADAR_FORMATS: dict[str, RadarFormat] = {
     "mch_gif": RadarFormat((".gif",), _read_mch, ("pysteps",), day_of_year=True),
     "bom_rf3": RadarFormat((".nc",), _read_bom, ("pysteps", "netCDF4")),
 }
-"""The formats by name, those of weather services as pysteps names its importers."""

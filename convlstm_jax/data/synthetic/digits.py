@@ -1,5 +1,6 @@
 """The handwritten digits that moving-digit videos are drawn from."""
 
+import functools
 import gzip
 import os
 import struct
@@ -121,6 +122,7 @@ def _download(tfds_dir: str) -> list[Path]:
         ) from error
 
 
+@functools.cache
 def _load_sklearn(why: str = "") -> DigitSet:
     """Scikit-learn's digits, enlarged from 8x8 with 17 shades to resemble MNIST's.
 

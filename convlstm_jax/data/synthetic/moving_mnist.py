@@ -169,24 +169,18 @@ class MovingMNISTConfig(DataConfig):
 
     def check(self) -> Iterator[str]:
         """Yields where a field does not suit the test file."""
-        if not self.test_file:
-            return
-        fixed = {"height": _FILE_SIZE, "width": _FILE_SIZE, "num_digits": 2}
-        for name, value in fixed.items():
-            if getattr(self, name) != value:
-                yield (
-                    f"{name} is {getattr(self, name)}: it must be {value} with "
-                    "test_file, whose frames are 64x64 with two digits"
-                )
+        size = (self.height, self.width)
+        if self.test_file and (*size, self.num_digits) != (_FILE_SIZE, _FILE_SIZE, 2):
+            yield (
+                f"test_file holds 2 digits on 64x64: it must be '' with num_digits of "
+                f"{self.num_digits}, height of {self.height} and width of {self.width}"
+            )
 
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the digits' folder and the test file."""
         yield from check_digits_folder(self.digits, self.digits_dir)
         if self.test_file and not Path(self.test_file).expanduser().is_file():
-            yield (
-                f"test_file is {self.test_file!r}: it must be an existing file in the "
-                "format of mnist_test_seq.npy, or ''"
-            )
+            yield f"test_file is {self.test_file!r}: it must be an existing file, or ''"
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits, each from digits of its own, see `DataConfig.sources`."""
