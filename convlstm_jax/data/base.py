@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -35,6 +35,11 @@ class InputClip:
     label: str = ""
 
 
+def clip_limit(default: int, split: str, **rule: Any) -> Any:
+    """Declares how many clips of a split are used."""
+    return field(default, f"Maximum number of {split} clips.", ge=1, **rule)
+
+
 class DataConfig(Config):
     """Fields that all data sets have."""
 
@@ -46,15 +51,9 @@ class DataConfig(Config):
     name: str
     height: int = field(64, "Height of a frame.", unit="pixels", ge=1)
     width: int = field(64, "Width of a frame.", unit="pixels", ge=1)
-    num_train_sequences: int = field(
-        10_000_000, "Maximum number of training clips.", ge=1
-    )
-    num_validation_sequences: int = field(
-        1000, "Maximum number of validation clips.", ge=1
-    )
-    num_test_sequences: int = field(
-        10_000, "Maximum number of test clips.", ge=1, may_change=True
-    )
+    num_train_sequences: int = clip_limit(10_000_000, "training")
+    num_validation_sequences: int = clip_limit(1000, "validation")
+    num_test_sequences: int = clip_limit(10_000, "test", may_change=True)
     num_workers: int = field(
         0,
         "Processes that prepare batches; 0: a thread of the training process.",
@@ -109,11 +108,13 @@ class DataConfig(Config):
 class FolderDataConfig(DataConfig):
     """Fields of data sets that are read from the user's own files."""
 
-    frame_stride: int = field(1, "Use every n-th frame of a film.", ge=1)
+    frame_stride: int = field(1, "Use every n-th frame of a film or event.", ge=1)
     validation_fraction: float = field(
-        0.1, "Share of the films for validation.", gt=0, lt=1
+        0.1, "Share of the films or events for validation.", gt=0, lt=1
     )
-    test_fraction: float = field(0.1, "Share of the films for test.", gt=0, lt=1)
+    test_fraction: float = field(
+        0.1, "Share of the films or events for test.", gt=0, lt=1
+    )
     bad_files: Literal["refuse", "skip"] = field(
         "refuse",
         "What to do about a file that cannot be read completely: refuse it, or skip "
@@ -130,7 +131,7 @@ class FolderDataConfig(DataConfig):
             )
 
     def span(self, num_frames: int) -> int:
-        """Frames of a film from the first to the last frame of a clip."""
+        """Frames of a film or event from the first to the last frame of a clip."""
         return (num_frames - 1) * self.frame_stride + 1
 
 

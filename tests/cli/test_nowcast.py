@@ -56,7 +56,7 @@ def test_a_composite_without_data(tmp_path):
     write(tmp_path, *[(8, 8)] * 7)
     nothing = np.full((8, 8), 255, np.uint8)
     Image.fromarray(nothing).save(tmp_path / "202001011235.png")
-    with pytest.raises(UserError, match=r"'202001011235\.png', has no data at any"):
+    with pytest.raises(UserError, match=r"'202001011235\.png', has no data"):
         predict(tmp_path)
 
 
