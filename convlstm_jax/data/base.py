@@ -86,6 +86,21 @@ class DataConfig(Config):
         """
         raise NotImplementedError
 
+    def make_sources(
+        self, clips: dict[str, Any], description: str, **names: Any
+    ) -> Sources:
+        """The splits, with the names of conditions or classes."""
+        height, width, channels = self.frame_shape
+        return Sources(
+            **clips,
+            description=description,
+            height=height,
+            width=width,
+            channels=channels,
+            test_films=getattr(clips["test"], "film_names", ()),
+            **names,
+        )
+
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the files and folders that fields name."""
         yield from ()

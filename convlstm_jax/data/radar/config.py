@@ -268,15 +268,7 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             description += f" Time steps missing: {missing}."
         if told:
             description += f" Left out{told}."
-        return Sources(
-            **clips,
-            description=description,
-            height=self.height,
-            width=self.width,
-            channels=1,
-            conditions=conditions,
-            test_films=clips["test"].film_names,
-        )
+        return self.make_sources(clips, description, conditions=conditions)
 
     def _facts(self, composites: Sequence[Composite]) -> str:
         """What the folder holds, in words."""

@@ -76,18 +76,10 @@ class SyntheticClips(Generic[ConfigT]):
 
         Validation and test clips depend on neither `seed` nor their own number.
         """
-        height, width, channels = config.frame_shape
         # Training seeds are below 2**32, so neither stream can be the training stream.
         seeds = (seed, 2**63, 2**63 + 1)
         splits: dict[str, Any] = {}
         for split, own_seed, its_own in zip(SPLITS, seeds, given, strict=True):
             num_clips = getattr(config, f"num_{split}_sequences")
             splits[split] = cls(config, num_frames, num_clips, own_seed, its_own)
-        return Sources(
-            **splits,
-            description=description,
-            height=height,
-            width=width,
-            channels=channels,
-            **facts,
-        )
+        return config.make_sources(splits, description, **facts)

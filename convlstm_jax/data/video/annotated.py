@@ -223,7 +223,7 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
         parts += [str(left_out)] if left_out.reasons else []
         if parts:
             description += f" Left out: {'; '.join(parts)}."
-        return self._sources(
+        return self.make_sources(
             clips,
             description,
             classes=self.classes,

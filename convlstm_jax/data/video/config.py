@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -144,21 +144,6 @@ class FilmFields(FolderDataConfig):
             films.append(film)
         return films
 
-    def _sources(
-        self, clips: dict[str, Any], description: str, **names: Any
-    ) -> Sources:
-        """The splits, with the names of conditions or classes."""
-        height, width, channels = self.frame_shape
-        return Sources(
-            **clips,
-            description=description,
-            height=height,
-            width=width,
-            channels=channels,
-            test_films=clips["test"].film_names,
-            **names,
-        )
-
 
 class VideoConfig(FilmFields):
     """Your own videos, pictures and arrays."""
@@ -280,7 +265,7 @@ class VideoConfig(FilmFields):
             )
         if omitted:
             description += f" Left out{omitted}."
-        return self._sources(clips, description, conditions=conditions)
+        return self.make_sources(clips, description, conditions=conditions)
 
     def _usable_films(self, span: int) -> tuple[list[Part], LeftOut]:
         """The films that hold a clip, and what is left out."""
