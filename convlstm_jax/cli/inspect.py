@@ -7,7 +7,6 @@ import numpy as np
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.data.base import DataConfig
-from convlstm_jax.data.files import reason
 from convlstm_jax.data.inspect import contact_sheet, inspect
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
@@ -19,9 +18,6 @@ def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> N
     `output` is the `.png` file of the contact sheet. With `input`, a file, its frames
     as they are read are written into the `.npy` file `output` instead, uint8
     `[N, H, W, C]`.
-
-    Raises:
-        UserError: the data cannot be read, or the output cannot be written.
     """
     if input is not None:
         _write_frames(experiment.data, input, output)
@@ -37,19 +33,14 @@ def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> N
     print("\n".join(found.lines))
     if found.sources is None:
         raise UserError(found.problem)
-    try:
-        contact_sheet(found.sources, output)
-    except OSError as error:
-        raise UserError(f"'{output}' cannot be written ({reason(error)})") from error
+    with atomic_file(output) as partial:
+        contact_sheet(found.sources, partial)
     print(f"{output}: the first clips of each split")
 
 
 def _write_frames(data: DataConfig, input_path: Path, output: Path | None) -> None:
     if output is None or output.suffix.lower() != ".npy":
-        raise UserError(
-            f"--output={output or ''} is of another kind: it must be a .npy file, for "
-            "the frames of --input"
-        )
+        raise UserError(f"--output={output or ''} must be a .npy file with --input")
     if not isinstance(data, FilmFields):
         raise UserError(
             f"--input={input_path} cannot be read with config.data.name={data.name!r}: "
