@@ -40,7 +40,9 @@ def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> N
 
 def _write_frames(data: DataConfig, input_path: Path, output: Path | None) -> None:
     if output is None or output.suffix.lower() != ".npy":
-        raise UserError(f"--output={output or ''} must be a .npy file with --input")
+        raise UserError(
+            f"--output={output or ''} is of another kind: it must be a .npy file"
+        )
     if not isinstance(data, FilmFields):
         raise UserError(
             f"--input={input_path} cannot be read with config.data.name={data.name!r}: "

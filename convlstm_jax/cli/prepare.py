@@ -1,9 +1,7 @@
 """`--mode=prepare`: decodes the data of a folder once, for later trainings."""
 
-import dataclasses
 from pathlib import Path
 
-from convlstm_jax.cli.build import build_sources
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.cli.workdir import locked, make
 from convlstm_jax.data.prepared import KINDS, MANIFEST_FILE, Manifest, is_prepared
@@ -25,7 +23,9 @@ def run(experiment: Experiment, *, output: Path) -> None:
         )
     path = Path(data.path).expanduser()  # type: ignore[attr-defined]
     if is_prepared(path):
-        raise UserError(f"config.data.path='{path}' is a prepared folder already")
+        raise UserError(
+            f"config.data.path is '{path}', which is a prepared folder already"
+        )
     if output.resolve().is_relative_to(path.resolve()):
         raise UserError(
             f"--output={output} lies in config.data.path='{path}': choose another"
@@ -39,7 +39,10 @@ def run(experiment: Experiment, *, output: Path) -> None:
         raise
     _print_summary(manifest, output)
     prepared = data.model_copy(update={"path": str(output)})
-    print(build_sources(dataclasses.replace(experiment, data=prepared)).description)
+    sources = prepared.sources(
+        num_frames=experiment.task.clip_length, seed=experiment.general.seed
+    )
+    print(sources.description)
 
 
 def _print_summary(manifest: Manifest, output: Path) -> None:
