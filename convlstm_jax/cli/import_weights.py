@@ -68,7 +68,6 @@ def run(
         # Last, as this turns the folder into a run.
         save_config(workdir, experiment.config)
         _log.info(
-            "saved as step 0 of %s; go on with `python main.py --workdir=%s` and "
-            "--mode=evaluate, --mode=predict or --mode=train",
-            workdir, workdir,
-        )  # fmt: skip
+            "saved as step 0; go on with `python main.py --workdir=%s --mode=MODE`",
+            workdir,
+        )

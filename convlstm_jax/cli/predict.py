@@ -44,8 +44,7 @@ def run(
     """
     if os.path.realpath(input) in map(os.path.realpath, (output, output.parent)):
         raise UserError(
-            f"--output={output} would be written over or among the frames of "
-            f"--input={input}: choose another place"
+            f"--output={output} would be written over or among the frames of --input"
         )
     objective = build_objective(experiment)
     objective.check_num_frames(num_frames)
@@ -93,8 +92,7 @@ def _forecast(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(
-            f"--num_frames is {num_frames}: so many frames of this size do not fit "
-            "into the memory here"
+            f"--num_frames is {num_frames}: so many frames do not fit into memory"
         ) from error
     if isinstance(objective, NowcastObjective) and whole_area:
         _write_rain(objective, clip, frames, prediction, output)

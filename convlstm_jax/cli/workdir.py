@@ -91,8 +91,7 @@ def locked(
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another {work} is running in --{flag}={workdir}: wait for it, or "
-                "choose another folder"
+                f"another {work} is running in --{flag}={workdir}: wait for it"
             ) from None
         except OSError:
             pass  # Some network file systems have no locks.
