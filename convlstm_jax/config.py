@@ -5,6 +5,7 @@ command line all follow from one declaration, `field`.
 """
 
 import dataclasses
+import itertools
 import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,7 @@ class _Rule:
     lt: float = math.inf
     odd: bool = False
     min_length: int = 0  # Of a tuple or a text.
+    increasing: bool = False  # Whether the entries of a tuple must increase.
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler
@@ -56,6 +58,8 @@ class _Rule:
         if self.must and not self.must[1](value):
             return False
         entries = value if isinstance(value, tuple) else (value,)
+        if self.increasing and any(a >= b for a, b in itertools.pairwise(entries)):
+            return False
         return all(
             self.ge <= entry <= self.le
             and self.gt < entry < self.lt
@@ -163,7 +167,8 @@ def _allowed(annotation: Any, rule: _Rule) -> str:
     kind = ("odd " if rule.odd else "") + _KINDS[entry or annotation]
     if entry is not None:
         count = "one or more" if rule.min_length else "any number of"
-        return f"be a tuple of {count} {kind}s{rule.limits()}{example}"
+        order = ", in increasing order" if rule.increasing else ""
+        return f"be a tuple of {count} {kind}s{rule.limits()}{order}{example}"
     kind = f"non-empty {kind}" if rule.min_length else kind
     article = "an" if kind[0] in "io" else "a"
     return f"be {article} {kind}{rule.limits()}{example}"

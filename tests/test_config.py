@@ -24,7 +24,7 @@ class Optics(Config):
     layers: tuple[int, ...] = field(
         (8, 4), "Layers.", ge=1, min_length=1, example="(8,4)"
     )
-    rates: tuple[float, ...] = field((1.0,), "Rates.", gt=0)
+    rates: tuple[float, ...] = field((1.0,), "Rates.", gt=0, increasing=True)
     labels: tuple[str, ...] = field((), "Labels.", min_length=0)
     share: float = field(0.5, "Share.", gt=0, lt=1)
     flip: bool = field(False, "Whether to flip.")
@@ -50,7 +50,7 @@ class Optics(Config):
         ("layers", (), "be a tuple of one or more integers of at least 1, such as"),
         ("layers", (0,), "be a tuple of one or more integers of at least 1, such as"),
         ("layers", 8, "be a tuple of one or more integers of at least 1, such as"),
-        ("rates", (0.0, 1.0), "be a tuple of any number of finite numbers above 0"),
+        ("rates", (2.0, 1.0), "be a tuple of any number of finite numbers above 0, in"),
         ("rates", (float("inf"),), "be a tuple of any number of finite numbers above"),
         ("labels", "a", "be a tuple of any number of texts"),
         ("share", 1.0, "be a finite number above 0 and below 1"),

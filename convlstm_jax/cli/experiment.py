@@ -32,8 +32,7 @@ from convlstm_jax.objectives import OBJECTIVES, ObjectiveConfig
 from convlstm_jax.training.loop import TrainConfig
 from convlstm_jax.training.optimizer import OPTIMIZERS, OptimizerConfig
 
-Values = dict[str, Any]
-"""A config as nested dictionaries: fields, and sections of fields."""
+Values = dict[str, Any]  # A config as nested dictionaries.
 
 _UNIONS: dict[str, Mapping[str, type[Config]]] = {
     "model": MODELS,
