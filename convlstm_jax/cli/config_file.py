@@ -4,7 +4,6 @@ import importlib.util
 import os
 import traceback
 from pathlib import Path
-from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -42,7 +41,13 @@ def load(text: str) -> ConfigDict:
         spec.loader.exec_module(module)
         if not preset and hasattr(module, "DEFAULT_PRESETS"):
             preset, note = _preset_of_this_machine(module.DEFAULT_PRESETS)
-        config = _call_get_config(module, preset)
+        get_config = getattr(module, "get_config", None)
+        if not callable(get_config):
+            raise UserError("the file must define a function get_config")
+        config = get_config(preset) if preset else get_config()
+        if not isinstance(config, ConfigDict):
+            found = type(config).__name__
+            raise UserError(f"get_config must return a ConfigDict, not a {found}")
     except UserError as error:
         raise UserError(f"--config={text}: {error}") from error
     except (Exception, SystemExit) as error:
@@ -65,17 +70,6 @@ def _preset_of_this_machine(presets: dict[str, str]) -> tuple[str, str]:
         f"for the paper's model put ':{presets['accelerator']}' after the file in "
         "--config"
     )
-
-
-def _call_get_config(module: ModuleType, preset: str) -> ConfigDict:
-    get_config = getattr(module, "get_config", None)
-    if not callable(get_config):
-        raise UserError("the file must define a function get_config")
-    config = get_config(preset) if preset else get_config()
-    if not isinstance(config, ConfigDict):
-        found = type(config).__name__
-        raise UserError(f"get_config must return a ConfigDict, not a {found}")
-    return config
 
 
 def _explain(error: BaseException, path: Path) -> str:

@@ -123,19 +123,6 @@ def test_a_field_that_does_not_apply_does_not_exist(module, field):
     assert name not in module.get_config()[section]
 
 
-def test_fields_that_another_value_brings():
-    overrides = {
-        "optimizer.schedule": "reduce_on_plateau",
-        "optimizer.plateau_factor": "0.1",
-    }
-    changed = experiment(moving_mnist.get_config(), overrides)
-    assert changed.config.optimizer.plateau_factor == 0.1
-    plain = experiment(
-        moving_mnist_next_frame.get_config("keras"), {"optimizer.schedule": "cosine"}
-    )
-    assert "plateau_factor" not in plain.config.optimizer
-
-
 def test_another_network_keeps_the_fields_that_both_have():
     changed = experiment(
         moving_mnist.get_config(),
