@@ -7,7 +7,6 @@ from configs import (
     clip_classification,
     moving_mnist,
     moving_mnist_autoencoder,
-    moving_mnist_next_frame,
     moving_mnist_recurrent,
     radar_nowcasting,
 )

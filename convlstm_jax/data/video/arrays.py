@@ -74,7 +74,7 @@ def open_array(path: Path, settings: FrameSettings) -> Opened:
         elif suffix == ".npz":
             array = _open_npz(path, settings.variable, closing)
         else:
-            array = _open_xarray(path, settings.variable, closing)
+            array = _open_xarray(path, settings, closing)
         _check(path, array, settings)
     except _ARRAY_ERRORS as error:
         closing.close()
@@ -121,21 +121,8 @@ def _frames(array: _Array, closing: ExitStack) -> Iterator[Raw | Bad]:
                 if isinstance(frame, Bad):
                     yield frame
                 else:
-                    yield _raw(frame.reshape(*array.shape[1:3], -1), array.dtype, valid)
-
-
-def _raw(frame: np.ndarray, dtype: np.dtype, valid: np.ndarray | None) -> Raw | Bad:
-    if dtype == np.uint8 and frame.dtype != np.uint8:
-        # Because of a fill value, xarray made floats of bytes.
-        missing = np.isnan(frame)
-        count = np.count_nonzero(missing if valid is None else missing[valid])
-        if count:
-            return Bad(
-                f"{count} of {frame.size} values are missing; gaps must lie at the "
-                "same pixels in all frames: fill the others"
-            )
-        frame = np.where(missing, 0, frame).astype(np.uint8)
-    return Raw(frame, white=0, scaled=True, valid=valid)
+                    values = frame.reshape(*array.shape[1:3], -1)
+                    yield Raw(values, white=0, scaled=True, valid=valid)
 
 
 def _one(array: _Array, number: int) -> np.ndarray | Bad:
@@ -235,7 +222,7 @@ def _chosen(variable: str, names: Sequence[str], films: Sequence[str]) -> str:
     return variable or films[0]
 
 
-def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
+def _open_xarray(path: Path, settings: FrameSettings, closing: ExitStack) -> _Array:
     is_zarr = path.suffix.lower() == ".zarr"
     needed = "xarray", "zarr" if is_zarr else "h5netcdf"
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
@@ -263,20 +250,22 @@ def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
     names = sorted(map(str, data))
     large = [name for name in names if sum(size > 1 for size in data[name].shape) > 1]
     films = [name for name in large if data[name].ndim >= 3]
-    variable = _chosen(variable, names, films)
+    variable = _chosen(settings.variable, names, films)
     encoding = data[variable].encoding
     field = _in_order(data[variable])
     chunks = encoding.get("chunksizes") or encoding.get("chunks") or ()
     if math.prod(chunks) * field.dtype.itemsize > MAX_FRAME_BYTES * 4:
         raise ValueError(f"its chunks of {tuple(chunks)} values are too large to read")
-    dtype = field.dtype
-    if not {"scale_factor", "add_offset"} & set(encoding) and dtype.kind == "f":
-        # With a fill value, xarray makes floats of bytes; see `_raw`.
-        stored = np.dtype(encoding.get("dtype", dtype))
-        dtype = stored if stored == np.uint8 else dtype
-    return _Array(
-        field.shape, dtype, lambda first, end: field[first:end].to_numpy(), len(field)
-    )
+    packed = {"scale_factor", "add_offset"} & set(encoding) or settings.value_range
+    stored = np.dtype(encoding.get("dtype", field.dtype))
+    # With a fill value, xarray makes floats of bytes.
+    are_bytes = stored == np.uint8 and field.dtype.kind == "f" and not packed
+
+    def read(first: int, end: int) -> np.ndarray:
+        values = field[first:end].to_numpy()
+        return values / np.float32(255) if are_bytes else values
+
+    return _Array(field.shape, field.dtype, read, len(field))
 
 
 def _refuse_links(path: Path) -> None:

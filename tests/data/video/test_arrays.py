@@ -308,7 +308,7 @@ def test_fill_values_and_packed_values(tmp_path):
     assert found.masked and found.read(0, 1)[0, 1, 1, 0] == 0
     film[3, 2, 2] = 255
     path = save(path, film, encoding={"_FillValue": 255})
-    with refuses(r"frame 3: 1 of 48 values are missing"):
+    with refuses(r"frame 3: 1 of 48 values are not finite"):
         open_film(path)
     packed = {"dtype": "int16", "scale_factor": 0.5, "add_offset": -32.0,
               "_FillValue": -999}  # fmt: skip
