@@ -23,9 +23,6 @@ def run(experiment: Experiment, *, input: Path | None, output: Path | None) -> N
     `output` is the `.png` file of the contact sheet. With `input`, a file, its frames
     as they are read are written into the `.npy` file `output` instead, uint8
     `[N, H, W, C]`.
-
-    Raises:
-        UserError: the data cannot be read, or the output cannot be written.
     """
     if input is not None:
         _write_frames(experiment.data, input, output)
@@ -68,8 +65,7 @@ def _draw_clips(sources: Sources, path: Path) -> None:
 def _write_frames(data: DataConfig, input_path: Path, output: Path | None) -> None:
     if output is None or output.suffix.lower() != ".npy":
         raise UserError(
-            f"--output={output or ''} is of another kind: it must be a .npy file, for "
-            "the frames of --input"
+            f"--output={output or ''} is of another kind: it must be a .npy file"
         )
     if not isinstance(data, FilmFields):
         raise UserError(

@@ -119,7 +119,11 @@ def test_prepare(films, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for given, output, words in (
         (skipping, films / "out", "lies in config.data.path"),
-        (skipping, tmp_path / "file", "file is a file: it must be a folder"),
+        (
+            skipping,
+            tmp_path / "file",
+            "file cannot be made (File exists): it must be a folder",
+        ),
         (config(out), tmp_path / "new", "which is a prepared folder already"),
         (
             MovingSquaresConfig(),
