@@ -88,13 +88,6 @@ def test_all_frames_are_changed_alike():
         assert not np.array_equal(out, still)
 
 
-def test_the_draws_of_one_change_do_not_depend_on_another():
-    for seed in range(6):
-        both = changed(film(), seed, flip=True, brightness=0.3)
-        first = changed(film(), seed, flip=True)
-        np.testing.assert_array_equal(changed(first, seed, brightness=0.3), both)
-
-
 @pytest.mark.parametrize(("width", "ways"), [(4, 8), (5, 4)])
 def test_all_symmetries_come_up_and_change_all_frames_and_masks_alike(width, ways):
     frames = np.random.default_rng(0).integers(0, 255, (2, 4, width, 1), np.uint8)

@@ -57,18 +57,6 @@ def test_every_epoch_is_a_new_permutation():
     assert not np.array_equal(order(3), order(3, seed=2))
 
 
-@pytest.mark.parametrize(
-    ("length", "batch_size", "start_step"), [(1, 1, 0), (2, 3, 1), (2, 1, 100_000)]
-)
-def test_the_smallest_batches_and_sources(length, batch_size, start_step):
-    found = order(3, batch_size, length, start_step=start_step)
-    assert found.shape == (3, batch_size)
-    whole = order(3, 6, length, start_step=start_step * batch_size // 6)
-    first = start_step * batch_size % 6
-    expected = whole.ravel()[first : first + 3 * batch_size]
-    np.testing.assert_array_equal(found.ravel(), expected)
-
-
 @pytest.mark.parametrize("run", [order, augmented])
 def test_processes_share_the_same_global_batch(run):
     parts = [run(6, process_index=index, process_count=4) for index in range(4)]

@@ -47,10 +47,8 @@ def open_films(
             raise
         except UserError as error:
             if bad_files == "refuse":
-                raise UserError(
-                    f"{str(error).rstrip('.')}; config.data.bad_files=skip leaves it "
-                    "out"
-                ) from error
+                skip = "config.data.bad_files=skip leaves it out"
+                raise UserError(f"{str(error).rstrip('.')}; {skip}") from error
             return replace(film, problem=str(error))
 
     opened: list[Film] = []

@@ -86,9 +86,7 @@ def find_films(folder: str | Path, *, beside_files: bool = True) -> list[Film]:
     if root.is_file() or _is_zarr(root):
         return [Film(root.name, root)]
     if not root.is_dir():
-        raise UserError(
-            f"path is '{root}', but must be a folder of videos, or one video"
-        )
+        raise UserError(f"path is '{root}', but must be a folder of videos or a video")
     films = _search(root, beside_files)
     return sorted(films, key=lambda film: (natural_order(film.name), film.name))
 
@@ -119,9 +117,8 @@ def _search(root: Path, beside_files: bool) -> Iterator[Film]:
                         single.append(entry.name)
         except OSError as error:
             if not prefix:
-                raise UserError(
-                    f"The folder '{folder}' cannot be read ({reason(error)})"
-                ) from error
+                why = f"The folder '{folder}' cannot be read ({reason(error)})"
+                raise UserError(why) from error
             yield Film(name, Path(folder))
             continue
         # In a folder, the files of one suffix are all stacks or all single pictures.
@@ -210,10 +207,10 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
             brightest = max(brightest, int(step.values.max()))
         keep(frame, mask)
     if 0 < brightest <= _DARK and not settings.value_range:
+        white = 2 ** brightest.bit_length() - 1
         raise UserError(
             f"'{path}' uses the values 0 .. {brightest} of 16 bits: config.data."
-            f"value_range must say which become 0 and 1, such as 0,"
-            f"{2 ** brightest.bit_length() - 1}"
+            f"value_range must say which become 0 and 1, such as 0,{white}"
         )
     last = number + 1 - lost
     readable = last - len(holes)

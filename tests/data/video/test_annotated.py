@@ -1,6 +1,5 @@
 """Annotated films: finding files, labels by hand, splits, what is left out."""
 
-import pickle
 import re
 
 import numpy as np
@@ -147,25 +146,6 @@ def test_only_annotated_frames_are_used(tmp_path):
     assert data.cut(*pair, 3)[0] == [(5, 1), (7, 1), (9, 0), (11, 0)]
 
 
-def test_the_splits_depend_on_names_alone(folder):
-    one = sources(folder)
-    other = sources(folder, seed=7)
-    for name in SPLITS:
-        first, second = getattr(one, name), getattr(other, name)
-        assert list(contents(first).items()) == list(contents(second).items())
-    moved = folder.rename(folder.with_name("moved"))
-    assert contents(sources(moved).test) == contents(one.test)
-
-
-def test_fewer_clips_are_the_first_of_a_mixed_order(folder):
-    whole = list(contents(sources(folder).train).items())
-    assert [key for key, _ in whole] != sorted(key for key, _ in whole)
-    part = sources(folder, num_train_sequences=7)
-    assert list(contents(part.train).items()) == whole[:7]
-    assert sum(part.class_counts) == 7
-    assert list(contents(pickle.loads(pickle.dumps(part.train))).items()) == whole[:7]
-
-
 # Finding the files.
 
 
@@ -306,15 +286,6 @@ def test_wrong_folders(tmp_path):
     write_video(tmp_path / "a.npy")
     with refuses(r"no video in it can be used: .*a\.npy' has no"):
         sources(tmp_path, bad_files="skip")
-
-
-def test_class_names():
-    assert AnnotatedVideoConfig(path="a").classes == ("normal", "theft")
-    labels = ("theft", "robbery")
-    two = AnnotatedVideoConfig(path="a", event_labels=labels)
-    assert two.classes == ("normal", "theft+robbery")
-    assert two.augment is None
-    assert AnnotatedVideoConfig(path="a", flip=True).augment is not None
 
 
 # Prepared folders.

@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import os
-import sys
 import zipfile
 
 import numpy as np
@@ -56,19 +55,19 @@ def test_any_number_of_channels(tmp_path):
     channels = 5
     film = pixels((3, H, W, channels))
     np.save(tmp_path / "a.npy", film)
-    np.testing.assert_array_equal(
-        frames_of(tmp_path / "a.npy", channels=channels), film
-    )
+    found = frames_of(tmp_path / "a.npy", channels=channels)
+    np.testing.assert_array_equal(found, film)
     half = frames_of(tmp_path / "a.npy", channels=channels, height=3, width=4)
     means = film.reshape(3, 3, 2, 4, 2, channels).mean((2, 4))
     np.testing.assert_allclose(half, means, atol=1)
     refused(tmp_path / "a.npy", f", has {channels} channels: config.data.channels is 1")
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_npz_by_name(tmp_path, save):
+def test_npz_by_name(tmp_path):
     path = tmp_path / "a.npz"
-    save(path, other=pixels((3, H, W), 1), film=pixels(), last=np.arange(3))
+    np.savez_compressed(
+        path, other=pixels((3, H, W), 1), film=pixels(), last=np.arange(3)
+    )
     np.testing.assert_array_equal(frames_of(path, variable="film")[..., 0], pixels())
     refused(path, r"it holds other, film, last: config.data.variable must name one")
     refused(path, r"variable is 'c', but it holds other, film", variable="c")
@@ -102,20 +101,13 @@ def test_cut_and_strange_arrays(tmp_path):
     assert film.problem.startswith("6 of 9 frames can be read (the file is cut short")
     np.testing.assert_array_equal(film.read(0, 6)[..., 0], pixels()[:6])
     for array, words in (
-        (
-            np.zeros((2, 3, 4), np.uint16),
-            "type uint16: config.data.value_range must sa",
-        ),
+        (np.zeros((2, 3, 4), np.uint16), "type uint16: config.data.value_range must"),
         (np.zeros((2, 3, 4), "U3"), "type <U3: it must hold integers or floats"),
         (np.array([{}]), "type object: it must hold integers or floats"),
         (np.zeros((2, 3), np.uint8), r"shape \(2, 3\): it must be \[T, H, W\]"),
         (np.zeros((0, 4, 4), np.uint8), r"shape \(0, 4, 4\): it must be"),
         (np.full((2, H, W), 1.5), r"values go from 1.5 to 1.5: without .*value_range"),
-        (np.full((2, H, W), -0.1), "values go from -0.1 to -0.1"),
-        (
-            np.full((2, H, W), np.nan),
-            "48 of 48 values are not finite .*fill the others",
-        ),
+        (np.full((2, H, W), np.nan), "48 of 48 values are not finite .*fill the"),
     ):
         np.save(path, array, allow_pickle=True)
         refused(path, words)
@@ -133,9 +125,7 @@ def write_head(path, shape, dtype="|u1"):
 
 def test_files_that_claim_too_much(tmp_path):
     write_head(tmp_path / "a.npy", (10**12, 1, 1))
-    refused(
-        tmp_path / "a.npy", r"a.npy' has 1,000,000,000,000 frames by its own account"
-    )
+    refused(tmp_path / "a.npy", r"a.npy' has 1,000,000,000,000 frames by its own acc")
     write_head(tmp_path / "a.npy", (1, 10**6, 10**6))
     with refuses(r"a.npy' .*cut short"):
         open_film(tmp_path / "a.npy")
@@ -144,9 +134,7 @@ def test_files_that_claim_too_much(tmp_path):
     np.lib.format.write_array_header_1_0(content, head)
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", content.getvalue() + bytes(10**7))
-    refused(
-        tmp_path / "a.npz", r"a.npz' has 80,000,000,000 bytes in a frame by its own"
-    )
+    refused(tmp_path / "a.npz", r"a.npz' has 80,000,000,000 bytes in a frame by its")
 
 
 # --- values and gaps ------------------------------------------------------------------
@@ -179,8 +167,7 @@ def test_values_that_are_not_finite(tmp_path, strange, value_range, number):
     assert "8 of 9 frames can be read" in found.problem and "NaN" in found.problem
 
 
-@pytest.mark.parametrize("value_range", [(), (0.0, 0.5)])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("value_range", "channels"), [((), 1), ((0.0, 0.5), 3)])
 def test_pixels_without_data_in_any_frame_are_masked(tmp_path, value_range, channels):
     film = pixels((T, H, W, channels)) / np.float32(255)
     film[:, 2:4, 5] = np.nan
@@ -381,14 +368,3 @@ def test_folders_without_permission(tmp_path, monkeypatch):
         open_folder(tmp_path)
     sources = open_folder(tmp_path, bad_files="skip")
     assert "1 video that cannot be read (first: The folder '" in sources.description
-
-
-def test_folders_that_are_very_deep(tmp_path):
-    np.save(tmp_path / "film.npy", pixels())
-    (tmp_path / "/".join("d" * 400)).mkdir(parents=True)
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(300)
-    try:
-        assert [film.name for film in find_films(tmp_path)] == ["film.npy"]
-    finally:
-        sys.setrecursionlimit(limit)

@@ -111,12 +111,11 @@ def test_reads_the_export_of_a_job(read):
     job = read(
         ("<task>", "<job>"),
         ("</task>", "</job>"),
-        ("<size>40", "<size>30"),
         ("<start_frame>0", "<start_frame>3"),
-        ("<stop_frame>39", "<stop_frame>32"),
+        ("<stop_frame>39</stop_frame>", ""),
         ("<source>shop 1.mp4</source>", ""),
     )
-    assert (job.source, job.start_frame, job.stop_frame) == ("", 3, 32)
+    assert (job.source, job.start_frame, job.stop_frame) == ("", 3, 42)
 
 
 def test_frames_left_out_of_a_task(read):
@@ -134,19 +133,12 @@ def test_intervals_open_and_close_and_open_again():
     seen = annotations(
         track("theft", (3, True), (5, False), (6, False), (9, True), (30, False)),
         track("walk", (0, False)),
+        track("robbery", (8, False), (12, True)),
     )
     assert intervals(seen, ["theft"]) == [(5, 9), (30, 50)]
     assert intervals(seen, ["walk"]) == [(0, 50)]
+    assert intervals(seen, ["theft", "robbery"]) == [(5, 12), (30, 50)]
     assert intervals(seen, ["other"]) == []
-
-
-def test_intervals_of_several_tracks_are_joined():
-    seen = annotations(
-        track("theft", (20, False), (30, True)),
-        track("theft", (5, False), (10, True)),
-        track("robbery", (10, False), (12, True), (22, False), (25, True)),
-    )
-    assert intervals(seen, ["theft", "robbery"]) == [(5, 12), (20, 30)]
 
 
 def test_frames_that_the_video_lacks():

