@@ -14,12 +14,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces it at the end.
 
     A reader sees the old file or the new one, also after a power failure. If the body
-    fails, the old file stays and the temporary one is removed. Missing parent folders
-    are created. The temporary name keeps the suffix, by which image and video writers
-    choose the format.
-
-    Raises:
-        OSError: the file system refuses.
+    fails, the old file stays and the temporary one is removed. Parent folders are
+    created. The temporary name keeps the suffix, by which writers choose the format.
     """
     path = Path(path)
     writer = f"{os.getpid()}-{threading.get_ident()}"
@@ -38,12 +34,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """`replacing`, for files that the user asked for.
-
-    Raises:
-        UserError: the file system refuses (permission, disk full, a folder of that
-            name).
-    """
+    """As `replacing`, but raises a `UserError` if the file system refuses."""
     try:
         with replacing(path) as partial:
             yield partial

@@ -1,8 +1,7 @@
 """Config classes: frozen, typed fields with bounds, units and a meaning.
 
-Each network, objective, data set and optimizer has a class of its own fields beside its
-code. Pydantic checks types; the bounds, the text of what is allowed and the parser of
-the command line all follow from one declaration, `field`.
+Pydantic checks types; the bounds, the text of what is allowed and the parser of the
+command line all follow from one declaration, `field`.
 """
 
 import dataclasses
@@ -17,41 +16,28 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from convlstm_jax.errors import did_you_mean
 
-_NUMBERS = {
-    int: ("an integer", "integers"),
-    float: ("a finite number", "finite numbers"),
-}
+_KINDS = {int: "integer", float: "finite number", str: "text"}
 _ConfigT = TypeVar("_ConfigT", bound="Config")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """What a field allows beside its type.
-
-    Attributes:
-        unit: The unit of the value, such as `pixels`.
-        example: A value, shown after what is allowed.
-        when: The values of other fields of the class with which this field exists.
-        must: What a value must do, in words that follow "it must ", and the predicate.
-        may_change: Whether a resumed run may have another value, as it does not shape
-            the training.
-        ge, gt, le, lt, odd: Bounds of a number, or of each entry of a tuple.
-        min_length: Fewest entries of a tuple or characters of a text.
-        increasing: Whether the entries of a tuple must increase.
-    """
+    """What a field allows beside its type; bounds hold for each entry of a tuple."""
 
     unit: str = ""
     example: str = ""
+    # The values of other fields of the class with which this field exists.
     when: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+    # What a value must do, in words that follow "it must ", and the predicate.
     must: tuple[str, Callable[[Any], bool]] | None = None
-    may_change: bool = False
+    may_change: bool = False  # Whether a resumed run may have another value.
     ge: float = -math.inf
     gt: float = -math.inf
     le: float = math.inf
     lt: float = math.inf
     odd: bool = False
-    min_length: int = 0
-    increasing: bool = False
+    min_length: int = 0  # Of a tuple or a text.
+    increasing: bool = False  # Whether the entries of a tuple must increase.
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: pydantic.GetCoreSchemaHandler
@@ -84,29 +70,21 @@ class _Rule:
 
     def limits(self) -> str:
         """The bounds in words, such as ` from 1 to 63`."""
-        words = {
-            text: str(bound) if isinstance(bound, int) else f"{bound:g}"
-            for text, bound in (
-                ("of at least", self.ge),
-                ("above", self.gt),
-                ("of at most", self.le),
-                ("below", self.lt),
-            )
-            if math.isfinite(bound)
-        }
-        if words.keys() == {"of at least", "of at most"}:
-            return f" from {words['of at least']} to {words['of at most']}"
-        parts = [f"{text} {bound}" for text, bound in words.items()]
-        return f" {' and '.join(parts)}" if parts else ""
+        if math.isfinite(self.ge) and math.isfinite(self.le):
+            return f" from {self.ge:.12g} to {self.le:.12g}"
+        bounds = {
+            "of at least": self.ge, "above": self.gt,
+            "of at most": self.le, "below": self.lt,
+        }  # fmt: skip
+        finite = {text: bound for text, bound in bounds.items() if math.isfinite(bound)}
+        return " and".join(f" {text} {bound:.12g}" for text, bound in finite.items())
 
 
 def field(default: Any, meaning: str, **rule: Any) -> Any:
     """Declares one field of a config class.
 
-    Args:
-        default: The value where nothing is set.
-        meaning: What the field does, in plain sentences; `--help` shows it.
-        **rule: Its unit, its bounds and when it exists: see `_Rule`.
+    `--help` shows `meaning`, what the field does. `rule` is its unit, its bounds and
+    when it exists: the fields of `_Rule`.
     """
     info = pydantic.Field(default, description=meaning)
     info.metadata.append(_Rule(**rule))
@@ -185,18 +163,15 @@ def _allowed(annotation: Any, rule: _Rule) -> str:
         return f"be {listed}" if len(choices) == 1 else f"be one of {listed}"
     if annotation is bool:
         return "be true or false"
-    if annotation is str:
-        return f"be {'a non-empty' if rule.min_length else 'a'} text{example}"
     entry = _entry(annotation)
-    if entry is None:
-        number = _NUMBERS[annotation][0]
-        number = number.replace("an integer", "an odd integer") if rule.odd else number
-        return f"be {number}{rule.limits()}{example}"
-    kind = "texts" if entry is str else _NUMBERS[entry][1]
-    kind = f"odd {kind}" if rule.odd else kind
-    count = "one or more" if rule.min_length else "any number of"
-    order = ", in increasing order" if rule.increasing else ""
-    return f"be a tuple of {count} {kind}{rule.limits()}{order}{example}"
+    kind = ("odd " if rule.odd else "") + _KINDS[entry or annotation]
+    if entry is not None:
+        count = "one or more" if rule.min_length else "any number of"
+        order = ", in increasing order" if rule.increasing else ""
+        return f"be a tuple of {count} {kind}s{rule.limits()}{order}{example}"
+    kind = f"non-empty {kind}" if rule.min_length else kind
+    article = "an" if kind[0] in "io" else "a"
+    return f"be {article} {kind}{rule.limits()}{example}"
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
@@ -214,9 +189,6 @@ def parse(cls: type[Config], name: str, text: str) -> Any:
     """Reads the value of a field from text, as the command line gives it.
 
     Integers may be written `100_000` or `1e5`; tuples `(64,32)`, `64,32` or `64`.
-
-    Raises:
-        ValueError: the text is no value of the field's type.
     """
     annotation = cls.model_fields[name].annotation
     entry = _entry(annotation)
@@ -252,12 +224,9 @@ def refusal(cls: type[Config], name: str, value: Any, prefix: str = "") -> str:
 def validated(
     cls: type[_ConfigT], values: Mapping[str, Any], prefix: str = ""
 ) -> tuple[_ConfigT | None, list[str]]:
-    """Makes an instance from values; what is missing takes its default.
+    """An instance made from values, or None, and the problems, a sentence each.
 
     `prefix` names the section in messages, such as `config.model.`.
-
-    Returns:
-        The instance, or None, and the problems, a sentence each.
     """
     problems = [
         unknown_field(cls, name, values, prefix)

@@ -5,20 +5,11 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in a config, a flag or the data, in one sentence.
-
-    The message names the field or file, the value found and what is allowed. The
-    command line prints it without a traceback and exits with code 2; library callers
-    may catch it as a plain `ValueError`.
-    """
+    """A mistake in a config, a flag or the data: what is wrong and what is allowed."""
 
 
 def raise_problems(problems: list[str], header: str) -> None:
-    """Raises all problems as one error: a sentence, or a header and a line for each.
-
-    Raises:
-        UserError: there is any problem.
-    """
+    """Raises problems as one `UserError`: a sentence, or a header and a line each."""
     if len(problems) == 1:
         raise UserError(problems[0])
     if problems:

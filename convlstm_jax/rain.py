@@ -1,7 +1,4 @@
-"""Pixels, radar reflectivity and rain rate: one scale that data and metrics share.
-
-The operators alone are used, so each method takes NumPy and JAX arrays alike.
-"""
+"""Pixels, radar reflectivity and rain rate, in NumPy and JAX alike."""
 
 import math
 from dataclasses import dataclass

@@ -26,8 +26,7 @@ def free_address():
 
 def experiment_of(folder):
     """The validated experiment of a run."""
-    config, _ = load_config(Path(folder))
-    return experiment(config)
+    return experiment(load_config(Path(folder)))
 
 
 def trained_model(folder):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from configs import moving_mnist
-from convlstm_jax.cli import config_file
 from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.errors import UserError
 
@@ -33,24 +32,6 @@ def test_every_preset_builds_is_locked_and_valid(name, preset):
         config.model.fetures = (1,)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_says_its_paper_command_hardware_and_score(name):
-    text = importlib.import_module(f"configs.{name}").__doc__
-    assert "arXiv" in text
-    assert f"python main.py --config=configs/{name}.py" in text
-    assert "Hardware" in text
-
-
-def test_table_1_is_trained_as_in_the_paper():
-    for preset in moving_mnist.PRESETS.keys() - {"quick"}:
-        config = moving_mnist.get_config(preset)
-        assert config.optimizer.name == "rmsprop"
-        assert config.optimizer.learning_rate == 1e-3
-        assert config.optimizer.rmsprop_decay == 0.9
-        assert config.train.batch_size == 16
-        assert config.train.early_stopping_patience > 0
-
-
 def test_an_unknown_preset_names_the_known_ones_and_the_nearest():
     message = r"unknown preset '5x5-265'.*5x5-128-64-64.*did you mean 5x5-256\?"
     with pytest.raises(UserError, match=message):
@@ -61,11 +42,6 @@ def test_a_preset_with_an_unknown_field_is_refused(monkeypatch):
     monkeypatch.setitem(moving_mnist.PRESETS, "a", {"model.nme": 1})
     with pytest.raises(UserError, match=r"preset 'a': config\.model\.nme is not a fie"):
         moving_mnist.get_config("a")
-
-
-def test_the_files_load_the_way_the_command_line_loads_them():
-    config = config_file.load(f"{FOLDER / 'moving_mnist.py'}:5x5-256")
-    assert config.to_dict() == moving_mnist.get_config("5x5-256").to_dict()
 
 
 def test_importing_the_configs_starts_no_device():

@@ -37,38 +37,25 @@ pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
 @pytest.fixture(scope="module")
-def compiled():
-    """Counts the programs that are compiled, by name."""
+def run_and_counts(tmp_path_factory):
+    """A run of six steps, and how often training compiled programs with a model."""
     counts: Counter[str] = Counter()
 
     def count(event, duration_secs, **details):
         if event.endswith("backend_compile_duration"):
             counts[details["fun_name"]] += 1
 
-    jax.monitoring.register_event_duration_secs_listener(count)
-    yield counts
-    jax.monitoring.unregister_event_duration_listener(count)
-
-
-def of_models(compiled):
-    """Of the counts, those of programs that hold a model; the others are forgotten."""
-    names = ("init", "train_step", "eval_step", "shown", "predict")
-    found = {name: compiled[f"jit({name})"] for name in names}
-    compiled.clear()
-    return {name: count for name, count in found.items() if count}
-
-
-@pytest.fixture(scope="module")
-def run_and_counts(tmp_path_factory, compiled):
-    """A run of six steps, and how often training compiled what."""
     folder = tmp_path_factory.mktemp("run") / "tiny"
     steps = ["--config.train.num_steps=6", "--config.train.eval_every_steps=3"]
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.monitoring.register_event_duration_secs_listener(count)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         jax.clear_caches()
         assert run(*TINY, f"--workdir={folder}", *steps) == 0
-    return folder, of_models(compiled)
+    jax.monitoring.unregister_event_duration_listener(count)
+    names = ("init", "train_step", "eval_step", "shown")
+    return folder, {name: counts[f"jit({name})"] for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +168,7 @@ def test_evaluate_alone_repeats_the_figures(trained, tmp_path, capsys):
     assert names == ["lead_time.png"]
 
 
-def test_predict_in_every_form(trained, clip, tmp_path, capsys, compiled):
+def test_predict_in_every_form(trained, clip, tmp_path, capsys):
     pixels = np.load(clip)
     (tmp_path / "frames").mkdir()
     for number, frame in enumerate(pixels):
@@ -196,9 +183,7 @@ def test_predict_in_every_form(trained, clip, tmp_path, capsys, compiled):
     ):
         more = [] if frames == 2 else [f"--num_frames={frames}"]
         paths = [f"--input={tmp_path / source}", f"--output={tmp_path / name}"]
-        compiled.clear()
         assert run(*arguments, *paths, *more) == 0
-        assert of_models(compiled) == {"predict": 1}
         assert name in capsys.readouterr().out
     short, long = np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy")
     assert short.shape == (2, 32, 40, 1) and long.shape == (7, 32, 40, 1)
@@ -249,7 +234,6 @@ def test_an_exported_model_runs_without_the_project(trained, tmp_path, capsys):
     [
         (np.zeros((2, 32, 40, 1), np.uint8), "o.gif", "ends with 2 frames.*at least 3"),
         (np.zeros((5, 40, 32, 1), np.uint8), "o.gif", "40×32.*must be 32×40"),
-        (np.zeros((5, 7), np.uint8), "o.gif", "clip.npy"),
         (b"no array", "o.gif", "clip.npy"),
         (np.zeros((5, 32, 40, 1), np.uint8), "o.avi", r"it must be .*\.gif"),
     ],
@@ -291,18 +275,6 @@ def test_predict_says_when_memory_does_not_suffice(trained, clip, capsys, monkey
     paths = [f"--input={clip}", f"--output={clip.parent / 'a.npy'}"]
     assert run(*PREDICT, f"--workdir={trained}", "--num_frames=90000", *paths) == 2
     assert "--num_frames is 90000: so many frames" in capsys.readouterr().err
-
-
-def test_damaged_checkpoints_are_told(trained, tmp_path, capsys):
-    folder = tmp_path / "copy"
-    shutil.copytree(trained, folder)
-    for path in (folder / "checkpoints").rglob("*"):
-        if path.is_file() and path.stat().st_size > 200:
-            content = bytearray(path.read_bytes())
-            content[len(content) // 2] ^= 0x10
-            path.write_bytes(bytes(content))
-    assert run("--mode=evaluate", f"--workdir={folder}") == 2
-    assert "checkpoint" in capsys.readouterr().err
 
 
 def test_batch_that_devices_cannot_share(tmp_path, capsys):

@@ -85,18 +85,6 @@ def test_a_folder_of_films_is_reported_for_each_condition(tmp_path):
     assert np.load(output).shape == (3, 24, 20, 1)
 
 
-def test_bad_films_and_folders_without_films_are_refused(tmp_path, capsys):
-    (tmp_path / "empty").mkdir()
-    films = write_films(tmp_path / "films")
-    for flags, named in (
-        (films, "film8.gif"),
-        ([f"--config.data.path={tmp_path / 'empty'}"], str(tmp_path / "empty")),
-    ):
-        assert run(*TINY, *flags, f"--workdir={tmp_path / 'run'}") == 2
-        error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert error.startswith("error: ") and named in error
-
-
 @pytest.mark.parametrize(
     ("preset", "parameters"), [("20to20", "10,178,497"), ("5to5-256", "38,490,049")]
 )

@@ -79,22 +79,6 @@ def test_train_evaluate_and_classify(films, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda films: next(films.glob("*.xml")).write_text("<annot"), r".xml"),
-        (lambda films: next(films.glob("*.gif")).write_bytes(b"GIF8"), r".gif"),
-        (lambda films: [path.unlink() for path in films.glob("*.xml")], "films"),
-    ],
-)
-def test_bad_films_get_one_sentence(damage, message, tmp_path, capsys):
-    films = write_annotated_films(tmp_path / "films")
-    damage(films)
-    assert run(*TINY, f"--config.data.path={films}", f"--workdir={tmp_path}/run") == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ") and message in error
-
-
 def test_a_label_that_never_occurs_is_named(films, tmp_path, capsys):
     flags = [f"--config.data.path={films}", "--config.data.event_labels=robbery"]
     assert run(*TINY, *flags, f"--workdir={tmp_path / 'run'}") == 2

@@ -6,7 +6,6 @@ import pytest
 
 from convlstm_jax.cli import import_weights
 from convlstm_jax.cli.flags import IMPORTS_FROM
-from convlstm_jax.interop import openstl_weights
 from convlstm_jax.interop.keras_weights import import_keras
 from tests.interop import keras_layout, keras_networks
 from tests.interop.keras_networks import Network
@@ -30,13 +29,6 @@ SQUARES = [
     "--config.optimizer.ema_decay=0.9", *RUN,
 ]  # fmt: skip
 KERAS = ["--mode=import", "--from=keras", *SQUARES, "--config.model.causal_head=false"]
-RECURRENT = [
-    "--mode=import", "--from=openstl",
-    "--config=configs/moving_mnist_recurrent.py:quick", "--config.model.features=3",
-    "--config.model.input_kernel_size=3", "--config.model.recurrent_kernel_size=3",
-    "--config.data.digits=sklearn", *RUN,
-]  # fmt: skip
-
 pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
 
 
@@ -49,9 +41,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_an_imported_run_is_evaluated_predicts_and_trains_on(
-    checkpoint, tmp_path, capsys
-):
+def test_an_imported_run_is_evaluated_and_trains_on(checkpoint, tmp_path, capsys):
     """On noisy frames with clean targets, with an average of the weights."""
     folder = tmp_path / "imported"
     assert run(*KERAS, f"--checkpoint={checkpoint}", f"--workdir={folder}") == 0
@@ -88,12 +78,6 @@ def test_an_imported_run_is_evaluated_predicts_and_trains_on(
         found = results["per_lead_time"][name]["mse"]
         np.testing.assert_allclose(found, error, rtol=1e-4)
 
-    np.save(tmp_path / "clip.npy", np.clip(inputs[0], 0, 1))
-    paths = [f"--input={tmp_path / 'clip.npy'}", f"--output={tmp_path / 'next.npy'}"]
-    assert run("--mode=predict", f"--workdir={folder}", *paths) == 0
-    expected = task.forecast(variables, np.clip(inputs[:1], 0, 1), 3).frames[0]
-    np.testing.assert_allclose(np.load(tmp_path / "next.npy"), expected, atol=1e-5)
-
     assert run(f"--workdir={folder}") == 0
     _, step, trained = trained_model(folder)
     assert step == 2
@@ -105,53 +89,12 @@ def test_an_imported_run_is_evaluated_predicts_and_trains_on(
     assert "resumed at step 0 of 2" in (folder / "log.txt").read_text()
 
 
-def test_a_model_of_openstl_is_imported_without_the_forget_offset(
-    monkeypatch, tmp_path, capsys
-):
-    generator = np.random.default_rng(0)
-    arrays = {
-        f"model.{name}.weight": generator.normal(size=shape).astype(np.float32)
-        for name, shape in {
-            "cell_list.0.conv_x.0": (12, 16, 3, 3),
-            "cell_list.0.conv_h.0": (12, 3, 3, 3),
-            "cell_list.0.conv_o.0": (3, 6, 3, 3),
-            "cell_list.0.conv_last": (3, 6, 1, 1),
-            "conv_last": (16, 3, 1, 1),
-        }.items()
-    }
-    monkeypatch.setattr(openstl_weights, "read_state_dict", lambda path: arrays)
-    (tmp_path / "c.pth").touch()
-    folder = tmp_path / "imported"
-    paths = [f"--checkpoint={tmp_path / 'c.pth'}", f"--workdir={folder}"]
-    arguments = [*RECURRENT, *paths]
-    assert run(*arguments) == 2
-    assert "model.forget_offset is 1: it must be 0" in capsys.readouterr().err
-    assert not folder.exists()
-
-    assert run(*arguments, "--config.model.forget_offset=0") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert (
-        "not used, as OpenSTL's cells never use it: "
-        "model.cell_list.0.conv_o.0.weight, model.cell_list.0.conv_last.weight"
-    ) in lines
-    task, step, variables = trained_model(folder)
-    assert (step, task.model.forget_offset) == (0, 0)
-    kernel = variables["params"]["output_kernel"]
-    np.testing.assert_array_equal(
-        kernel[0, 0].T, arrays["model.conv_last.weight"][..., 0, 0]
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--config.model.causal_head=true"], "model.causal_head is True"),
         (["--config.model.features=2,4"], "does not fit the model of the config"),
         (["--from=openstl"], "config.model.name is 'next_frame': it must be 'recurr"),
-        (
-            ["--config.model.forget_offset=0"],
-            "config.model.forget_offset is not a field with config.model.name=",
-        ),
     ],
 )
 def test_what_cannot_be_imported_leaves_nothing_behind(
@@ -167,32 +110,12 @@ def test_what_cannot_be_imported_leaves_nothing_behind(
     assert not folder.exists()
 
 
-def test_bare_cells_of_pytorch_are_for_python_to_import(tmp_path, capsys):
-    (tmp_path / "c.pth").touch()
-    folder = tmp_path / "imported"
-    flags = ["--from=pytorch", f"--checkpoint={tmp_path / 'c.pth'}"]
-    assert run(*RECURRENT, *flags, f"--workdir={folder}") == 2
-    assert capsys.readouterr().err == (
-        "error: config.model.name is 'recurrent_predictor': it must be 'next_frame' "
-        "with --from=pytorch, as the bare cells of other networks are for Python to "
-        "import: see convlstm_layers in convlstm_jax/interop/pytorch_weights.py\n"
-    )
-    assert not folder.exists()
-
-
 def test_a_folder_that_holds_a_run_is_refused(checkpoint, tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     flags = [f"--checkpoint={checkpoint}", f"--workdir={tmp_path}"]
     assert run(*KERAS, *flags) == 2
     assert "holds a run: --mode=import needs a new folder" in capsys.readouterr().err
     assert (tmp_path / "config.json").read_text() == "{}"
-
-
-def test_several_processes_are_refused(checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("convlstm_jax.cli.process.set_up", lambda: (0, 2))
-    flags = [f"--checkpoint={checkpoint}", f"--workdir={tmp_path / 'imported'}"]
-    assert run(*KERAS, *flags) == 2
-    assert "runs in one process, not in 2" in capsys.readouterr().err
 
 
 def test_every_source_of_the_command_line_is_known():

@@ -35,11 +35,7 @@ def build_objective(
 
 
 def build_sources(experiment: Experiment) -> Sources:
-    """The training, validation and test clips of an experiment.
-
-    Raises:
-        UserError: the data cannot be read.
-    """
+    """The training, validation and test clips of an experiment."""
     return experiment.data.sources(
         num_frames=experiment.task.clip_length, seed=experiment.general.seed
     )
@@ -96,13 +92,10 @@ def load_variables(
     workdir: Path,
     mesh: Mesh | None = None,
 ) -> tuple[int, Variables]:
-    """The step and the variables of the best checkpoint, without the optimizer's.
+    """The step and the variables of the best checkpoint.
 
     The parameters are their moving average if the run keeps one. Without a mesh, they
     are on one device.
-
-    Raises:
-        UserError: there is no intact checkpoint, or it belongs to another model.
     """
     sharding = replicated(mesh or data_mesh(jax.local_devices()[:1]))
     template: dict[str, Any] = jax.tree.map(

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import traceback
 from pathlib import Path
-from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -25,27 +24,30 @@ def load(text: str) -> ConfigDict:
 
     Without a preset, the dictionary `DEFAULT_PRESETS` of the file, if it has one, names
     the preset for this machine under "cpu" or "accelerator".
-
-    Raises:
-        UserError: the file is missing, is no Python file, raises an exception, has no
-            `get_config`, lacks the preset, or returns something else than a config.
     """
     path, preset = split_preset(text)
     if not os.path.exists(path):
         hint = did_you_mean(str(path), map(str, sorted(path.parent.glob("*.py"))))
         if os.path.exists(shipped := os.path.join("configs", f"{path.stem}.py")):
             hint = f" (did you mean {shipped}?)"
-        raise UserError(
-            f"--config={text} names the file '{path}', which does not exist{hint}"
-        )
+        raise UserError(f"--config={text}: '{path}' does not exist{hint}")
     if path.suffix != ".py" or not os.path.isfile(path):
         raise UserError(f"--config={text} must name a Python file (.py), not '{path}'")
     note = ""
     try:
-        module = _load_module(path)
+        spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
+        assert spec and spec.loader  # They depend on the suffix alone.
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
         if not preset and hasattr(module, "DEFAULT_PRESETS"):
             preset, note = _preset_of_this_machine(module.DEFAULT_PRESETS)
-        config = _call_get_config(module, preset)
+        get_config = getattr(module, "get_config", None)
+        if not callable(get_config):
+            raise UserError("the file must define a function get_config")
+        config = get_config(preset) if preset else get_config()
+        if not isinstance(config, ConfigDict):
+            found = type(config).__name__
+            raise UserError(f"get_config must return a ConfigDict, not a {found}")
     except UserError as error:
         raise UserError(f"--config={text}: {error}") from error
     except (Exception, SystemExit) as error:
@@ -70,32 +72,8 @@ def _preset_of_this_machine(presets: dict[str, str]) -> tuple[str, str]:
     )
 
 
-def _load_module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
-    assert spec and spec.loader  # They depend on the suffix alone.
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _call_get_config(module: ModuleType, preset: str) -> ConfigDict:
-    get_config = getattr(module, "get_config", None)
-    if not callable(get_config):
-        raise UserError("the file must define a function get_config")
-    config = get_config(preset) if preset else get_config()
-    if not isinstance(config, ConfigDict):
-        raise UserError(
-            "get_config must return an ml_collections.ConfigDict, not "
-            f"{type(config).__name__}"
-        )
-    return config
-
-
 def _explain(error: BaseException, path: Path) -> str:
     """What went wrong in an experiment file, and where, in one line."""
-    if isinstance(error, SyntaxError):
-        where = Path(error.filename).name if error.filename else path.name
-        return f"{where} line {error.lineno}: {error.msg}"
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
@@ -103,7 +81,6 @@ def _explain(error: BaseException, path: Path) -> str:
     ]
     where = f"line {lines[-1]}: " if lines else ""
     # The message of ml_collections about an unknown field goes on with all others.
-    message = " ".join(str(error).partition("Other fields present")[0].split()).strip(
-        "'"
-    )
+    words = str(error).partition("Other fields present")[0].split()
+    message = " ".join(words).strip("'")
     return f"{where}{type(error).__name__}: {message}".rstrip(": ")

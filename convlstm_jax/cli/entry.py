@@ -1,18 +1,18 @@
 """`main`: parses the command line and runs the mode. Imports JAX late."""
 
 import errno
+import importlib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from inspect import signature
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convlstm_jax.cli import config_file, flags, process, workdir
 from convlstm_jax.cli.process import say
-from convlstm_jax.errors import UserError, raise_problems
+from convlstm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from convlstm_jax.cli.experiment import Experiment
@@ -28,23 +28,22 @@ _DISK_ERRORS = (
 def main(argv: Sequence[str]) -> int:
     """Runs a command line, which starts with the program's name.
 
-    User errors are printed as one sentence on stderr, without a traceback. Any other
-    exception is a bug and keeps its traceback.
+    User errors are printed as one sentence on stderr; any other exception is a bug and
+    keeps its traceback. If one process of several fails, `main` does not return, as the
+    process would wait for the others on exit.
 
-    Returns the exit code: 0 success, 2 user error, 130 interrupted. If one process of
-    several fails, it does not return, as it would wait for the others on exit.
+    Returns the exit code: 0 success, 2 user error, 130 interrupted.
     """
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot print a character shows its code point.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        command, problems = flags.read(argv[1:])
-        if flags.asks_for_help(argv[1:]):
+        command = flags.parse(argv[1:])
+        if command.help:
             _print_help(command)
-            return 0
-        raise_problems(problems, flags.HEADER)
-        _run(command)
+        else:
+            _run(command)
         return 0
     except (Exception, KeyboardInterrupt) as error:
         several = process.is_one_of_several()
@@ -64,20 +63,20 @@ def _exit_code(error: BaseException, *, several: bool) -> int | None:
     """Prints an error as a sentence; returns the exit code, or None for a bug."""
     if isinstance(error, KeyboardInterrupt):
         return 130
-    reason = process.why_processes_part(error) if several else ""
-    if reason:
+    code = 2
+    if several and (reason := process.why_processes_part(error)):
         code, words = 1, (
             f"the processes of the cluster lost contact ({reason}); what was saved "
             "before is intact, and the same command resumes"
         )  # fmt: skip
     elif isinstance(error, UserError):
-        code, words = 2, str(error)
+        words = str(error)
     elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         file = f" '{error.filename}'" if error.filename else ""
-        code, words = 2, (
+        words = (
             f"the file system refuses{file} ({error.strerror}); what was saved before "
             "is intact"
-        )  # fmt: skip
+        )
     else:
         return None
     print(f"error: {words}", file=sys.stderr)
@@ -110,43 +109,16 @@ def _run(command: flags.Command) -> None:
         raise UserError(f"--mode={mode} runs in one process, not in {process_count}")
     if mode not in ("prepare", "inspect"):
         process.default_backend()  # Before anything is written.
-    run = _mode(mode)
+    module = "import_weights" if mode == "import" else mode
+    run = importlib.import_module(f"convlstm_jax.cli.{module}").run
     with process.interruptible():
         if mode == "train":
-            folder = _train_folder(command, experiment, process_count)
-            _train(run, experiment, folder, is_first_process=process_index == 0)
+            _train(run, command, experiment, process_index, process_count)
             return
         if mode == "describe":
             _say_note(experiment)
         _, *names = signature(run).parameters
         run(experiment, **{name: getattr(command, name) for name in names})
-
-
-def _mode(name: str) -> Callable[..., None]:
-    """The function that runs a mode."""
-    from convlstm_jax.cli import (
-        describe,
-        evaluate,
-        export,
-        import_weights,
-        inspect,
-        predict,
-        prepare,
-        train,
-    )
-
-    modes: dict[str, Any] = {
-        "train": train,
-        "evaluate": evaluate,
-        "predict": predict,
-        "describe": describe,
-        "inspect": inspect,
-        "prepare": prepare,
-        "import": import_weights,
-        "export": export,
-    }
-    run: Callable[..., None] = modes[name].run
-    return run
 
 
 def load_experiment(command: flags.Command) -> "Experiment":
@@ -156,78 +128,55 @@ def load_experiment(command: flags.Command) -> "Experiment":
     must agree in what shapes the training), otherwise that of the experiment file; the
     overrides of the command line apply to either. When training is given both, fields
     that may differ take the values of the experiment file.
-
-    Raises:
-        UserError: naming all problems.
     """
     given = None if command.config is None else config_file.load(command.config)
     from convlstm_jax.cli.experiment import experiment
 
-    folder = command.workdir
+    folder, mode = command.workdir, command.mode
     if folder is None or not workdir.holds_run(folder):
-        if given is None:
-            raise UserError("--config is missing")
-        reads_data = command.mode != "describe"
-        return experiment(given, command.overrides, reads_data=reads_data)
-    saved, added = workdir.load_config(folder)
-    for path in added:
-        say(f"note: {folder} was trained without config.{path}: its default is used")
-    if command.mode == "train":
-        loaded = experiment(saved if given is None else given, command.overrides)
-        _check_resumes(loaded, folder)
-        return loaded
+        assert given is not None  # The flags and `require_run` refuse it otherwise.
+        return experiment(given, command.overrides, reads_data=mode != "describe")
+    saved = workdir.load_config(folder)
+    if mode == "train":
+        return experiment(saved if given is None else given, command.overrides)
     if given is not None:
         workdir.check_resumes(saved, given, folder)
     # The training data of a run may have moved.
-    reads_data = command.mode not in ("predict", "describe", "export")
+    reads_data = mode not in ("predict", "describe", "export")
     loaded = experiment(saved, command.overrides, reads_data=reads_data)
     workdir.check_same_model(saved, loaded.config, folder)
     return loaded
 
 
-def _check_resumes(experiment: "Experiment", folder: Path) -> None:
-    """Checks that a run, if anything was trained, may be resumed with a config."""
-    if workdir.holds_run(folder) and workdir.holds_checkpoints(folder):
-        saved, _ = workdir.load_config(folder)
-        workdir.check_resumes(saved, experiment.config, folder)
-
-
-def _train_folder(
-    command: flags.Command, experiment: "Experiment", process_count: int
-) -> Path:
-    if command.workdir is not None:
-        workdir.make(command.workdir)
-        return command.workdir
-    if process_count > 1:
-        raise UserError(
-            f"training in {process_count} processes needs --workdir, a folder that all "
-            "of them share"
-        )
-    path, _ = config_file.split_preset(command.config or "")
-    return workdir.make_fresh(path.stem, experiment.general.preset)
-
-
 def _train(
     run: Callable[..., None],
+    command: flags.Command,
     experiment: "Experiment",
-    folder: Path,
-    *,
-    is_first_process: bool,
+    process_index: int,
+    process_count: int,
 ) -> None:
-    if not is_first_process:
+    if (folder := command.workdir) is not None:
+        workdir.make(folder)
+    elif process_count == 1:
+        path, _ = config_file.split_preset(command.config or "")
+        folder = workdir.make_fresh(path.stem, experiment.general.preset)
+    else:
+        raise UserError(f"training in {process_count} processes needs --workdir")
+    if process_index != 0:
         run(experiment, workdir=folder)
         return
-    say(f"workdir: {folder}")
-    _say_note(experiment)
-    try:
-        with workdir.locked(folder):
-            # Again, as another run may have started in between.
-            _check_resumes(experiment, folder)
-            workdir.save_config(folder, experiment.config)
-            run(experiment, workdir=folder)
-    finally:
-        # Also after an interruption: it is the folder to resume in.
+    with workdir.locked(folder):
+        if workdir.holds_run(folder) and workdir.holds_checkpoints(folder):
+            saved = workdir.load_config(folder)
+            workdir.check_resumes(saved, experiment.config, folder)
+        workdir.save_config(folder, experiment.config)
         say(f"workdir: {folder}")
+        _say_note(experiment)
+        try:
+            run(experiment, workdir=folder)
+        finally:
+            # Also after an interruption: it is the folder to resume in.
+            say(f"workdir: {folder}")
 
 
 def _say_note(experiment: "Experiment") -> None:

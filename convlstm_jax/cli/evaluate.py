@@ -34,9 +34,6 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
 
     `evaluation.json`, `evaluation.csv`, `report.html` and `pictures/` are written into
     `workdir`, the run's folder.
-
-    Raises:
-        UserError: there is no intact checkpoint, or the data cannot be read.
     """
     with logging_to(workdir):
         sources = build_sources(experiment)
@@ -110,21 +107,19 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
         config=experiment.config.to_dict(),
         data_description=sources.description,
         result=result,
-        pictures=[*pictures, *_draw_learning_curves(workdir)],
+        pictures=[*pictures, *_learning_curves(workdir)],
         clips=[*objective.played(first), *objective.played(worst_clips)],
     )
     _log.info("report: %s", workdir / "report.html")
 
 
-def _draw_learning_curves(workdir: Path) -> list[tuple[str, Path]]:
-    """The curves of `metrics.csv`, if there are any."""
+def _learning_curves(workdir: Path) -> list[tuple[str, Path]]:
     curves = workdir / "pictures" / "learning_curves.png"
     if not (workdir / "metrics.csv").exists():
         return []
     try:
         learning_curves(workdir / "metrics.csv", curves)
-    except UserError as error:
-        # The evaluation is complete without them.
+    except UserError as error:  # The evaluation is complete without them.
         _log.warning("no learning curves are drawn: %s", error)
         return []
     return [("Learning curves", curves)]

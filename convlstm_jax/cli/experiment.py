@@ -1,13 +1,12 @@
 """An experiment: the sections of a config as validated objects, and as a ConfigDict.
 
-Users hold a locked `ml_collections.ConfigDict`. It is made from config classes, one a
-section; the fields `name` of its sections decide which classes those are.
+The fields `name` of the sections decide of which config classes they are.
 """
 
 import copy
 import dataclasses
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import pydantic
@@ -33,8 +32,7 @@ from convlstm_jax.objectives import OBJECTIVES, ObjectiveConfig
 from convlstm_jax.training.loop import TrainConfig
 from convlstm_jax.training.optimizer import OPTIMIZERS, OptimizerConfig
 
-Values = dict[str, Any]
-"""A config as nested dictionaries: fields, and sections of fields."""
+Values = dict[str, Any]  # A config as nested dictionaries.
 
 _UNIONS: dict[str, Mapping[str, type[Config]]] = {
     "model": MODELS,
@@ -71,8 +69,7 @@ class Experiment:
     optimizer: OptimizerConfig
     train: TrainConfig
     eval: EvalConfig
-    config: ConfigDict
-    """The same as the locked ConfigDict that users see."""
+    config: ConfigDict  # The same as users see it.
 
     @property
     def training(self) -> NetworkTrainingConfig | None:
@@ -103,9 +100,8 @@ def make_config(
 ) -> ConfigDict:
     """Returns the locked config of an experiment file.
 
-    `training` says how the network is trained, where it has such fields (scheduled
-    sampling of the recurrent predictor, for example); they join the task's. `presets`
-    are values by dotted path such as `model.features`, by name.
+    The fields of `training`, such as scheduled sampling, join the task's. `presets` are
+    values by dotted path such as `model.features`, by name.
 
     Raises:
         UserError: there is no such preset, or it sets a field that does not exist.
@@ -148,11 +144,7 @@ def _joined(cls: type[Config], extra: type[Config] | None) -> type[Config]:
 
 
 def section_classes(values: Values) -> dict[str, type[Config]]:
-    """The config class of each section; "" stands for the fields outside of them.
-
-    Raises:
-        UserError: a section is missing, or the name in one is unknown.
-    """
+    """The config class of each section; "" stands for the fields outside of them."""
     classes: dict[str, type[Config]] = {"": GeneralConfig}
     problems = []
     for section, union in _UNIONS.items():
@@ -170,7 +162,6 @@ def section_classes(values: Values) -> dict[str, type[Config]]:
 
 
 def _unknown_name(section: str, name: Any) -> str:
-    """The sentence that refuses the name of a section."""
     union = _UNIONS[section]
     return (
         f"config.{section}.name is {name!r}: it must be one of "
@@ -188,24 +179,18 @@ def _prefix(section: str) -> str:
 
 def complete(
     values: Values, classes: Mapping[str, type[Config]], changed: Collection[str] = ()
-) -> list[str]:
-    """Adds the defaults of missing fields and drops those that no longer exist.
+) -> None:
+    """Adds missing fields to `values` and drops those that no longer exist.
 
-    Fields that the user has `changed` are kept, to be refused. Changes `values` in
-    place; returns the paths of the added fields.
+    Fields that the user has `changed` are kept, to be refused.
     """
-    added = []
     for section, cls in classes.items():
         fields = _fields(values, section)
         for name, info in cls.model_fields.items():
-            path = f"{section}.{name}".lstrip(".")
             if applies(cls, name, fields):
-                if name not in fields:
-                    fields[name] = info.default
-                    added.append(path)
-            elif name in fields and path not in changed:
-                del fields[name]
-    return added
+                fields.setdefault(name, info.default)
+            elif f"{section}.{name}".lstrip(".") not in changed:
+                fields.pop(name, None)
 
 
 def update(
@@ -215,14 +200,9 @@ def update(
 
     A new `name` of a section selects another class; a field that both classes have
     keeps its value. `data.path` switches a generated data set to a reader of own data.
+    `changes` are values by dotted path, text if they are `from_text`.
 
-    Args:
-        values: The config; not modified.
-        changes: Values by dotted path, without `config.`.
-        from_text: Whether the values are text, as the command line gives them.
-
-    Returns:
-        The new values, and the problems of the changes, a sentence each.
+    Returns the new values, and the problems of the changes, a sentence each.
     """
     former = section_classes(values)
     values, problems = copy.deepcopy(values), []
@@ -261,13 +241,6 @@ def update(
 
 
 def _unknown_path(path: str, classes: Mapping[str, type[Config]]) -> str:
-    """The error about a path that names no field of any section."""
-    if path in SECTIONS:
-        field_name = next(iter(classes[path].model_fields))
-        return (
-            f"config.{path} is a section of the config: set its fields one by one, as "
-            f"in --config.{path}.{field_name}=..."
-        )
     known = [
         f"{_prefix(section)}{name}"
         for section, cls in classes.items()
@@ -285,10 +258,8 @@ def experiment(
 ) -> Experiment:
     """Validates a config, with some fields set from text by dotted path.
 
-    Unless the experiment `reads_data`, files that fields name may be missing.
-
-    Raises:
-        UserError: naming all problems at once.
+    Unless the experiment `reads_data`, files that fields name may be missing. All
+    problems are raised as one error.
     """
     values: Values = config.to_dict()
     problems: list[str] = []
@@ -299,9 +270,6 @@ def experiment(
         fields = values.get(section, {})
         if not section:
             fields = {name: v for name, v in values.items() if name not in SECTIONS}
-        if not isinstance(fields, Mapping):
-            problems.append(f"config.{section} is {fields!r}: it must be a section")
-            continue
         instance, found = validated(cls, fields, _prefix(section))
         problems += [problem for problem in found if problem not in problems]
         if instance is not None:
@@ -355,14 +323,14 @@ def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
             yield _unsuited("data", data, suited, "task", task)
         if data.max_frames is not None and task.clip_length > data.max_frames:
             yield (
-                f"config.task.num_input_frames is {task.num_input_frames}: together "
-                "with config.task.num_output_frames it must be at most "
-                f"{data.max_frames}, the length of the sequences in the test file"
+                f"config.task.num_input_frames is {task.num_input_frames}: with "
+                f"num_output_frames it must be at most {data.max_frames}, the length "
+                "of the sequences in the test file"
             )
 
 
 def _unsuited(
-    section: str, found: Any, suited: Sequence[str], other: str, given: Any
+    section: str, found: Any, suited: list[str], other: str, given: Any
 ) -> str:
     *others, last = map(repr, suited)
     either = f"{', '.join(others)} or {last}" if others else last

@@ -23,10 +23,6 @@ def run(
     the frames of the clip in reverse order), or for a classifier {class: probabilities
     `[B]`}. For radar models H and W may be any multiples of the patch size. `output` is
     a `.jax` file for `jax.export.deserialize`.
-
-    Raises:
-        UserError: the output cannot be written, `num_frames` does not suit the model,
-            or there is no intact checkpoint.
     """
     objective = build_objective(experiment)
     objective.check_num_frames(num_frames)

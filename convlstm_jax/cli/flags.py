@@ -1,8 +1,7 @@
 """The flags of the command line, and their parser.
 
 The syntax is that of absl (`--flag=value` or `--flag value`, one dash or two; the last
-of several wins). The parser is not absl's or ml_collections', which stop at the first
-error: all errors are reported at once.
+of several wins), but all errors are reported at once.
 """
 
 import dataclasses
@@ -11,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from convlstm_jax.errors import did_you_mean, raise_problems
+from convlstm_jax.errors import UserError, did_you_mean, raise_problems
 
 # The flags that each mode needs, and those that it may be given besides.
 _FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -26,14 +25,11 @@ _FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 MODES = tuple(_FLAGS)
 IMPORTS_FROM = ("keras", "openstl", "pytorch")
-"""Where imported weights may come from."""
 
 _KNOWN_FLAGS = ("mode", *dict.fromkeys(sum((a + b for a, b in _FLAGS.values()), ())))
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
 _MAX_NUM_FRAMES = 100_000
-
-HEADER = "things on the command line are wrong"
 
 HELP = """\
 Predict the next frames of a video with convolutional recurrent networks.
@@ -44,14 +40,10 @@ usage: python main.py --config=FILE[:PRESET] [--mode=MODE] [--workdir=DIR]
   python main.py --config=configs/moving_mnist.py
       trains, evaluates and draws into a fresh folder under runs/; without an
       accelerator a small preset that suits a laptop is used
-  python main.py --config=configs/moving_mnist.py --help
-      lists the fields of a config: values, units, what is allowed
   python main.py --config=configs/moving_mnist.py:5x5-128-64-64 --workdir=runs/paper
       trains the model of the paper; run the same line again to resume
   python main.py --config=configs/moving_mnist.py:quick --config.train.num_steps=200
       changes one field of the config
-  python main.py --mode=evaluate --workdir=runs/paper --config.eval.num_sequences=100
-      evaluates a trained model
   python main.py --mode=predict --workdir=runs/paper --input=clip.gif --output=next.gif
       predicts the frames that follow a clip
 
@@ -71,14 +63,11 @@ flags:
   --mode=MODE             one of the modes above.
   --workdir=DIR           where a run keeps its config, checkpoints and results.
                           train: a new folder, or one to resume in; by default a fresh
-                          folder under runs/. evaluate, predict, export: a folder
-                          that train wrote. import: a new folder.
-  --input=PATH            predict: the film, array or folder to continue. inspect: one
-                          file to read.
-  --output=PATH           predict: where to write the predicted frames. export: the
-                          .jax file to write. prepare: the folder for the decoded
-                          frames; the same command resumes an unfinished one. inspect:
-                          the .npy file for the frames of --input, or the contact sheet.
+                          folder under runs/. import: a new folder.
+  --input=PATH            predict: a film, array or folder. inspect: one file to read.
+  --output=PATH           predict: where to write the predicted frames. export: a .jax
+                          file. prepare: a folder for the decoded frames, or one to
+                          resume. inspect: the .npy file for --input, or the .png.
   --num_frames=N          predict, export: how many frames; by default as many as in
                           training.
   --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
@@ -107,13 +96,13 @@ _NOTHING_TO_DO = (
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command line: the values of its flags, as `HELP` explains them.
+    """The values of the flags, as `HELP` explains them.
 
-    `config` is `FILE[:PRESET]`, `source` the value of `--from`; `overrides` are values
-    for fields of the config, as text, by dotted path.
+    `source` is that of `--from`; `overrides` are fields as text, by dotted path.
     """
 
     mode: str = "train"
+    help: bool = False
     config: str | None = None
     workdir: Path | None = None
     input: Path | None = None
@@ -124,26 +113,16 @@ class Command:
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether the command line asks for help."""
-    return any(argument in _HELP_FLAGS for argument in arguments)
-
-
 def parse(arguments: Sequence[str]) -> Command:
     """Reads a command line, without the program's name and without loading the config.
+
+    A command line that asks for help may be wrong otherwise.
 
     Raises:
         UserError: naming everything that is wrong with the flags at once.
     """
-    command, problems = read(arguments)
-    raise_problems(problems, HEADER)
-    return command
-
-
-def read(arguments: Sequence[str]) -> tuple[Command, list[str]]:
-    """As `parse`, but returns the problems, a sentence each."""
     if not arguments:
-        return Command(), [_NOTHING_TO_DO]
+        raise UserError(_NOTHING_TO_DO)
     values, problems = _split(arguments)
     overrides = {
         name.removeprefix(_FIELD_PREFIX): values.pop(name)
@@ -153,41 +132,39 @@ def read(arguments: Sequence[str]) -> tuple[Command, list[str]]:
     mode, source = values.pop("mode", "train"), values.get("from")
     problems += _unknown("mode", mode, MODES) or _misfits(mode, values, bool(problems))
     num_frames, text = None, values.get("num_frames")
-    if text and text.isdecimal() and 1 <= int(text) <= _MAX_NUM_FRAMES:
-        num_frames = int(text)
-    elif text:
-        problems.append(
-            f"--num_frames={text} is wrong: it must be an integer from 1 to "
-            f"{_MAX_NUM_FRAMES}"
-        )
+    if text:
+        num_frames = int(text) if text.isdecimal() else 0
+        if not 1 <= num_frames <= _MAX_NUM_FRAMES:
+            allowed = f"an integer from 1 to {_MAX_NUM_FRAMES}"
+            problems.append(f"--num_frames={text} is wrong: it must be {allowed}")
     paths = {
         name: Path(values[name]).expanduser()
         for name in ("workdir", "input", "output", "checkpoint")
         if name in values
     }
-    for name in ("workdir", "output"):
-        text = values.get(name, "")
-        if text.encode(errors="replace").decode() != text:  # Bytes of no characters.
-            problems.append(f"--{name} is {text!r}: it must be valid UTF-8")
-    for name, what in (
-        ("input", "a file or a folder of frames"),
-        ("checkpoint", "the file with the weights"),
-    ):
-        if name in paths and not os.path.exists(paths[name]):
-            problems.append(
-                f"--{name}={values[name]} does not exist: it must be {what}"
-            )
+    inputs = {
+        "input": "a file or a folder of frames",
+        "checkpoint": "the file with the weights",
+    }
+    problems += [
+        f"--{name}={values[name]} does not exist: it must be {what}"
+        for name, what in inputs.items()
+        if name in paths and not os.path.exists(paths[name])
+    ]
     if source is not None:
         problems += _unknown("from", source, IMPORTS_FROM)
-    command = Command(
+    asks_for_help = any(argument in _HELP_FLAGS for argument in arguments)
+    if not asks_for_help:
+        raise_problems(problems, "things on the command line are wrong")
+    return Command(
         mode=mode,
+        help=asks_for_help,
         config=values.get("config"),
         num_frames=num_frames,
         source=source,
         overrides=overrides,
         **paths,
     )
-    return command, problems
 
 
 def _unknown(flag: str, value: str, known: Sequence[str]) -> list[str]:
@@ -208,10 +185,7 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     while remaining:
         argument = remaining.pop(0)
         if not _is_flag(argument):
-            problems.append(
-                f"{argument!r} is not a flag: values follow their flag, as in "
-                "--config=configs/moving_mnist.py"
-            )
+            problems.append(f"{argument!r} is not a flag: values follow their flag")
             continue
         name, equals, value = argument.lstrip("-").partition("=")
         is_field = name.startswith(_FIELD_PREFIX)
@@ -234,33 +208,21 @@ def _is_flag(argument: str) -> bool:
     return re.match(r"--|-[A-Za-z]", argument) is not None
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
 def _misfits(mode: str, values: dict[str, str], others_are_wrong: bool) -> list[str]:
     """The problems with flags that are not allowed or missing in a mode."""
     needed, optional = _FLAGS[mode]
     problems = []
     for name in [name for name in values if name not in needed + optional]:
-        modes = [
-            other for other, flags in _FLAGS.items() if name in flags[0] + flags[1]
-        ]
+        modes = [other for other, (a, b) in _FLAGS.items() if name in a + b]
         problems.append(
             f"--{name} is not allowed with --mode={mode}: it belongs to "
-            f"--mode={_listed(modes)}"
+            f"--mode={', '.join(modes)}"
         )
     missing = [f"--{name}" for name in needed if name not in values]
     if missing:
-        problems.append(f"--mode={mode} needs {_listed(missing)}")
+        problems.append(f"--mode={mode} needs {', '.join(missing)}")
+    has_config = bool(needed) or not values.keys().isdisjoint({"config", "workdir"})
     # After a misspelt --config this would only repeat the problem.
-    if (
-        not needed
-        and not values.keys() & {"config", "workdir"}
-        and not others_are_wrong
-    ):
-        problems.append(
-            f"--mode={mode} needs --config, as in --config=configs/moving_mnist.py, or "
-            "the --workdir of a run"
-        )
+    if not has_config and not others_are_wrong:
+        problems.append(f"--mode={mode} needs --config, or the --workdir of a run")
     return problems

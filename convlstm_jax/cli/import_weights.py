@@ -35,27 +35,15 @@ def run(
     """Fills the model of a config with weights and saves it as step 0 of a new run.
 
     `source` is "keras", "openstl" or "pytorch". If an import fails, nothing is written.
-
-    Raises:
-        UserError: the weights do not fit the model, or cannot be read; the folder
-            cannot be written to.
     """
     model_name, importer = _IMPORTERS[source]
-    if experiment.model.name != model_name:
-        bare_cells = (
-            ", as the bare cells of other networks are for Python to import: see "
-            "convlstm_layers in convlstm_jax/interop/pytorch_weights.py"
-        )
-        raise UserError(
-            f"config.model.name is {experiment.model.name!r}: it must be "
-            f"{model_name!r} with --from={source}"
-            f"{bare_cells if source == 'pytorch' else ''}"
-        )
-    if experiment.model.cell != "convlstm":  # type: ignore[attr-defined]
-        raise UserError(
-            f"config.model.cell is {experiment.model.cell!r}: it must be 'convlstm' "  # type: ignore[attr-defined]
-            f"with --from={source}"
-        )
+    for name, needed in (("name", model_name), ("cell", "convlstm")):
+        value = getattr(experiment.model, name)
+        if value != needed:
+            raise UserError(
+                f"config.model.{name} is {value!r}: it must be {needed!r} with "
+                f"--from={source}"
+            )
     objective = build_objective(experiment)
     shapes = initial_shapes(objective, experiment)
     imported = importer(checkpoint, objective.model, shapes)
@@ -80,7 +68,6 @@ def run(
         # Last, as this turns the folder into a run.
         save_config(workdir, experiment.config)
         _log.info(
-            "saved as step 0 of %s; go on with `python main.py --workdir=%s` and "
-            "--mode=evaluate, --mode=predict or --mode=train",
-            workdir, workdir,
-        )  # fmt: skip
+            "saved as step 0; go on with `python main.py --workdir=%s --mode=MODE`",
+            workdir,
+        )

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -40,16 +41,10 @@ def run(
     `.mp4` hold only the predicted frames, `.png` a film strip of input and prediction.
     For radar models `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN where the
     last composite has no data. Without `num_frames`, as many frames as in training.
-
-    Raises:
-        UserError: the input cannot be read, is too short or of the wrong size; the
-            output cannot be written; `num_frames` does not suit the model; there is no
-            intact checkpoint.
     """
     if os.path.realpath(input) in map(os.path.realpath, (output, output.parent)):
         raise UserError(
-            f"--output={output} would be written over or among the frames of "
-            f"--input={input}: choose another place"
+            f"--output={output} would be written over or among the frames of --input"
         )
     objective = build_objective(experiment)
     objective.check_num_frames(num_frames)
@@ -70,15 +65,13 @@ def _forecast(
     output: Path,
     num_frames: int,
 ) -> None:
-    """Writes the frames that follow a clip."""
     clip = experiment.data.read_input(str(input), objective.num_input_frames)
     whole_area = isinstance(objective, NowcastObjective) and clip.mask is not None
     if whole_area and not experiment.model.takes_any_size:
         raise UserError(
             "this model has weights for each location of its crops, so it cannot "
-            "forecast the whole area: for --mode=predict on radar composites "
-            "config.model.name must be a convolutional network and "
-            "config.model.peephole 'channel' or 'none'"
+            "forecast the whole area: config.model.name must be a convolutional "
+            "network and config.model.peephole 'channel' or 'none'"
         )
     step, variables = load_variables(objective, experiment, workdir)
     frames = clip.frames.astype(np.float32)
@@ -99,8 +92,7 @@ def _forecast(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(
-            f"--num_frames is {num_frames}: so many frames of this size do not fit "
-            "into the memory here"
+            f"--num_frames is {num_frames}: so many frames do not fit into memory"
         ) from error
     if isinstance(objective, NowcastObjective) and whole_area:
         _write_rain(objective, clip, frames, prediction, output)
@@ -109,8 +101,7 @@ def _forecast(
         film_strip(output, frames, None, prediction, reconstruction=reconstructs)
     else:
         write_clip(output, prediction)
-    what = f"predicted from the last {objective.num_input_frames} of "
-    what += clip.label or str(input)
+    what = f"predicted from the last {objective.num_input_frames} of {clip.label}"
     if "model" in objective.reconstructions:
         what = f"reconstructed, not predicted: the last of {input}, in reverse"
     after = ""
@@ -151,7 +142,6 @@ def _classify(
     input: Path,
     output: Path,
 ) -> None:
-    """Writes the class and the probabilities of every clip of a film."""
     data, length = experiment.data, objective.num_input_frames
     if not isinstance(data, FilmFields):  # Trained on films drawn in memory.
         height, width, channels = data.frame_shape
@@ -167,10 +157,9 @@ def _classify(
         if film.can_read(start, length, stride)
     ]
     if not starts:
-        every = f" with frame_stride {stride}" if stride > 1 else ""
         raise UserError(
             f"--input={input} has {film.num_frames} frames: this model needs at least "
-            f"{span}{every} that can be read"
+            f"{span} that can be read"
         )
     step, variables = load_variables(objective, experiment, workdir)
     classify = jax.jit(objective.classify)
@@ -190,11 +179,9 @@ def _classify(
     result = {"input": str(input), "step": step, "clips": clips}
     with atomic_file(output) as partial:
         partial.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    counts = ", ".join(
-        f"{sum(clip['class'] == name for clip in clips)} {name}"
-        for name in objective.classes
-    )
+    counts = Counter(clip["class"] for clip in clips)
+    named_counts = ", ".join(f"{counts[name]} {name}" for name in objective.classes)
     print(
-        f"{output}: {len(clips)} clips of {input} classified ({counts}), with the "
-        f"weights of step {step}"
+        f"{output}: {len(clips)} clips of {input} classified ({named_counts}), with "
+        f"the weights of step {step}"
     )

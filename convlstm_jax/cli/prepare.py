@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.cli.workdir import locked
-from convlstm_jax.data.files import reason
+from convlstm_jax.cli.workdir import locked, make
 from convlstm_jax.data.prepared import KINDS, MANIFEST_FILE, Manifest, is_prepared
 from convlstm_jax.errors import UserError
 
@@ -14,13 +13,7 @@ _SHOWN_PROBLEMS = 10
 def run(experiment: Experiment, *, output: Path) -> None:
     """Writes a prepared folder and opens it as training does.
 
-    `path` of the data set is the folder to prepare; `output` is a new folder, or one to
-    resume.
-
-    Raises:
-        UserError: the data set has no folder, a file is refused, the output cannot be
-            written or holds something else, or a split is empty (the prepared folder is
-            kept then).
+    `output` is a new folder, or one to resume.
     """
     data = experiment.data
     if data.name not in KINDS:
@@ -31,23 +24,13 @@ def run(experiment: Experiment, *, output: Path) -> None:
     path = Path(data.path).expanduser()  # type: ignore[attr-defined]
     if is_prepared(path):
         raise UserError(
-            f"config.data.path is '{path}', which is a prepared folder already: "
-            f"--mode=prepare needs the folder of {KINDS[data.name]}"
+            f"config.data.path is '{path}', which is a prepared folder already"
         )
-    if output.is_file():
-        raise UserError(f"--output={output} is a file: it must be a folder")
     if output.resolve().is_relative_to(path.resolve()):
         raise UserError(
-            f"--output={output} lies in config.data.path='{path}': it must be another "
-            "folder, or its files would count among the data"
+            f"--output={output} lies in config.data.path='{path}': choose another"
         )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output={output} cannot be written to ({reason(error)}): it must be "
-            "another folder"
-        ) from error
+    make(output, flag="output")
     try:
         with locked(output, work="--mode=prepare", flag="output"):
             manifest = data.prepare(output)  # type: ignore[attr-defined]
@@ -63,7 +46,6 @@ def run(experiment: Experiment, *, output: Path) -> None:
 
 
 def _print_summary(manifest: Manifest, output: Path) -> None:
-    """Prints what was written and what was left out."""
     counts, words = manifest.counts, KINDS[manifest.kind]
     used = counts["items"] - counts["items_left_out"]
     # An item of radar composites is a day of them, one of films is a film.

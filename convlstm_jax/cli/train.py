@@ -31,11 +31,6 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
     """Trains until the last step or an interruption, then evaluates.
 
     Where the run's folder holds a checkpoint, training resumes.
-
-    Raises:
-        UserError: the data cannot be read, the batch size is no multiple of the number
-            of devices, the checkpoint belongs to another model, or the loss or a
-            gradient was not finite.
     """
     batch_size = experiment.train.batch_size
     check_batch_size("config.train.batch_size", batch_size, data_mesh())

@@ -1,8 +1,4 @@
-"""Random changes to training clips.
-
-The same state of the generator gives the same clip, bit for bit. No function writes to
-the arrays it is given.
-"""
+"""Random changes to training clips, bit for bit the same given a generator's state."""
 
 import numpy as np
 
@@ -18,12 +14,10 @@ def augment_frames(
         clip: "frames", uint8 `[T, H, W, C]`; the rest is unchanged.
         rng: the generator.
         flip: flip left to right with probability 1/2.
-        crop: greatest share of height and width that is cut off, 0 <= crop < 1. The
-            share is uniform in [0, crop], the same for both; the window lies anywhere
-            and is resized to H × W by linear interpolation.
-        brightness: 0 <= brightness < 1: contrast, about the clip's mean, is multiplied
-            by 1 + c and then 255 d added, with c and d uniform in
-            [−brightness, brightness].
+        crop: the share cut off height and width is uniform in [0, crop]; the window
+            lies anywhere and is resized to H × W by linear interpolation.
+        brightness: contrast, about the clip's mean, is multiplied by 1 + c and then
+            255 d added, with c and d uniform in [−brightness, brightness].
     """
     frames = clip["frames"]
     # All are drawn always, so that one change does not depend on another.
@@ -31,7 +25,11 @@ def augment_frames(
     if flip and mirrored < 0.5:
         frames = frames[:, :, ::-1]
     if crop > 0:
-        frames = _enlarge_window(frames, 1 - crop * size, top, left)
+        factor = 1 / (1 - crop * size)
+        rows = _zoom_weights(frames.shape[1], factor, top)
+        columns = _zoom_weights(frames.shape[2], factor, left)
+        values = rows @ frames.transpose(0, 3, 1, 2).astype(np.float32) @ columns.T
+        frames = np.rint(values).astype(np.uint8).transpose(0, 2, 3, 1)
     if brightness > 0:
         factor = 1 + brightness * (2 * contrast - 1)
         shift = 255 * brightness * (2 * light - 1)
@@ -40,37 +38,6 @@ def augment_frames(
         table = mean + factor * (np.arange(256) - mean) + shift
         frames = np.clip(np.rint(table), 0, 255).astype(np.uint8)[frames]
     return {**clip, "frames": np.ascontiguousarray(frames)}
-
-
-def _enlarge_window(
-    frames: np.ndarray, part: float, top: float, left: float
-) -> np.ndarray:
-    """Enlarges a window of the frames; `top`, `left`: its place, from 0 to 1."""
-    height, width = frames.shape[1:3]
-    row, next_row, row_weight = _interpolation(height, part, top)
-    column, next_column, column_weight = _interpolation(width, part, left)
-    row_weight = row_weight[:, np.newaxis, np.newaxis]
-    column_weight = column_weight[:, np.newaxis]
-    out = np.empty(frames.shape, np.uint8)
-    for index, frame in enumerate(frames):  # One frame fits into the CPU's cache.
-        rows = _between(frame[row], frame[next_row], row_weight)
-        values = _between(rows[:, column], rows[:, next_column], column_weight)
-        out[index] = np.rint(values)
-    return out
-
-
-def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    start = first.astype(np.float32)
-    return start + weight * (second - start)
-
-
-def _interpolation(length: int, part: float, place: float) -> tuple[np.ndarray, ...]:
-    """Linear interpolation along an axis: both pixels, `[L]`, the second's weight."""
-    span = (length - 1) * part
-    position = (length - 1 - span) * place + np.linspace(0, span, length)
-    before = np.minimum(position.astype(np.intp), length - 1)
-    after = np.minimum(before + 1, length - 1)
-    return before, after, (position - before).astype(np.float32)
 
 
 def augment_rain(
@@ -108,11 +75,9 @@ def apply_zoom(clip: Clip, rng: np.random.Generator, *, max_factor: float) -> Cl
     """Enlarges or shrinks what moves in a clip, which becomes faster or slower.
 
     The factor is log-uniform in [1 / max_factor, max_factor]. A window anywhere in the
-    frame is enlarged, or the shrunk clip lies anywhere in the frame with no data around
-    it. Interpolation is linear, with means over areas where the clip shrinks; a pixel
-    has data if all that it is made of has.
-
-    "frames" and "mask" are uint8 `[T, H, W, 1]`; the rest is unchanged.
+    frame is enlarged, or the shrunk clip lies anywhere with no data around it.
+    Interpolation is linear, with means over areas where the clip shrinks; a pixel has
+    data if all that it is made of has. "frames" and "mask" are uint8 `[T, H, W, 1]`.
     """
     factor = float(max_factor ** rng.uniform(-1, 1))
     height, width = clip["frames"].shape[1:3]

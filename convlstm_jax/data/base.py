@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -24,19 +24,20 @@ Augmentation = Callable[
 
 @dataclass(frozen=True, eq=False)
 class InputClip:
-    """Frames to predict from.
+    """Frames to predict from, uint8 or float32 `[T, H, W, C]`; `label` names them.
 
-    Attributes:
-        frames: uint8 or float32 `[T, H, W, C]`, as a clip of a `ClipSource`.
-        mask: uint8 `[T, H, W, 1]`, 1 where there is data; None: everywhere.
-        times: when each frame was taken; None: unknown.
-        label: what was read, for messages.
+    `mask`, uint8 `[T, H, W, 1]`, is 1 where there is data; None: everywhere.
     """
 
     frames: np.ndarray
     mask: np.ndarray | None = None
     times: tuple[datetime, ...] | None = None
     label: str = ""
+
+
+def clip_limit(default: int, split: str, **rule: Any) -> Any:
+    """Declares how many clips of a split are used."""
+    return field(default, f"Maximum number of {split} clips.", ge=1, **rule)
 
 
 class DataConfig(Config):
@@ -50,15 +51,9 @@ class DataConfig(Config):
     name: str
     height: int = field(64, "Height of a frame.", unit="pixels", ge=1)
     width: int = field(64, "Width of a frame.", unit="pixels", ge=1)
-    num_train_sequences: int = field(
-        10_000_000, "Maximum number of training clips.", ge=1
-    )
-    num_validation_sequences: int = field(
-        1000, "Maximum number of validation clips.", ge=1
-    )
-    num_test_sequences: int = field(
-        10_000, "Maximum number of test clips.", ge=1, may_change=True
-    )
+    num_train_sequences: int = clip_limit(10_000_000, "training")
+    num_validation_sequences: int = clip_limit(1000, "validation")
+    num_test_sequences: int = clip_limit(10_000, "test", may_change=True)
     num_workers: int = field(
         0,
         "Processes that prepare batches; 0: a thread of the training process.",
@@ -85,16 +80,26 @@ class DataConfig(Config):
         return None
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
-        """Opens the training, validation and test clips.
+        """Opens the splits, with `num_frames` (input plus output) in each clip.
 
-        Args:
-            num_frames: frames per clip, input plus output.
-            seed: seed of the training split, 0 <= seed < 2**32.
-
-        Raises:
-            UserError: the data cannot be read.
+        `seed`, 0 <= seed < 2**32, is of the training split alone.
         """
         raise NotImplementedError
+
+    def make_sources(
+        self, clips: dict[str, Any], description: str, **names: Any
+    ) -> Sources:
+        """The splits, with the names of conditions or classes."""
+        height, width, channels = self.frame_shape
+        return Sources(
+            **clips,
+            description=description,
+            height=height,
+            width=width,
+            channels=channels,
+            test_films=getattr(clips["test"], "film_names", ()),
+            **names,
+        )
 
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the files and folders that fields name."""
@@ -118,11 +123,13 @@ class DataConfig(Config):
 class FolderDataConfig(DataConfig):
     """Fields of data sets that are read from the user's own files."""
 
-    frame_stride: int = field(1, "Use every n-th frame of a film.", ge=1)
+    frame_stride: int = field(1, "Use every n-th frame of a film or event.", ge=1)
     validation_fraction: float = field(
-        0.1, "Share of the films for validation.", gt=0, lt=1
+        0.1, "Share of the films or events for validation.", gt=0, lt=1
     )
-    test_fraction: float = field(0.1, "Share of the films for test.", gt=0, lt=1)
+    test_fraction: float = field(
+        0.1, "Share of the films or events for test.", gt=0, lt=1
+    )
     bad_files: Literal["refuse", "skip"] = field(
         "refuse",
         "What to do about a file that cannot be read completely: refuse it, or skip "
@@ -139,7 +146,7 @@ class FolderDataConfig(DataConfig):
             )
 
     def span(self, num_frames: int) -> int:
-        """Frames of a film from the first to the last frame of a clip."""
+        """Frames of a film or event from the first to the last frame of a clip."""
         return (num_frames - 1) * self.frame_stride + 1
 
 

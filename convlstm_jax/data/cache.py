@@ -1,9 +1,8 @@
 """A cache of decoded frames on disk.
 
-An entry is a folder named by the hash of its key. It holds `frames.npy`, uint8
-`[N, H, W, C]`; `mask.npy`, uint8 `[N, H, W, 1]`, if some pixels have no data;
-`checks.npy`, the CRC-32 of every frame; and `entry.json`. It is written under a
-temporary name, synced and renamed: a killed process or a full disk leaves no entry.
+An entry is a folder named by the hash of its key, with `frames.npy`, `mask.npy` if some
+pixels have no data, `checks.npy`, the CRC-32 of every frame, and `entry.json`. It is
+written under a temporary name and renamed: a process that ends early leaves no entry.
 """
 
 import contextlib
@@ -41,10 +40,9 @@ class CacheError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """The frames of an entry, read from disk by slices. Can be pickled.
+    """The frames of an entry, of shape `(N, H, W, C)`, read by slices; can be pickled.
 
-    `shape` is `(N, H, W, C)`, `masked` whether some pixels have no data, and `extra`
-    what the producer returned.
+    `masked` is whether some pixels have no data; `extra` what the producer returned.
     """
 
     folder: Path
@@ -57,10 +55,7 @@ class Frames:
         return self.shape[0]
 
     def read(self, start: int, count: int = 1, stride: int = 1) -> np.ndarray:
-        """Reads frames start, start + stride, ...: uint8 `[count, H, W, C]`, a copy.
-
-        Raises a `CacheError` if the entry is gone or damaged.
-        """
+        """Reads frames start, start + stride, ...: uint8 `[count, H, W, C]`, a copy."""
         clip = self._slice("frames.npy", self.shape, start, count, stride)
         checks = self._slice("checks.npy", self.shape[:1], start, count, stride)
         for number, (frame, check) in enumerate(zip(clip, checks, strict=True)):
@@ -113,15 +108,10 @@ class FrameWriter:
         self.num_bytes = 0
 
     def add(self, frame: np.ndarray, mask: np.ndarray | None = None) -> None:
-        """Writes a frame, uint8 `[H, W, C]`, and its mask, `[H, W, 1]`.
-
-        All frames of an entry have one shape, and either all have masks or none has.
-        """
+        """Writes a frame, uint8 `[H, W, C]`, and its mask, `[H, W, 1]`, or none."""
         self._shape = self._shape or frame.shape
         if frame.dtype != np.uint8 or frame.shape != self._shape:
             raise ValueError(f"a frame is {frame.dtype} {frame.shape}")
-        if self._checks and ("mask.npy" in self._files) != (mask is not None):
-            raise ValueError("a mask must be given for every frame or for none")
         frame = np.ascontiguousarray(frame)
         self._append("frames.npy", frame)
         if mask is not None:
@@ -201,34 +191,29 @@ Producer = Callable[[FrameWriter], dict[str, Any]]
 class FrameCache:
     """Entries in a folder, for several threads and processes at once.
 
-    If `max_bytes` is exceeded, the least recently used entries are removed, except
-    those that living processes have asked for.
+    Beyond `max_bytes` the least recently used entries that no living process has asked
+    for are removed.
     """
 
     def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
         self.folder = folder
         self._max_bytes = max_bytes
-        self._lock = threading.RLock()
-        self._lease: tuple[int, int, str] | None = None  # Process, descriptor, name.
+        self._lock = threading.Lock()
+        self._lease: Path | None = None
         self._num_bytes: int | None = None  # Estimated size of all entries.
 
     def cached(self, key_parts: Mapping[str, Any], produce: Producer) -> Frames:
-        """Returns the frames of a key, producing them the first time.
+        """Returns the frames of a key, which `produce` adds to a writer the first time.
 
-        Args:
-            key_parts: all that determines the frames, as JSON: the hash of the source's
-                content and the settings.
-            produce: adds the frames to a writer; returns facts to store, as JSON.
-
-        Raises:
-            CacheError: the disk refuses, or the frames do not fit.
+        The key is all that determines the frames, as JSON: the hash of the source's
+        content and the settings. `produce` returns facts to store, as JSON.
         """
         name = entry_name(key_parts)
         with _disk_errors(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor, _ = self._own_lease()
-            with self._locked("cache.lock"):  # Not while entries are removed.
-                os.write(descriptor, f"{name}\n".encode())
+            lease = self._own_lease()
+            with self._locked("cache.lock"), lease.open("a") as file:
+                file.write(f"{name}\n")  # Not while entries are removed.
         found = self.find(name)
         if found is None:
             with self._locked(f"{name[:2]}.lock"):
@@ -253,7 +238,7 @@ class FrameCache:
     def _fill(
         self, name: str, key_parts: Mapping[str, Any], produce: Producer
     ) -> Frames:
-        _, lease = self._own_lease()
+        lease = self._own_lease().name
         partial = self.folder / f".{lease}.{uuid.uuid4().hex}.partial"
         writer = FrameWriter(partial, self._max_bytes)
         try:
@@ -298,20 +283,19 @@ class FrameCache:
             raise _too_large(self._max_bytes)
         self._num_bytes = total
 
-    def _own_lease(self) -> tuple[int, str]:
-        """Descriptor and name of a locked file that lists the entries in use."""
+    def _own_lease(self) -> Path:
+        """A file that lists the entries in use, locked while this object lives."""
         with self._lock:
-            if self._lease is None or self._lease[0] != os.getpid():
-                (self.folder / ".in_use").mkdir(exist_ok=True)
+            if self._lease is None:
+                lease = self.folder / ".in_use" / uuid.uuid4().hex
+                lease.parent.mkdir(exist_ok=True)
                 with self._locked("cache.lock"):
                     self._in_use()  # Cleans up after dead processes.
-                    name = uuid.uuid4().hex
-                    path = self.folder / ".in_use" / name
-                    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
-                    _flock(descriptor, fcntl.LOCK_EX)
-                self._lease = os.getpid(), descriptor, name
-                weakref.finalize(self, os.close, descriptor)
-            return self._lease[1:]
+                    file = lease.open("ab")
+                    _flock(file.fileno(), fcntl.LOCK_EX)
+                weakref.finalize(self, file.close)
+                self._lease = lease
+            return self._lease
 
     def _in_use(self) -> set[str]:
         """The entries that living processes use; cleans up after dead ones."""

@@ -6,7 +6,7 @@ import json
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,10 +25,7 @@ _SETTLED_SECONDS = 2.0
 
 @dataclass
 class LeftOut:
-    """What is left out of the data: names or sentences, by the reason.
-
-    `noun` is what they are, in the singular.
-    """
+    """What is left out of the data: names or sentences, by the reason."""
 
     reasons: dict[str, list[str]] = field(default_factory=dict)
     noun: str = "video"
@@ -89,22 +86,19 @@ def reason(error: BaseException) -> str:
     return re.sub(r"^\[Errno -?\d+\] ", "", first).rstrip(".")
 
 
-def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
+def content_hash(files: Sequence[Path], index: Path) -> str:
     """SHA-256 of the names and contents of files, in their order.
 
-    With a folder `index`, the hash is kept there and reused as long as the size, times
-    and inode of every file are the same. An unreadable file counts as empty.
+    The hash is kept in the folder `index` and reused as long as the size, times and
+    inode of every file are the same. An unreadable file counts as empty.
     """
-    files = list(files)
     state = [_state(file) for file in files]
-    kept = None
-    if index is not None:
-        names = "\0".join(map(str, files)).encode("utf-8", "surrogateescape")
-        kept = index / f"{hashlib.sha256(names).hexdigest()}.json"
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found_state, found = json.loads(kept.read_text("utf-8"))
-            if found_state == state:
-                return str(found)
+    names = "\0".join(map(str, files)).encode("utf-8", "surrogateescape")
+    kept = index / f"{hashlib.sha256(names).hexdigest()}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        found_state, found = json.loads(kept.read_text("utf-8"))
+        if found_state == state:
+            return str(found)
     began = time.time()
     digest = hashlib.sha256()
     for file in files:
@@ -113,8 +107,7 @@ def content_hash(files: Iterable[Path], index: Path | None = None) -> str:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
         digest.update(b"\n")
     changed = max((max(one[1:3]) for one in state if one), default=0)
-    settled = began - changed / 1e9 > _SETTLED_SECONDS
-    if kept is not None and settled and [_state(file) for file in files] == state:
+    if began - changed / 1e9 > _SETTLED_SECONDS:
         # If it cannot be kept, the next run hashes again.
         with contextlib.suppress(OSError), replacing(kept) as partial:
             partial.write_text(json.dumps([state, digest.hexdigest()]), "utf-8")

@@ -1,11 +1,6 @@
-"""A report on a data set: films, numbers of clips, and a contact sheet."""
+"""A report on a data set: films and numbers of clips."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageDraw
 
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import plural
@@ -17,27 +12,21 @@ from convlstm_jax.errors import UserError
 MIN_CLIPS = 20
 """With fewer clips, the metrics of a split tell little."""
 
-_SHEET_CLIPS, _SHEET_FRAMES, _SHEET_HEIGHT = 4, 6, 96
 _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """The lines of a report, and the clips or the reason there are none."""
+def inspect(
+    config: DataConfig, *, num_frames: int, seed: int
+) -> tuple[list[str], Sources | None, str]:
+    """Reads all data of a data set, with `num_frames` in each clip.
 
-    lines: tuple[str, ...]
-    sources: Sources | None
-    problem: str = ""
-
-
-def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
-    """Reads all data of a data set, with `num_frames` per clip, and describes them."""
-    films: list[tuple[Film, str]] = []
+    Returns the lines of a report; and the clips, or the reason there are none.
+    """
+    films: list[Film] = []
     refused = False
     if isinstance(config, FilmFields):
-        # To report all problems at once.
         refused = config.bad_files == "refuse"
-        config = config.model_copy(update={"bad_files": "skip"})
+        config = config.model_copy(update={"bad_files": "skip"})  # To report them all.
         films = config.films()
     sources, problem = None, ""
     try:
@@ -54,17 +43,15 @@ def inspect(config: DataConfig, *, num_frames: int, seed: int) -> Inspection:
             lines.append(told + (few if count < MIN_CLIPS else ""))
     if problem:
         lines.append(f"No training: {problem}")
-    elif refused and any(film.problem for film, _ in films):
+    elif refused and any(film.problem for film in films):
         lines.append(
             "Training stops at the first film of which something is left out, unless "
             "config.data.bad_files=skip"
         )
-    return Inspection(tuple(lines), sources, problem)
+    return lines, sources, problem
 
 
-def _film_lines(
-    films: Sequence[tuple[Film, str]], sources: Sources | None
-) -> list[str]:
+def _film_lines(films: Sequence[Film], sources: Sources | None) -> list[str]:
     """A table of the films, their number and lengths."""
     names = {
         split: set(getattr(sources, split).film_names) if sources else set()
@@ -76,11 +63,11 @@ def _film_lines(
             str(film.num_frames - len(film.holes)),
             "x".join(map(str, film.size)),
             f"{film.rate:.4g}/s" if film.rate else "",
-            condition,
+            film.condition,
             " ".join(split for split in SPLITS if film.name in names[split]),
             film.problem,
         )
-        for film, condition in films
+        for film in films
     ]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in columns]
@@ -88,7 +75,7 @@ def _film_lines(
         "  ".join(map(str.ljust, row, widths)).rstrip()
         for row in zip(*columns, strict=True)
     ]
-    lengths = sorted((film.num_frames, film.name) for film, _ in films)
+    lengths = sorted((film.num_frames, film.name) for film in films)
     (short, shortest), (long, longest) = lengths[0], lengths[-1]
     total = sum(length for length, _ in lengths)
     return [
@@ -96,32 +83,3 @@ def _film_lines(
         f"{plural(len(films), 'film')}, {total} frames; shortest: {shortest} "
         f"({short}), longest: {longest} ({long})",
     ]
-
-
-def contact_sheet(sources: Sources, path: Path) -> None:
-    """Draws the first clips of each split, a row each, as a PNG."""
-    rows, names = [], []
-    scale = max(1, _SHEET_HEIGHT // sources.height)
-    for split in SPLITS:
-        source = getattr(sources, split)
-        films = getattr(source, "film_names", [])
-        for index in range(min(_SHEET_CLIPS, len(source))):
-            frames = np.asarray(source[index]["frames"])
-            if frames.dtype != np.uint8:
-                frames = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
-            chosen = np.linspace(0, len(frames) - 1, min(_SHEET_FRAMES, len(frames)))
-            frames = frames[np.rint(chosen).astype(int)]
-            if frames.shape[-1] != 3:
-                frames = frames[..., :1].repeat(3, axis=-1)
-            frames = frames.repeat(scale, axis=1).repeat(scale, axis=2)
-            margins = [(0, 0), (14, 4), (4, 0), (0, 0)]  # Above is the clip's name.
-            rows.append(np.hstack(list(np.pad(frames, margins, constant_values=255))))
-            name = f"{split} {index}  {films[index] if films else ''}"
-            # Pillow's built-in font has no other characters.
-            names.append(name.encode("latin-1", "replace").decode("latin-1"))
-    sheet = Image.fromarray(np.vstack(rows))
-    draw = ImageDraw.Draw(sheet)
-    for row, name in enumerate(names):
-        draw.text((4, row * len(rows[0])), name, fill="black")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")

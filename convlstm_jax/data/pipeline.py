@@ -18,15 +18,10 @@ class BatchIterator(Iterator[dict[str, np.ndarray]], Protocol):
 
     def close(self) -> None:
         """Ends the threads and processes."""
-        ...
 
 
 class _ProcessRows(grain.MapDataset):
-    """Rows [p*B/n, (p+1)*B/n) of every global batch, those of process p of n.
-
-    A global array sharded over processes has the same rows there, so that the global
-    batch does not depend on the number of processes.
-    """
+    """Rows [p*B/n, (p+1)*B/n) of every global batch, those of process p of n."""
 
     def __init__(
         self, parent: grain.MapDataset, batch_size: int, index: int, count: int
@@ -44,26 +39,6 @@ class _ProcessRows(grain.MapDataset):
             return self.slice(index)
         step, row = divmod(index, self._num_rows)
         return self._parent[step * self._batch_size + self._first_row + row]
-
-
-class _PaddedSource:
-    """The first clips of a source with weight 1, padded by the last one with weight 0.
-
-    A blank clip could have a metric of NaN (its correlation), and 0 * NaN is NaN.
-    """
-
-    def __init__(self, source: ClipSource, num_sequences: int, length: int) -> None:
-        self._source = source
-        self._num_sequences = num_sequences
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        clip = dict(self._source[min(index, self._num_sequences - 1)])
-        clip["weight"] = np.asarray(index < self._num_sequences, np.float32)
-        return clip
 
 
 def _process_batches(
@@ -113,20 +88,15 @@ def train_batches(
         batch_size: sequences in a global batch, B.
         seed: seed of the order, 0 <= seed < 2**32.
         start_step: step of the first batch.
-        process_index: this process, 0 <= process_index < process_count.
-        process_count: processes that share the global batch.
+        process_index: this process, of `process_count` that share the global batch.
+        process_count: their number, a divisor of B.
         num_workers: processes that prepare batches; 0: a thread. With workers, Grain
             needs a `__main__` guard and parsed absl flags (`absl.app.run`).
         prefetch_batches: batches kept ready (per worker).
-        augment: changes a clip without writing to its arrays; it gets a new generator
-            for each clip of each epoch. With workers it must be picklable.
+        augment: changes a clip, with a new generator for each clip of each epoch.
 
     Returns:
-        An iterator over batches `[B / process_count, ...]` of the source's keys; call
-        its `close()` when done.
-
-    Raises:
-        ValueError: `batch_size` is not a multiple of `process_count`.
+        Batches `[B / process_count, ...]` of the source's keys; to be closed when done.
     """
     clips = grain.MapDataset.source(source).seed(seed).shuffle()
     clips = clips.repeat(-(-_ENDLESS_CLIPS // len(source)))
@@ -155,15 +125,9 @@ def eval_batches(
 ) -> BatchIterator:
     """The first `num_sequences` clips of a source, in order, in batches of one shape.
 
-    For the arguments see `train_batches`.
-
-    Returns:
-        An iterator over ceil(num_sequences / B) batches of the source's keys and
-        "weight", float32 `[B / process_count]`: 0 for the padding of the last batch
-        (repeats of the last clip), else 1.
-
-    Raises:
-        ValueError: `batch_size` or `num_sequences` is out of range.
+    Besides the source's keys, they have "weight", float32 `[B / process_count]`: 0 for
+    the padding of the last batch (repeats of the last clip), else 1. For the arguments
+    see `train_batches`.
     """
     if not 1 <= num_sequences <= len(source):
         raise ValueError(
@@ -171,6 +135,13 @@ def eval_batches(
             "which the source holds"
         )
     length = -(-num_sequences // max(1, batch_size)) * batch_size
-    clips = grain.MapDataset.source(_PaddedSource(source, num_sequences, length))
+
+    def clip(index: int) -> dict[str, np.ndarray]:
+        # The padding is a real clip: a blank one could have a metric of NaN, and
+        # 0 * NaN is NaN.
+        weight = np.asarray(index < num_sequences, np.float32)
+        return {**source[min(index, num_sequences - 1)], "weight": weight}
+
+    clips = grain.MapDataset.range(length).map(clip)
     batches = _process_batches(clips, batch_size, process_index, process_count)
     return iter(batches.to_iter_dataset(_read_ahead(prefetch_batches)))

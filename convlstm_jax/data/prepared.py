@@ -1,21 +1,19 @@
-"""Prepared folders: decoded frames in a folder of the user's choice, with a manifest.
+"""Folders of decoded frames: `frames/`, a cache without limit, and `manifest.json`.
 
-`frames/` is a cache without a size limit (see `cache`), and `manifest.json` lists what
-it holds. An unfinished folder has a `progress.json` instead; the same command resumes.
+An unfinished folder has a `progress.json` instead; the same command resumes.
 """
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 
 from convlstm_jax.atomic_file import replacing
-from convlstm_jax.data.cache import CacheError, FrameCache, Frames
+from convlstm_jax.data.cache import FrameCache, Frames
 from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
 
@@ -77,64 +75,50 @@ class Manifest(Head):
 _HeadT = TypeVar("_HeadT", bound=Head)
 
 
-class Prepared:
-    """A complete prepared folder, opened for reading.
+def read_prepared(
+    path: str | Path, kind: str, settings: Mapping[str, Any]
+) -> tuple[Manifest, list[Frames | None]]:
+    """Opens a prepared folder: its manifest, and the frames of each item.
 
     Raises a `UserError` if it is incomplete, damaged, of another kind or version, or
     settings differ.
     """
-
-    def __init__(
-        self, path: str | Path, kind: str, settings: Mapping[str, Any]
-    ) -> None:
-        self.folder = Path(path).expanduser()
-        if not (self.folder / MANIFEST_FILE).is_file():
-            raise UserError(
-                f"'{self.folder}' is not prepared completely: run the same command of "
-                "--mode=prepare again, which resumes"
-            )
-        self.manifest = _read(self.folder / MANIFEST_FILE, Manifest)
-        self._cache = FrameCache(self.folder / "frames")
-        if self.manifest.kind != kind:
-            raise UserError(
-                f"'{self.folder}' is prepared from {KINDS[self.manifest.kind]}: it "
-                f"must be from {KINDS[kind]}"
-            )
-        _check_same(
-            f"'{self.folder}' was prepared with other settings, so give the same or "
-            "prepare another folder",
-            self.manifest.settings,
-            settings,
+    folder = Path(path).expanduser()
+    if not (folder / MANIFEST_FILE).is_file():
+        raise UserError(
+            f"'{folder}' is not prepared completely: run the same command of "
+            "--mode=prepare again, which resumes"
         )
-
-    def frames(self, item: Item) -> Frames | None:
-        """The frames of an item; None if none could be read."""
-        found = self._cache.find(item.entry) if item.entry else None
-        if item.entry and found is None:
-            raise CacheError(
-                f"'{self._cache.folder / item.entry}', the frames of '{item.name}', is "
+    manifest = _read(folder / MANIFEST_FILE, Manifest)
+    if manifest.kind != kind:
+        raise UserError(
+            f"'{folder}' is prepared from {KINDS[manifest.kind]}: it must be from "
+            f"{KINDS[kind]}"
+        )
+    _check_same(
+        f"'{folder}' was prepared with other settings, so give the same or prepare "
+        "another folder",
+        manifest.settings,
+        settings,
+    )
+    cache = FrameCache(folder / "frames")
+    found = [cache.find(item.entry) if item.entry else None for item in manifest.items]
+    for item, frames in zip(manifest.items, found, strict=True):
+        if item.entry and frames is None:
+            raise UserError(
+                f"'{cache.folder / item.entry}', the frames of '{item.name}', is "
                 "damaged or gone: run the same command of --mode=prepare again"
             )
-        return found
+    return manifest, found
 
 
 def is_prepared(path: str | Path) -> bool:
     """Whether a folder was prepared, also partially or by an earlier version."""
     for name in (MANIFEST_FILE, PROGRESS_FILE):
         with suppress(OSError), (Path(path).expanduser() / name).open("rb") as file:
-            if re.search(rb'"format": "convlstm_jax ', file.read(200)):
+            if b'"format": "convlstm_jax ' in file.read(200):
                 return True
     return False
-
-
-def kind_of(path: str | Path) -> str:
-    """The name of the data set a prepared folder is of, "" if unknown."""
-    for name in (MANIFEST_FILE, PROGRESS_FILE):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            content = (Path(path).expanduser() / name).read_bytes()
-            found = json.loads(content)["kind"]
-            return found if found in KINDS else ""
-    return ""
 
 
 def _read(path: Path, kind: type[_HeadT]) -> _HeadT:
@@ -161,71 +145,22 @@ def _check_same(
         raise UserError(f"{message}: {', '.join(differing)}")
 
 
-class Preparing:
-    """A prepared folder that is being written; see `preparing`.
-
-    `cache` takes the frames, `left_out` is that of `Manifest`, and `manifest` what was
-    written, None before the end.
-    """
-
-    def __init__(self, output: Path, head: Head, before: Manifest | None) -> None:
-        self._output = output
-        self._head = head
-        self._before = before
-        self._items: list[Item] = []
-        self._num_frames = 0
-        self.cache = FrameCache(output / "frames")
-        self.left_out: dict[str, list[str]] = {}
-        self.manifest: Manifest | None = None
-
-    def add(self, name: str, frames: Frames | None, facts: Mapping[str, Any]) -> None:
-        """Adds an item with facts as JSON; `frames` is None if none could be read."""
-        entry = "" if frames is None else frames.folder.name
-        self._items.append(Item(name=name, entry=entry, facts=dict(facts)))
-        self._num_frames += 0 if frames is None else len(frames)
-
-    def finish(self) -> None:
-        """Writes the manifest; refuses a folder prepared from other items."""
-        if self._before is not None:
-            self._check_same_items(self._before.items)
-        lacking = sum(not item.entry for item in self._items)
-        counts = {"items": len(self._items), "items_left_out": lacking}
-        self.manifest = Manifest(
-            **self._head.model_dump(),
-            items=self._items,
-            left_out=self.left_out,
-            counts=counts | {"frames": self._num_frames},
-            versions=_versions(),
-        )
-        _write(self._output / MANIFEST_FILE, self.manifest)
-        (self._output / PROGRESS_FILE).unlink(missing_ok=True)
-
-    def _check_same_items(self, before: Sequence[Item]) -> None:
-        old, new = ({item.name: item for item in items}
-                    for items in (before, self._items))  # fmt: skip
-        for name in sorted(old | new):
-            if old.get(name) != new.get(name):
-                change = "is gone" if name not in new else "has changed"
-                change = "is new" if name not in old else change
-                raise UserError(
-                    f"'{self._output}' was prepared from other "
-                    f"{KINDS[self._head.kind]} ('{name}' {change} since), so prepare "
-                    "another folder"
-                )
+Decoded = tuple[list[tuple[str, Frames | None, dict[str, Any]]], dict[str, list[str]]]
+"""Name, frames and facts (JSON) of each item, and what is left out by the reason."""
 
 
-@contextmanager
-def preparing(
-    output: Path, kind: str, source: str, settings: Mapping[str, Any]
-) -> Iterator[Preparing]:
-    """Opens a new or unfinished folder for writing; writes its manifest at the end.
+def prepare(
+    output: Path,
+    kind: str,
+    source: str,
+    settings: Mapping[str, Any],
+    decode: Callable[[FrameCache], Decoded],
+) -> Manifest:
+    """Decodes frames into a new or unfinished folder and writes its manifest.
 
     `kind` is a key of `KINDS`, `source` the folder that is prepared, and `settings`
-    what determines the frames, as JSON.
-
-    Raises:
-        UserError: the folder cannot be written to, holds something else, or was begun
-            with another source or other settings.
+    what determines the frames, as JSON. Raises a `UserError` if the folder cannot be
+    written to, holds something else, or was begun with another source or settings.
     """
     head = Head(
         kind=kind,  # type: ignore[arg-type]
@@ -258,9 +193,45 @@ def preparing(
             there,
             here,
         )
-    folder = Preparing(output, head, before)
-    yield folder
-    folder.finish()
+    decoded, left_out = decode(FrameCache(output / "frames"))
+    items = [
+        Item(name=name, entry="" if frames is None else frames.folder.name, facts=facts)
+        for name, frames, facts in decoded
+    ]
+    if before is not None:
+        _check_same_items(output, kind, before.items, items)
+    manifest = Manifest(
+        **head.model_dump(),
+        items=items,
+        left_out=left_out,
+        counts={
+            "items": len(items),
+            "items_left_out": sum(not item.entry for item in items),
+            "frames": sum(len(frames) for _, frames, _ in decoded if frames),
+        },
+        versions={
+            one.name.lower(): one.version
+            for one in distributions()
+            if one.name.lower() in _PACKAGES
+        },
+    )
+    _write(output / MANIFEST_FILE, manifest)
+    (output / PROGRESS_FILE).unlink(missing_ok=True)
+    return manifest
+
+
+def _check_same_items(
+    output: Path, kind: str, before: Sequence[Item], after: Sequence[Item]
+) -> None:
+    old, new = ({item.name: item for item in items} for items in (before, after))
+    for name in sorted(old | new):
+        if old.get(name) != new.get(name):
+            change = "is gone" if name not in new else "has changed"
+            change = "is new" if name not in old else change
+            raise UserError(
+                f"'{output}' was prepared from other {KINDS[kind]} ('{name}' {change} "
+                "since), so prepare another folder"
+            )
 
 
 def _write(path: Path, head: Head) -> None:
@@ -272,11 +243,3 @@ def _write(path: Path, head: Head) -> None:
             f"'{path.parent}' cannot be written to ({reason(error)}): make room, or "
             "choose another folder with --output"
         ) from error
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return versions

@@ -13,26 +13,19 @@ SPLITS = ("train", "validation", "test")
 
 
 class ClipSource(Protocol):
-    """A source of clips with random access; what the input pipeline reads.
-
-    It is deterministic (the same index gives the same clip, in any process) and can be
-    pickled, since worker processes receive a copy of it.
-    """
+    """A deterministic source of clips with random access; it can be pickled."""
 
     def __len__(self) -> int:
         """Returns the number of clips."""
-        ...
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Returns clip `index` of `len(self)`.
+        """Returns a clip: {"frames": uint8 or float32 `[T, H, W, C]`}.
 
-        Returns:
-            {"frames": uint8 or float32 `[T, H, W, C]`}; every clip of a source has the
-            same keys, shapes and types. A source may add "label" and "condition",
-            int32 indices into the names in `Sources`; "mask", uint8 `[T, H, W, 1]`, 1
-            where there is data; and "targets", noisy frames without their noise.
+        Every clip of a source has the same keys, shapes and types. A source may add
+        "label" and "condition", int32 indices into the names in `Sources`; "mask",
+        uint8 `[T, H, W, 1]`, 1 where there is data; and "targets", noisy frames without
+        their noise.
         """
-        ...
 
 
 def checked_index(index: int, length: int) -> int:
@@ -46,16 +39,10 @@ def checked_index(index: int, length: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """The three splits of a data set.
+    """The three splits of a data set; the seed changes the training clips alone.
 
     Attributes:
-        train: training clips.
-        validation: validation clips, the same ones whatever the seed.
-        test: test clips, the same ones whatever the seed.
         description: where the data come from, with any stand-in for the data asked for.
-        height: frame height H, pixels.
-        width: frame width W, pixels.
-        channels: C.
         digits_source: for moving digits "idx", "tfds" or "sklearn", else "".
         conditions: names of the conditions clips were taken under (a flow rate, a
             folder), to which a clip's "condition" is the index.
@@ -107,10 +94,9 @@ def deal(groups: Sequence[T], shares: Mapping[str, float]) -> dict[str, list[T]]
 def cut_in_time(
     length: int, span: int, shares: Mapping[str, float]
 ) -> dict[str, tuple[int, int]]:
-    """Cuts a film or event into parts: training first, test last.
+    """Cuts a film or event into parts (first, end): training first, test last.
 
-    Returns (first, end) of each part; no part but training is shorter than `span`, the
-    frames of a clip from the first to the last.
+    No part but training is shorter than `span`, the frames of a clip.
     """
     parts = {}
     last = length
@@ -129,9 +115,8 @@ def name_bits(name: str) -> int:
 
 def mixed(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     """Shuffles items by a hash of their names, always in the same way."""
-    return sorted(
-        items,
-        key=lambda item: hashlib.sha256(
-            name(item).encode("utf-8", "surrogateescape")
-        ).digest(),
-    )
+
+    def bits(item: T) -> bytes:
+        return hashlib.sha256(name(item).encode("utf-8", "surrogateescape")).digest()
+
+    return sorted(items, key=bits)

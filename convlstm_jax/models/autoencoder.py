@@ -1,8 +1,4 @@
-"""The FC-LSTM autoencoder of Srivastava et al. 2015.
-
-N. Srivastava, E. Mansimov, R. Salakhutdinov, "Unsupervised Learning of Video
-Representations using LSTMs", ICML 2015, arXiv:1502.04681.
-"""
+"""The FC-LSTM autoencoder of Srivastava et al. 2015, arXiv:1502.04681."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -37,16 +33,10 @@ class Decoder(LayersNetwork):
         num_frames: int,
         num_pixels: int,
     ) -> tuple[tuple[_Carry, ...], _Vectors]:
-        """Unrolls the stack.
+        """Unrolls the stack from a carry of each layer.
 
-        Args:
-            inputs: Of the bottom layer, `[B, num_frames, num_pixels]`, or `None`.
-            carries: `(c, h)` of every layer to start from.
-            num_frames: Frames to decode.
-            num_pixels: D, pixels of a frame.
-
-        Returns:
-            The carries after the last frame, and logits `[B, num_frames, D]`, float32.
+        `inputs` are those of the bottom layer, `[B, num_frames, num_pixels]`, if any.
+        Returns the carries after the last frame, and float32 logits of the frames.
         """
         hidden, final_carries = inputs, []
         for index, features in enumerate(self.features):
@@ -68,9 +58,8 @@ class FCLSTMAutoencoder(LayersNetwork):
     composite model. Each decoder has weights and an output layer of its own.
 
     An unconditional decoder has no input. A conditional one reads the frame before: in
-    training the true one (as in the authors' published code), at test time its own
-    output, a probability per pixel. Before its first frame it reads zeros: like the
-    authors' code, it starts from the encoder's states alone.
+    training the true one, at test time its own output, a probability per pixel; before
+    its first frame it reads zeros. All three are as in the authors' published code.
 
     Attributes: See `FCLSTMAutoencoderConfig`; and
         decoders: Which of `DECODERS` the model has.
@@ -79,14 +68,6 @@ class FCLSTMAutoencoder(LayersNetwork):
     features: tuple[int, ...]
     decoders: tuple[str, ...] = DECODERS
     conditional: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuses a model without decoders, or with unknown ones."""
-        if not self.decoders or not set(self.decoders) <= set(DECODERS):
-            raise ValueError(
-                f"decoders is {self.decoders!r}: it must be one or more of {DECODERS}"
-            )
-        super().__post_init__()
 
     def setup(self) -> None:
         """The encoder's layers and the decoders."""
@@ -105,15 +86,10 @@ class FCLSTMAutoencoder(LayersNetwork):
     def __call__(self, inputs: Video, targets: Mapping[str, Array]) -> dict[str, Array]:
         """Logits of each decoder in training; conditional ones read the true frames.
 
-        The logits of frame t do not depend on the target's frames from t on.
-
-        Args:
-            inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-            targets: For each decoder its true output `[B, T_out, H, W, C]`, of which an
-                unconditional one uses the length alone.
-
-        Returns:
-            Each decoder's logits in the shape of its target, float32.
+        Takes `[B, T, H, W, C]`, pixels in [0, 1], and for each decoder its true output
+        `[B, T_out, H, W, C]`, of which an unconditional one uses the length alone; the
+        logits of frame t do not depend on the frames from t on. Returns each decoder's
+        logits in the shape of its target, float32.
         """
         if not self.conditional:
             return self.generate(
@@ -133,10 +109,9 @@ class FCLSTMAutoencoder(LayersNetwork):
     def generate(
         self, inputs: Video, num_frames: Mapping[str, int]
     ) -> dict[str, Array]:
-        """Logits of each decoder from the inputs alone, at test time.
+        """Logits `[B, num_frames, H, W, C]` of each decoder from the inputs alone.
 
-        `num_frames` holds, for each decoder to run, the frames to decode; any number.
-        Returns each such decoder's logits `[B, num_frames, H, W, C]`, float32.
+        `num_frames` holds the decoders to run, and the frames to decode; any number.
         """
         carries = self._encode(inputs)
         batch, _, *frame_shape = inputs.shape

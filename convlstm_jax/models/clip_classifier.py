@@ -29,16 +29,11 @@ class ClipClassifier(CellNetwork):
     and `MaxPooling3D((1, 2, 2))`. The top layer's hidden state after the last frame is
     averaged over height and width, and a dense layer gives one logit per class.
 
-    Patches and pooling reduce a layer's pixels and so its time: by default three layers
-    read a 224×224 frame at 56×56 (patches of 4×4), 28×28 and 14×14 pixels; without
-    either, [32, 64, 64] would take 54 times the multiply-adds.
+    By default three layers read a 224×224 frame at 56×56 (patches of 4×4), 28×28 and
+    14×14 pixels; otherwise [32, 64, 64] would take 54 times the multiply-adds.
 
     Attributes: See `ClipClassifierConfig`; and
         num_classes: Number of classes, at least 2.
-
-    Raises:
-        ValueError: At construction, for no layer, less than two classes or a pool size
-            below 1.
     """
 
     features: tuple[int, ...]
@@ -48,17 +43,6 @@ class ClipClassifier(CellNetwork):
     patch_size: int = 4
     pool_size: int = 2
 
-    def __post_init__(self) -> None:
-        """Refuses what is no classifier."""
-        if not self.features:
-            raise ValueError("features is empty: it must have at least one layer")
-        for name, minimum in (("num_classes", 2), ("pool_size", 1)):
-            if getattr(self, name) < minimum:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}: it must be at least {minimum}"
-                )
-        super().__post_init__()
-
     @nn.compact
     def __call__(
         self, inputs: Video, *, seq_lengths: Int[Array, " B"] | None = None
@@ -66,16 +50,13 @@ class ClipClassifier(CellNetwork):
         """Classifies clips of any number of frames.
 
         Args:
-            inputs: `[B, T, H, W, C]`, pixels in [0, 1].
+            inputs: `[B, T, H, W, C]`, pixels in [0, 1]; H and W must be multiples of
+                `patch_size`.
             seq_lengths: Valid frames of each clip, `[B]`, at least 1; later frames are
                 ignored. All T if not given.
 
         Returns:
             Logits `[B, num_classes]` in float32.
-
-        Raises:
-            ValueError: The inputs are not five-dimensional, or `patch_size` or
-                `pool_size` do not fit height and width.
         """
         require_video(inputs)
         hidden = to_patches(2 * inputs - 1, self.patch_size)

@@ -1,8 +1,7 @@
-"""The encoder–forecaster of Shi et al. 2015, convolutional and fully connected.
+"""The encoder–forecaster, convolutional and fully connected.
 
-X. Shi, Z. Chen, H. Wang, D.-Y. Yeung, W.-k. Wong, W.-c. Woo, "Convolutional LSTM
-Network: A Machine Learning Approach for Precipitation Nowcasting", NeurIPS 2015,
-arXiv:1506.04214.
+X. Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for
+Precipitation Nowcasting", NeurIPS 2015, arXiv:1506.04214.
 """
 
 from itertools import accumulate
@@ -29,14 +28,14 @@ from convlstm_jax.ops.patches import from_patches, to_patches
 from convlstm_jax.types import Array, ForecastVideo, Video
 
 DARK_LOGIT = -3.0
-"""A pixel of 0.047, about the mean of two digits on 64×64: where forecasts begin, as a
-sigmoid that starts from 0.5 must first learn that most of a frame is dark."""
+"""A pixel of 0.047, about the mean of two digits on 64×64, where forecasts begin."""
 
 
 class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
     """What both have in common: a call `(inputs, num_frames)` that gives logits."""
 
     features: tuple[int, ...]
+    init_arguments: ClassVar[tuple[int]] = (1,)
 
     def _layer(self, features: int, name: str) -> Any:
         raise NotImplementedError
@@ -56,13 +55,6 @@ class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
             )
             outputs.append(forecast)
         return outputs
-
-    @nn.nowrap
-    def init_forecaster(
-        self, key: Array, frame_shape: tuple[int, int, int]
-    ) -> Variables:
-        """See `ForecastingNetwork`."""
-        return dict(self.init(key, jnp.zeros((1, 1, *frame_shape)), 1))
 
     @nn.nowrap
     def forecast(
@@ -101,16 +93,9 @@ class EncoderForecaster(CellNetwork, _EncoderForecaster):
     def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
         """Forecasts the frames that follow; any number, whatever was trained.
 
-        Args:
-            inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-            num_frames: Frames to forecast.
-
-        Returns:
-            Logits `[B, num_frames, H, W, C]` in float32; the forecast is their sigmoid.
-
-        Raises:
-            ValueError: The inputs are not five-dimensional, or `patch_size` does not
-                divide height and width.
+        Takes `[B, T, H, W, C]`, pixels in [0, 1]; `patch_size` must divide H and W.
+        Returns float32 logits `[B, num_frames, H, W, C]`, of which the forecast is the
+        sigmoid.
         """
         require_video(inputs)
         hidden = to_patches(inputs, self.patch_size)
@@ -146,10 +131,7 @@ class FCLSTMEncoderForecaster(_EncoderForecaster):
 
     Every frame is one vector of H·W·C pixels; the output layer reads the last
     forecaster layer only, which gives table 1's 142,667,776 parameters for 2048-2048
-    on 64×64 frames.
-
-    Attributes: See `FCLSTMConfig`; and
-        first_logit: Initial bias of the output, about what an untrained network gives.
+    on 64×64 frames. Attributes: as for `EncoderForecaster`, see `FCLSTMConfig`.
     """
 
     first_logit: float = DARK_LOGIT

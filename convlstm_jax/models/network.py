@@ -30,10 +30,9 @@ def forecast_from_logits(logits: Video) -> Forecast:
 
 
 class TrainingPrediction(NamedTuple):
-    """What a network predicts in training.
+    """What a network predicts in training, from frame `first_frame` of the clip on.
 
-    The targets of its N frames are the frames `first_frame` … `first_frame + N − 1` of
-    the clip. `model_state` holds the updated collections beside "params".
+    `model_state` holds the updated collections beside "params".
     """
 
     forecast: Forecast
@@ -47,12 +46,16 @@ class ForecastingNetwork(nn.Module):
     The methods are pure functions of the variables, called on the unbound module.
     """
 
+    init_arguments: ClassVar[tuple[Any, ...]] = ()
+    """What follows the frames where the network is called to initialise it."""
+
     @nn.nowrap
     def init_forecaster(
         self, key: Array, frame_shape: tuple[int, int, int]
     ) -> Variables:
         """Fresh variables for frames of shape `(H, W, C)`."""
-        raise NotImplementedError
+        frames = jnp.zeros((1, 1, *frame_shape))
+        return dict(self.init(key, frames, *self.init_arguments))
 
     @nn.nowrap
     def forecast(
@@ -74,13 +77,9 @@ class ForecastingNetwork(nn.Module):
     ) -> TrainingPrediction:
         """The predictions that a training step scores; by default the forecast.
 
-        Args:
-            variables: The network's variables.
-            clip: `[B, T, H, W, C]`, the given frames and those to forecast.
-            num_inputs: Number of given frames; T − `num_inputs` are forecast.
-            key: Randomness of the training step.
-            step: Training steps taken before, for schedules.
-            training: An instance of the config's `training_config`, if it names one.
+        The first `num_inputs` frames of the clip are given. `step` counts the training
+        steps taken before; `training` is an instance of the config's
+        `training_config`, if it names one.
         """
         del key, step, training
         forecast = self.forecast(
@@ -141,13 +140,11 @@ class NetworkTrainingConfig(Config):
 
 
 class ModelConfig(Config):
-    """The fields of every network.
-
-    `training_config` is the class of what `predict_for_training` needs, if anything.
-    """
+    """The fields of every network."""
 
     network: ClassVar[type[nn.Module]]
-    training_config: ClassVar[type["NetworkTrainingConfig"] | None] = None
+    training_config: ClassVar[type[NetworkTrainingConfig] | None] = None
+    """The class of what `predict_for_training` needs, if anything."""
     kind: ClassVar[str] = "frames"
     """What the network predicts: "frames", "decoders" (several outputs), "classes"."""
     reads_own_predictions: ClassVar[bool] = False

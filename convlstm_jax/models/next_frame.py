@@ -1,8 +1,6 @@
 """Next-frame predictors: those of Keras's two ConvLSTM examples, and for bubbles.
 
-A. Joshi, "Next-Frame Video Prediction with Convolutional LSTMs", 2021,
-https://keras.io/examples/vision/conv_lstm/, and the older `examples/conv_lstm.py` of
-Keras 2, with the network of Shi et al. 2015 (see `models.encoder_forecaster`).
+https://keras.io/examples/vision/conv_lstm/, and `examples/conv_lstm.py` of Keras 2.
 """
 
 import dataclasses
@@ -28,7 +26,7 @@ from convlstm_jax.models.network import (
     require_video,
 )
 from convlstm_jax.ops.engine import Tree
-from convlstm_jax.types import Array, Frame, HiddenSequence, Video
+from convlstm_jax.types import Frame, HiddenSequence, Video
 
 # Those of Keras's BatchNormalization.
 BATCH_NORM_MOMENTUM = 0.99
@@ -57,10 +55,6 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
     predictions.
 
     Attributes: See `NextFrameConfig`.
-
-    Raises:
-        ValueError: At construction, where there is not one kernel size for each layer,
-            or more layers are to be normalised than there are.
     """
 
     features: tuple[int, ...]  # type: ignore[misc]
@@ -71,22 +65,12 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
     causal_head: bool = True
     peephole: str = dataclasses.field(default="none", kw_only=True)
 
-    def __post_init__(self) -> None:
-        """Refuses what does not fit together."""
-        for problem in _layer_problems(self):
-            raise ValueError(problem)
-        super().__post_init__()
-
     def __call__(self, inputs: Video, *, train: bool = False) -> Video:
         """Predicts every next frame of a clip from the frames up to it.
 
-        Args:
-            inputs: `[B, T, H, W, C]`, pixels in [0, 1].
-            train: Normalises with the batch's own statistics and updates the running
-                ones (mutable collection "batch_stats") instead of using them.
-
-        Returns:
-            Logits `[B, T, H, W, C]` in float32; those at t are of the frame at t+1.
+        Takes `[B, T, H, W, C]`, pixels in [0, 1], and returns float32 logits of that
+        shape; those at t are of the frame at t+1. With `train` it normalises with the
+        batch's own statistics, and updates the running ones (mutable "batch_stats").
         """
         _, logits = self._run(inputs, None, train)
         return logits
@@ -148,22 +132,14 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
         return PredictorState(tuple(carries), head.remember(past, hidden)), logits
 
     @nn.nowrap
-    def init_forecaster(
-        self, key: Array, frame_shape: tuple[int, int, int]
-    ) -> Variables:
-        """See `ForecastingNetwork`; with batch normalisation there is "batch_stats"."""
-        return dict(self.init(key, jnp.zeros((1, 1, *frame_shape))))
-
-    @nn.nowrap
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
         """See `ForecastingNetwork`: reads the inputs, then its own predictions.
 
-        The carried state is that of the layers and the features that the head looks
-        back at, so that no frame is read twice: the same as predicting from the whole
+        No frame is read twice, and yet it is the same as predicting from the whole
         track again and again, as the Keras examples do, also with a head that is not
-        causal, which sees zeros after the last frame of a track.
+        causal: it sees zeros after the last frame of a track.
         """
         state: PredictorState
         logits: Frame
@@ -280,18 +256,14 @@ class NextFrameConfig(ConvLayersConfig):
     def check(self) -> Iterator[str]:
         """One kernel size for each layer, and layers to normalise that exist."""
         yield from super().check()
-        yield from _layer_problems(self)
-
-
-def _layer_problems(model: NextFramePredictor | NextFrameConfig) -> Iterator[str]:
-    layers = len(model.features)
-    if len(model.kernel_sizes) != layers:
-        yield (
-            f"kernel_sizes is {tuple(model.kernel_sizes)}: it must have as many "
-            f"entries as features, which is {tuple(model.features)}"
-        )
-    if not 0 <= model.num_normalized_layers <= layers:
-        yield (
-            f"num_normalized_layers is {model.num_normalized_layers}: it must be from "
-            f"0 to {layers}, the number of layers in features"
-        )
+        layers = len(self.features)
+        if len(self.kernel_sizes) != layers:
+            yield (
+                f"kernel_sizes is {self.kernel_sizes}: it must have as many entries as "
+                f"features, which is {self.features}"
+            )
+        if self.num_normalized_layers > layers:
+            yield (
+                f"num_normalized_layers is {self.num_normalized_layers}: it must be "
+                f"from 0 to {layers}, the number of layers in features"
+            )

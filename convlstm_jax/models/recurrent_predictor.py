@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from convlstm_jax.cells import CELLS, build_cell
@@ -38,14 +39,13 @@ class RecurrentPredictor(ForecastingNetwork):
     convolution without bias from the last layer's hidden state gives the patches of
     the next frame, without a nonlinearity. Four layers of 128 or 192 features with
     kernels of 5×5 on 4×4 patches are OpenSTL's ConvLSTM-S and -L, whose published
-    counts also hold two convolutions per cell that are never used.
-
-    Training and forecasts are one rollout and differ in the true frames it reads.
-    Predicted frames are neither fed back nor scored clipped to [0, 1]; OpenSTL, too,
-    clips them for SSIM and PSNR alone.
+    counts also hold two convolutions per cell that are never used. As there, predicted
+    frames are clipped to [0, 1] for SSIM and PSNR alone.
 
     Attributes: See `RecurrentPredictorConfig`.
     """
+
+    init_arguments: ClassVar[tuple[np.ndarray]] = (np.ones((1, 1), bool),)
 
     features: tuple[int, ...]
     input_kernel_size: int = 5
@@ -62,16 +62,13 @@ class RecurrentPredictor(ForecastingNetwork):
         """Predicts frames 1 … S of clips from true frames or its own predictions.
 
         Args:
-            frames: `[B, T, H, W, C]`, pixels in [0, 1]; T may be less than S.
+            frames: `[B, T, H, W, C]`, pixels in [0, 1]; T may be less than S, and H and
+                W must be multiples of `patch_size`.
             teacher_forcing: `[B, S]`, true where step t reads frame t of the clip,
                 false where it reads its own prediction. The first must be true.
 
         Returns:
             `[B, S, H, W, C]` in float32, not bounded; output t predicts frame t+1.
-
-        Raises:
-            ValueError: The frames are not five-dimensional, or `patch_size` does not
-                divide height and width.
         """
         require_video(frames, "frames")
         patches = to_patches(frames, self.patch_size)
@@ -99,14 +96,6 @@ class RecurrentPredictor(ForecastingNetwork):
         return from_patches(predictions, self.patch_size).astype(jnp.float32)
 
     @nn.nowrap
-    def init_forecaster(
-        self, key: Array, frame_shape: tuple[int, int, int]
-    ) -> Variables:
-        """See `ForecastingNetwork`."""
-        frames = jnp.zeros((1, 1, *frame_shape))
-        return dict(self.init(key, frames, jnp.ones((1, 1), bool)))
-
-    @nn.nowrap
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
@@ -128,10 +117,7 @@ class RecurrentPredictor(ForecastingNetwork):
         step: Any,
         training: Any = None,
     ) -> TrainingPrediction:
-        """See `ForecastingNetwork`: all next frames of the clip, inputs too.
-
-        The true frames that are read are drawn by the schedule in `training`.
-        """
+        """See `ForecastingNetwork`: all next frames; `training` draws the true ones."""
         mask = training.teacher_forcing(key, step, (*clip.shape[:2],), num_inputs)
         next_frames: Video = self.apply(variables, clip[:, :-1], mask)  # type: ignore[assignment]
         return TrainingPrediction(Forecast(next_frames, None), 1, {})
@@ -191,10 +177,8 @@ class SamplingConfig(NetworkTrainingConfig):
             return jnp.float32(1), jnp.float32(0)
         if self.sampling == "scheduled":
             return jnp.float32(1), jnp.clip(1 - step / end, 0.0, 1.0)
-        start, decay = (
-            self.reverse_sampling_start_step,
-            self.reverse_sampling_decay_steps,
-        )
+        start = self.reverse_sampling_start_step
+        decay = self.reverse_sampling_decay_steps
         rising = 1 - 0.5 * jnp.exp(-jnp.maximum(step - start, 0) / decay)
         falling = jnp.clip(0.5 * (end - step) / (end - start), 0.0, 0.5)
         return jnp.where(step < end, rising, 1.0), falling

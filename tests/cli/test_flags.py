@@ -22,10 +22,6 @@ def test_the_syntax_of_absl_is_understood_and_the_last_value_wins(line):
     )
 
 
-def test_defaults():
-    assert flags.parse(["--config=f.py"]) == flags.Command(config="f.py")
-
-
 def test_negative_numbers_are_values_and_fields_may_be_empty():
     command = flags.parse(
         ["--config=f.py", "--config.seed", "-5", "--config.data.test_file="]
@@ -41,13 +37,6 @@ def test_each_mode_takes_its_flags(tmp_path):
         input=tmp_path,
         output=Path.home() / "a",
         num_frames=3,
-    )
-    line = "--mode=prepare --config=f.py --output=out --config.data.path=films"
-    assert flags.parse(line.split()) == flags.Command(
-        mode="prepare",
-        config="f.py",
-        output=Path("out"),
-        overrides={"data.path": "films"},
     )
     line = (
         f"--mode=import --from=openstl --checkpoint={tmp_path} --config=f --workdir=w"
@@ -77,20 +66,12 @@ def test_each_mode_takes_its_flags(tmp_path):
             "describe, inspect, prepare, import, export (did you mean train?)",
         ),
         ("--config=f.py train", "'train' is not a flag: values follow their flag"),
-        ("--config=f.py --", "unknown flag --, see --help"),
         ("--config=", "--config needs a value, as in --config=..."),
         ("--config --mode=train", "--config needs a value, as in --config=..."),
         ("--config=f.py --config.seed", "--config.seed needs a value"),
-        ("--mode=train", "--mode=train needs --config, as in --config=configs/"),
-        ("--mode=describe", "--mode=describe needs --config, as in --config=configs/"),
-        ("--mode=evaluate", "--mode=evaluate needs --workdir"),
-        ("--mode=predict", "--mode=predict needs --workdir, --input and --output"),
-        ("--mode=predict --workdir=w --output=o", "--mode=predict needs --input"),
-        ("--mode=prepare", "--mode=prepare needs --config and --output"),
-        (
-            "--mode=prepare --config=f.py --output=a --workdir=b",
-            "--workdir is not allowed with --mode=prepare",
-        ),
+        ("--mode=train", "--mode=train needs --config, or the --workdir of a run"),
+        ("--mode=describe", "--mode=describe needs --config, or the --workdir of a"),
+        ("--mode=predict", "--mode=predict needs --workdir, --input, --output"),
         (
             "--mode=predict --workdir=w --output=o --input=/no/such/file",
             "--input=/no/such/file does not exist: it must be a file or a folder of",
@@ -98,17 +79,7 @@ def test_each_mode_takes_its_flags(tmp_path):
         (
             "--config=f.py --num_frames=3",
             "--num_frames is not allowed with --mode=train: it belongs to "
-            "--mode=predict and export",
-        ),
-        (
-            "--config=f.py --output=o",
-            "--output is not allowed with --mode=train: it belongs to --mode=predict, "
-            "inspect, prepare and export",
-        ),
-        ("--mode=export --output=o", "--mode=export needs --workdir"),
-        (
-            "--mode=import",
-            "--mode=import needs --from, --checkpoint, --config and --workdir",
+            "--mode=predict, export",
         ),
         (
             "--mode=import --from=kears --checkpoint=/ --config=f.py --workdir=w",
@@ -119,10 +90,6 @@ def test_each_mode_takes_its_flags(tmp_path):
             "--mode=import --from=keras --checkpoint=/no/file --config=f.py "
             "--workdir=w",
             "--checkpoint=/no/file does not exist: it must be the file with the weig",
-        ),
-        (
-            "--config=f.py --from=keras",
-            "--from is not allowed with --mode=train: it belongs to --mode=import",
         ),
         *(
             (
@@ -151,8 +118,8 @@ def test_several_mistakes_are_told_at_once():
 
 @pytest.mark.parametrize("flag", ["-h", "--help", "-help", "--helpfull"])
 def test_help_is_asked_for(flag):
-    assert flags.asks_for_help(["--config=x", flag])
-    assert not flags.asks_for_help(["--config=x"])
+    assert flags.parse(["--confg=x", flag]).help
+    assert not flags.parse(["--config=x"]).help
 
 
 def test_the_help_names_every_flag_and_mode():

@@ -29,8 +29,6 @@ def write(tmp_path, *sizes):
 
 
 def test_too_few_composites(tmp_path):
-    with pytest.raises(UserError, match="ends with 0 composites that are 5 minutes"):
-        predict(tmp_path)
     write(tmp_path, *[(8, 8)] * 3)
     with pytest.raises(UserError, match=r"ends with 3 composites.*at least \d+"):
         predict(tmp_path)
@@ -56,7 +54,7 @@ def test_a_composite_without_data(tmp_path):
     write(tmp_path, *[(8, 8)] * 7)
     nothing = np.full((8, 8), 255, np.uint8)
     Image.fromarray(nothing).save(tmp_path / "202001011235.png")
-    with pytest.raises(UserError, match=r"'202001011235\.png', has no data at any"):
+    with pytest.raises(UserError, match=r"'202001011235\.png', has no data"):
         predict(tmp_path)
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -23,9 +22,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("0.9.1", False),
         ("0.10.0", True),
-        ("0.11.0.dev20260101", True),
         ("0.12.0", False),
-        ("1.0.0", False),
         ("unknown", False),
     ],
 )
@@ -42,38 +39,12 @@ def test_xla_flags_of_the_user_stay():
         assert environment == {"XLA_FLAGS": theirs}
 
 
-NUMERICS = """
-import jax, numpy as np
-from tests.ops.cases import Case, as_jax, cell_of, draw, engine_of, scan_of
-
-for case in (
-    Case("tiles", shape=(1, 3, 16, 16), features=16, channels=16),
-    Case("convolutions", kernels=(7, 5), shape=(2, 3, 9, 8), features=8),
-):
-    def results(make, dtype):
-        run = make(cell_of(case, jax.numpy.dtype(dtype)), num_steps=3)
-        def loss(arguments):
-            return (run(*arguments)[1] ** 2).sum()
-        arguments = as_jax(draw(case), dtype)
-        return jax.device_get(jax.jit(jax.value_and_grad(loss))(arguments))
-
-    found = results(engine_of, "float32")
-    with jax.enable_x64(True):
-        exact = results(scan_of, "float64")
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
-        assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b), (case.name, a.shape)
-"""
-
-
-@pytest.mark.slow
-def test_this_jaxlib_knows_the_xla_flags_and_computes_as_exactly():
-    """A loss and all gradients in float32, against a scan of steps in float64."""
+def test_this_jaxlib_knows_the_xla_flags():
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     environment.pop("XLA_FLAGS", None)
     process.choose_xla_flags(environment, importlib.metadata.version("jaxlib"))
-    subprocess.run(
-        [sys.executable, "-c", NUMERICS], env=environment, cwd=ROOT, check=True
-    )
+    code = "import jax; jax.devices()"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_compiled_programs_are_kept_in_the_home_folder(tmp_path, monkeypatch):
@@ -99,16 +70,15 @@ def test_the_cache_of_the_user_stays_and_no_home_means_no_cache(tmp_path, monkey
     assert environment == {}
 
 
-@pytest.mark.parametrize("platform", ["cuda", "rubbish"])
-def test_devices_that_are_not_there(platform):
+def test_devices_that_are_not_there():
     code = "from convlstm_jax.cli.process import default_backend; default_backend()"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": platform},
+        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cuda"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "UserError: JAX finds no device (" in done.stderr
-    assert f"with JAX_PLATFORMS='{platform}': JAX_PLATFORMS must be" in done.stderr
+    assert "JAX_PLATFORMS, which is 'cuda', must be unset" in done.stderr
 
 
 COORDINATOR = {"JAX_COORDINATOR_ADDRESS": "localhost:1234"}
@@ -119,9 +89,8 @@ COORDINATOR = {"JAX_COORDINATOR_ADDRESS": "localhost:1234"}
     [
         ({}, None),
         ({"SLURM_NTASKS": "4", "SLURM_JOB_ID": "1"}, None),
-        ({"SLURM_STEP_NODELIST": "a", "SLURM_STEP_NUM_TASKS": "1"}, None),
-        ({"SLURM_STEP_NODELIST": "a,b", "SLURM_STEP_NUM_TASKS": "2"}, {}),
-        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, {}),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, {}),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, {}),
@@ -142,7 +111,7 @@ def test_a_cluster_is_told_from_the_environment(environment, arguments):
 @pytest.mark.parametrize(("count", "index"), [("", "0"), ("2", "2"), ("2", "x")])
 def test_half_a_cluster_is_refused(count, index):
     half = {**COORDINATOR, "JAX_NUM_PROCESSES": count, "JAX_PROCESS_ID": index}
-    with pytest.raises(UserError, match=r"JAX_NUM_PROCESSES .* and JAX_PROCESS_ID"):
+    with pytest.raises(UserError, match=r"JAX_NUM_PROCESSES .* JAX_PROCESS_ID"):
         process.cluster_arguments(half)
 
 
@@ -172,22 +141,6 @@ def test_why_processes_part():
     assert process.why_processes_part(ValueError("no")) == ""
 
 
-class RaisesWhenDeleted:
-    def __init__(self, error):
-        self.error = error
-
-    def __del__(self):
-        raise self.error
-
-
-@pytest.fixture
-def told(monkeypatch):
-    """What the former `sys.unraisablehook` is told."""
-    told = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(args.exc_type))
-    return told
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_an_exception_and_the_former_handler_comes_back(number):
     former = signal.signal(number, signal.SIG_DFL)
@@ -200,19 +153,6 @@ def test_a_signal_is_an_exception_and_the_former_handler_comes_back(number):
         signal.signal(number, former)
 
 
-def test_an_interrupt_that_python_ignored_comes_again(told):
-    former = sys.unraisablehook
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        RaisesWhenDeleted(KeyboardInterrupt())
-        for _ in range(500):
-            time.sleep(0.01)
-    assert not told
-    assert sys.unraisablehook is former
-    with interruptible():
-        RaisesWhenDeleted(OSError())
-    assert told == [OSError]
-
-
 def test_an_ignored_ctrl_c_stays_ignored():
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -220,19 +160,6 @@ def test_an_ignored_ctrl_c_stays_ignored():
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, former)
-
-
-def test_other_threads_change_nothing():
-    former, seen = signal.getsignal(signal.SIGINT), []
-
-    def work():
-        with interruptible():
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert seen == [former]
 
 
 def test_the_program_ends_at_once_and_quietly_while_it_starts(tmp_path):

@@ -105,46 +105,30 @@ def test_a_saved_config_is_read_as_it_was(tmp_path):
     config = moving_mnist.get_config("9x9-128-64-64")
     save_config(tmp_path, config)
     assert os.listdir(tmp_path) == ["config.json"]
-    loaded, added = load_config(tmp_path)
+    loaded = load_config(tmp_path)
     assert loaded.to_dict() == config.to_dict()
     types = {path: type(value) for path, value in leaves(config).items()}
     assert {path: type(value) for path, value in leaves(loaded).items()} == types
-    assert loaded.is_locked and added == []
+    assert loaded.is_locked
     experiment(loaded)
     content = json.loads((tmp_path / "config.json").read_text())
     assert content["version"] == 1 and content["model"]["features"] == [128, 64, 64]
 
 
-def test_a_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
-    save_config(tmp_path, CONFIG)
-
-    def fail(_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(UserError, match="disk full"):
-        save_config(tmp_path, changed("seed", 3))
-    assert os.listdir(tmp_path) == ["config.json"]
-    assert load_config(tmp_path)[0].seed == 0
-
-
-def test_a_field_that_a_later_version_added_takes_its_default_and_is_named(tmp_path):
+def test_a_field_that_a_later_version_added_takes_its_default(tmp_path):
     save_config(tmp_path, CONFIG)
     path = tmp_path / "config.json"
     content = json.loads(path.read_text())
     del content["optimizer"]["clip_norm"], content["note"]
     path.write_text(json.dumps(content))
-    loaded, added = load_config(tmp_path)
-    assert loaded.to_dict() == CONFIG.to_dict()
-    assert set(added) == {"optimizer.clip_norm", "note"}
+    assert load_config(tmp_path).to_dict() == CONFIG.to_dict()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "must be a JSON object"),
+        ("[]", "has the version None"),
         ("{", "cannot be read: Expecting property name"),
-        ("\xff", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
         ('{"seed": 0}', "has the version None: it must be 1"),
         ('{"version": 2}', "has the version 2: it must be 1"),
@@ -169,37 +153,15 @@ def test_fresh_folders_never_collide(tmp_path, monkeypatch):
     assert "--" not in workdir.make_fresh("base", "").name
 
 
-def test_a_fresh_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("runs").touch()
-    with pytest.raises(UserError, match=r"for a new run cannot be made.*--workdir"):
-        workdir.make_fresh("base", "")
-
-
-def test_a_given_folder_is_made_or_used(tmp_path):
-    folder = tmp_path / "a" / "b"
-    workdir.make(folder)
-    (folder / "notes.txt").touch()
-    workdir.make(folder)
-    assert os.listdir(folder) == ["notes.txt"]
-
-
-def test_folders_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
+def test_folders_that_cannot_be_used_are_refused(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(UserError, match=r"is a file: it must be a folder"):
+    with pytest.raises(UserError, match=r"cannot be made \(File exists\): it must be"):
         workdir.make(file)
-    with pytest.raises(UserError, match=r"cannot be written to \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"cannot be made \(Not a directory\)"):
         workdir.make(file / "below")
     (tmp_path / "checkpoints" / "100").mkdir(parents=True)
     with pytest.raises(UserError, match=r"checkpoints but no config\.json"):
-        workdir.make(tmp_path)
-
-    def refuse(**_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    with pytest.raises(UserError, match=r"cannot be written to \(Permission denied\)"):
         workdir.make(tmp_path)
 
 
@@ -209,8 +171,6 @@ def test_what_a_run_lacks_is_named(tmp_path):
             workdir.require_run(folder, checkpoints=checkpoints)
 
     lacks(tmp_path / "nowhere", "does not exist")
-    (tmp_path / "file").touch()
-    lacks(tmp_path / "file", "is a file: it must be a folder")
     lacks(tmp_path, r"holds no config\.json")
     save_config(tmp_path, CONFIG)
     workdir.require_run(tmp_path, checkpoints=False)

@@ -62,8 +62,6 @@ def test_masks(tmp_path):
     found = FrameCache(tmp_path).cached({"a": 1}, producer(film(), masks))
     assert found.masked
     np.testing.assert_array_equal(found.read_mask(1, 2, 2), masks[1:4:2])
-    with pytest.raises(ValueError, match="every frame or for none"):
-        FrameCache(tmp_path).cached({"a": 2}, producer(film(), [masks[0], None]))
 
 
 def test_damage_is_told_and_mended(tmp_path):
@@ -192,7 +190,7 @@ def test_the_hash_tells_every_change(tmp_path):
     file, index = tmp_path / "a.npy", tmp_path / "index"
     file.write_bytes(b"one")
     first = content_hash([file], index)
-    assert content_hash([file], index) == first == content_hash([file])
+    assert content_hash([file], index) == first
     assert not index.exists()  # Too fresh to be trusted.
     os.utime(file, (1, 1))
     before = file.stat()
@@ -204,7 +202,6 @@ def test_the_hash_tells_every_change(tmp_path):
     (index / "junk.json").write_text("{")
     file.rename(tmp_path / "b.npy")
     assert content_hash([tmp_path / "b.npy"], index) != second
-    assert content_hash([tmp_path / "none"]) == content_hash([tmp_path / "none"])
 
 
 def test_a_hash_is_kept_while_the_file_stays(tmp_path, monkeypatch):

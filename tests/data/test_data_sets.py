@@ -1,6 +1,5 @@
 """The named data sets: fixed splits, seeds, and what they say of themselves."""
 
-import pickle
 import re
 
 import numpy as np
@@ -8,12 +7,9 @@ import pytest
 
 from convlstm_jax.config import validated
 from convlstm_jax.data.data_sets import DATA_SETS
+from convlstm_jax.data.synthetic.bubbles import CONDITIONS
 from convlstm_jax.data.synthetic.digits import load_digits
-from convlstm_jax.data.synthetic.moving_mnist import (
-    MovingMNIST,
-    MovingMNISTConfig,
-    MovingMNISTFile,
-)
+from convlstm_jax.data.synthetic.moving_mnist import MovingMNISTConfig, MovingMNISTFile
 from convlstm_jax.errors import UserError
 
 
@@ -28,22 +24,6 @@ def small_sources(seed=0, num_frames=6, **fields):
     return config.sources(num_frames=num_frames, seed=seed)
 
 
-def test_splits_and_description():
-    sources = small_sources(height=40, width=48, num_digits=1)
-    assert (len(sources.train), len(sources.validation), len(sources.test)) == (
-        50,
-        5,
-        8,
-    )
-    assert (sources.height, sources.width, sources.channels) == (40, 48, 1)
-    assert sources.digits_source == "sklearn"
-    assert "1 digit on 40x48" in sources.description
-    assert "scikit-learn's 1,797" in sources.description
-    for source in (sources.train, sources.validation, sources.test):
-        frames = pickle.loads(pickle.dumps(source))[0]["frames"]
-        assert frames.shape == (6, 40, 48, 1) and frames.dtype == np.uint8
-
-
 def test_each_split_draws_its_own_digits():
     digits = load_digits("sklearn")
     sources = small_sources(num_digits=1, height=28, width=28, num_frames=1)
@@ -51,24 +31,6 @@ def test_each_split_draws_its_own_digits():
         own = {image.tobytes() for image in getattr(digits, split)}
         for clip in getattr(sources, split):
             assert clip["frames"].tobytes() in own
-
-
-def test_only_training_depends_on_the_seed():
-    first, second = small_sources(), small_sources(seed=1, num_test_sequences=3)
-    for split, same in (("train", False), ("validation", True), ("test", True)):
-        pairs = [
-            (getattr(first, split)[index], getattr(second, split)[index])
-            for index in range(3)
-        ]
-        assert same == all(np.array_equal(a["frames"], b["frames"]) for a, b in pairs)
-
-
-def test_no_seed_trains_on_the_test_trajectories():
-    digits = np.full((1, 28, 28), 255, np.uint8)
-    sources = small_sources(seed=1)
-    for seed in (0, 1, 2**32 - 1):
-        train = MovingMNIST(MovingMNISTConfig(), 6, 8, seed, digits)
-        assert not np.array_equal(train[0]["frames"] > 0, sources.test[0]["frames"] > 0)
 
 
 def test_published_test_file(tmp_path):
@@ -82,8 +44,6 @@ def test_published_test_file(tmp_path):
     assert f"test sequences from {path}" in sources.description
     with pytest.raises(UserError, match="10 sequences are asked"):
         small_sources(test_file=str(path), num_test_sequences=10)
-    with pytest.raises(UserError, match="seed is 4294967296: it must be from 0"):
-        small_sources(seed=2**32)
 
 
 @pytest.mark.parametrize(
@@ -93,20 +53,16 @@ def test_published_test_file(tmp_path):
         ("moving_mnist", {"digits": "cats"}, "digits is 'cats': it must be one of"),
         ("moving_mnist", {"height": 27}, "height is 27: .* of at least 28"),
         ("moving_mnist", {"velocity": 1.5}, "velocity is 1.5: .* at most 1"),
-        ("moving_mnist", {"test_file": "a", "height": 32}, "height is 32: .* be 64"),
-        ("moving_mnist", {"test_file": "a", "num_digits": 3}, "num_digits is 3: .* 2"),
+        ("moving_mnist", {"test_file": "a", "height": 32}, "test_file .*height of 32"),
+        (
+            "moving_mnist",
+            {"test_file": "a", "num_digits": 3},
+            "test_file.*digits of 3",
+        ),
         ("moving_squares", {"width": 0}, "width is 0"),
         ("bubbles", {"height": 15}, "height is 15: .* of at least 16"),
-        (
-            "bubbles",
-            {"test_conditions": ("3 L/min",)},
-            "test_conditions names '3 L/min': ",
-        ),
-        (
-            "bubbles",
-            {"test_conditions": ("1 L/min", "2 L/min", "4 L/min", "8 L/min")},
-            "test_conditions is .* holds out all conditions: it must leave",
-        ),
+        ("bubbles", {"test_conditions": ("3 L/min",)}, "test_conditions is .*3 L"),
+        ("bubbles", {"test_conditions": CONDITIONS}, "test_conditions is .* leave one"),
         ("theft_videos", {"height": 31}, "height is 31: .* of at least 32"),
         ("theft_videos", {"height": 99}, "width is 64: it must be at least 2/3 of"),
         ("theft_videos", {"channels": 2}, "channels is 2: it must be one of 1, 3"),

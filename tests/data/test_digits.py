@@ -8,11 +8,10 @@ import os
 import struct
 import sys
 import threading
-import time
 
 import numpy as np
 import pytest
-from tensorflow_datasets.core.download import checksums, downloader
+from tensorflow_datasets.core.download import checksums
 
 from convlstm_jax.data.synthetic import digits as digits_module
 from convlstm_jax.data.synthetic.digits import (
@@ -32,11 +31,11 @@ def no_folder_named(monkeypatch):
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
 
 
-def write_idx(folder, num_train=60, num_test=7):
+def write_idx(folder):
     """Small IDX files; returns their images."""
     generator = np.random.default_rng(0)
     images = []
-    for name, count in (("train", num_train), ("t10k", num_test)):
+    for name, count in (("train", 60), ("t10k", 7)):
         images.append(generator.integers(0, 256, (count, 28, 28), np.uint8))
         content = struct.pack(">4I", 2051, count, 28, 28) + images[-1].tobytes()
         path = folder / f"{name}-images-idx3-ubyte.gz"
@@ -69,9 +68,6 @@ def test_a_named_folder_must_be_sound(tmp_path, source):
     (tmp_path / "t10k-images-idx3-ubyte.gz").unlink()
     with pytest.raises(UserError, match="holds neither t10k-images-idx3-ubyte nor"):
         load_digits(source, digits_dir=str(tmp_path))
-    write_idx(tmp_path, num_train=5)
-    with pytest.raises(UserError, match="holds 5 images: it must hold at least 6"):
-        load_digits(source, digits_dir=str(tmp_path))
 
 
 def test_a_folder_that_is_not_there_is_told_before_work(tmp_path, monkeypatch):
@@ -79,13 +75,11 @@ def test_a_folder_that_is_not_there_is_told_before_work(tmp_path, monkeypatch):
     assert not [*check_digits_folder("auto", ""), *check_digits_folder("idx", ".")]
     (problem,) = check_digits_folder("sklearn", none)
     assert problem.startswith(f"digits_dir is '{none}': it must be an existing")
-    (problem,) = check_digits_folder("idx", "")
-    assert "digits is 'idx'" in problem
     with pytest.raises(UserError, match=f"digits_dir is '': .*{FOLDER_VARIABLE}"):
         load_digits("idx")
     monkeypatch.setenv(FOLDER_VARIABLE, none)
     (problem,) = check_digits_folder("auto", "")
-    assert problem.startswith(f"the environment variable {FOLDER_VARIABLE} is")
+    assert problem.startswith(f"{FOLDER_VARIABLE} is '{none}'")
     assert not list(check_digits_folder("sklearn", ""))
 
 
@@ -219,14 +213,12 @@ def served_mnist(tmp_path, monkeypatch):
 
 def test_downloads_once_without_tensorflow(served_mnist, tmp_path):
     (train, test), folder = served_mnist
-    retries = downloader.MAX_RETRIES
     had_tensorflow = "tensorflow" in sys.modules
     digits = load_digits("tfds", tfds_dir=str(tmp_path / "cache"))
     assert digits.source == "tfds" and "tensorflow-datasets" in digits.description
     np.testing.assert_array_equal(digits.train, train[:50])
     np.testing.assert_array_equal(digits.validation, train[50:])
     np.testing.assert_array_equal(digits.test, test)
-    assert retries == downloader.MAX_RETRIES
     assert had_tensorflow == ("tensorflow" in sys.modules)
     # From now on the cache serves: the address may be gone.
     for path in folder.iterdir():
@@ -238,7 +230,7 @@ def test_downloads_once_without_tensorflow(served_mnist, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"x", "are not the published ones"), (None, "be reached .HTTPError")],
+    [(b"x", "to be had .*NonMatchingChecksumError"), (None, "to be had .*HTTPError")],
 )
 def test_other_or_no_files_at_the_address(served_mnist, tmp_path, content, message):
     path = served_mnist[1] / "t10k-images-idx3-ubyte.gz"
@@ -248,24 +240,6 @@ def test_other_or_no_files_at_the_address(served_mnist, tmp_path, content, messa
     with pytest.raises(UserError, match=f"{message}.*; name a folder"):
         load_digits("tfds", tfds_dir=str(tmp_path / "cache"))
     assert load_digits("auto", tfds_dir=str(tmp_path / "cache")).source == "sklearn"
-
-
-@pytest.mark.parametrize("head_answers", [False, True])
-def test_without_network_it_fails_fast(tmp_path, monkeypatch, head_answers):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    # Nothing listens on the discard port: the connection is refused.
-    monkeypatch.setattr(digits_module, "_ADDRESS", "http://127.0.0.1:9/")
-    if head_answers:
-        import requests
-
-        answer = requests.Response()
-        answer.status_code = 200
-        monkeypatch.setattr(requests, "head", lambda *arguments, **keywords: answer)
-    start = time.perf_counter()
-    url = "http://127.0.0.1:9/t10k-images-idx3-ubyte.gz"
-    with pytest.raises(UserError, match=rf"{url} cannot be reached \(Conn"):
-        load_digits("tfds", tfds_dir=str(tmp_path / "cache"))
-    assert time.perf_counter() - start < 5
 
 
 def test_the_published_files_are_registered():

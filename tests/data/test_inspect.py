@@ -93,15 +93,8 @@ def test_the_frames_of_one_file_are_written_as_they_are_read(films, tmp_path, ca
     (films / "bad.mp4").write_bytes(b"no video")
     for given, words in (
         ((films / "bad.mp4", out), "bad.mp4' cannot be read"),
-        (
-            (film, tmp_path / "a.txt"),
-            "a.txt is of another kind: it must be a .npy file",
-        ),
-        ((film, None), "it must be a .npy file"),
-        (
-            (None, tmp_path / "a.gif"),
-            "a.gif is of another kind: it must be a .png file",
-        ),
+        ((film, tmp_path / "a.txt"), "a.txt is of another kind: it must be a .npy f"),
+        ((None, tmp_path / "a.gif"), "a.gif is of another kind: it must be a .png f"),
     ):
         with refuses(words):
             inspect(config(films), 5, *given)
@@ -126,7 +119,11 @@ def test_prepare(films, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     for given, output, words in (
         (skipping, films / "out", "lies in config.data.path"),
-        (skipping, tmp_path / "file", "file is a file: it must be a folder"),
+        (
+            skipping,
+            tmp_path / "file",
+            "file cannot be made (File exists): it must be a folder",
+        ),
         (config(out), tmp_path / "new", "which is a prepared folder already"),
         (
             MovingSquaresConfig(),

@@ -47,13 +47,6 @@ def augmented(count, **arguments):
     return np.stack([batch["frames"][:, 0, 0, 0, 0] for batch in batches])
 
 
-def test_batches_are_whole_clips():
-    (batch,) = take(1)
-    assert batch["frames"].shape == (8, 2, 3, 4, 1)
-    assert batch["frames"].dtype == np.uint8
-    np.testing.assert_array_equal(batch["frames"][:, 1, 2, 3, 0], batch["label"])
-
-
 def test_every_epoch_is_a_new_permutation():
     # 24 clips, batches of 10: epochs end inside batches.
     epochs = order(12, 10, 24).reshape(5, 24)
@@ -61,26 +54,7 @@ def test_every_epoch_is_a_new_permutation():
         np.testing.assert_array_equal(np.sort(epoch), np.arange(24))
     assert len({tuple(epoch) for epoch in epochs}) == 5
     assert not np.array_equal(epochs[0], np.arange(24))
-
-
-@pytest.mark.parametrize(
-    ("length", "batch_size", "start_step"), [(1, 1, 0), (2, 3, 1), (2, 1, 100_000)]
-)
-def test_the_smallest_batches_and_sources(length, batch_size, start_step):
-    found = order(3, batch_size, length, start_step=start_step)
-    assert found.shape == (3, batch_size)
-    whole = order(3, 6, length, start_step=start_step * batch_size // 6)
-    first = start_step * batch_size % 6
-    expected = whole.ravel()[first : first + 3 * batch_size]
-    np.testing.assert_array_equal(found.ravel(), expected)
-
-
-def test_order_depends_on_the_seed_alone():
-    first = order(9)
-    for prefetch_batches in (0, 5):
-        again = order(9, prefetch_batches=prefetch_batches)
-        np.testing.assert_array_equal(again, first)
-    assert not np.array_equal(first, order(9, seed=2))
+    assert not np.array_equal(order(3), order(3, seed=2))
 
 
 @pytest.mark.parametrize("run", [order, augmented])

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from convlstm_jax.data.prepared import Prepared, is_prepared, kind_of
+from convlstm_jax.data.prepared import is_prepared, read_prepared
 from convlstm_jax.data.sources import SPLITS
 from convlstm_jax.data.video import clips as film_clips
 from convlstm_jax.data.video.config import VideoConfig
@@ -68,11 +68,8 @@ def assert_same_clips(one, other):
 @pytest.mark.parametrize(
     "fields",
     [
-        {},
         {"clip_stride": 1, "frame_stride": 2},
-        {"split_by": "time", "num_frames": 2},
-        {"test_conditions": ("slow",), "bad_files": "skip"},
-        {"channels": 3, "height": 4, "width": 12},
+        {"test_conditions": ("slow",), "channels": 3, "height": 4, "width": 12},
         {"crop_box": (1, 2, 4, 5), "value_range": (0.2, 0.8)},
     ],
 )
@@ -88,11 +85,9 @@ def test_clips_splits_and_order_are_those_of_the_folder(films, tmp_path, fields)
 def test_manifest(films, tmp_path):
     out = tmp_path / "out"
     manifest = config(films).prepare(out)
-    assert is_prepared(out) and kind_of(out) == "video" and not is_prepared(films)
-    assert (
-        manifest
-        == Prepared(out, "video", config(films).frame_settings.as_json()).manifest
-    )
+    assert is_prepared(out) and not is_prepared(films)
+    settings = config(films).frame_settings.as_json()
+    assert read_prepared(out, "video", settings)[0] == manifest
     assert manifest.source == str(films) and manifest.left_out == {}
     assert manifest.counts == {"items": 5, "items_left_out": 0, "frames": 64}
     assert manifest.settings == {
@@ -125,19 +120,18 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr(film_clips, "_MAX_THREADS", 1)
 
 
-@pytest.mark.parametrize("stop", [0, 3])
-def test_an_interrupted_work_goes_on(films, tmp_path, monkeypatch, stop):
+def test_an_interrupted_work_goes_on(films, tmp_path, monkeypatch):
     out = tmp_path / "out"
     whole = config(films).prepare(tmp_path / "whole")
-    stop_after(monkeypatch, stop)
+    stop_after(monkeypatch, 3)
     with pytest.raises(Killed):
         config(films).prepare(out)
     monkeypatch.undo()
-    assert is_prepared(out) and kind_of(out) == "video"
+    assert is_prepared(out)
     with refuses(r"out' is not prepared completely: run the same"):
         sources(out)
     done = {path: path.stat().st_mtime_ns for path in out.glob("frames/*/frames.npy")}
-    assert len(done) == stop
+    assert len(done) == 3
     (out / "frames" / ".0.0.partial").mkdir(parents=True)  # Left by kill -9.
     assert config(films).prepare(out) == whole
     assert {path: path.stat().st_mtime_ns for path in done} == done  # None done again.
@@ -150,6 +144,8 @@ def test_what_changed_since_is_refused_by_name(films, tmp_path):
     config(films).prepare(out)
     with refuses(r"height is 6 there and 12 here, crop_box is \[\]"):
         config(films, height=12, crop_box=(0, 0, 4, 4)).prepare(out)
+    with refuses(r"prepared with other settings.*: height is 6 there and 12 here$"):
+        sources(out, height=12)
     shutil.copytree(films, tmp_path / "copy")
     with refuses(r"out' was begun with other .*source is '.*film"):
         config(tmp_path / "copy").prepare(out)
@@ -179,9 +175,8 @@ def test_refusing_can_turn_into_skipping_and_back(films, tmp_path):
         i.name: i.facts["problem"] for i in manifest.items if i.facts["problem"]
     }
     assert "b.avi' cannot be read as a video" in problems.pop("slow/b.avi")
-    assert problems.pop("fast/z.npy").startswith(
-        "27 of 31 frames can be read (frame 4:"
-    )
+    told = "27 of 31 frames can be read (frame 4:"
+    assert problems.pop("fast/z.npy").startswith(told)
     assert not problems
     skip = {"bad_files": "skip", "clip_stride": 1}
     assert_same_clips(sources(out, **skip), sources(films, **skip))
@@ -202,15 +197,6 @@ def test_folders_that_are_not_to_be_written_to(films, tmp_path):
     (tmp_path / "file").write_text("")
     with refuses(r"file' cannot be written to \((File|Not)"):
         config(films).prepare(tmp_path / "file")
-
-
-def test_settings_that_differ_are_named(films, tmp_path):
-    config(films).prepare(tmp_path / "out")
-    with refuses(
-        r"out' was prepared with other settings.*: height is 6 there and 12 "
-        r"here, channels is 1 there and 3 here$",
-    ):
-        sources(tmp_path / "out", height=12, channels=3)
 
 
 def test_damage_is_told_and_mended(films, tmp_path):
@@ -237,17 +223,8 @@ def test_manifests_that_cannot_be_read(films, tmp_path):
         (text[300:], "", r"manifest.json' cannot be read \("),
         ('"version": 3', '"version": 4', r"cannot be read \(version: "),
         ('"items": [', '"itmes": [', r"cannot be read \(items: Field required"),
-        (
-            '"frames": 64',
-            '"frames": "64"',
-            r"\(counts.frames: Input should be a valid in",
-        ),
         ('"name": "fast/d.gif"', '"name": 7', r"\(items.0.name: .* must be a text"),
-        (
-            '"entry": "',
-            '"entry": "../',
-            r"\(items.0.entry: String should match pattern",
-        ),
+        ('"entry": "', '"entry": "../', r"\(items.0.entry: String should match pat"),
         ("convlstm_jax frames", "convlstm_jax prepared videos", r"\(format: Input"),
     ):
         assert old in text
@@ -262,10 +239,10 @@ def test_a_folder_of_another_kind(films, tmp_path, monkeypatch):
     out = tmp_path / "out"
     config(films).prepare(out)
     with refuses(r"out' is prepared from videos: it must be from r"):
-        Prepared(out, "radar", {})
+        read_prepared(out, "radar", {})
     path = out / "manifest.json"
     path.write_text(path.read_text().replace('"kind": "video"', '"kind": "radar"'))
-    (problem,) = config(out).check_disk()
-    assert problem.endswith("wrote from radar composites: it must be from videos")
+    with refuses(r"out' is prepared from radar composites: it must be from videos"):
+        sources(out)
     with refuses(r"out' was begun with .*: kind is 'radar' there"):
         config(films).prepare(out)

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import pickle
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from PIL import Image
 from convlstm_jax.config import validated
 from convlstm_jax.data.radar import composites as composites_module
 from convlstm_jax.data.radar.composites import (
-    CompositeFile,
+    Composite,
     find_composites,
     split_at_gaps,
     time_of,
@@ -27,8 +26,6 @@ from convlstm_jax.data.radar.config import (
 )
 from convlstm_jax.errors import UserError
 from tests.data.radar_files import level, reader
-
-FMI = Path(__file__).resolve().parents[3] / "shared" / "data" / "radar_fmi"
 
 
 def dbz(value):
@@ -82,15 +79,6 @@ def test_blocks_are_averaged_as_z_over_what_holds_data(tmp_path):
     )
 
 
-def test_other_encodings(tmp_path):
-    values = np.array([[0, 100, 200]], np.uint8)
-    Image.fromarray(values).save(tmp_path / "a.png")
-    read = reader(dbz_gain=70 / 255, dbz_offset=-10.0, no_data_value=0)
-    pixels, valid = read(tmp_path / "a.png")
-    np.testing.assert_array_equal(valid, [[0, 1, 1]])
-    np.testing.assert_array_equal(pixels[0, 1:], level(values[0, 1:] * (70 / 255) - 10))
-
-
 @pytest.mark.parametrize(
     ("name", "time"),
     [
@@ -115,22 +103,21 @@ def test_mch_names_have_the_day_of_the_year(tmp_path, monkeypatch):
     (composite,), left_out = find_composites(tmp_path, wanted)
     assert composite.time == datetime(2016, 9, 28, 14, 45)
     ((sentence,),) = left_out.reasons.values()
-    assert "AQC163991445F.gif' has no time in its name: it must have year" in sentence
-    assert sentence.endswith("or year, day of the year, hour and minute in 9")
+    assert "AQC163991445F.gif' has no time in its name" in sentence
 
 
 def composites(*minutes):
     start = datetime(2020, 1, 1)
     times = [start + timedelta(minutes=m) for m in minutes]
-    return [CompositeFile(Path(str(time)), str(time), time) for time in times]
+    return [Composite(str(time), time, (1, 1), None, 0) for time in times]
 
 
-def test_a_missing_step_splits_an_event_and_is_counted_and_dated():
-    runs, gaps = split_at_gaps(composites(0, 5, 10, 25, 28, 5000, 5005), 5)
+def test_a_missing_step_splits_an_event_and_is_counted():
+    runs, missing = split_at_gaps(composites(0, 5, 10, 25, 28, 5000, 5005), 5)
     assert [len(run) for run in runs] == [3, 1, 1, 2]
-    assert gaps == [(datetime(2020, 1, 1, 0, 15), 2)]
+    assert missing == 2
     assert date_of(runs[3]) == "2020-01-04"
-    assert split_at_gaps([], 5) == ([], [])
+    assert split_at_gaps([], 5) == ([], 0)
 
 
 def test_events_are_dealt_out_in_time_or_cut_where_there_are_few():
@@ -157,8 +144,6 @@ def frames_of(source):
 
 def test_no_clip_shares_a_frame_with_another_split(tmp_path):
     write(tmp_path / "a", "201609281445", 14)
-    names = sorted(one.name for one in (tmp_path / "a").iterdir())
-    write_frames(tmp_path / "a", "201609281445", np.full((2, 12, 10), 255, np.uint8))
     found = sources(tmp_path, validation_fraction=0.2, test_fraction=0.2)
     train, validation, test = (
         frames_of(list(split)) for split in (found.train, found.validation, found.test)
@@ -168,8 +153,6 @@ def test_no_clip_shares_a_frame_with_another_split(tmp_path):
     assert "each cut in time" in found.description
     assert set(found.test_films) == {"2016-09-28 14:45"}
     assert len(found.test_films) == len(found.test)
-    told = f"2 without data at any pixel (first: 'a/{names[0]}')"
-    assert told in found.description
 
 
 def test_a_day_is_held_out_and_is_the_condition(tmp_path):
@@ -229,15 +212,6 @@ def test_crops_without_rain_or_data_are_passed_over():
         assert crop_places((pixels, valid), wanted, 0) == places
 
 
-def test_the_first_frame_alone_decides(tmp_path):
-    frames = np.full((12, 4, 5), 255, np.uint8)
-    frames[[0, 4, 8]] = 120
-    write_frames(tmp_path, "201609281445", frames)
-    found = sources(tmp_path, validation_fraction=0.3, test_fraction=0.3)
-    (clip,) = found.train
-    np.testing.assert_array_equal(clip["mask"].mean((1, 2, 3)), [1, 0, 0, 0])
-
-
 def test_bad_files_are_refused_or_left_out_and_counted(tmp_path):
     write(tmp_path, "201609281445", 22)
     files = sorted(tmp_path.iterdir())
@@ -252,10 +226,10 @@ def test_bad_files_are_refused_or_left_out_and_counted(tmp_path):
     found = sources(tmp_path, bad_files="skip")
     for told in (
         "3 composites unreadable (first: ",
-        "1 composite of another size (first: '201609280000.png' has 3×3 pixels",
+        "1 composite not of 12×10 pixels as most (first: '201609280000.png' has 3×3",
         "1 composite without a time",
         "1 composite of a time there was",
-        "Time steps missing: 1 (first: 2016-09-28 15:05)",
+        "Time steps missing: 1.",
         "2 events",
     ):
         assert told in found.description
@@ -268,7 +242,7 @@ def test_bad_files_are_refused_or_left_out_and_counted(tmp_path):
         ({"num_frames": 13}, "the train split of .* is empty"),
         (
             {"time_step_minutes": 10.0},
-            "the train split of .* is empty .*most composites are 5 minutes apart",
+            "is empty .*10 minutes apart, but most .* 5;",
         ),
         ({"height": 99}, "the train split of .* is empty"),
         ({"downsample": 11}, "at least downsample=11"),
@@ -314,8 +288,8 @@ def test_an_event_that_lasts_over_midnight_is_one(tmp_path):
     assert len(clips) > 1 and {clip.tobytes() for clip in clips} <= expected
     (tmp_path / "201609290000_rain.pgm.gz").write_bytes(b"damaged")
     found = sources(tmp_path, bad_files="skip", test_fraction=0.4)
-    told = "2 events of at least 4 composites (2016-09-28 22:20: 20, 2016-09-29 00:05"
-    assert told in found.description
+    assert "2 events of at least 4 composites" in found.description
+    assert set(found.test_films) == {"2016-09-28 22:20", "2016-09-29 00:05"}
 
 
 def test_a_prepared_folder_gives_what_its_source_gives(tmp_path):
@@ -363,28 +337,8 @@ def test_the_last_composites_are_read_as_training_reads_them(tmp_path):
 
 
 def test_fields_that_do_not_suit_each_other_or_the_disk(tmp_path):
-    wrong = {"validation_fraction": 0.6, "test_fraction": 0.4, "dbz_min": 60.1}
-    _, problems = validated(RadarConfig, {**wrong, "dbz_max": 60.0})
-    assert len(problems) == 2 and "together with test_fraction" in problems[1]
     other = {"radar_format": "odim_hdf5", "dbz_gain": 1.0}
-    _, problems = validated(RadarConfig, other, "config.data.")
-    assert len(problems) == 1 and "config.data.dbz_gain" in problems[0]
+    (problem,) = validated(RadarConfig, other, "config.data.")[1]
+    assert "config.data.dbz_gain" in problem
     (problem,) = config(tmp_path / "none").check_disk()
     assert "none': it must be a folder of radar composites" in problem
-    assert not list(config(tmp_path).check_disk())
-    assert config(tmp_path, frame_stride=3).minutes_per_frame == 15
-
-
-@pytest.mark.skipif(not FMI.is_dir(), reason=f"the FMI's composites are not in {FMI}")
-def test_the_fmis_composites_as_they_lie(tmp_path):
-    for day in ("20160928", "20170509"):
-        for path in sorted((FMI / day).iterdir())[:8]:
-            (tmp_path / path.name).symlink_to(path)
-    fields = {"height": 48, "width": 40, "downsample": 8, "clip_stride": 2}
-    found = sources(tmp_path, test_conditions=("2017-05-09",), **fields)
-    assert "16 composites of 153x95 pixels" in found.description
-    assert "2 events of at least 4" in found.description
-    assert found.conditions == ("2016-09-28", "2017-05-09")
-    clip = found.test[0]
-    assert clip["frames"].shape == clip["mask"].shape == (4, 48, 40, 1)
-    assert clip["frames"].dtype == np.uint8 and 0 < clip["mask"].mean() <= 1

@@ -1,7 +1,6 @@
 """Synthetic clips of a shop: labels, movements, and what a frame alone cannot tell."""
 
 import numpy as np
-import pytest
 
 from convlstm_jax.data.synthetic.theft import TheftConfig
 
@@ -31,14 +30,3 @@ def test_a_thing_leaves_the_shelf_in_a_theft_alone():
         changes[int(clip["label"])].append(np.abs(shelf[1] - shelf[0]).sum() > 0)
     assert all(changes[1])
     assert sum(changes[0]) == 2  # Restocking, among touching and passing.
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "channels", "num_frames"), [(32, 32, 1, 2), (48, 80, 3, 1)]
-)
-def test_any_size_can_be_drawn(height, width, channels, num_frames):
-    source = opened(num_frames, height=height, width=width, channels=channels).train
-    for index in range(6):
-        frames = source[index]["frames"]
-        assert frames.shape == (num_frames, height, width, channels)
-        assert np.ptp(frames.astype(int)) > 100

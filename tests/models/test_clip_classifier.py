@@ -149,15 +149,6 @@ def test_every_frame_and_their_order_matter():
         assert np.abs(classify()(variables, changed) - logits).max() > 1e-4, frame
 
 
-def test_clips_of_a_batch_do_not_know_of_each_other():
-    variables, frames = random_variables(make()), clips()
-    logits = classify()(variables, frames)
-    np.testing.assert_allclose(
-        classify()(variables, frames[::-1]), logits[::-1], rtol=1e-5, atol=1e-6
-    )
-    assert np.abs(logits[0] - logits[1]).max() > 1e-4
-
-
 def test_what_stands_behind_a_clips_end_changes_nothing():
     variables, frames = random_variables(make()), clips()
     run = fast_jit(lambda x, n: make().apply(variables, x, seq_lengths=n))
@@ -171,34 +162,6 @@ def test_what_stands_behind_a_clips_end_changes_nothing():
     changed = frames.copy()
     changed[0, 2:] = clips(seed=2)[0, 2:]
     np.testing.assert_array_equal(run(changed, np.array([2, 4])), both)
-
-
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_implementations_and_precisions_agree(activation):
-    """Both implementations to 1e-5; bfloat16 within 0.05 of a logit."""
-    variables, frames = random_variables(make()), clips()
-    fused, scanned, half = (
-        classify(activation=activation, **fields)(variables, frames)
-        for fields in ({}, {"implementation": "scan"}, {"dtype": jnp.bfloat16})
-    )
-    np.testing.assert_allclose(fused, scanned, rtol=1e-5, atol=1e-5)
-    assert half.dtype == jnp.float32
-    np.testing.assert_allclose(half, fused, rtol=0, atol=0.05)
-    assert np.abs(half - fused).max() > 1e-5
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"features": ()}, "features is empty: it must have at least one layer"),
-        ({"num_classes": 1}, "num_classes is 1: it must be at least 2"),
-        ({"pool_size": 0}, "pool_size is 0: it must be at least 1"),
-    ],
-)
-@pytest.mark.usefixtures("unchecked_types")
-def test_what_is_no_classifier(fields, message):
-    with pytest.raises(ValueError, match=message):
-        make(**fields)
 
 
 @pytest.mark.usefixtures("unchecked_types")

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convlstm_jax.config import validated
 from convlstm_jax.models.describe import parameter_table
-from convlstm_jax.models.next_frame import NextFramePredictor
+from convlstm_jax.models.next_frame import NextFrameConfig, NextFramePredictor
 
 TINY = {"features": (3, 4), "kernel_sizes": (3, 1), "num_normalized_layers": 1}
 SHAPE = (2, 6, 5, 4, 2)
@@ -87,15 +88,6 @@ def test_first_values_are_those_of_keras():
             np.testing.assert_array_equal(
                 variables[tree][name][key], np.full(features, value)
             )
-
-
-def test_one_logit_for_every_pixel_of_the_next_frame():
-    model = make()
-    variables = random_variables(model)
-    for shape in (SHAPE, (1, 2, 7, 9, 2)):
-        logits = jax.eval_shape(model.apply, variables, clip(shape))
-        assert logits.shape == shape
-        assert logits.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("causal_head", [True, False])
@@ -188,53 +180,13 @@ def test_reading_and_stepping_are_one_whole():
     np.testing.assert_allclose(found, whole[:, 1:], rtol=1e-5, atol=1e-5)
 
 
-def test_a_single_given_frame_is_enough():
-    model = make()
-    variables = random_variables(model)
-
-    @fast_jit
-    def run(inputs):
-        read = model.apply(variables, inputs, method="read")
-        return read, model.apply(variables, inputs)
-
-    (state, logits), expected = run(clip()[:, :1])
-    assert state.past_features.shape == (2, 2, 5, 4, 4)
-    np.testing.assert_array_equal(state.past_features[:, 0], 0)
-    np.testing.assert_allclose(logits, expected[:, 0], rtol=1e-5, atol=1e-6)
-
-
-def test_implementations_and_precisions_agree():
-    """Both implementations to 1e-5; bfloat16 within 0.1 of a logit."""
-    models = [make(), make(implementation="scan"), make(dtype=jnp.bfloat16)]
-    variables = random_variables(models[0])
-    run = fast_jit(
-        lambda: [model.apply(variables, jnp.asarray(clip())) for model in models]
-    )
-    fused, scanned, half = run()
-    np.testing.assert_allclose(fused, scanned, rtol=1e-5, atol=1e-5)
-    assert half.dtype == jnp.float32
-    np.testing.assert_allclose(half, fused, rtol=0, atol=0.1)
-    assert np.abs(half - fused).max() > 1e-4
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (
-            {"kernel_sizes": (3,)},
-            r"kernel_sizes is \(3,\): .* as many entries as features",
-        ),
-        ({"num_normalized_layers": 3}, "num_normalized_layers is 3: .* from 0 to 2"),
-        ({"num_normalized_layers": -1}, "num_normalized_layers is -1"),
+        ({"kernel_sizes": (3,)}, "kernel_sizes is (3,): it must have as many entries"),
+        ({"num_normalized_layers": 3}, "num_normalized_layers is 3: it must be from 0"),
     ],
 )
-@pytest.mark.usefixtures("unchecked_types")
 def test_what_does_not_fit_together_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        make(**fields)
-
-
-@pytest.mark.usefixtures("unchecked_types")
-def test_inputs_of_another_rank():
-    with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\): it must be \[B, T, H, W"):
-        make().init(jax.random.key(0), jnp.zeros((2, 3, 4, 4)))
+    (problem,) = validated(NextFrameConfig, TINY | fields)[1]
+    assert message in problem

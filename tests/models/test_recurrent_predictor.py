@@ -96,26 +96,6 @@ def test_the_forget_offset_is_no_parameter_but_counts():
     assert difference[1:].min() > 1e-3
 
 
-def test_checkpoints_change_nothing():
-    variables, inputs, mask = parameters(), clips(), np.ones((2, 4), bool)
-    default, checkpointed = (
-        fast_jit(RecurrentPredictor((3, 2), 3, 5, patch_size=2, memory=memory).apply)(
-            variables, inputs, mask
-        )
-        for memory in ("default", "checkpoint")
-    )
-    np.testing.assert_allclose(checkpointed, default, rtol=1e-6, atol=1e-6)
-
-
-def test_bfloat16_gives_float32_frames():
-    model = RecurrentPredictor((3, 2), 3, 5, patch_size=2, dtype=jnp.bfloat16)
-    variables, inputs, mask = parameters(), clips(), np.ones((2, 4), bool)
-    found = fast_jit(model.apply)(variables, inputs, mask)
-    assert found.dtype == jnp.float32
-    expected = fast_jit(MODEL.apply)(variables, inputs, mask)
-    np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.1)
-
-
 @pytest.mark.usefixtures("unchecked_types")
 def test_what_is_no_video_or_does_not_fit_is_refused():
     mask = np.ones((2, 4), bool)

@@ -1,5 +1,6 @@
 """Radar composites: found by the time in their names, decoded once into a cache."""
 
+import contextlib
 import math
 import os
 import re
@@ -7,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})[-_T]?(\d{4})(?:\d{2})?(?!\d)")
 _DAY_OF_YEAR = re.compile(r"(?<!\d)(\d{5})(\d{4})(?!\d)")
 
-_MAX_BATCH = 100  # Composites of a day that are decoded, and cached, together.
-
 
 @dataclass(frozen=True)
 class CompositeFile:
@@ -49,7 +48,6 @@ class Composite:
     name: str
     time: datetime
     size: tuple[int, int]
-    has_data: bool
     frames: Frames
     index: int
 
@@ -61,11 +59,8 @@ class Composite:
         return np.stack([pixels, mask])[:, :height, :width]
 
 
-TimedT = TypeVar("TimedT", CompositeFile, Composite)
-
-
 def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
-    """The time a file's name holds: year to minute, 12 digits; None if it holds none.
+    """The time a file's name holds, year to minute in 12 digits, if it holds one.
 
     A `-`, `_` or `T` may stand between date and time, and seconds may follow. With
     `day_of_year` 9 digits count too: the year's last two, day, hour and minute.
@@ -73,10 +68,8 @@ def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
     patterns = [(_DATE, "%Y%m%d%H%M"), (_DAY_OF_YEAR, "%y%j%H%M")]
     for pattern, written in patterns[: 2 if day_of_year else 1]:
         for match in pattern.finditer(name):
-            try:
+            with contextlib.suppress(ValueError):
                 return datetime.strptime("".join(match.groups()), written)
-            except ValueError:
-                continue
     return None
 
 
@@ -86,11 +79,7 @@ def find_composites(
     """Searches a folder and all folders in it for radar composites, oldest first.
 
     Hidden files and folders are passed over. Files of the format without a time in
-    their name, or with one that another has, are left out.
-
-    Raises:
-        UserError: the folder cannot be read, what the format needs is not installed,
-            or a file is to be refused.
+    their name, or with one that another has, are left out, or refused.
     """
     check_packages(config.radar_format)
     wanted = RADAR_FORMATS[config.radar_format]
@@ -99,15 +88,10 @@ def find_composites(
         raise UserError(f"path is '{root}': it must be a folder of radar composites")
 
     def refuse(error: OSError) -> None:
-        raise UserError(
-            f"the folder '{error.filename}' cannot be read ({reason(error)})"
-        ) from error
+        raise UserError(f"'{error.filename}' cannot be read ({reason(error)})")
 
     by_time: dict[datetime, CompositeFile] = {}
     left_out = LeftOut(noun="composite")
-    written = "year to minute in 12 digits"
-    if wanted.day_of_year:
-        written += ", or year, day of the year, hour and minute in 9"
     for place, folders, files in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in sorted(files):
@@ -117,7 +101,7 @@ def find_composites(
             name = path.relative_to(root).as_posix()
             time = time_of(file, day_of_year=wanted.day_of_year)
             if time is None:
-                told = f"'{name}' has no time in its name: it must have {written}"
+                told = f"'{name}' has no time in its name, such as 201609281445"
                 left_out.add("without a time", told)
             elif not path.is_file():
                 left_out.add("unreadable", f"'{name}' is no regular file")
@@ -140,16 +124,12 @@ def refuse_left_out(left_out: LeftOut, config: "RadarConfig") -> None:
 
 
 def read_composite(path: Path, config: "RadarConfig") -> np.ndarray:
-    """Reads one composite.
+    """Reads one composite as uint8 `[2, H, W]`: pixels, and 1 where there is data.
 
     A block of `downsample` × `downsample` pixels becomes one pixel, by the mean of Z
     (mm⁶/m³, not of dBZ, of which a mean has no meaning) over those of its pixels that
     hold data; incomplete blocks at the end are cut off. A block in which fewer than
     half of the pixels hold data holds none itself.
-
-    Returns:
-        uint8 `[2, H, W]`: pixels of the scale times 255, rounded, 0 where there is no
-        data; and 1 where there is data, else 0.
     """
     size = config.downsample
     factor = read_reflectivity(path, config)
@@ -173,17 +153,17 @@ def read_composite(path: Path, config: "RadarConfig") -> np.ndarray:
 def decode(
     files: Sequence[CompositeFile], config: "RadarConfig", cache: FrameCache
 ) -> Iterator[Frames]:
-    """The decoded composites of each day, in parts of at most 100, from a cache."""
-    for _, group in groupby(files, key=lambda file: file.time.date()):
-        day = list(group)
-        for start in range(0, len(day), _MAX_BATCH):
-            batch = day[start : start + _MAX_BATCH]
-            content = content_hash(
-                [one.path for one in batch], cache.folder / ".hashes"
-            )
-            names = [one.name for one in batch]
-            key = {"kind": "radar", "content": content, "names": names}
-            yield cache.cached(key | config.shaping(), partial(_decode, batch, config))
+    """The decoded composites of each third of a day, from a cache."""
+    for _, group in groupby(files, key=_third_of_a_day):
+        batch = list(group)
+        content = content_hash([one.path for one in batch], cache.folder / ".hashes")
+        names = [one.name for one in batch]
+        key = {"kind": "radar", "content": content, "names": names}
+        yield cache.cached(key | config.shaping(), partial(_decode, batch, config))
+
+
+def _third_of_a_day(file: CompositeFile) -> tuple[date, int]:
+    return file.time.date(), file.time.hour // 8
 
 
 def _decode(
@@ -209,8 +189,7 @@ def _decode(
             continue
         padding = [(0, 0), *((0, side) for side in largest - one.shape[1:])]
         writer.add(*np.pad(one, padding)[..., np.newaxis])
-        facts = {"size": list(one.shape[1:]), "data": bool(one[1].any())}
-        composites.append({**fact, **facts})
+        composites.append({**fact, "size": list(one.shape[1:])})
     if not shapes:  # An entry has frames.
         writer.add(*np.zeros((2, 1, 1, 1), np.uint8))
     return {"composites": composites}
@@ -219,52 +198,42 @@ def _decode(
 def usable_composites(
     entries: Iterable[Frames], left_out: LeftOut, config: "RadarConfig"
 ) -> list[Composite]:
-    """The composites that can be read and have the size of most.
-
-    The others are added to `left_out`, or refused.
-    """
+    """Those that can be read and have the size of most; others are left out."""
     composites: list[Composite] = []
     for frames in entries:
-        index = 0
-        for fact in frames.extra["composites"]:
-            if "problem" in fact:
-                left_out.add("unreadable", fact["problem"])
-                continue
+        facts = frames.extra["composites"]
+        for problem in (fact["problem"] for fact in facts if "problem" in fact):
+            left_out.add("unreadable", problem)
+        for index, fact in enumerate(fact for fact in facts if "size" in fact):
             time, (height, width) = datetime.fromisoformat(fact["time"]), fact["size"]
-            facts = (fact["name"], time, (height, width), fact["data"])
-            composites.append(Composite(*facts, frames, index))
-            index += 1
+            one = Composite(fact["name"], time, (height, width), frames, index)
+            composites.append(one)
     sizes = Counter(one.size for one in composites)
     usual = max(sizes, key=lambda size: sizes[size], default=(0, 0))
     for one in composites:
         if one.size != usual:
             here, most = (f"{height}×{width}" for height, width in (one.size, usual))
-            told = f"'{one.name}' has {here} pixels after averaging, but most"
-            left_out.add("of another size", f"{told} composites have {most}")
+            left_out.add(f"not of {most} pixels as most", f"'{one.name}' has {here}")
     refuse_left_out(left_out, config)
     return [one for one in composites if one.size == usual]
 
 
 def split_at_gaps(
-    composites: Sequence[TimedT], time_step_minutes: float
-) -> tuple[list[list[TimedT]], list[tuple[datetime, int]]]:
+    composites: Sequence[Composite], time_step_minutes: float
+) -> tuple[list[list[Composite]], int]:
     """Cuts a series, oldest first, into runs one time step apart.
 
-    Returns:
-        The runs; and for each gap of up to a day (longer ones lie between two events)
-        the first time that is missing, and how many are.
+    Also returns how many are missing in gaps of up to a day; longer ones lie between
+    two events.
     """
     step = timedelta(minutes=time_step_minutes)
-    runs: list[list[TimedT]] = []
-    gaps = []
-    for one in composites:
-        if runs and one.time - runs[-1][-1].time == step:
+    runs, missing = [list(composites[:1])] if composites else [], 0
+    for before, one in pairwise(composites):
+        apart = one.time - before.time
+        if apart == step:
             runs[-1].append(one)
             continue
-        if runs:
-            before = runs[-1][-1].time
-            missing = math.ceil((one.time - before) / step) - 1
-            if missing and one.time - before < timedelta(days=1):
-                gaps.append((before + step, missing))
         runs.append([one])
-    return runs, gaps
+        if apart < timedelta(days=1):
+            missing += math.ceil(apart / step) - 1
+    return runs, missing

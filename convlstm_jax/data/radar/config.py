@@ -2,17 +2,24 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from convlstm_jax.config import field
-from convlstm_jax.data.base import InputClip, RainDataConfig
-from convlstm_jax.data.cache import default_cache
+from convlstm_jax.data.base import FolderDataConfig, InputClip, RainDataConfig
+from convlstm_jax.data.cache import FrameCache, default_cache
 from convlstm_jax.data.files import LeftOut, plural
-from convlstm_jax.data.prepared import Manifest, Prepared, is_prepared, preparing
+from convlstm_jax.data.prepared import (
+    Decoded,
+    Manifest,
+    is_prepared,
+    prepare,
+    read_prepared,
+)
 from convlstm_jax.data.radar.composites import (
     Composite,
     CompositeFile,
@@ -34,16 +41,14 @@ from convlstm_jax.data.sources import (
 )
 from convlstm_jax.errors import UserError
 
-RAIN_MM_PER_H = 0.1
-"""From this rate on a pixel counts as rain where crops are chosen by it."""
-
+_RAIN_MM_PER_H = 0.1  # From this rate on a pixel counts as rain in a crop.
 _ORDER_SEED = 2**63 + 2  # Of the order of clips; no training seed is as large.
 _PICTURES = {"radar_format": ("picture",)}
 
+# Composites one time step apart, none missing, oldest first.
 Event = Sequence[Composite]
-"""Composites one time step apart, none missing, oldest first."""
+# An event and the part of it that is used, which may be the whole.
 Part = tuple[Event, Event]
-"""An event and the part of it that is used, which may be the whole."""
 
 
 def date_of(event: Event) -> str:
@@ -51,19 +56,13 @@ def date_of(event: Event) -> str:
     return f"{event[0].time:%Y-%m-%d}"
 
 
-def name_of(event: Event) -> str:
-    """Date and time of the first composite."""
-    return f"{event[0].time:%Y-%m-%d %H:%M}"
-
-
 def split_events(
     events: Sequence[Event], span: int, config: "RadarConfig"
 ) -> tuple[dict[str, list[Part]], bool]:
     """Deals events of at least `span` composites out, in the order of time.
 
-    Returns:
-        The events, or parts of them, of each split; and whether there were so few that
-        each was cut in time: the beginning to learn from, the end to test on.
+    Returns the events, or parts of them, of each split; and whether there were so few
+    that each was cut in time: the beginning to learn from, the end to test on.
     """
     test_dates = config.test_conditions
     held_out = [(event, event) for event in events if date_of(event) in test_dates]
@@ -87,7 +86,7 @@ def crop_places(
 ) -> list[tuple[int, int]]:
     """Top and left of the crops of a composite that hold enough data and rain."""
     pixels, valid = composite
-    rain = pixels / 255 >= config.rain_scale.pixel_of_rain(RAIN_MM_PER_H)
+    rain = pixels / 255 >= config.rain_scale.pixel_of_rain(_RAIN_MM_PER_H)
     tops, lefts = (
         np.arange(0, whole - side + 1, crop_stride or side)
         for whole, side in zip(pixels.shape, (config.height, config.width), strict=True)
@@ -110,10 +109,8 @@ class RadarClips:
 
     A clip is every place of a grid, from every `clip_stride`-th composite on, where the
     first frame (later ones a forecaster could not know) holds data in at least half of
-    its pixels and rain in enough of those. They come in a fixed random order.
-
-    Clips are {"frames": uint8 `[T, H, W, 1]`, "mask": uint8 `[T, H, W, 1]`, 1 where
-    there is data, "condition": int32 [], an index into `conditions`}.
+    its pixels and rain in enough of those. They come in a fixed random order, and have
+    "frames", "mask" and "condition", see `ClipSource`.
     """
 
     def __init__(
@@ -125,8 +122,7 @@ class RadarClips:
         conditions: Sequence[str],
     ) -> None:
         self._config = config
-        self._parts = [part for _, part in parts]
-        self._names = [name_of(event) for event, _ in parts]
+        self._parts = parts
         self._span = config.span(num_frames)
         self._conditions = [conditions.index(date_of(event)) for event, _ in parts]
         crop_stride = config.crop_stride if split == "train" else 0
@@ -134,7 +130,7 @@ class RadarClips:
         clip_stride = config.clip_stride or self._span
         places = [
             (number, start, top, left)
-            for number, part in enumerate(self._parts)
+            for number, (_, part) in enumerate(parts)
             for start in range(0, len(part) - self._span + 1, clip_stride)
             for top, left in crop_places(part[start].read(), config, crop_stride)
         ]
@@ -148,82 +144,58 @@ class RadarClips:
     @property
     def film_names(self) -> list[str]:
         """The event that each clip is cut from, by the time of its first composite."""
-        return [self._names[number] for number in self._places[:, 0]]
+        events = [event for event, _ in self._parts]
+        return [f"{events[i][0].time:%Y-%m-%d %H:%M}" for i in self._places[:, 0]]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Reads clip `index`, see `ClipSource`.
-
-        Raises:
-            UserError: the decoded frames cannot be read.
-        """
+        """Reads clip `index`, see `ClipSource`."""
         index = checked_index(index, len(self))
         number, start, top, left = map(int, self._places[index])
-        stride = self._config.frame_stride
-        chosen = self._parts[number][start : start + self._span : stride]
         rows = slice(top, top + self._config.height)
         columns = slice(left, left + self._config.width)
-        frames, masks = [], []
-        for _, group in groupby(chosen, key=lambda one: id(one.frames)):
-            first, *others = group  # Of one entry of the cache, read at once.
-            asked = (first.index, 1 + len(others), stride)
-            frames.append(first.frames.read(*asked)[:, rows, columns])
-            masks.append(first.frames.read_mask(*asked)[:, rows, columns])
-        return {
-            "frames": np.concatenate(frames),
-            "mask": np.concatenate(masks),
-            "condition": np.asarray(self._conditions[number], np.int32),
-        }
+        part = self._parts[number][1][start : start + self._span]
+        chosen = part[:: self._config.frame_stride]
+        read = np.stack([one.read()[:, rows, columns] for one in chosen], axis=1)
+        frames, mask = read[..., np.newaxis]
+        condition = np.asarray(self._conditions[number], np.int32)
+        return {"frames": frames, "mask": mask, "condition": condition}
 
 
-class RadarConfig(RainDataConfig):
+class RadarConfig(RainDataConfig, FolderDataConfig):
     """A folder of radar composites with the time in their names.
 
     An event is a run of composites without a missing time step. Splits are by event,
     in the order of time; where there are fewer events than splits, each is cut in time.
-    No frame is in two splits.
     """
 
     name: Literal["radar"] = "radar"
     path: str = field(
         "",
-        "Folder of radar composites with the time in their names (year to minute, 12 "
-        "digits), or one that --mode=prepare wrote.",
+        "Folder of composites with the time in their names (12 digits, year to minute) "
+        "or one that --mode=prepare wrote.",
     )
-    radar_format: Literal["picture", "odim_hdf5", "knmi_hdf5", "mch_gif", "bom_rf3"] = (
-        field(
-            "picture",
-            '"picture" (8 bits, PGM or PNG), "odim_hdf5" (DBZH, RATE, ACRR or TH), '
-            '"knmi_hdf5" (reflectivity or rain), or, where pysteps is installed (pip '
-            'install -r requirements-radar.txt), "mch_gif" (AQC, CPC, AZC and RZC of '
-            'MeteoSwiss) or "bom_rf3" (NetCDF of Australia\'s Rainfields 3).',
-        )
+    radar_format: Literal[tuple(RADAR_FORMATS)] = field(
+        "picture",
+        '"picture" (8 bits, PGM or PNG), "odim_hdf5" (DBZH, RATE, ACRR or TH), '
+        '"knmi_hdf5" (reflectivity or rain), or, where pysteps is installed, "mch_gif" '
+        '(AQC, CPC, AZC and RZC of MeteoSwiss) or "bom_rf3" (Rainfields 3, NetCDF).',
     )
     downsample: int = field(
         4, "Side of the blocks of pixels averaged into one.", unit="pixels", ge=1
     )
-    frame_stride: int = field(1, "Use every n-th composite.", ge=1)
     clip_stride: int = field(
-        1,
-        "Composites from the start of one clip to that of the next; 0: clips do not "
-        "overlap.",
-        ge=0,
+        1, "Composites from clip to clip; 0: clips do not overlap.", ge=0
     )
     crop_stride: int = field(
-        8,
-        "Distance of training crops; 0: side by side, as for validation and test.",
-        unit="pixels",
-        ge=0,
+        8, "Distance of training crops; 0: side by side.", unit="pixels", ge=0
     )
     min_rain_share: float = field(
-        0.05,
-        "Least share of rain, from 0.1 mm/h on, in the first frame of a clip.",
-        ge=0,
-        lt=1,
+        0.05, "Least share of rain (0.1 mm/h) in the first frame of a clip.", ge=0, lt=1
     )
     time_step_minutes: float = field(
         5.0,
-        "Time from one composite to the next; where one is missing, an event ends. "
-        "Rain gathered (mm) counts as that of this time, unless a file says of which.",
+        "Time from one composite to the next, in which mm were gathered unless a file "
+        "says otherwise.",
         unit="minutes",
         gt=0,
     )
@@ -237,31 +209,11 @@ class RadarConfig(RainDataConfig):
     test_conditions: tuple[str, ...] = field(
         (), "Dates of events kept for the test set.", example="2017-05-09"
     )
-    validation_fraction: float = field(
-        0.1, "Share of the events for validation.", gt=0, lt=1
-    )
-    test_fraction: float = field(
-        0.1, "Share of the events for test, where no dates are given.", gt=0, lt=1
-    )
-    bad_files: Literal["refuse", "skip"] = field(
-        "refuse",
-        "What to do with a composite that cannot be read, is of another size or has no "
-        'time of its own: "refuse", or "skip" as if it were missing.',
-    )
 
     @property
     def minutes_per_frame(self) -> float:
         """Minutes from one frame of a clip to the next."""
         return self.time_step_minutes * self.frame_stride
-
-    def check(self) -> Iterator[str]:
-        """Yields what is wrong between the fields."""
-        yield from super().check()
-        if self.validation_fraction + self.test_fraction >= 1:
-            yield (
-                f"validation_fraction is {self.validation_fraction:g}: it must be "
-                f"below 1 together with test_fraction, which is {self.test_fraction:g}"
-            )
 
     def check_disk(self) -> Iterator[str]:
         """Yields what is wrong with the folder."""
@@ -277,73 +229,46 @@ class RadarConfig(RainDataConfig):
             names += ["zr_a", "zr_b", "time_step_minutes"]
         return {name: getattr(self, name) for name in names}
 
-    def span(self, num_frames: int) -> int:
-        """Composites from the first to the last of a clip."""
-        return (num_frames - 1) * self.frame_stride + 1
-
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits; conditions are the dates of the events. Nothing is drawn."""
         composites, left_out = self._open()
         told = f": {left_out}" if left_out.reasons else ""
-        runs, gaps = split_at_gaps(composites, self.time_step_minutes)
+        runs, missing = split_at_gaps(composites, self.time_step_minutes)
         span = self.span(num_frames)
         events = [run for run in runs if len(run) >= span]
         conditions = tuple(dict.fromkeys(map(date_of, events)))
         for date in self.test_conditions:
             if date not in conditions:
                 raise UserError(
-                    f"test_conditions names {date!r}: it must name dates on which "
-                    f"events of '{self.path}' with at least {span} composites "
-                    f"{self.time_step_minutes:g} minutes apart begin: "
-                    f"{', '.join(conditions) or 'there is none'}"
+                    f"test_conditions names {date!r}: it must name dates of events of "
+                    f"at least {span} composites: {', '.join(conditions) or 'none'}"
                 )
         parts, cut_in_time = split_events(events, span, self)
-        clips = {
+        clips: dict[str, Any] = {
             split: RadarClips(self, split, parts[split], num_frames, conditions)
             for split in SPLITS
         }
         numbers = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
-        numbers = (
-            f"clips of {num_frames} frames at {self.height}x{self.width}: {numbers}"
-        )
         facts = (
             f"{self._facts(composites)}; {plural(len(events), 'event')} of at least "
-            f"{span} composites"
+            f"{span} composites, {'each cut' if cut_in_time else 'split'} in time; "
+            f"clips of {num_frames} frames at {self.height}x{self.width}: {numbers}"
         )
         for split, found in clips.items():
             if not len(found):
                 raise UserError(
-                    f"the {split} split of '{self.path}' is empty ({facts}; {numbers}"
-                    f"{told}): add composites, ask for fewer frames or smaller crops, "
-                    "or change data.min_rain_share, data.time_step_minutes, the "
-                    "fractions or data.test_conditions"
+                    f"the {split} split of '{self.path}' is empty ({facts}{told}): add "
+                    "composites, ask for fewer frames or smaller crops, or change the "
+                    "fractions, data.min_rain_share or data.time_step_minutes"
                 )
-        lengths = [f"{name_of(event)}: {len(event)}" for event in events]
-        description = (
-            f"Radar composites of '{self.path}': {facts} ({', '.join(lengths[:8])}"
-            f"{', …' if len(events) > 8 else ''}), "
-            f"{'each cut in time' if cut_in_time else 'split by event'}; {numbers}."
-        )
+        description = f"Radar composites of '{self.path}': {facts}."
         if self.test_conditions:
             description += f" Held out for the test: {', '.join(self.test_conditions)}."
-        if gaps:
-            description += (
-                f" Time steps missing: {sum(missing for _, missing in gaps)} (first: "
-                f"{gaps[0][0]:%Y-%m-%d %H:%M})."
-            )
+        if missing:
+            description += f" Time steps missing: {missing}."
         if told:
             description += f" Left out{told}."
-        return Sources(
-            train=clips["train"],
-            validation=clips["validation"],
-            test=clips["test"],
-            description=description,
-            height=self.height,
-            width=self.width,
-            channels=1,
-            conditions=conditions,
-            test_films=clips["test"].film_names,
-        )
+        return self.make_sources(clips, description, conditions=conditions)
 
     def _facts(self, composites: Sequence[Composite]) -> str:
         """What the folder holds, in words."""
@@ -354,34 +279,28 @@ class RadarConfig(RainDataConfig):
             "minutes apart"
         )
         steps = Counter(
-            (after.time - before.time).total_seconds() / 60
-            for before, after in pairwise(composites)
+            after.time - before.time for before, after in pairwise(composites)
         )
-        usual = steps.most_common(1)[0][0] if steps else self.time_step_minutes
-        if usual != self.time_step_minutes:
-            facts += f"; most composites are {usual:g} minutes apart"
-        empty = [one.name for one in composites if not one.has_data]
-        if empty:
-            facts += f"; {len(empty)} without data at any pixel (first: '{empty[0]}')"
+        for usual, _ in steps.most_common(1):
+            if usual != timedelta(minutes=self.time_step_minutes):
+                facts += f", but most of them {usual.total_seconds() / 60:g}"
         return facts
 
     def _open(self) -> tuple[list[Composite], LeftOut]:
         """The composites that can be used, at least one, and those that are not."""
         if is_prepared(self.path):
-            prepared = Prepared(self.path, "radar", self.shaping())
-            told = {why: [*one] for why, one in prepared.manifest.left_out.items()}
-            left_out = LeftOut(told, "composite")
-            found = map(prepared.frames, prepared.manifest.items)
+            manifest, found = read_prepared(self.path, "radar", self.shaping())
+            left_out = LeftOut(manifest.left_out, "composite")
             entries = [frames for frames in found if frames is not None]
         else:
             files, left_out = find_composites(self.path, self)
             entries = list(decode(files, self, default_cache()))
         composites = usable_composites(entries, left_out, self)
         if not composites:
+            suffixes = ", ".join(RADAR_FORMATS[self.radar_format].suffixes)
             raise UserError(
                 f"the folder '{self.path}' holds no radar composite that can be used "
-                f"as data.radar_format={self.radar_format!r} "
-                f"({', '.join(RADAR_FORMATS[self.radar_format].suffixes)})"
+                f"as data.radar_format={self.radar_format!r} ({suffixes})"
                 + (f": {left_out}" if left_out.reasons else "")
             )
         return composites, left_out
@@ -389,55 +308,50 @@ class RadarConfig(RainDataConfig):
     def prepare(self, output: Path) -> Manifest:
         """Decodes all composites once into a folder; see `prepared`."""
         files, left_out = find_composites(self.path, self)
-        with preparing(output, "radar", self.path, self.shaping()) as folder:
-            folder.left_out = {why: [*one] for why, one in left_out.reasons.items()}
-            entries = list(decode(files, self, folder.cache))
-            for frames in entries:
-                name = frames.extra["composites"][0]["name"]
-                folder.add(name, frames, frames.extra)
+        unread = {why: [*one] for why, one in left_out.reasons.items()}
+
+        def decode_all(cache: FrameCache) -> Decoded:
+            entries = list(decode(files, self, cache))
             usable_composites(entries, left_out, self)
-        assert folder.manifest is not None
-        return folder.manifest
+            return [
+                (frames.extra["composites"][0]["name"], frames, frames.extra)
+                for frames in entries
+            ], unread
+
+        return prepare(output, "radar", self.path, self.shaping(), decode_all)
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last composites of a folder, their whole area.
 
-        Those of the last run without a missing time step count; with `bad_files` of
-        "skip" one that cannot be read is as if it were missing.
+        With `bad_files` of "skip" one that cannot be read is as if it were missing.
         """
         files, left_out = find_composites(path, self)
-        read: dict[CompositeFile, np.ndarray] = {}
-        span = self.span(num_frames)
-        while len(read) < span:
-            runs, _ = split_at_gaps(files, self.time_step_minutes)
-            last = runs[-1] if runs else []
-            if len(last) < span:
-                raise UserError(
-                    f"'{path}' ends with {len(last)} composites that are "
-                    f"{self.time_step_minutes:g} minutes apart: it must end with at "
-                    f"least {span}"
-                    + (f" (left out: {left_out})" if left_out.reasons else "")
-                )
-            read = {}
-            for file in last[-span:]:
-                try:
-                    read[file] = read_composite(file.path, self)
-                except UserError as error:
-                    left_out.add("unreadable", str(error))
-                    refuse_left_out(left_out, self)
-                    files.remove(file)
-        chosen = list(read)[:: self.frame_stride]
-        if len({read[file].shape for file in chosen}) > 1:
+        step, span = timedelta(minutes=self.time_step_minutes), self.span(num_frames)
+        read: dict[CompositeFile, np.ndarray] = {}  # The latest first.
+        for file in reversed(files):
+            if len(read) == span or (read and [*read][-1].time - file.time != step):
+                break
+            try:
+                read[file] = read_composite(file.path, self)
+            except UserError as error:
+                left_out.add("unreadable", str(error))
+                refuse_left_out(left_out, self)
+        label = f"{path} (left out: {left_out})" if left_out.reasons else path
+        if len(read) < span:
             raise UserError(
-                f"'{path}' has composites of different sizes, from '{chosen[0].name}' "
-                "on: they must be of one size"
+                f"{label} ends with {len(read)} composites that are "
+                f"{self.time_step_minutes:g} minutes apart: it must end with at least "
+                f"{span}"
+            )
+        chosen = [*read][::-1][:: self.frame_stride]
+        if len({read[file].shape for file in chosen}) > 1:
+            first = chosen[0].name
+            raise UserError(
+                f"'{path}' has composites of different sizes, from '{first}' on"
             )
         clip = np.stack([read[file] for file in chosen], axis=1)
         frames, mask = clip[..., np.newaxis]
         if not mask[-1].any():
-            raise UserError(
-                f"'{path}': the latest composite, '{chosen[-1].name}', has no data at "
-                "any pixel: it must have some to forecast from"
-            )
-        label = f"{path} (left out: {left_out})" if left_out.reasons else path
+            last = chosen[-1].name
+            raise UserError(f"'{path}': the latest composite, '{last}', has no data")
         return InputClip(frames, mask, tuple(one.time for one in chosen), label)

@@ -1,8 +1,4 @@
-"""The formats of radar composites, and how each is read as reflectivity.
-
-HDF5 is OPERA's data model ODIM or KNMI's own. MeteoSwiss GIF and NetCDF are read by
-pysteps (Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019), which is optional.
-"""
+"""The formats of radar composites, and how each is read as reflectivity."""
 
 import contextlib
 import importlib.util
@@ -12,7 +8,7 @@ import re
 import threading
 import warnings
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +36,6 @@ _POLAR_ATTRIBUTES = ("nbins", "nrays", "elangle")
 _NUMBER = r"[-+]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FORMULA = re.compile(rf"GEO\s*=\s*({_NUMBER})\s*\*\s*PV\s*(?:\+?\s*({_NUMBER}))?\s*$")
 _KNMI_UNITS = {"[DBZ]": "dBZ", "[MM]": "mm", "[MM/H]": "mm/h"}
-_MONTHS = "JAN FEB MAR APR MAY JUN JUL AUG SEP OCT NOV DEC"
 
 # MeteoSwiss's products, and the unit of each: rain accumulated, or its rate.
 _MCH_UNITS = {"AQC": "mm", "CPC": "mm", "AZC": "mm", "RZC": "mm/h"}
@@ -52,11 +47,10 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Field:
-    """A field as a file holds it.
+    """A field as a file holds it, the northern row first.
 
-    `values` are float64 `[H, W]`, the northern row first, NaN where there is no data,
-    −inf where there is no echo; `unit` is "Z" (mm⁶/m³), "dBZ", "mm/h" or "mm";
-    `minutes` the time in which mm were accumulated, None where the file does not say.
+    `values` are NaN where there is no data, −inf where there is no echo; `unit` is "Z"
+    (mm⁶/m³), "dBZ", "mm/h" or "mm"; `minutes` those in which mm were accumulated.
     """
 
     values: np.ndarray
@@ -76,22 +70,17 @@ def check_packages(radar_format: str) -> None:
 
 
 def read_reflectivity(path: Path, config: "RadarConfig") -> np.ndarray:
-    """Reads a composite as reflectivity Z in mm⁶/m³, where dBZ = 10 log10 Z.
+    """Reads a composite as reflectivity Z in mm⁶/m³: float64 `[H, W]`, NaN for no data.
 
-    A rain rate R becomes Z = a R^b with a and b of the config, whichever the service
-    uses, so that R is unchanged. Rain accumulated (mm) becomes a rate by the minutes
-    that the file names, or else those of one time step.
-
-    Returns:
-        float64 `[H, W]`, the northern row first; NaN where there is no data.
+    The northern row is the first. A rain rate R becomes Z = a R^b with a and b of the
+    config, whichever the service uses, so that R is unchanged. Rain accumulated (mm)
+    becomes a rate by the minutes that the file names, or else those of one time step.
     """
     try:
         path.open("rb").close()  # Its error is shorter than those of the readers.
         found = RADAR_FORMATS[config.radar_format].read(path, config)
         if found.values.ndim != 2:
-            raise ValueError(
-                f"its field has {found.values.ndim} dimensions: it must have two"
-            )
+            raise ValueError(f"its field has {found.values.ndim} dimensions, not two")
         with np.errstate(over="ignore", invalid="ignore"):
             factor = _reflectivity(found, config)
     except Exception as error:  # Of a damaged file the readers may raise anything.
@@ -114,8 +103,8 @@ def _reflectivity(found: Field, config: "RadarConfig") -> np.ndarray:
     beyond = np.isfinite(values) & ((values < low) | (values > high))
     if beyond.any():
         raise ValueError(
-            f"it holds a value of {values[beyond][0]:g} {unit}: values must be from "
-            f"{low:g} to {high:g}, so it does not say which stands for no data"
+            f"it holds a value of {values[beyond][0]:g} {unit}, which must be from "
+            f"{low:g} to {high:g}"
         )
     if unit == "dBZ":
         return 10.0 ** (values / 10)
@@ -138,28 +127,33 @@ def _read_picture(path: Path, config: "RadarConfig") -> Field:
 
 
 def _read_odim(path: Path, config: "RadarConfig") -> Field:
-    """DBZH, or else RATE, ACRR or TH; in dataset1 if in several (then forecasts)."""
+    """The first of `_ODIM_UNITS`; in dataset1 if in several (others are forecasts)."""
     with h5py.File(path) as file:
         _refuse_polar(file)
         fields = list(_odim_fields(file))
-        held = list(dict.fromkeys(quantity for quantity, *_ in fields))
+        held = [quantity for quantity, *_ in fields]
         wanted = next((one for one in _ODIM_UNITS if one in held), None)
         if wanted is None:
             raise ValueError(
-                f"it holds {', '.join(map(repr, held)) or 'nothing'}: it must hold one "
-                f"of ODIM's quantities {', '.join(_ODIM_UNITS)}"
+                f"it holds {', '.join(held) or 'nothing'}: it must hold one of ODIM's "
+                f"quantities {', '.join(_ODIM_UNITS)}"
             )
         fields = [one for one in fields if one[0] == wanted]
         fields = [one for one in fields if one[1].startswith("dataset1/")] or fields
         if len(fields) > 1:
+            names = ", ".join(name for _, name, *_ in fields)
             raise ValueError(
-                f"it holds {wanted} more than once, in "
-                f"{', '.join(name for _, name, *_ in fields)}: it must hold it once, "
-                "or once in dataset1"
+                f"it holds {wanted} in {names}: it must hold it once, or in dataset1"
             )
         _, _, group, what = fields[0]
         values = _odim_values(_array(group, "data"), what)
-    minutes = _odim_minutes(what) if wanted == "ACRR" else None
+    times = (
+        _text(what.get(f"{end}date")) + _text(what.get(f"{end}time"))[:4]
+        for end in ("start", "end")
+    )
+    minutes = _minutes_between(times, "%Y%m%d%H%M")
+    if wanted == "ACRR" and minutes is None:
+        raise ValueError("it does not say in which time its rain was gathered")
     return Field(values, _ODIM_UNITS[wanted], minutes)
 
 
@@ -169,8 +163,7 @@ def _refuse_polar(file: h5py.File) -> None:
     where = {name for group in groups for name in _attributes(group, "where")}
     if kind in _POLAR_OBJECTS or not where.isdisjoint(_POLAR_ATTRIBUTES):
         raise ValueError(
-            f"it is a {kind or 'SCAN'!r} of one radar, by angle and distance: it must "
-            "be a composite or another picture of an area"
+            f"it is a {kind or 'SCAN'!r} of one radar: it must be a picture of an area"
         )
 
 
@@ -184,49 +177,28 @@ def _odim_fields(file: h5py.File) -> Iterator[tuple[str, str, h5py.Group, Any]]:
 
 
 def _odim_values(raw: np.ndarray, what: Mapping[str, Any]) -> np.ndarray:
-    if raw.dtype.kind not in "uif":
-        raise ValueError(f"its values are of type {raw.dtype}: they must be numbers")
     for name in ("gain", "offset", "nodata"):
         if name not in what and raw.dtype.kind != "f":
-            raise ValueError(
-                f"it has no {name!r} in any `what`: whole numbers must have one"
-            )
-    gain = _number(what.get("gain", 1), "gain") or 0.0
-    offset = _number(what.get("offset", 0), "offset") or 0.0
-    no_data, no_echo = (_number(what.get(one), one) for one in ("nodata", "undetect"))
+            raise ValueError(f"it has no {name!r}, as whole numbers must")
+    gain, offset = (_number(what.get(name)) for name in ("gain", "offset"))
+    gain, offset = 1.0 if gain is None else gain, offset or 0.0
+    no_data, no_echo = (_number(what.get(name)) for name in ("nodata", "undetect"))
     if gain == 0 or not np.isfinite([gain, offset]).all():
-        raise ValueError(
-            f"its gain and offset are {gain:g} and {offset:g}: they must be finite, "
-            "the first not 0"
-        )
+        raise ValueError(f"its gain and offset are {gain:g} and {offset:g}")
     if no_echo is not None and _equal(np.array(no_echo), no_data):
-        raise ValueError(
-            f"its nodata and undetect are both {no_echo:g}: they must differ"
-        )
+        raise ValueError(f"its nodata and undetect are both {no_echo:g}")
     values = raw.astype(np.float64) * gain + offset
     values[_equal(raw, no_echo)] = -np.inf
     values[_equal(raw, no_data)] = np.nan
     return values
 
 
-def _odim_minutes(what: Mapping[str, Any]) -> float:
-    """Minutes in which rain was accumulated."""
+def _minutes_between(times: Iterable[str], written: str) -> float | None:
     try:
-        start, end = (
-            datetime.strptime(
-                _text(what.get(f"{one}date")) + _text(what.get(f"{one}time"))[:4],
-                "%Y%m%d%H%M",
-            )
-            for one in ("start", "end")
-        )
+        start, end = (datetime.strptime(time, written) for time in times)
     except ValueError:
-        start = end = datetime.min
-    if end <= start:
-        raise ValueError(
-            "it does not say in which time its rain was gathered: its startdate, "
-            "starttime, enddate and endtime must"
-        )
-    return (end - start).total_seconds() / 60
+        return None
+    return (end - start).total_seconds() / 60 if end > start else None
 
 
 # --- KNMI's HDF5
@@ -248,18 +220,15 @@ def _read_knmi(path: Path, config: "RadarConfig") -> Field:
         match = _FORMULA.match(formula.upper())
         if match is None:
             raise ValueError(
-                f"its calibration_formulas is {formula!r}: it must be one formula such "
-                "as GEO=0.5*PV-32"
+                f"its calibration_formulas is {formula!r}: it must be as GEO=0.5*PV-32"
             )
         gain, offset = (
             float((part or "0").replace(" ", "")) for part in match.groups()
         )
         raw = _array(image, "image_data")
-        if raw.dtype.kind not in "ui":
-            raise ValueError(f"its values are {raw.dtype}: they must be whole numbers")
         values = raw * gain + offset
-        outside = _number(calibration.get("calibration_out_of_image"), "out of image")
-        missing = _number(calibration.get("calibration_missing_data"), "missing data")
+        outside = _number(calibration.get("calibration_out_of_image"))
+        missing = _number(calibration.get("calibration_missing_data"))
         # Files of reflectivity name 0 as missing where the radar saw no echo.
         if outside is None and not missing:
             raise ValueError("its calibration does not say which value is no data")
@@ -267,24 +236,15 @@ def _read_knmi(path: Path, config: "RadarConfig") -> Field:
         if raw.dtype == np.uint16 and unit == "mm":
             values[raw >= 65534] = np.nan
         pixel_size = _attributes(file, "geographic").get("geo_pixel_size_y")
-        if (_number(pixel_size, "pixel size") or -1) > 0:
+        if (_number(pixel_size) or -1) > 0:
             values = values[::-1]
         overview = _attributes(file, "overview")
-    return Field(values, unit, _knmi_minutes(overview) if unit == "mm" else None)
-
-
-def _knmi_minutes(overview: Mapping[str, Any]) -> float | None:
-    times = []
-    for end in ("start", "end"):
-        text = _text(overview.get(f"product_datetime_{end}")).upper()
-        found = re.match(r"(\d+)-([A-Z]{3})-(\d{4});(\d\d):(\d\d)", text)
-        if not found or found[2] not in _MONTHS:
-            return None
-        month = _MONTHS.index(found[2]) // 4 + 1  # %b would depend on the locale.
-        day, year, hour, minute = (int(found[group]) for group in (1, 3, 4, 5))
-        times.append(datetime(year, month, day, hour, minute))
-    minutes = (times[1] - times[0]).total_seconds() / 60
-    return minutes if minutes > 0 else None
+    # Such as 28-SEP-2016;14:40:00.000, of which the seconds are left out.
+    times = (
+        _text(overview.get(f"product_datetime_{end}")).rpartition(":")[0]
+        for end in ("start", "end")
+    )
+    return Field(values, unit, _minutes_between(times, "%d-%b-%Y;%H:%M"))
 
 
 # --- members, attributes and arrays of HDF5
@@ -292,16 +252,12 @@ def _knmi_minutes(overview: Mapping[str, Any]) -> float | None:
 
 def _member(group: h5py.Group, name: str, kind: type) -> Any:
     """A group or array that lies in the file itself."""
-    place = f"{group.name.rstrip('/')}/{name}"
     link = group.get(name, getlink=True)
-    if link is None:
-        raise ValueError(f"it has no '{place}'")
-    if not isinstance(link, h5py.HardLink):
+    if not isinstance(link, h5py.HardLink) or not isinstance(group[name], kind):
         raise ValueError(
-            f"its '{place}' is a link to somewhere else: it must hold its data itself"
+            f"its '{group.name.rstrip('/')}/{name}' must be a {kind.__name__.lower()} "
+            "in the file itself"
         )
-    if not isinstance(group[name], kind):
-        raise ValueError(f"its '{place}' must be a {kind.__name__.lower()}")
     return group[name]
 
 
@@ -322,16 +278,11 @@ def _array(group: h5py.Group, name: str) -> np.ndarray:
     if data.external or data.is_virtual:
         raise ValueError(f"the values of its '{data.name}' must lie in the file itself")
     if data.ndim != 2 or not data.size:
-        raise ValueError(
-            f"its field has the shape {list(data.shape)}: it must have two dimensions"
-        )
+        raise ValueError(f"its field has the shape {list(data.shape)}")
     # A chunk, which is decompressed whole, may be larger than the field.
     size = max(data.size, math.prod(data.chunks or ()))
     if 8 * size > MAX_FRAME_BYTES:
-        raise ValueError(
-            f"its field has {size:,} pixels by its own account: it must have at most "
-            f"{MAX_FRAME_BYTES // 8:,}"
-        )
+        raise ValueError(f"its field has {size:,} pixels by its own account")
     return np.asarray(data[...])
 
 
@@ -353,13 +304,8 @@ def _text(value: Any) -> str:
     return text.split("\0")[0].strip()
 
 
-def _number(value: Any, name: str) -> float | None:
-    if value is None:
-        return None
-    try:
-        return float(_text(value))
-    except ValueError:
-        raise ValueError(f"its {name} is {value!r}: it must be a number") from None
+def _number(value: Any) -> float | None:
+    return None if value is None else float(_text(value))
 
 
 # --- formats that pysteps reads
@@ -407,10 +353,7 @@ def _pysteps() -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class RadarFormat:
-    """How a format's file names end, what reads them, and optional packages for it.
-
-    With `day_of_year` a time in 9 digits counts too, see `composites.time_of`.
-    """
+    """How names of files end, what reads them, and optional packages it needs."""
 
     suffixes: tuple[str, ...]
     read: Callable[[Path, "RadarConfig"], Field]
@@ -427,4 +370,3 @@ RADAR_FORMATS: dict[str, RadarFormat] = {
     "mch_gif": RadarFormat((".gif",), _read_mch, ("pysteps",), day_of_year=True),
     "bom_rf3": RadarFormat((".nc",), _read_bom, ("pysteps", "netCDF4")),
 }
-"""The formats by name, those of weather services as pysteps names its importers."""

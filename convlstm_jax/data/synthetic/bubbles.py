@@ -1,26 +1,19 @@
 """Synthetic films of a bubble column: a stand-in for measured ones.
 
-The camera looks through a flat column of water at a lamp and takes 100 frames a second,
-15 cm from the lower to the upper edge. This models pictures and does not solve the
-flow: each bubble is an ellipse that moves and deforms as single bubbles do in a thin
-gap between two plates (Roig et al. 2012, J. Fluid Mech. 707:444-466).
+The flow is not solved: each bubble is an ellipse that moves and deforms as single ones
+do between two plates (Roig et al. 2012, J. Fluid Mech. 707:444-466).
 """
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache, partial
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from convlstm_jax.config import field
-from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.base import DataConfig, clip_limit
 from convlstm_jax.data.sources import Sources
-from convlstm_jax.data.synthetic.clips import (
-    SyntheticClips,
-    generated_splits,
-    uniform_draws,
-)
+from convlstm_jax.data.synthetic.clips import SyntheticClips, uniform_draws
 
 FLOWS_L_PER_MIN = (1, 2, 4, 8)  # Gas flows that clips are taken under.
 CONDITIONS = tuple(f"{flow} L/min" for flow in FLOWS_L_PER_MIN)
@@ -56,10 +49,9 @@ BUBBLE = np.dtype(
 )
 """A bubble at a time, in metres and seconds.
 
-(x, y) is the centre, from the left and lower edge; `radius` that of the circle of the
-same area. With `shape` the ellipse has the half axes radius·s and radius/s,
-s² = (1 + |shape|)/(1 − |shape|), the long one at half the angle of `shape` to the
-horizontal. A bubble that never merged has a `swing` of 0.
+(x, y) is the centre, from the left and lower edge. The ellipse has the half axes
+radius·s and radius/s, s² = (1 + |shape|)/(1 − |shape|), the long one at half the angle
+of `shape` to the horizontal.
 """
 
 
@@ -82,15 +74,11 @@ def rise_speed_m_per_s(diameter_m: np.ndarray) -> np.ndarray:
 def follow_bubbles(
     flow_l_per_min: float, num_frames: int, width_m: float, seed: int, index: int
 ) -> np.ndarray:
-    """Follows the bubbles of one clip, in a column that has been running for a while.
+    """Follows the bubbles of one clip: a `BUBBLE` for each one in each frame.
 
     Bubbles form at the needles in turn and grow there until they are released. Each
     rises by its size, zigzags, and drifts with the water. Two that touch become one of
     their joint area, whose shape oscillates for a while. At the surface they vanish.
-    A longer clip begins as the shorter one.
-
-    Returns:
-        An array of `BUBBLE`, an entry for each bubble in each frame, by `frame`.
     """
     per_second = bubbles_per_second(flow_l_per_min)
     growth_s = min(_LONGEST_GROWTH_S, 0.5 * len(NEEDLE_PLACES) / per_second)
@@ -220,7 +208,6 @@ def _shaped(bubbles: np.ndarray, growth_s: float) -> np.ndarray:
     return bubbles
 
 
-@lru_cache(maxsize=4)
 def empty_column(height: int, width: int) -> np.ndarray:
     """The column without bubbles, float32 `[H, W]`, brightness in [0, 1]."""
     pixel_m = COLUMN_HEIGHT_M / height
@@ -253,7 +240,7 @@ def draw_bubbles(column: np.ndarray, tracks: np.ndarray, num_frames: int) -> np.
     """Draws the frames of a clip on the empty column: uint8 `[T, H, W, 1]`.
 
     Light passes a bubble in its middle and is bent away at its rim; bubbles behind each
-    other multiply. What is above the surface is not drawn.
+    other multiply.
     """
     height, width = column.shape
     pixel_m = COLUMN_HEIGHT_M / height
@@ -319,17 +306,16 @@ def _draw_alike(
 class BubbleColumn(SyntheticClips["BubblesConfig"]):
     """A random-access source of bubble-column films, see `SyntheticClips`.
 
-    A wider frame shows a wider column. Clips are {"frames": uint8 `[T, H, W, 1]`,
-    "condition": int32 []} and take the conditions `given`, indices into `CONDITIONS`,
-    in turn.
+    A wider frame shows a wider column. Clips take the conditions `given`, indices into
+    `CONDITIONS`, in turn.
     """
 
     def _generate(self, index: int) -> dict[str, np.ndarray]:
-        condition = self._given[index % len(self._given)]
-        height, width, _ = self._config.frame_shape
+        condition = self.given[index % len(self.given)]
+        height, width, _ = self.config.frame_shape
         flow, width_m = FLOWS_L_PER_MIN[condition], COLUMN_HEIGHT_M * width / height
-        tracks = follow_bubbles(flow, self._num_frames, width_m, self._seed, index)
-        frames = draw_bubbles(empty_column(height, width), tracks, self._num_frames)
+        tracks = follow_bubbles(flow, self.num_frames, width_m, self.seed, index)
+        frames = draw_bubbles(empty_column(height, width), tracks, self.num_frames)
         return {"frames": frames, "condition": np.asarray(condition, np.int32)}
 
 
@@ -341,12 +327,8 @@ class BubblesConfig(DataConfig):
     name: Literal["bubbles"] = "bubbles"
     height: int = field(128, "Height of a frame.", unit="pixels", ge=MIN_SIZE)
     width: int = field(128, "Width of a frame.", unit="pixels", ge=MIN_SIZE)
-    num_validation_sequences: int = field(
-        100, "Maximum number of validation clips.", ge=1
-    )
-    num_test_sequences: int = field(
-        1000, "Maximum number of test clips.", ge=1, may_change=True
-    )
+    num_validation_sequences: int = clip_limit(100, "validation")
+    num_test_sequences: int = clip_limit(1000, "test", may_change=True)
     test_conditions: tuple[str, ...] = field(
         (),
         "Gas flows that test clips are taken under and no others; empty: all splits "
@@ -356,14 +338,10 @@ class BubblesConfig(DataConfig):
 
     def check(self) -> Iterator[str]:
         """Yields what is wrong with the conditions held out."""
-        known = ", ".join(map(repr, CONDITIONS))
-        for name in self.test_conditions:
-            if name not in CONDITIONS:
-                yield f"test_conditions names {name!r}: it must name some of {known}"
-        if set(self.test_conditions) >= set(CONDITIONS):
+        if not set(self.test_conditions) < set(CONDITIONS):
             yield (
-                f"test_conditions is {self.test_conditions}, which holds out all "
-                f"conditions: it must leave one of {known} to learn from"
+                f"test_conditions is {self.test_conditions}: it must hold some of "
+                f"{', '.join(map(repr, CONDITIONS))}, and leave one to learn from"
             )
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
@@ -371,16 +349,14 @@ class BubblesConfig(DataConfig):
         every = tuple(range(len(CONDITIONS)))
         held_out = tuple(i for i in every if CONDITIONS[i] in self.test_conditions)
         learned = tuple(i for i in every if i not in held_out)
-        given = (learned, learned, held_out or every)
         held = ", ".join(CONDITIONS[i] for i in held_out)
-        return Sources(
-            **generated_splits(
-                self, seed, partial(BubbleColumn, self, num_frames), given
-            ),
-            description=(
-                f"Bubble column on {self.height}x{self.width}, all sequences "
-                f"generated. Gas flows: {', '.join(CONDITIONS)}"
-                + (f"; held out for the test: {held}." if held else ".")
-            ),
+        return BubbleColumn.splits(
+            self,
+            num_frames,
+            seed,
+            f"Bubble column on {self.height}x{self.width}, all sequences generated. "
+            f"Gas flows: {', '.join(CONDITIONS)}"
+            + (f"; held out for the test: {held}." if held else "."),
+            given=(learned, learned, held_out or every),
             conditions=CONDITIONS,
         )

@@ -1,23 +1,18 @@
 """What all sources of synthetic clips have in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from convlstm_jax.data.base import DataConfig
-from convlstm_jax.data.sources import ClipSource, checked_index
-from convlstm_jax.errors import UserError
+from convlstm_jax.data.sources import SPLITS, Sources, checked_index
 
 ConfigT = TypeVar("ConfigT", bound=DataConfig)
 
-# Training seeds are below 2**32, so neither stream can be the training stream.
-VALIDATION_SEED = 2**63
-TEST_SEED = 2**63 + 1
-
-# SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
-# generators"). It is written out here because NumPy does not promise its random
-# streams from one version to the next, and the sequences must never change.
+# SplitMix64 (Steele, Lea and Flood 2014), written out because NumPy does not promise
+# its random streams from one version to the next.
 _MASK = (1 << 64) - 1
 _GOLDEN_GAMMA = 0x9E3779B97F4A7C15
 
@@ -42,6 +37,7 @@ def uniform_draws(seed: int, index: int, count: int) -> list[float]:
     return draws
 
 
+@dataclass(frozen=True, eq=False)
 class SyntheticClips(Generic[ConfigT]):
     """A random-access source whose clips are generated when they are read.
 
@@ -49,23 +45,15 @@ class SyntheticClips(Generic[ConfigT]):
     (seed, index) alone, in any order and process. `seed` is from 0 to 2**64 - 1.
     """
 
-    def __init__(
-        self,
-        config: ConfigT,
-        num_frames: int,
-        num_clips: int,
-        seed: int,
-        given: Any = None,
-    ) -> None:
-        self._config = config
-        self._num_frames = num_frames
-        self._num_clips = num_clips
-        self._seed = seed
-        self._given = given
+    config: ConfigT
+    num_frames: int
+    num_clips: int
+    seed: int
+    given: Any = None
 
     def __len__(self) -> int:
         """Returns the number of clips."""
-        return self._num_clips
+        return self.num_clips
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Generates clip `index`, see `ClipSource`."""
@@ -74,32 +62,24 @@ class SyntheticClips(Generic[ConfigT]):
     def _generate(self, index: int) -> dict[str, np.ndarray]:
         raise NotImplementedError
 
+    @classmethod
+    def splits(
+        cls,
+        config: ConfigT,
+        num_frames: int,
+        seed: int,
+        description: str,
+        given: Sequence[Any] = (None, None, None),
+        **facts: Any,
+    ) -> Sources:
+        """The splits, from what is `given` to each, with further `facts`.
 
-def generated_splits(
-    config: DataConfig,
-    seed: int,
-    generate: Callable[..., ClipSource],
-    given: Sequence[Any] = (None, None, None),
-) -> dict[str, Any]:
-    """The three splits of a data set that is generated, and their shape.
-
-    `generate` makes a source of a number of clips, a seed, and what is given to the
-    split. Validation and test clips depend on neither `seed` nor their own number.
-
-    Raises:
-        UserError: `seed` is not from 0 to 2**32 - 1.
-    """
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed is {seed}: it must be from 0 to 2**32 - 1")
-    height, width, channels = config.frame_shape
-    train, validation, test = given
-    return {
-        "train": generate(config.num_train_sequences, seed, train),
-        "validation": generate(
-            config.num_validation_sequences, VALIDATION_SEED, validation
-        ),
-        "test": generate(config.num_test_sequences, TEST_SEED, test),
-        "height": height,
-        "width": width,
-        "channels": channels,
-    }
+        Validation and test clips depend on neither `seed` nor their own number.
+        """
+        # Training seeds are below 2**32, so neither stream can be the training stream.
+        seeds = (seed, 2**63, 2**63 + 1)
+        splits: dict[str, Any] = {}
+        for split, own_seed, its_own in zip(SPLITS, seeds, given, strict=True):
+            num_clips = getattr(config, f"num_{split}_sequences")
+            splits[split] = cls(config, num_frames, num_clips, own_seed, its_own)
+        return config.make_sources(splits, description, **facts)

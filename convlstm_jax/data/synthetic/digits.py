@@ -13,14 +13,13 @@ import numpy as np
 
 from convlstm_jax.errors import UserError
 
+# The environment variable that names the folder of IDX files where no field does.
 FOLDER_VARIABLE = "CONVLSTM_MNIST_DIR"
-"""Environment variable that names the folder of IDX files where no field does."""
 
 _MAGIC = 0x00000803  # Of IDX files of unsigned bytes in three dimensions.
 _FILES = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 _ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _TIMEOUT_SECONDS = 3.0
-_MAX_RETRIES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +38,11 @@ def load_digits(
 ) -> DigitSet:
     """Loads handwritten digits, split for training, validation and testing.
 
+    The source "idx" reads MNIST from its IDX files in `digits_dir` (by default that
+    which CONVLSTM_MNIST_DIR names); "tfds" lets tensorflow-datasets download and check
+    them; "sklearn" takes the 1,797 digits that come with scikit-learn, enlarged; "auto"
+    takes the first of these that is available, IDX files only where a folder is named.
     Of MNIST, the last sixth of the training digits is the validation split.
-
-    Args:
-        source: "idx" reads MNIST from its published IDX files; "tfds" lets
-            tensorflow-datasets download and check them; "sklearn" takes the 1,797
-            digits that come with scikit-learn, enlarged; "auto" takes the first of
-            these that is available, IDX files only where a folder is named.
-        digits_dir: folder of the two IDX files of images; "" for that which the
-            environment variable CONVLSTM_MNIST_DIR names.
-        tfds_dir: data folder of tensorflow-datasets; "" for its default.
-
-    Raises:
-        UserError: the folder named holds no sound IDX files, or "tfds" was asked for
-            and is not available.
     """
     for problem in check_digits_folder(source, digits_dir):
         raise UserError(problem)
@@ -69,8 +59,7 @@ def load_digits(
         if source == "tfds":
             raise UserError(
                 f"digits is 'tfds', but MNIST cannot be had: {error}; name a folder of "
-                "its IDX files by digits_dir or the environment variable "
-                f"{FOLDER_VARIABLE} instead"
+                f"its IDX files by digits_dir or {FOLDER_VARIABLE} instead"
             ) from error
         return _load_sklearn(
             ", standing in for MNIST, as no folder of IDX files is named (digits_dir "
@@ -80,33 +69,20 @@ def load_digits(
 
 def check_digits_folder(source: str, digits_dir: str) -> Iterator[str]:
     """Yields what is wrong with the folder of IDX files, see `load_digits`."""
-    needed = "an existing folder that holds the IDX files of MNIST"
-    variable = os.environ.get(FOLDER_VARIABLE)
-    if digits_dir:
-        if not Path(digits_dir).expanduser().is_dir():
-            yield f"digits_dir is {digits_dir!r}: it must be {needed}"
-    elif source not in ("idx", "auto"):
-        return
-    elif variable and not Path(variable).expanduser().is_dir():
+    variable = os.environ.get(FOLDER_VARIABLE, "")
+    named = digits_dir or (variable if source in ("idx", "auto") else "")
+    which = "digits_dir" if named == digits_dir else FOLDER_VARIABLE
+    missing = named and not Path(named).expanduser().is_dir()
+    if missing or (source == "idx" and not named):
         yield (
-            f"the environment variable {FOLDER_VARIABLE} is {variable!r}: it must be "
-            f"{needed}, or unset"
-        )
-    elif source == "idx" and not variable:
-        yield (
-            f"digits_dir is '': it must be {needed}, as digits is 'idx' and "
-            f"{FOLDER_VARIABLE} is not set"
+            f"{which} is {named!r}: it must be an existing folder of MNIST's IDX files "
+            f"(name it by digits_dir or the environment variable {FOLDER_VARIABLE})"
         )
 
 
 def _split_mnist(paths: list[Path], source: str, origin: str) -> DigitSet:
     """Sets the last sixth of MNIST's training digits aside for validation."""
     images, test = (read_idx_images(path) for path in paths)
-    if len(images) < 6:
-        raise UserError(
-            f"{paths[0]} holds {len(images)} images: it must hold at least 6, one of "
-            "them for validation"
-        )
     train, validation = np.split(images, [len(images) - len(images) // 6])
     description = (
         f"MNIST {origin}: {len(train):,} digits for training, {len(validation):,} for "
@@ -118,43 +94,40 @@ def _split_mnist(paths: list[Path], source: str, origin: str) -> DigitSet:
 def _download(tfds_dir: str) -> list[Path]:
     """The IDX files in the folder of tensorflow-datasets, which checks their SHA-256.
 
-    Raises:
-        OSError: there is no network (raised within seconds), no place to write, or the
-            files are not the published ones.
+    Raises an `OSError`, within seconds where there is no network.
     """
     # Here, because the import takes half a second.
     import requests
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import download_manager, downloader, util
+    from tensorflow_datasets.core.download import download_manager, util
 
     folder = Path(tfds_dir or tfds.core.constants.DATA_DIR, "downloads").expanduser()
     manager = tfds.download.DownloadManager(
         download_dir=folder, dataset_name="mnist_digits"
     )
     urls = [f"{_ADDRESS}{name}.gz" for name in _FILES]
-    retries_before = downloader.MAX_RETRIES
-    downloader.MAX_RETRIES = _MAX_RETRIES
     try:
         if len(list(folder.glob("mnist_digits/*.gz"))) < len(urls):
             # Asked first, since tensorflow-datasets sets no time limit.
             requests.head(urls[1], timeout=_TIMEOUT_SECONDS).raise_for_status()
         return [Path(path) for path in manager.download(urls)]
-    except requests.exceptions.RequestException as error:
+    except (
+        requests.exceptions.RequestException,
+        util.DownloadError,
+        download_manager.NonMatchingChecksumError,
+    ) as error:
         raise OSError(
-            f"{urls[1]} cannot be reached ({type(error).__name__})"
-        ) from error
-    except (util.DownloadError, download_manager.NonMatchingChecksumError) as error:
-        raise OSError(
-            f"the files at {_ADDRESS} are not the published ones "
+            f"the published files are not to be had at {_ADDRESS} "
             f"({type(error).__name__})"
         ) from error
-    finally:
-        downloader.MAX_RETRIES = retries_before
 
 
 @functools.cache
-def _enlarged_digits() -> np.ndarray:
-    """Scikit-learn's digits, enlarged from 8x8 with 17 shades to resemble MNIST's."""
+def _load_sklearn(why: str = "") -> DigitSet:
+    """Scikit-learn's digits, enlarged from 8x8 with 17 shades to resemble MNIST's.
+
+    `why` they replace MNIST ends the description.
+    """
     # Here, because the imports take a second which users of MNIST need not wait for.
     from scipy import ndimage
     from sklearn.datasets import load_digits as load_small_digits
@@ -169,13 +142,6 @@ def _enlarged_digits() -> np.ndarray:
     large = np.clip((large - 0.4) / 0.4, 0.0, 1.0)
     images = np.zeros((len(large), 28, 28), np.uint8)
     images[:, 4:24, 4:24] = np.round(255.0 * large)
-    images.flags.writeable = False
-    return images
-
-
-def _load_sklearn(why: str = "") -> DigitSet:
-    """Splits scikit-learn's digits; `why` they replace MNIST ends the description."""
-    images = _enlarged_digits()
     train, validation, test = np.split(images, [1297, 1497])
     description = (
         f"scikit-learn's {len(images):,} handwritten digits, enlarged from 8x8 "
@@ -186,7 +152,7 @@ def _load_sklearn(why: str = "") -> DigitSet:
 
 
 def find_idx_file(folder: Path, name: str) -> Path:
-    """Finds one of the MNIST files, as published or unpacked in one of two ways."""
+    """Finds one of the MNIST files, as published or unpacked, with `-idx` or `.idx`."""
     for stem in (name, name.replace("-idx", ".idx")):
         for path in (folder / stem, folder / f"{stem}.gz"):
             if path.is_file():
@@ -198,14 +164,9 @@ def find_idx_file(folder: Path, name: str) -> Path:
 
 
 def read_idx_images(path: Path) -> np.ndarray:
-    """Reads the images of one IDX file, compressed or not: uint8 `[N, 28, 28]`.
-
-    Raises:
-        UserError: the file is damaged, truncated or holds something else.
-    """
+    """Reads the images of one IDX file, compressed or not: uint8 `[N, 28, 28]`."""
     expected = (
-        f"it must be an IDX file of N images of 28x28 bytes: magic number {_MAGIC}, "
-        "sizes N, 28, 28, and 16 + 784 N bytes"
+        f"it must be an IDX file (magic number {_MAGIC}) of images of 28x28 bytes"
     )
     try:
         content = path.read_bytes()

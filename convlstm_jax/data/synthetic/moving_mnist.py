@@ -1,27 +1,22 @@
 """Moving MNIST: handwritten digits that bounce inside a frame.
 
-Srivastava, Mansimov and Salakhutdinov 2015, arXiv:1502.04681, section 3.2. Clips are
-generated (`MovingMNIST`); the published test set is read from its file
-(`MovingMNISTFile`).
+Srivastava, Mansimov and Salakhutdinov 2015, arXiv:1502.04681, section 3.2.
 """
 
 import math
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from convlstm_jax.config import field
 from convlstm_jax.data.base import DataConfig
 from convlstm_jax.data.files import plural
 from convlstm_jax.data.sources import Sources, checked_index
-from convlstm_jax.data.synthetic.clips import (
-    SyntheticClips,
-    generated_splits,
-    uniform_draws,
-)
+from convlstm_jax.data.synthetic.clips import SyntheticClips, uniform_draws
 from convlstm_jax.data.synthetic.digits import check_digits_folder, load_digits
 from convlstm_jax.errors import UserError
 
@@ -30,13 +25,13 @@ DIGIT_SIZE = 28
 
 _FILE_NUM_FRAMES = 20
 _FILE_SIZE = 64
+_EXPECTED = "it must be the published test set, uint8 [20, 10000, 64, 64] (time first)"
 
 
 def _bounce(position: float, step: float, free: int, num_frames: int) -> np.ndarray:
     """The first row (or column) of a digit in each frame, integers [T].
 
-    `position` and `step` are in units of `free`, the pixels the digit can move. The
-    first frame is one step after the start.
+    `position` and `step` are in units of `free`, the pixels the digit can move.
     """
     # Python floats: at this length they are faster than arrays.
     pixels = []
@@ -57,26 +52,21 @@ class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
     `velocity` of the free canvas (the frame less the digit) per frame. On reaching a
     wall a digit is set onto it and that component of its velocity changes sign.
     Positions are truncated to whole pixels; where digits overlap the brighter pixel
-    shows. Clips are {"frames": uint8 `[T, H, W, 1]`, 0 is background}.
+    shows.
     """
 
     def _generate(self, index: int) -> dict[str, np.ndarray]:
-        num_frames, config = self._num_frames, self._config
+        num_frames, config = self.num_frames, self.config
         height, width, _ = config.frame_shape
         frames = np.zeros((num_frames, height, width, 1), np.uint8)
-        # windows[t, y, x] is the 28x28 part of frame t that starts at (y, x): with this
-        # view all frames of a digit are drawn by one indexed assignment.
-        free = (height - DIGIT_SIZE + 1, width - DIGIT_SIZE + 1)
-        windows: np.ndarray = np.ndarray(
-            (num_frames, *free, DIGIT_SIZE, DIGIT_SIZE),
-            np.uint8,
-            buffer=frames,
-            strides=(height * width, width, 1, width, 1),
+        # All frames of a digit are drawn by one indexed assignment.
+        windows = sliding_window_view(
+            frames[..., 0], (DIGIT_SIZE, DIGIT_SIZE), axis=(1, 2), writeable=True
         )
-        draws = uniform_draws(self._seed, index, 4 * config.num_digits)
+        draws = uniform_draws(self.seed, index, 4 * config.num_digits)
         for number in range(config.num_digits):
             choice, start_y, start_x, turn = draws[4 * number : 4 * number + 4]
-            digit = self._given[int(choice * len(self._given))]
+            digit = self.given[int(choice * len(self.given))]
             angle = 2.0 * math.pi * turn
             step_y = config.velocity * math.sin(angle)
             step_x = config.velocity * math.cos(angle)
@@ -89,53 +79,48 @@ class MovingMNIST(SyntheticClips["MovingMNISTConfig"]):
         return {"frames": frames}
 
 
+@dataclass(frozen=True)
 class MovingMNISTFile:
-    """The published test set, `mnist_test_seq.npy`, memory-mapped.
-
-    The file of arXiv:1502.04681 is a uint8 array [20, 10000, 64, 64], time first.
+    """The published test set of arXiv:1502.04681, `mnist_test_seq.npy`, memory-mapped.
 
     Raises:
-        UserError: the file is no such array, or holds less than is asked for.
+        UserError: the file is not that array, or holds less than is asked for.
     """
 
-    def __init__(self, path: str | Path, num_frames: int, num_sequences: int) -> None:
-        self._asked = path, num_frames, num_sequences
-        expected = (
-            "it must be the published test set, uint8 [20, 10000, 64, 64] (time first)"
-        )
-        try:
-            array = np.lib.format.open_memmap(path, mode="r")
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(
-                f"{path} cannot be read as a .npy file ({error}): {expected}"
-            ) from error
+    path: Path
+    num_frames: int
+    num_sequences: int
+
+    def __post_init__(self) -> None:
+        """Checks the file."""
+        array = self._array()
         sizes = (_FILE_NUM_FRAMES, *array.shape[1:2], _FILE_SIZE, _FILE_SIZE)
         if array.dtype != np.uint8 or array.shape != sizes:
+            held = f"{array.dtype} {list(array.shape)}"
+            raise UserError(f"{self.path} holds {held}: {_EXPECTED}")
+        if self.num_sequences > array.shape[1]:
             raise UserError(
-                f"{path} holds {array.dtype} {list(array.shape)}: {expected}"
+                f"{self.num_sequences} sequences are asked of {self.path}, which holds "
+                f"{array.shape[1]}"
             )
-        for asked, held, what in (
-            (num_frames, _FILE_NUM_FRAMES, "frames a sequence (input and output)"),
-            (num_sequences, array.shape[1], "sequences"),
-        ):
-            if not 1 <= asked <= held:
-                raise UserError(
-                    f"{asked} {what} are asked of {path}: it must be from 1 to {held}, "
-                    "which it holds"
-                )
-        self._array = array[:num_frames, :num_sequences]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the path, not the 800 MB behind it."""
-        return type(self), self._asked
+    def _array(self) -> np.ndarray:
+        # Not kept: with a source, its 800 MB would be pickled.
+        try:
+            return np.lib.format.open_memmap(self.path, mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"{self.path} cannot be read as a .npy file ({error}): {_EXPECTED}"
+            ) from error
 
     def __len__(self) -> int:
         """Returns the number of sequences served."""
-        return self._array.shape[1]
+        return self.num_sequences
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Reads one sequence: {"frames": uint8 `[T, 64, 64, 1]`}."""
-        frames = np.array(self._array[:, checked_index(index, len(self))])
+        index = checked_index(index, len(self))
+        frames = np.array(self._array()[: self.num_frames, index])
         return {"frames": frames[..., np.newaxis]}
 
 
@@ -184,45 +169,35 @@ class MovingMNISTConfig(DataConfig):
 
     def check(self) -> Iterator[str]:
         """Yields where a field does not suit the test file."""
-        if not self.test_file:
-            return
-        fixed = {"height": _FILE_SIZE, "width": _FILE_SIZE, "num_digits": 2}
-        for name, value in fixed.items():
-            if getattr(self, name) != value:
-                yield (
-                    f"{name} is {getattr(self, name)}: it must be {value} with "
-                    "test_file, whose frames are 64x64 with two digits"
-                )
+        size = (self.height, self.width)
+        if self.test_file and (*size, self.num_digits) != (_FILE_SIZE, _FILE_SIZE, 2):
+            yield (
+                f"test_file holds 2 digits on 64x64: it must be '' with num_digits of "
+                f"{self.num_digits}, height of {self.height} and width of {self.width}"
+            )
 
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the digits' folder and the test file."""
         yield from check_digits_folder(self.digits, self.digits_dir)
         if self.test_file and not Path(self.test_file).expanduser().is_file():
-            yield (
-                f"test_file is {self.test_file!r}: it must be an existing file in the "
-                "format of mnist_test_seq.npy, or ''"
-            )
+            yield f"test_file is {self.test_file!r}: it must be an existing file, or ''"
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits, each from digits of its own, see `DataConfig.sources`."""
         digits = load_digits(self.digits, self.digits_dir, self.tfds_dir)
-        splits = generated_splits(
+        origin = f"from {self.test_file}" if self.test_file else "generated"
+        sources = MovingMNIST.splits(
             self,
+            num_frames,
             seed,
-            partial(MovingMNIST, self, num_frames),
-            (digits.train, digits.validation, digits.test),
-        )
-        test_description = "test sequences generated"
-        if self.test_file:
-            path = Path(self.test_file).expanduser()
-            splits["test"] = MovingMNISTFile(path, num_frames, self.num_test_sequences)
-            test_description = f"test sequences from {self.test_file}"
-        return Sources(
-            **splits,
-            description=(
-                f"Moving MNIST, {plural(self.num_digits, 'digit')} on "
-                f"{self.height}x{self.width}, {test_description}. Digits: "
-                f"{digits.description}"
-            ),
+            f"Moving MNIST, {plural(self.num_digits, 'digit')} on "
+            f"{self.height}x{self.width}, test sequences {origin}. Digits: "
+            f"{digits.description}",
+            given=(digits.train, digits.validation, digits.test),
             digits_source=digits.source,
         )
+        if not self.test_file:
+            return sources
+        path = Path(self.test_file).expanduser()
+        test = MovingMNISTFile(path, num_frames, self.num_test_sequences)
+        return replace(sources, test=test)

@@ -1,22 +1,13 @@
-"""Moving squares: white squares that drift through a small window, with noise.
+"""Moving squares, as in Keras's first ConvLSTM example, `examples/conv_lstm.py`."""
 
-The film generator of Keras's first ConvLSTM example (`examples/conv_lstm.py` of Keras
-2), generated here for one (seed, index) at a time.
-"""
-
-from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from convlstm_jax.config import field
-from convlstm_jax.data.base import DataConfig
+from convlstm_jax.data.base import DataConfig, clip_limit
 from convlstm_jax.data.sources import Sources
-from convlstm_jax.data.synthetic.clips import (
-    SyntheticClips,
-    generated_splits,
-    uniform_draws,
-)
+from convlstm_jax.data.synthetic.clips import SyntheticClips, uniform_draws
 
 MIN_SQUARES = 3
 MAX_SQUARES = 7
@@ -32,20 +23,19 @@ class MovingSquares(SyntheticClips["MovingSquaresConfig"]):
     with equal probability, on the square and a margin of one pixel around it; then
     values above one become one. As in the example, values below zero stay.
 
-    Clips are {"frames": float32 `[T, H, W, 1]`, the noisy film; "targets": uint8
-    `[T, H, W, 1]`, the same without noise, 0 or 255}.
+    "frames" are the noisy film, float32; "targets" the same without noise, 0 or 255.
     """
 
     def _generate(self, index: int) -> dict[str, np.ndarray]:
-        height, width, _ = self._config.frame_shape
-        shape = (self._num_frames, height, width)
+        height, width, _ = self.config.frame_shape
+        shape = (self.num_frames, height, width)
         # Counted in tenths, which integers add up without rounding.
         noisy = np.zeros(shape, np.int16)
         clean = np.zeros(shape, np.uint8)
         # Their number; five of each square; and of each in each frame whether it is
         # disturbed, and the sign.
-        count = 1 + 5 * MAX_SQUARES + 2 * MAX_SQUARES * self._num_frames
-        first, *draws = uniform_draws(self._seed, index, count)
+        count = 1 + 5 * MAX_SQUARES + 2 * MAX_SQUARES * self.num_frames
+        first, *draws = uniform_draws(self.seed, index, count)
         squares = np.reshape(draws[: 5 * MAX_SQUARES], (MAX_SQUARES, 5))
         noise = np.reshape(draws[5 * MAX_SQUARES :], (-1, MAX_SQUARES, 2))
         for number in range(MIN_SQUARES + int(first * (MAX_SQUARES - MIN_SQUARES + 1))):
@@ -78,20 +68,16 @@ class MovingSquaresConfig(DataConfig):
     name: Literal["moving_squares"] = "moving_squares"
     height: int = field(40, "Height of a frame.", unit="pixels", ge=1)
     width: int = field(40, "Width of a frame.", unit="pixels", ge=1)
-    num_train_sequences: int = field(950, "Maximum number of training clips.", ge=1)
-    num_validation_sequences: int = field(
-        50, "Maximum number of validation clips.", ge=1
-    )
-    num_test_sequences: int = field(
-        1000, "Maximum number of test clips.", ge=1, may_change=True
-    )
+    num_train_sequences: int = clip_limit(950, "training")
+    num_validation_sequences: int = clip_limit(50, "validation")
+    num_test_sequences: int = clip_limit(1000, "test", may_change=True)
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits, see `DataConfig.sources`."""
-        return Sources(
-            **generated_splits(self, seed, partial(MovingSquares, self, num_frames)),
-            description=(
-                f"Moving squares, 3 to 7 on {self.height}x{self.width}, all sequences "
-                "generated; noise in the frames given, none in those to be predicted."
-            ),
+        return MovingSquares.splits(
+            self,
+            num_frames,
+            seed,
+            f"Moving squares, 3 to 7 on {self.height}x{self.width}, all sequences "
+            "generated; noise in the frames given, none in those to be predicted.",
         )

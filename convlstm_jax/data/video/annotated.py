@@ -5,8 +5,9 @@ its frames, normal if in none; other clips are left out. Only annotated frames a
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
@@ -17,7 +18,7 @@ from convlstm_jax.data.base import LabelledDataConfig
 from convlstm_jax.data.files import LeftOut, plural
 from convlstm_jax.data.sources import SPLITS, Sources, deal, mixed, shares
 from convlstm_jax.data.video.clips import FilmClips
-from convlstm_jax.data.video.config import Facts, FilmFields
+from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.data.video.cvat import (
     Annotations,
     check_frames,
@@ -31,64 +32,16 @@ NO_EVENT = "normal"
 """The class of clips without the event; its label is 0, that of the event 1."""
 
 _SHARED_NAME = "annotations.xml"  # CVAT's name for an export.
-_SHOWN_PROBLEMS = 3
 _SPLIT_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 
 
-@dataclass(frozen=True)
-class CutClips:
-    """The clips of one film: (first frame, label) of each, label 1 for the event.
-
-    Left out are `num_unclear`, of which the event fills less than half, and
-    `num_unreadable`, of which a frame cannot be read.
-    """
-
-    labelled: tuple[tuple[int, int], ...]
-    num_unclear: int
-    num_unreadable: int
-
-
-def cut_clips(
-    film: Film,
-    annotations: Annotations,
-    event_labels: Sequence[str],
-    *,
-    num_frames: int,
-    frame_stride: int,
-    clip_stride: int,
-) -> CutClips:
-    """Cuts the annotated part of a film.
-
-    Clips start `clip_stride` * `frame_stride` frames apart.
-    """
-    in_event = event_frames(annotations, event_labels)
-    labelled = []
-    num_unclear = num_unreadable = 0
-    span = (num_frames - 1) * frame_stride + 1
-    last = annotations.stop_frame - span + 1
-    step = clip_stride * frame_stride
-    for start in range(annotations.start_frame, last + 1, step):
-        inside = np.count_nonzero(in_event[start : start + span : frame_stride])
-        if not film.can_read(start, num_frames, frame_stride):
-            num_unreadable += 1
-        elif 0 < 2 * inside < num_frames:
-            num_unclear += 1
-        else:
-            labelled.append((start, int(inside > 0)))
-    return CutClips(tuple(labelled), num_unclear, num_unreadable)
-
-
-def find_annotated(path: str | Path) -> list[tuple[Film, Facts]]:
+def find_annotated(path: str | Path) -> list[Film]:
     """Searches a folder for films with "CVAT for video 1.1" XML beside them.
 
-    Films are those of `find_films`, pictures only if no film file lies beside them. The
-    annotations of a film are in the XML file of the same name ("a.xml" for "a.mp4"), or
-    in "annotations.xml" in the same folder if that names it as its source or it is the
-    only film there.
-
-    Returns:
-        The films in the order of their folders and names, each with its "annotations"
-        as JSON, or None if the film has a problem.
+    The annotations of a film are in the XML file of the same name ("a.xml" for
+    "a.mp4"), or in "annotations.xml" in the same folder if that names it as its source
+    or it is the only film there. Films get "annotations" among their facts, or a
+    problem.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -100,15 +53,16 @@ def find_annotated(path: str | Path) -> list[tuple[Film, Facts]]:
         if film.path != root:
             by_folder.setdefault(film.path.parent, {})[film.path] = film
     read = functools.cache(read_cvat)
-    found: list[tuple[Film, Facts]] = []
+    found: list[Film] = []
     for _, films in sorted(by_folder.items()):
         for file, film in sorted(films.items()):
             try:
                 annotations = _read_annotations(file, list(films), read)
-                found.append((film, {"annotations": annotations.as_json()}))
+                facts = {"annotations": annotations.as_json()}
+                found.append(replace(film, facts=facts))
             except UserError as error:
-                problem = replace(film, problem=str(error))
-                found.append((problem, {"annotations": None}))
+                none = {"annotations": None}
+                found.append(replace(film, problem=str(error), facts=none))
     return found
 
 
@@ -174,26 +128,17 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
         """The classes of clips: without the event, and with it."""
         return NO_EVENT, "+".join(self.event_labels)
 
-    def check_disk(self) -> Iterator[str]:
-        """Yields problems with the folder of films."""
-        if Path(self.path).expanduser().is_file():
-            yield (
-                f"path is {self.path!r}: it must be an existing folder of videos and "
-                "their annotations"
-            )
-        yield from super().check_disk()
-
-    def films(self) -> list[tuple[Film, str]]:
-        """The films, without conditions; see `FilmFields.films`."""
-        return [(film, "") for film, _ in self._annotated_films()]
+    def films(self) -> list[Film]:
+        """The films; see `FilmFields.films`."""
+        return [film for film, _ in self._annotated_films()]
 
     def _annotated_films(self) -> list[tuple[Film, Annotations | None]]:
         """The films by name; those whose annotations are None have a problem."""
         films: list[tuple[Film, Annotations | None]] = []
-        for film, facts in self._open():
+        for film in self._open():
             annotations = None
             if film.num_frames:
-                annotations = Annotations.from_json(facts["annotations"])
+                annotations = Annotations.from_json(film.facts["annotations"])
                 if not film.problem:  # A truncated film may lack annotated frames.
                     try:
                         check_frames(annotations, film.num_frames)
@@ -204,11 +149,11 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
             films.append((film, annotations))
         return sorted(films, key=lambda pair: pair[0].name)
 
-    def _find(self) -> list[tuple[Film, Facts]]:
+    def _find(self) -> list[Film]:
         found = find_annotated(self.path)
         if not found:
             raise UserError(f"The folder '{self.path}' holds no video")
-        for film, _ in found:
+        for film in found:
             if film.problem and self.bad_files == "refuse":
                 raise UserError(film.problem)
         return found
@@ -217,8 +162,7 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
         """Opens the clips; see `DataConfig.sources`.
 
         Every film belongs to one split, by its name. Films with and without the event
-        are distributed separately, so that each split gets its share of both. Clips are
-        shuffled in a fixed order, of which a limited split holds the first ones.
+        are distributed separately, so that each split gets its share of both.
         """
         found = self._annotated_films()
         pairs = [(film, one) for film, one in found if one is not None]
@@ -240,53 +184,85 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
                     f"that label; there are {sorted(labels)}"
                 )
         films = [film for film, _ in pairs]
-        cut = [
-            cut_clips(
-                film,
-                annotations,
-                self.event_labels,
-                num_frames=num_frames,
-                frame_stride=self.frame_stride,
-                clip_stride=self.clip_stride or num_frames,
-            )
-            for film, annotations in pairs
-        ]
-        for film, one in zip(films, cut, strict=True):
-            if not one.labelled:
+        cut: list[list[tuple[int, int]]] = []
+        unused: Counter[str] = Counter()
+        for film, annotations in pairs:
+            labelled, others = self.cut(film, annotations, num_frames)
+            cut.append(labelled)
+            unused += others
+            if not labelled:
                 left_out.add("without a clip of either class", film.name)
         numbers = self._split(films, cut)
-        clips: dict[str, FilmClips] = {}
-        counts: dict[str, tuple[int, ...]] = {}
-        for split in SPLITS:
-            limit = getattr(self, f"num_{split}_sequences")
-            rows = [(n, *clip) for n in numbers[split] for clip in cut[n].labelled]
-            rows = mixed(rows, lambda row: f"{films[row[0]].name}\0{row[1]}")[:limit]
-            table = np.asarray(rows, np.int64).reshape(-1, 3)
-            counts[split] = tuple(int((table[:, 2] == label).sum()) for label in (0, 1))
-            clips[split] = FilmClips(
+        clips = {
+            split: FilmClips(
                 films,
-                table,
+                [(n, *clip) for n in numbers[split] for clip in cut[n]],
                 num_frames,
                 self.frame_stride,
+                max_clips=getattr(self, f"num_{split}_sequences"),
                 key="label",
                 masked=any(film.masked for film in films),
             )
+            for split in SPLITS
+        }
+        counts = {
+            split: np.bincount(clips[split].values, minlength=2).tolist()
+            for split in SPLITS
+        }
         self._check_classes(counts, cut)
-        return self._sources(
+        splits = "; ".join(
+            f"{_SPLIT_NAMES[split]} {plural(len(numbers[split]), 'video')} with "
+            f"{count[0]} {self.classes[0]}, {count[1]} {self.classes[1]}"
+            for split, count in counts.items()
+        )
+        description = (
+            f"{plural(len(cut), 'video')} with CVAT annotations in {self.path}, as "
+            f"clips: {splits}."
+        )
+        parts = [f"{plural(count, 'clip')} {why}" for why, count in unused.items()]
+        parts += [str(left_out)] if left_out.reasons else []
+        if parts:
+            description += f" Left out: {'; '.join(parts)}."
+        return self.make_sources(
             clips,
-            self._describe(numbers, counts, cut, left_out),
+            description,
             classes=self.classes,
-            class_counts=counts["train"],
+            class_counts=tuple(counts["train"]),
         )
 
+    def cut(
+        self, film: Film, annotations: Annotations, num_frames: int
+    ) -> tuple[list[tuple[int, int]], Counter[str]]:
+        """Cuts the annotated part of a film into clips.
+
+        Returns (first frame, label) of each, label 1 for the event; and the number of
+        clips left out, by the reason.
+        """
+        in_event = event_frames(annotations, self.event_labels)
+        labelled = []
+        unused: Counter[str] = Counter()
+        span = self.span(num_frames)
+        last = annotations.stop_frame - span + 1
+        step = (self.clip_stride or num_frames) * self.frame_stride
+        for start in range(annotations.start_frame, last + 1, step):
+            shown = in_event[start : start + span : self.frame_stride]
+            inside = np.count_nonzero(shown)
+            if not film.can_read(start, num_frames, self.frame_stride):
+                unused["that cannot be read"] += 1
+            elif 0 < 2 * inside < num_frames:
+                unused["that only touch an event"] += 1
+            else:
+                labelled.append((start, int(inside > 0)))
+        return labelled, unused
+
     def _split(
-        self, films: Sequence[Film], cut: Sequence[CutClips]
+        self, films: Sequence[Film], cut: Sequence[Sequence[tuple[int, int]]]
     ) -> dict[str, list[int]]:
         """The numbers of the films of each split; few films are all for training."""
         wanted = shares(self.validation_fraction, self.test_fraction)
         numbers: dict[str, list[int]] = {split: [] for split in SPLITS}
-        used = [number for number, clips in enumerate(cut) if clips.labelled]
-        with_event = {n for n in used if any(label for _, label in cut[n].labelled)}
+        used = [number for number, clips in enumerate(cut) if clips]
+        with_event = {n for n in used if any(label for _, label in cut[n])}
         for kind in (True, False):
             members = [number for number in used if (number in with_event) == kind]
             members = mixed(members, lambda number: films[number].name)[::-1]
@@ -295,45 +271,18 @@ class AnnotatedVideoConfig(FilmFields, LabelledDataConfig):
         return {split: sorted(members) for split, members in numbers.items()}
 
     def _check_classes(
-        self, counts: Mapping[str, Sequence[int]], cut: Sequence[CutClips]
+        self,
+        counts: Mapping[str, Sequence[int]],
+        cut: Sequence[Sequence[tuple[int, int]]],
     ) -> None:
         """Refuses splits without clips of a class."""
         for split, numbers in counts.items():
             for label, name in enumerate(self.classes):
                 if not numbers[label]:
-                    having = sum(
-                        any(one == label for _, one in clips.labelled) for clips in cut
-                    )
+                    having = sum(any(one == label for _, one in clips) for clips in cut)
                     raise UserError(
                         f"The {_SPLIT_NAMES[split]} split of '{self.path}' would hold "
                         f"no clip of the class {name!r}, which {having} of {len(cut)} "
                         "videos have: each split needs such a video (see "
                         "validation_fraction, test_fraction, clip_stride)"
                     )
-
-    def _describe(
-        self,
-        numbers: Mapping[str, Sequence[int]],
-        counts: Mapping[str, Sequence[int]],
-        cut: Sequence[CutClips],
-        left_out: LeftOut,
-    ) -> str:
-        """The videos and clips of each split, and what is left out."""
-        splits = "; ".join(
-            f"{_SPLIT_NAMES[split]} {plural(len(numbers[split]), 'video')} with "
-            + ", ".join(
-                f"{n} {name}" for n, name in zip(count, self.classes, strict=True)
-            )
-            for split, count in counts.items()
-        )
-        text = (
-            f"{plural(len(cut), 'video')} with CVAT annotations in {self.path}, as "
-            f"clips: {splits}."
-        )
-        counted = {
-            "that only touch an event": sum(clips.num_unclear for clips in cut),
-            "that cannot be read": sum(clips.num_unreadable for clips in cut),
-        }
-        parts = [f"{plural(n, 'clip')} {why}" for why, n in counted.items() if n]
-        parts += [str(left_out)] if left_out.reasons else []
-        return f"{text} Left out: {'; '.join(parts)}." if parts else text

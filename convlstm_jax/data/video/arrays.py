@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -51,10 +51,9 @@ _ROLE_OF_AXIS = {"T": "time", "Y": "y", "X": "x", "Z": "other"}
 
 @dataclass(frozen=True)
 class _Array:
-    """An open array `[T, H, W]` or `[T, H, W, C]`; other shapes are refused.
+    """An open array; `read` returns frames first .. end - 1.
 
-    `read` returns frames first .. end - 1, of which `held` can be read; `cut` says why
-    there are no more.
+    The first `held` can be read; `cut` says why there are no more.
     """
 
     shape: tuple[int, ...]
@@ -74,7 +73,7 @@ def open_array(path: Path, settings: FrameSettings) -> Opened:
         elif suffix == ".npz":
             array = _open_npz(path, settings.variable, closing)
         else:
-            array = _open_xarray(path, settings.variable, closing)
+            array = _open_xarray(path, settings, closing)
         _check(path, array, settings)
     except _ARRAY_ERRORS as error:
         closing.close()
@@ -121,21 +120,8 @@ def _frames(array: _Array, closing: ExitStack) -> Iterator[Raw | Bad]:
                 if isinstance(frame, Bad):
                     yield frame
                 else:
-                    yield _raw(frame.reshape(*array.shape[1:3], -1), array.dtype, valid)
-
-
-def _raw(frame: np.ndarray, dtype: np.dtype, valid: np.ndarray | None) -> Raw | Bad:
-    if dtype == np.uint8 and frame.dtype != np.uint8:
-        # Because of a fill value, xarray made floats of bytes.
-        missing = np.isnan(frame)
-        count = np.count_nonzero(missing if valid is None else missing[valid])
-        if count:
-            return Bad(
-                f"{count} of {frame.size} values are missing; gaps must lie at the "
-                "same pixels in all frames: fill the others"
-            )
-        frame = np.where(missing, 0, frame).astype(np.uint8)
-    return Raw(frame, white=0, scaled=True, valid=valid)
+                    values = frame.reshape(*array.shape[1:3], -1)
+                    yield Raw(values, white=0, scaled=True, valid=valid)
 
 
 def _one(array: _Array, number: int) -> np.ndarray | Bad:
@@ -203,22 +189,19 @@ def _open_npz(path: Path, variable: str, closing: ExitStack) -> _Array:
             _read_head(file)
             array = np.frombuffer(file.read(), dtype).reshape(shape, order="F")
         return _Array(shape, dtype, lambda first, end: array[first:end], shape[0])
-    # Read sequentially; opened again to go back.
-    opened: list[tuple[int, IO[bytes]]] = []
+    file = closing.enter_context(archive.open(member))
+    _read_head(file)
+    offset = file.tell()
 
     def read(first: int, end: int) -> np.ndarray:
-        position, file = opened.pop() if opened else (-1, None)
-        if file is None or position != first:
-            if file is not None:
-                file.close()
-            file = closing.enter_context(archive.open(member))
-            _read_head(file)
-            for _ in range(first):
-                file.read(frame_bytes)
-        content = file.read(frame_bytes * (end - first))
+        try:
+            file.seek(offset + frame_bytes * first)
+            content = file.read(frame_bytes * (end - first))
+        except BaseException:
+            file.seek(0)  # Or the state of the decompression stays broken.
+            raise
         if len(content) < frame_bytes * (end - first):
             raise EOFError("it ends early")
-        opened.append((end, file))
         return np.frombuffer(content, dtype).reshape(end - first, *shape[1:])
 
     return _Array(shape, dtype, read, shape[0] if shape else 0)
@@ -235,7 +218,7 @@ def _chosen(variable: str, names: Sequence[str], films: Sequence[str]) -> str:
     return variable or films[0]
 
 
-def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
+def _open_xarray(path: Path, settings: FrameSettings, closing: ExitStack) -> _Array:
     is_zarr = path.suffix.lower() == ".zarr"
     needed = "xarray", "zarr" if is_zarr else "h5netcdf"
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
@@ -263,20 +246,22 @@ def _open_xarray(path: Path, variable: str, closing: ExitStack) -> _Array:
     names = sorted(map(str, data))
     large = [name for name in names if sum(size > 1 for size in data[name].shape) > 1]
     films = [name for name in large if data[name].ndim >= 3]
-    variable = _chosen(variable, names, films)
+    variable = _chosen(settings.variable, names, films)
     encoding = data[variable].encoding
     field = _in_order(data[variable])
     chunks = encoding.get("chunksizes") or encoding.get("chunks") or ()
     if math.prod(chunks) * field.dtype.itemsize > MAX_FRAME_BYTES * 4:
         raise ValueError(f"its chunks of {tuple(chunks)} values are too large to read")
-    dtype = field.dtype
-    if not {"scale_factor", "add_offset"} & set(encoding) and dtype.kind == "f":
-        # With a fill value, xarray makes floats of bytes; see `_raw`.
-        stored = np.dtype(encoding.get("dtype", dtype))
-        dtype = stored if stored == np.uint8 else dtype
-    return _Array(
-        field.shape, dtype, lambda first, end: field[first:end].to_numpy(), len(field)
-    )
+    packed = {"scale_factor", "add_offset"} & set(encoding) or settings.value_range
+    stored = np.dtype(encoding.get("dtype", field.dtype))
+    # With a fill value, xarray makes floats of bytes.
+    are_bytes = stored == np.uint8 and field.dtype.kind == "f" and not packed
+
+    def read(first: int, end: int) -> np.ndarray:
+        values = field[first:end].to_numpy()
+        return values / np.float32(255) if are_bytes else values
+
+    return _Array(field.shape, field.dtype, read, len(field))
 
 
 def _refuse_links(path: Path) -> None:
@@ -317,12 +302,9 @@ def _in_order(field: Any) -> Any:
     found = ", ".join(f"{name} ({length})" for name, length in lengths.items())
     found = f"its dimensions are {found}"
     if wrong:
-        name = wrong[0]
-        values = field[name].to_numpy() if name in field.coords else ()
-        choices = ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
         raise ValueError(
             f"{found}: they must be time, y and x, and perhaps channel, so keep one of "
-            f"{name}{f' ({choices})' if choices else ''}, such as with xarray's isel"
+            f"{wrong[0]}, such as with xarray's isel"
         )
     lacking = [role for role in ("time", "y", "x") if role not in chosen]
     if lacking:

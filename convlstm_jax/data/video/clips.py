@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,15 +15,11 @@ from convlstm_jax.data.sources import (
     checked_index,
     cut_in_time,
     deal,
+    mixed,
     name_bits,
     shares,
 )
-from convlstm_jax.data.video.film import (
-    BadFiles,
-    Film,
-    cached_film,
-    refuse_bad,
-)
+from convlstm_jax.data.video.film import BadFiles, Film, cached_film, refuse_bad
 from convlstm_jax.data.video.fit import FrameSettings, SetupError
 from convlstm_jax.errors import UserError
 
@@ -36,30 +32,23 @@ def open_films(
     bad_files: BadFiles,
     cache: FrameCache | None = None,
 ) -> list[Film]:
-    """Opens films, several at a time, and decodes those that are not in the cache.
+    """Opens films through the cache, several at a time, but those with a `problem`.
 
-    Films that have a `problem` are not opened. With `bad_files` "skip", a film that
-    cannot be read completely gets one, and no frames if none of them can be read.
+    With `bad_files` "skip", a film that cannot be read completely gets a `problem`.
     """
     stopped = threading.Event()
-
-    def check() -> None:
-        if stopped.is_set():
-            raise UserError("stopped")
 
     def open_one(film: Film) -> Film:
         if film.problem:
             return film
         try:
-            return cached_film(film, settings, cache or default_cache(), check)
+            return cached_film(film, settings, cache or default_cache(), stopped)
         except (CacheError, SetupError):
             raise
         except UserError as error:
             if bad_files == "refuse":
-                raise UserError(
-                    f"{str(error).rstrip('.')}; config.data.bad_files=skip leaves it "
-                    "out"
-                ) from error
+                skip = "config.data.bad_files=skip leaves it out"
+                raise UserError(f"{str(error).rstrip('.')}; {skip}") from error
             return replace(film, problem=str(error))
 
     opened: list[Film] = []
@@ -69,7 +58,7 @@ def open_films(
     try:
         for film in pool.map(open_one, films):
             if bad_files == "refuse" and film.frames is not None:
-                refuse_bad(film.path, film.frames.extra)
+                refuse_bad(film.path, film.problem)
             opened.append(film)
             bar.update()
     finally:
@@ -80,33 +69,36 @@ def open_films(
 
 
 class FilmClips:
-    """A random-access source of clips that lie in films.
+    """A random-access source of clips of `num_frames` frames that lie in films.
 
-    Args:
-        films: the films.
-        clips: film, first frame, and label or condition of each clip, int64 `[N, 3]`.
-        num_frames: frames per clip, T.
-        frame_stride: distance of two frames of a clip, in frames of the film.
-        key: "label" or "condition", the key of the third column; "": none.
-        masked: whether clips have a "mask".
+    `clips` holds (index of the film, first frame, label or condition) of each clip.
+    They are shuffled, always in the same way, and the first `max_clips` kept. `key` is
+    that of the third number, "" for none; `masked` is whether clips have a "mask".
     """
 
     def __init__(
         self,
         films: Sequence[Film],
-        clips: np.ndarray,
+        clips: Iterable[tuple[int, int, int]],
         num_frames: int,
         frame_stride: int,
         *,
+        max_clips: int,
         key: str = "",
         masked: bool = False,
     ) -> None:
         self._films = tuple(films)
-        self._clips = clips
+        order = mixed(clips, lambda clip: f"{films[clip[0]].name}\0{clip[1]}")
+        self._clips = np.array(order[:max_clips], np.int64).reshape(-1, 3)
         self._num_frames = num_frames
         self._frame_stride = frame_stride
         self._key = key
         self._masked = masked
+
+    @property
+    def values(self) -> np.ndarray:
+        """The label or condition of each clip, int64 `[N]`."""
+        return self._clips[:, 2]
 
     def __len__(self) -> int:
         """The number of clips."""
@@ -130,61 +122,25 @@ class FilmClips:
             clip[self._key] = np.asarray(value, np.int32)
         return clip
 
-    def blank_clips(self) -> list[str]:
-        """The films of clips whose frames each have one value in all pixels."""
-        steps = np.arange(self._num_frames) * self._frame_stride
-        return [
-            self._films[film].name
-            for film, start, _ in self._clips.tolist()
-            if (blank := self._films[film].blank)
-            and blank.issuperset((start + steps).tolist())
-        ]
-
 
 @dataclass(frozen=True, eq=False)
 class Part:
     """The frames first .. end - 1 of a film, which belong to one split."""
 
     film: Film
-    condition: str
     first: int
     end: int
 
 
-def clip_starts(part: Part, span: int, clip_stride: int) -> np.ndarray:
-    """First frames, int64, of the clips of a part; no clip contains a hole."""
+def clip_starts(part: Part, span: int, clip_stride: int) -> list[int]:
+    """First frames of the clips of a part; no clip contains a hole."""
     holes = [hole for hole in sorted(part.film.holes) if part.first <= hole < part.end]
     begins = [part.first, *(hole + 1 for hole in holes)]
-    return np.concatenate(
-        [
-            np.arange(begin, end - span + 1, clip_stride, dtype=np.int64)
-            for begin, end in zip(begins, [*holes, part.end], strict=True)
-        ]
-    )
-
-
-def cut_clips(
-    parts: Sequence[Part], span: int, clip_stride: int, max_clips: int
-) -> np.ndarray:
-    """Cuts parts into clips: index of the part and first frame, int64 `[N, 2]`.
-
-    They are shuffled by a hash of the films' names and the first frames, so that the
-    first few clips are a fair sample, and the same ones however many follow.
-    """
-    starts = [clip_starts(part, span, clip_stride) for part in parts]
-    places = np.repeat(np.arange(len(parts)), [len(first) for first in starts])
-    joined = np.concatenate([*starts, np.empty(0, np.int64)])
-    names = np.array([name_bits(part.film.name) for part in parts], np.uint64)
-    bits = _mix(names[places] + joined.astype(np.uint64))
-    order = np.argsort(bits, kind="stable")[:max_clips]
-    return np.stack([places[order], joined[order]], axis=-1)
-
-
-def _mix(bits: np.ndarray) -> np.ndarray:
-    """The output function of SplitMix64."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+    return [
+        start
+        for begin, end in zip(begins, [*holes, part.end], strict=True)
+        for start in range(begin, end - span + 1, clip_stride)
+    ]
 
 
 def split_films(
@@ -196,24 +152,18 @@ def split_films(
 ) -> tuple[dict[str, list[Part]], bool]:
     """Distributes films over the splits by their names; see `VideoConfig`.
 
-    Args:
-        whole: the films.
-        span: frames from the first to the last of a clip.
-        test_conditions: films of these conditions are in the test split only.
-        fractions: shares for validation and, if nothing is held out, for test.
-        split_by: "file", "condition" or "time".
-
-    Returns:
-        The parts of each split; and whether each film was cut in time, as asked for or
-        because there are fewer films than splits.
+    `fractions` are for validation and, if no conditions are held out, for test. Returns
+    the parts of each split, and whether each film was cut in time, as asked for or
+    because there are fewer films than splits.
     """
     parts: dict[str, list[Part]] = {split: [] for split in SPLITS}
     groups: dict[str, list[Part]] = {}
     for part in sorted(whole, key=lambda part: _name_order(part.film.name)):
-        if part.condition in test_conditions:
+        if part.film.condition in test_conditions:
             parts["test"].append(part)
         else:
-            key = part.condition if split_by == "condition" else part.film.name
+            film = part.film
+            key = film.condition if split_by == "condition" else film.name
             groups.setdefault(key, []).append(part)
     wanted = shares(*fractions, held_out=bool(test_conditions))
     order = sorted(groups, key=_name_order)

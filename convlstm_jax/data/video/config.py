@@ -1,9 +1,10 @@
 """The data set "video": clips from a folder of your own films."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,18 +14,17 @@ from convlstm_jax.data.cache import FrameCache
 from convlstm_jax.data.files import LeftOut, natural_order, plural
 from convlstm_jax.data.prepared import (
     KINDS,
+    Decoded,
     Manifest,
-    Prepared,
     is_prepared,
-    kind_of,
-    preparing,
+    prepare,
+    read_prepared,
 )
 from convlstm_jax.data.sources import SPLITS, Sources
 from convlstm_jax.data.video.clips import (
     FilmClips,
     Part,
     clip_starts,
-    cut_clips,
     open_films,
     split_films,
 )
@@ -38,8 +38,6 @@ from convlstm_jax.data.video.film import (
 from convlstm_jax.data.video.fit import FrameSettings
 from convlstm_jax.errors import UserError
 
-Facts = dict[str, Any]
-
 
 def _is_box(value: tuple[int, ...]) -> bool:
     return not value or (len(value) == 4 and min(value[:2]) >= 0 < min(value[2:]))
@@ -47,28 +45,6 @@ def _is_box(value: tuple[int, ...]) -> bool:
 
 def _is_range(value: tuple[float, ...]) -> bool:
     return not value or (len(value) == 2 and value[0] < value[1])
-
-
-def _condition_pattern(condition: str) -> re.Pattern[str] | None:
-    """The pattern whose one group matches the condition in a film's name."""
-    if not condition:
-        return None
-    must = (
-        "it must be a regular expression with one group, such as 'flow_([0-9.]+)', or "
-        "'folder', or ''"
-    )
-    try:
-        pattern = re.compile(r"^([^/]+)/" if condition == "folder" else condition)
-    except re.error as error:
-        raise UserError(
-            f"condition is {condition!r}, which is no regular expression ({error}): "
-            f"{must}"
-        ) from error
-    if pattern.groups != 1:
-        raise UserError(
-            f"condition is {condition!r} with {pattern.groups} groups: {must}"
-        )
-    return pattern
 
 
 class FilmFields(FolderDataConfig):
@@ -97,16 +73,10 @@ class FilmFields(FolderDataConfig):
 
     def check_disk(self) -> Iterator[str]:
         """Yields problems with the folder of films."""
-        path = Path(self.path).expanduser()
-        if not path.exists():
+        if not Path(self.path).expanduser().exists():
             yield (
                 f"path is {self.path!r}: it must be an existing folder of "
                 f"{KINDS[self.name]}, or one film"
-            )
-        elif kind_of(path) not in ("", self.name):
-            yield (
-                f"path is {self.path!r}, which --mode=prepare wrote from "
-                f"{KINDS[kind_of(path)]}: it must be from {KINDS[self.name]}"
             )
 
     @property
@@ -133,64 +103,46 @@ class FilmFields(FolderDataConfig):
             raise UserError(film.problem)
         return film
 
-    def films(self) -> list[tuple[Film, str]]:
-        """The films, each with its condition or ""."""
+    def films(self) -> list[Film]:
+        """The films of the folder, opened."""
         raise NotImplementedError
 
     def prepare(self, output: Path) -> Manifest:
         """Decodes all films into a folder; see `prepared`."""
         found, settings = self._find(), self.frame_settings
-        with preparing(output, self.name, self.path, settings.as_json()) as folder:
-            for film, facts in self._decode(found, folder.cache):
-                folder.add(film.name, film.frames, facts | {"problem": film.problem})
-        assert folder.manifest is not None
-        return folder.manifest
 
-    def _find(self) -> list[tuple[Film, Facts]]:
-        """The films before they are decoded, with facts for the manifest."""
+        def decode(cache: FrameCache) -> Decoded:
+            films = open_films(found, settings, self.bad_files, cache)
+            return [
+                (film.name, film.frames, film.facts | {"problem": film.problem})
+                for film in films
+            ], {}
+
+        return prepare(output, self.name, self.path, settings.as_json(), decode)
+
+    def _find(self) -> list[Film]:
+        """The films before they are decoded."""
         raise NotImplementedError
 
-    def _open(self) -> list[tuple[Film, Facts]]:
-        """The films of a folder, prepared or not, with their facts."""
+    def _open(self) -> list[Film]:
+        """The films of a folder, prepared or not."""
+        settings = self.frame_settings
         if not is_prepared(self.path):
-            return self._decode(self._find())
-        prepared = Prepared(self.path, self.name, self.frame_settings.as_json())
+            return open_films(self._find(), settings, self.bad_files)
+        manifest, found = read_prepared(self.path, self.name, settings.as_json())
         films = []
-        for item in prepared.manifest.items:
-            path, frames = prepared.folder / item.name, prepared.frames(item)
-            film = Film(item.name, path, problem=str(item.facts.get("problem", "")))
+        for item, frames in zip(manifest.items, found, strict=True):
+            path = Path(self.path).expanduser() / item.name
+            problem = str(item.facts.get("problem", ""))
+            film = Film(item.name, path, problem=problem, facts=item.facts)
             if frames is not None:
                 film = film_of(film, frames)
             if self.bad_files == "refuse":
                 if frames is None:
                     raise UserError(film.problem)
-                refuse_bad(path, frames.extra)
-            films.append((film, item.facts))
+                refuse_bad(path, film.problem)
+            films.append(film)
         return films
-
-    def _decode(
-        self, found: Sequence[tuple[Film, Facts]], cache: FrameCache | None = None
-    ) -> list[tuple[Film, Facts]]:
-        films = [film for film, _ in found]
-        opened = open_films(films, self.frame_settings, self.bad_files, cache)
-        return [(film, facts) for film, (_, facts) in zip(opened, found, strict=True)]
-
-    def _sources(
-        self, clips: Mapping[str, FilmClips], description: str, **names: Any
-    ) -> Sources:
-        """The splits, with the names of conditions or classes."""
-        height, width, channels = self.frame_shape
-        return Sources(
-            train=clips["train"],
-            validation=clips["validation"],
-            test=clips["test"],
-            description=description,
-            height=height,
-            width=width,
-            channels=channels,
-            test_films=clips["test"].film_names,
-            **names,
-        )
 
 
 class VideoConfig(FilmFields):
@@ -225,10 +177,17 @@ class VideoConfig(FilmFields):
     def check(self) -> Iterator[str]:
         """Yields what is wrong between the fields."""
         yield from super().check()
+        must = (
+            "it must be a regular expression with one group, such as 'flow_([0-9.]+)', "
+            "or 'folder', or ''"
+        )
+        told = f"condition is {self.condition!r}"
         try:
-            _condition_pattern(self.condition)
-        except UserError as error:
-            yield str(error)
+            groups = re.compile(self._pattern).groups
+            if self.condition and groups != 1:
+                yield f"{told} with {groups} groups: {must}"
+        except re.error as error:
+            yield f"{told}, which is no regular expression ({error}): {must}"
         if not self.condition:
             needing = ["test_conditions"] if self.test_conditions else []
             needing += ["split_by"] if self.split_by == "condition" else []
@@ -246,7 +205,7 @@ class VideoConfig(FilmFields):
         """
         span = self.span(num_frames)
         whole, left_out = self._usable_films(span)
-        names = {part.condition for part in whole if part.condition}
+        names = {part.film.condition for part in whole} - {""}
         conditions = tuple(sorted(names, key=lambda name: (natural_order(name), name)))
         for name in self.test_conditions:
             if name not in conditions:
@@ -260,18 +219,21 @@ class VideoConfig(FilmFields):
         )
         clips = {}
         for split, members in parts.items():
-            limit = getattr(self, f"num_{split}_sequences")
-            table = cut_clips(members, span, self.clip_stride or span, limit)
-            numbers = [
-                conditions.index(p.condition) if conditions else 0 for p in members
-            ]
-            column = np.array(numbers, np.int64)[table[:, 0]]
             clips[split] = FilmClips(
                 [part.film for part in members],
-                np.column_stack([table, column]),
+                [
+                    (
+                        number,
+                        start,
+                        conditions.index(part.film.condition) if names else 0,
+                    )
+                    for number, part in enumerate(members)
+                    for start in clip_starts(part, span, self.clip_stride or span)
+                ],
                 num_frames,
                 self.frame_stride,
-                key="condition" if conditions else "",
+                max_clips=getattr(self, f"num_{split}_sequences"),
+                key="condition" if names else "",
                 masked=any(part.film.masked for part in whole),
             )
         counts = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
@@ -295,21 +257,26 @@ class VideoConfig(FilmFields):
             held = ", ".join(self.test_conditions)
             description += f" Conditions: {', '.join(conditions)}"
             description += f"; held out for the test: {held}." if held else "."
-        description += _format_gaps(whole, clips.values())
+        masked = [part.film.name for part in whole if part.film.masked]
+        if masked:
+            description += (
+                f" Some pixels of {plural(len(masked), 'video')} have no data in any "
+                f"frame (first: {masked[0]}): they are 0 and masked."
+            )
         if omitted:
             description += f" Left out{omitted}."
-        return self._sources(clips, description, conditions=conditions)
+        return self.make_sources(clips, description, conditions=conditions)
 
     def _usable_films(self, span: int) -> tuple[list[Part], LeftOut]:
         """The films that hold a clip, and what is left out."""
         whole, left_out = [], LeftOut()
-        for film, condition in self.films():
-            part = Part(film, condition, 0, film.num_frames)
+        for film in self.films():
+            part = Part(film, 0, film.num_frames)
             if not film.num_frames:
                 left_out.add("that cannot be read", film.problem)
-            elif self.condition and not condition:
+            elif self.condition and not film.condition:
                 left_out.add("without a condition", film.name)
-            elif not len(clip_starts(part, span, span)):
+            elif not clip_starts(part, span, span):
                 left_out.add(f"without {span} frames", film.name)
             else:
                 whole.append(part)
@@ -319,40 +286,27 @@ class VideoConfig(FilmFields):
             raise UserError(f"No video of '{self.path}' can be used: {left_out}")
         return whole, left_out
 
-    def films(self) -> list[tuple[Film, str]]:
-        """The films, each with its condition; see `FilmFields.films`."""
-        return [(film, self._condition(film)) for film, _ in self._open()]
+    def films(self) -> list[Film]:
+        """The films, each with its condition."""
+        return [replace(film, condition=self._condition(film)) for film in self._open()]
 
-    def _find(self) -> list[tuple[Film, Facts]]:
+    def _find(self) -> list[Film]:
         found = find_films(self.path)
         if not found:
             raise UserError(f"The folder '{self.path}' holds no video and no pictures")
-        return [(one, {"condition": self._condition(one)}) for one in found]
+        return [replace(f, facts={"condition": self._condition(f)}) for f in found]
+
+    @property
+    def _pattern(self) -> str:
+        return r"^([^/]+)/" if self.condition == "folder" else self.condition
 
     def _condition(self, film: Film) -> str:
         """The condition of a film or ""; refuses a film without one."""
-        pattern = _condition_pattern(self.condition)
-        match = pattern and pattern.search(film.name)
+        match = re.search(self._pattern, film.name) if self.condition else None
         condition = match.group(1) if match else ""
-        if pattern and not condition and self.bad_files == "refuse":
+        if self.condition and not condition and self.bad_files == "refuse":
             raise UserError(
                 f"'{film.path}' has no condition: condition is {self.condition!r}, "
                 f"which its name '{film.name}' does not match"
             )
         return condition or ""
-
-
-def _format_gaps(parts: Sequence[Part], sources: Iterable[FilmClips]) -> str:
-    """Films in which pixels have no data, and clips that show nothing."""
-    text = ""
-    masked = [part.film.name for part in parts if part.film.masked]
-    if masked:
-        text += (
-            f" Some pixels of {plural(len(masked), 'video')} have no data in any frame "
-            f"(first: {masked[0]}): they are 0 and masked."
-        )
-    blank = [name for source in sources for name in source.blank_clips()]
-    if blank:
-        count = plural(len(blank), "clip")
-        text += f" Nothing is to be seen in {count} (first: {blank[0]})."
-    return text

@@ -62,11 +62,7 @@ def _film_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def _frames(path: Path, channels: int) -> Iterator[Raw | Bad]:
-    """All frames, also those that are damaged.
-
-    A damaged packet counts as a frame at its time, or at its place in a file without
-    times. Packets that are not displayed decode to nothing and do not count.
-    """
+    """All frames; a damaged packet counts as one at its time, or at its place."""
     lost: list[int] = []
     why = "it cannot be decoded"
     with _opened(path) as container:
@@ -145,8 +141,7 @@ def _as_shown(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 def announced_size(path: Path) -> int | None:
     """The size of a video file in bytes according to its headers; None: unknown.
 
-    Decoders read a truncated file up to its end without an error. MP4 and QuickTime
-    have the sum of their boxes, AVI its RIFF header and Matroska its segment's size.
+    Decoders read a truncated file up to its end without an error.
     """
     with path.open("rb") as file:
         head = file.read(4096)

@@ -1,10 +1,8 @@
 """Reads annotations of videos from CVAT's XML format "CVAT for video 1.1".
 
-`annotations/meta` holds one `task` (or `job`) with the number of its frames (`size`)
-and the first and last of them (`start_frame`, `stop_frame`). Each `track` has a `label`
-and a shape (`box`, `points`, `polygon`, ...) for every frame in which something
-changes; with `outside="1"` the object is invisible from this frame on. Frames are
-counted from 0 in the *video*, also if a task starts later or leaves frames out.
+Each `track` has a shape for every frame in which something changes; with `outside="1"`
+the object is invisible from this frame on. Frames are counted from 0 in the *video*,
+also if a task starts later or leaves frames out.
 """
 
 from collections.abc import Iterable
@@ -25,7 +23,7 @@ SHAPES = ("box", "points", "polygon", "polyline", "cuboid", "ellipse", "mask",
 
 _FORMAT = '"CVAT for video 1.1"'
 
-# Decoders may differ by fewer frames than this in the length of a video.
+# Decoders differ by fewer frames than this in the length of a video.
 _TOLERANCE = 3
 
 
@@ -48,14 +46,9 @@ class Track:
 
 @dataclass(frozen=True)
 class Annotations:
-    """The annotations of one video.
+    """The annotations of the frames start_frame .. stop_frame of a video.
 
-    Attributes:
-        source: file name of the video, "" if unknown.
-        start_frame: the first frame annotated, counted in the video.
-        stop_frame: the last one.
-        tracks: the objects.
-        path: the file read, for messages; ignored in comparisons.
+    `source` is its file name, "" if unknown, and `path` the file read, for messages.
     """
 
     source: str
@@ -65,10 +58,7 @@ class Annotations:
     path: str = field(default="", compare=False)
 
     def as_json(self) -> dict[str, Any]:
-        """The annotations as JSON.
-
-        Of each run of visible, or invisible, shapes only the first and last are kept.
-        """
+        """The annotations as JSON, of a run of like shapes only the first and last."""
         tracks = []
         for track in self.tracks:
             runs = [list(run) for _, run in groupby(track.shapes, lambda s: s.outside)]
@@ -87,11 +77,7 @@ class Annotations:
 
 
 def event_frames(annotations: Annotations, labels: Iterable[str]) -> np.ndarray:
-    """Whether a track of one of the labels is visible, bool `[stop_frame + 1]`.
-
-    A track is visible from a shape that is not outside to the next one that is, or to
-    the last frame annotated.
-    """
+    """Whether a track of one of the labels is visible, bool `[stop_frame + 1]`."""
     wanted = set(labels)
     visible = np.zeros(annotations.stop_frame + 1, bool)
     for track in annotations.tracks:
@@ -103,10 +89,7 @@ def event_frames(annotations: Annotations, labels: Iterable[str]) -> np.ndarray:
 
 
 def check_frames(annotations: Annotations, num_frames: int) -> None:
-    """Raises a `UserError` if frames are annotated that the video lacks.
-
-    Decoders differ, so a few frames may be missing in which no object is visible.
-    """
+    """Raises a `UserError` if frames are annotated that the video lacks."""
     held = f"but the video holds the frames 0 .. {num_frames - 1} only"
     for number, track in enumerate(annotations.tracks):
         for shape in reversed(track.shapes):
@@ -125,57 +108,39 @@ def check_frames(annotations: Annotations, num_frames: int) -> None:
 def read_cvat(path: Path) -> Annotations:
     """Reads a file of "CVAT for video 1.1"; attributes, tags and the like are ignored.
 
-    Raises a `UserError` if it cannot be read, is not XML, has a document type (whose
-    entities may expand without limit), is of another format or version, or a number is
-    missing, invalid or out of range.
+    A `UserError` says what is wrong with it.
     """
     check_regular(path)
     try:
-        return _annotations(_parse(path), str(path))
+        root = ElementTree.parse(path).getroot()
     except OSError as error:
         raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
-    except _Mistake as error:
-        raise UserError(f"'{path}'{error}") from error
-
-
-class _Mistake(Exception):
-    """What is wrong with a file; the text follows its name."""
-
-
-class _NoDocumentType(ElementTree.TreeBuilder):
-    """Refuses document types, in which entities are defined."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Called before any entity is used."""
-        raise ValueError("a document type (DOCTYPE) is not allowed")
-
-
-def _parse(path: Path) -> Element:
-    try:
-        parser = ElementTree.XMLParser(target=_NoDocumentType())
-        return ElementTree.parse(path, parser).getroot()
     # Unknown encodings are LookupErrors, those of several bytes ValueErrors.
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise _Mistake(
-            f" is not XML, or cut short ({error}), but must be {_FORMAT}"
+        raise UserError(
+            f"'{path}' is not XML, or cut short ({error}), but must be {_FORMAT}"
         ) from error
+    try:
+        return _annotations(root, str(path))
+    except ValueError as error:
+        raise UserError(f"'{path}'{error}") from error
 
 
 def _annotations(root: Element, path: str) -> Annotations:
     version = (root.findtext("version") or "").strip()
     if root.tag != "annotations" or version != "1.1":
-        raise _Mistake(
+        raise ValueError(
             f" has the root element <{root.tag}> and the version {version!r}, but must "
             f"be CVAT's {_FORMAT}"
         )
     if root.find("image") is not None:
-        raise _Mistake(
+        raise ValueError(
             f' holds <image> elements: it is "CVAT for images", but must be {_FORMAT}'
         )
     task = root.find("meta/task")
     task = root.find("meta/job") if task is None else task
     if task is None:
-        raise _Mistake(
+        raise ValueError(
             " has no <task> or <job> in its <meta>, but must be the export of one task "
             "or job (a project's tracks do not name their video)"
         )
@@ -202,7 +167,7 @@ def _number(text: str | None, where: str, what: str, minimum: int = 0) -> int:
         number = minimum - 1
     if number < minimum:
         found = "no value" if text is None else repr(text)
-        raise _Mistake(
+        raise ValueError(
             f"{where} {found} for {what}, but it must be a whole number of at least "
             f"{minimum}"
         )
@@ -212,7 +177,7 @@ def _number(text: str | None, where: str, what: str, minimum: int = 0) -> int:
 def _track(element: Element, where: str, start: int, stop: int, step: int) -> Track:
     label = element.get("label")
     if not label:
-        raise _Mistake(f"{where} has no label, but every track must have one")
+        raise ValueError(f"{where} has no label, but every track must have one")
     where = f"{where} ({label!r}) has"
     by_frame: dict[int, Shape] = {}
     for child in element:
@@ -223,14 +188,14 @@ def _track(element: Element, where: str, start: int, stop: int, step: int) -> Tr
         points = child.findall("*[@outside]") if child.tag == "skeleton" else []
         flags = [one.get("outside", "0") for one in points or [child]]
         if not {*flags} <= {"0", "1"}:
-            raise _Mistake(
+            raise ValueError(
                 f"{where} outside={max(flags)!r} in frame {frame}, but it must be '0' "
                 "or '1'"
             )
         outside = "0" not in flags
         # The end of a track may lie one step behind the last frame.
         if not start <= frame <= (stop + step if outside else stop):
-            raise _Mistake(
+            raise ValueError(
                 f"{where} a {child.tag} in frame {frame}, but the file's frames are "
                 f"{start} .. {stop} (start_frame, stop_frame, size)"
             )

@@ -1,9 +1,10 @@
 """Films: found below a folder, decoded once, read from the cache."""
 
 import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,14 +38,13 @@ class Film:
 
     Attributes:
         name: its path below the folder searched, with "/" between the levels.
-        path: the file or folder.
-        num_frames: frames up to the last one that can be decoded; 0 if none can.
+        num_frames: frames up to the last one that can be decoded.
         problem: a clause on what is left out, "" if nothing.
         holes: frames before `num_frames` that cannot be decoded.
-        blank: frames that have one value in all pixels.
         rate: frames per second; None if unknown.
         size: (height, width) of the frames in the file, pixels.
-        frames: the decoded frames; None if there are none.
+        condition: what it was taken under, "" if unknown.
+        facts: what a manifest keeps of it, as JSON.
     """
 
     name: str
@@ -52,10 +52,11 @@ class Film:
     num_frames: int = 0
     problem: str = ""
     holes: frozenset[int] = frozenset()
-    blank: frozenset[int] = frozenset()
     rate: float | None = None
     size: tuple[int, ...] = ()
     frames: Frames | None = None
+    condition: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def masked(self) -> bool:
@@ -64,43 +65,28 @@ class Film:
 
     def can_read(self, start: int, count: int, stride: int = 1) -> bool:
         """Whether all of the frames start, start + stride, ... can be read."""
-        if start < 0 or count < 1 or stride < 1:
-            return False
         numbers = range(start, start + count * stride, stride)
         return numbers[-1] < self.num_frames and self.holes.isdisjoint(numbers)
 
     def read(self, start: int, count: int, stride: int = 1) -> np.ndarray:
-        """Reads frames start, start + stride, ... as uint8 `[count, H, W, C]`.
-
-        Raises a `UserError` if some of them cannot be read.
-        """
-        if self.frames is None or not self.can_read(start, count, stride):
-            raise UserError(
-                f"{count} frames from frame {start} on with a stride of {stride} are "
-                f"asked of '{self.path}', of which {self.num_frames} frames can be read"
-                + (f" except {len(self.holes)} in between" if self.holes else "")
-            )
+        """Reads frames start, start + stride, ...: uint8 `[count, H, W, C]`."""
+        assert self.frames is not None
         return self.frames.read(start, count, stride)
 
 
 def find_films(folder: str | Path, *, beside_files: bool = True) -> list[Film]:
-    """Searches a folder and its subfolders, following links, for films.
+    """Searches a folder and its subfolders, following links; in natural order.
 
     Each video file, GIF and array is a film, and so are TIFF, APNG and WebP files with
     several frames, and each folder that directly holds single pictures (not beside film
     files unless `beside_files`). Hidden files and folders are ignored. A subfolder that
     cannot be read counts as a film that cannot be read.
-
-    Returns:
-        The films in the natural order of their names; may be empty.
     """
     root = Path(folder).expanduser()
     if root.is_file() or _is_zarr(root):
         return [Film(root.name, root)]
     if not root.is_dir():
-        raise UserError(
-            f"path is '{root}', but must be a folder of videos, or one video"
-        )
+        raise UserError(f"path is '{root}', but must be a folder of videos or a video")
     films = _search(root, beside_files)
     return sorted(films, key=lambda film: (natural_order(film.name), film.name))
 
@@ -131,9 +117,8 @@ def _search(root: Path, beside_files: bool) -> Iterator[Film]:
                         single.append(entry.name)
         except OSError as error:
             if not prefix:
-                raise UserError(
-                    f"The folder '{folder}' cannot be read ({reason(error)})"
-                ) from error
+                why = f"The folder '{folder}' cannot be read ({reason(error)})"
+                raise UserError(why) from error
             yield Film(name, Path(folder))
             continue
         # In a folder, the files of one suffix are all stacks or all single pictures.
@@ -168,20 +153,14 @@ def open_film(path: Path, settings: FrameSettings) -> Opened:
         return pictures.open_stack(path, settings.channels)
     if suffix in containers.SUFFIXES:
         return containers.open_container(path, settings.channels)
-    raise UserError(
-        f"'{path}' is of the kind '{suffix}': a film must be one of "
-        f"{', '.join((*FILM_SUFFIXES, *pictures.STACK_SUFFIXES))} or a folder of "
-        f"pictures ({', '.join(pictures.PICTURE_SUFFIXES)})"
-    )
+    kinds = ", ".join((*FILM_SUFFIXES, *pictures.PICTURE_SUFFIXES))
+    raise UserError(f"'{path}' is of the kind '{suffix}': it must be one of {kinds}")
 
 
 def _check_exists(path: Path) -> None:
     suffix = path.suffix.lower()
     if not path.exists():
-        raise UserError(
-            f"There is no film at '{path}': it must be a file "
-            f"({', '.join(FILM_SUFFIXES)}) or a folder of pictures"
-        )
+        raise UserError(f"There is no film at '{path}': it must be a file or a folder")
     if not path.is_dir():
         check_regular(path)
     elif suffix in FILM_SUFFIXES and suffix != ".zarr":
@@ -195,14 +174,10 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
     """Decodes a film from the first to the last frame.
 
     `keep` takes each frame and its mask, see `fit`. A frame that cannot be decoded is
-    zeros, unless none follows.
-
-    Returns:
-        Attributes of `Film` as JSON; and "first_bad", a clause on the first bad frame.
+    zeros, unless none follows. Returns attributes of `Film` as JSON.
     """
     opened = open_film(path, settings)
     holes: list[int] = []
-    blank: list[int] = []
     first_bad, lost, number, brightest = "", 0, -1, 0
     mask = None
     size: tuple[int, ...] = ()
@@ -230,14 +205,12 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
         lost = 0
         if step.white == 65535 and step.values.dtype.kind in "iu":
             brightest = max(brightest, int(step.values.max()))
-        if frame.min() == frame.max():
-            blank.append(number)
         keep(frame, mask)
     if 0 < brightest <= _DARK and not settings.value_range:
+        white = 2 ** brightest.bit_length() - 1
         raise UserError(
             f"'{path}' uses the values 0 .. {brightest} of 16 bits: config.data."
-            f"value_range must say which become 0 and 1, such as 0,"
-            f"{2 ** brightest.bit_length() - 1}"
+            f"value_range must say which become 0 and 1, such as 0,{white}"
         )
     last = number + 1 - lost
     readable = last - len(holes)
@@ -245,21 +218,14 @@ def decode(path: Path, settings: FrameSettings, keep: Keep) -> dict[str, Any]:
         why = first_bad or opened.cut or "it holds none"
         raise UserError(f"'{path}' cannot be read: none of its frames can ({why})")
     total = max(opened.total or 0, last) if opened.cut else number + 1
-    problem = f"{readable} of {total} frames can be read"
-    if not opened.cut and readable == total:
-        problem = ""
-    elif opened.cut and not holes:
-        of_total = f" of {total}" if total > readable else ""
-        problem = f"the file ends early: {readable}{of_total} frames can be read"
-    elif first_bad:
-        problem += f" ({first_bad})"
+    problem = opened.cut or first_bad
+    if problem:
+        problem = f"{readable} of {total} frames can be read ({problem})"
     return {
         "num_frames": last,
         "holes": holes,
-        "blank": blank,
         "rate": opened.rate,
         "size": list(size),
-        "first_bad": opened.cut or first_bad,
         "problem": problem,
     }
 
@@ -276,9 +242,9 @@ def _check_crop_box(
 
 
 def cached_film(
-    film: Film, settings: FrameSettings, cache: FrameCache, check: Callable[[], None]
+    film: Film, settings: FrameSettings, cache: FrameCache, stopped: threading.Event
 ) -> Film:
-    """Opens a film through the cache; `check` is called for each decoded frame."""
+    """Opens a film through the cache; gives up when `stopped`."""
     path = film.path
     _check_exists(path)
     files = [path]
@@ -296,14 +262,13 @@ def cached_film(
 
     def produce(writer: FrameWriter) -> dict[str, Any]:
         def keep(frame: np.ndarray, mask: np.ndarray | None) -> None:
-            check()
+            if stopped.is_set():
+                raise UserError("stopped")
             writer.add(frame, mask)
 
         facts = decode(path, settings, keep)
         # The same content may lie at another path; "\0" stands for the path.
-        for fact in ("problem", "first_bad"):
-            facts[fact] = facts[fact].replace(str(path), "\0")
-        return facts
+        return facts | {"problem": facts["problem"].replace(str(path), "\0")}
 
     return film_of(film, cache.cached(key, produce))
 
@@ -316,19 +281,17 @@ def film_of(film: Film, frames: Frames) -> Film:
         num_frames=facts["num_frames"],
         problem=facts["problem"].replace("\0", str(film.path)),
         holes=frozenset(facts["holes"]),
-        blank=frozenset(facts["blank"]),
         rate=facts["rate"],
         size=tuple(facts["size"]),
         frames=frames,
     )
 
 
-def refuse_bad(path: Path, facts: Mapping[str, Any]) -> None:
-    """Refuses a film that is not read completely; for `facts` see `decode`."""
-    if facts["problem"]:
-        why = facts["first_bad"].replace("\0", str(path))
+def refuse_bad(path: Path, problem: str) -> None:
+    """Refuses a film that is not read completely."""
+    if problem:
         raise UserError(
-            f"'{path}' cannot be read whole ({why}): mend it, or set "
+            f"'{path}' cannot be read whole: {problem}; mend it, or set "
             "config.data.bad_files=skip to use what can be read"
         )
 
@@ -342,19 +305,10 @@ def read_last(
     *,
     resize: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The last frames of a film, decoded without the cache.
+    """The last frames of a film and their masks, see `fit`, without the cache.
 
-    Args:
-        path: the film.
-        settings: size and values of the frames.
-        num_frames: frames to read.
-        frame_stride: distance of two frames; the last frame of the film is read.
-        bad_files: "refuse" a film that cannot be read completely, or "skip": take the
-            frames after the last one that cannot be read.
-        resize: whether frames of another size are resized or refused.
-
-    Returns:
-        uint8 `[num_frames, H, W, C]`; and the masks, see `fit`.
+    With `bad_files` "skip", they follow the last frame that cannot be read. `resize` is
+    whether frames of another size are resized or refused.
     """
     span = (num_frames - 1) * frame_stride + 1
     last: deque[tuple[np.ndarray, np.ndarray | None]] = deque(maxlen=span)
@@ -366,7 +320,7 @@ def read_last(
             f"must be {settings.height}×{settings.width}"
         )
     if bad_files == "refuse":
-        refuse_bad(path, facts)
+        refuse_bad(path, facts["problem"])
     run = facts["num_frames"] - max(facts["holes"], default=-1) - 1
     if run < span:
         every = f" with frame_stride {frame_stride}" if frame_stride > 1 else ""

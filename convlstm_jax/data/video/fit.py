@@ -1,7 +1,7 @@
 """Decoded frames, and their conversion to the size and values asked for."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,26 +30,21 @@ class FrameSettings:
 
     def as_json(self) -> dict[str, Any]:
         """The settings with lists for tuples, as JSON has them."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        box, values = list(self.crop_box), list(self.value_range)
+        return {**vars(self), "crop_box": box, "value_range": values}
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """A decoded frame `[H, W, C]`: uint8, integers of more bits, or floats.
-
-    Attributes:
-        white: the integer that is white; 0: unknown without a `value_range`.
-        scaled: whether `value_range` applies to 8-bit values too.
-        valid: bool `[H, W]`, where there is data; None: everywhere.
-    """
+    """A decoded frame `[H, W, C]`: uint8, integers of more bits, or floats."""
 
     values: np.ndarray
     white: int = 255
+    """The integer that is white; 0: unknown without a `value_range`."""
     scaled: bool = False
+    """Whether `value_range` applies to 8-bit values too."""
     valid: np.ndarray | None = None
+    """Where there is data, bool `[H, W]`; None: everywhere."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +58,8 @@ class Bad:
 class Opened:
     """An open film, decoded when its frames are taken.
 
-    Attributes:
-        total: frames it should have; None: unknown.
-        rate: frames per second; None: unknown.
-        cut: why the file ends early; "" for a complete one.
+    `total` is the frames it should have, `rate` the frames per second (None: unknown),
+    and `cut` why the file ends early, "" for a complete one.
     """
 
     frames: Iterator[Raw | Bad]
@@ -76,11 +69,10 @@ class Opened:
 
 
 def fit(raw: Raw, settings: FrameSettings) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scales, crops and resizes a decoded frame.
+    """Scales, crops and resizes a decoded frame; a `ValueError` says what is wrong.
 
     Returns uint8 `[height, width, channels]`, 0 where there is no data; and a mask,
-    bool `[height, width, 1]`, None: data everywhere. Raises a `ValueError` with a
-    clause if values or the number of channels are wrong.
+    bool `[height, width, 1]`, None: data everywhere.
     """
     frame = _resized(_channels(_unit_values(raw, settings), settings), settings)
     if raw.valid is None:

@@ -2,8 +2,6 @@
 
 import gzip
 import io
-import math
-import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+import tifffile
 from PIL import Image, ImageOps
 
 from convlstm_jax.data.files import (
@@ -68,11 +67,7 @@ def num_pages(path: Path) -> int:
 
 
 def _pixels(path: Path, picture: Image.Image, page: int, channels: int) -> Raw:
-    """The upright pixels of a page of a picture, for 1 channel (grey) or 3 (RGB).
-
-    Transparent pixels lie on black. 8-bit colour becomes grey by the BT.601 luma, which
-    does not change what is grey already. Raises `PICTURE_ERRORS`.
-    """
+    """The upright pixels of a page, transparent ones on black; 8-bit grey by luma."""
     form, tile = picture.format or "", list(getattr(picture, "tile", ()))
     if form == "TIFF":
         misread = _is_misread_tiff(picture)
@@ -106,11 +101,7 @@ def _pixels(path: Path, picture: Image.Image, page: int, channels: int) -> Raw:
 
 
 def _is_misread_tiff(picture: Image.Image) -> bool:
-    """Whether Pillow misreads a page of TIFF.
-
-    It reads 8 bits of colours, loses the sign of 8 bits or adds one to 32 bits, inverts
-    only 8 bits, and rotates only some pages.
-    """
+    """Whether Pillow misreads a page: deep colours, signs, inverted or rotated ones."""
     tags = picture.tag_v2  # type: ignore[attr-defined]
     bits, signed = max(tags.get(258, (1,))), 2 in tags.get(339, (1,))
     return (
@@ -124,8 +115,6 @@ def _is_misread_tiff(picture: Image.Image) -> bool:
 def _values(path: Path, form: str, page: int) -> np.ndarray:
     """The values `[H, W, C]` of pictures that Pillow misreads."""
     if form == "TIFF":
-        import tifffile
-
         with tifffile.TiffFile(path) as file:
             one: Any = file.pages[page]
             values = one.asarray()
@@ -156,23 +145,19 @@ def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
 def picture_paths(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order; at least one."""
     try:
-        paths = [
-            path
+        names = [
+            path.name
             for path in folder.iterdir()
-            if path.name.lower().endswith(PICTURE_SUFFIXES)
-            and path.name[0] != "."
-            and path.is_file()
+            if path.name.lower().endswith(PICTURE_SUFFIXES) and path.is_file()
         ]
     except OSError as error:
-        raise UserError(
-            f"The folder '{folder}' cannot be read ({reason(error)})"
-        ) from error
-    if not paths:
-        raise UserError(
-            f"The folder '{folder}' holds no picture ({', '.join(PICTURE_SUFFIXES)}): "
-            "a film must have at least one frame"
-        )
-    return sorted(paths, key=lambda path: (natural_order(path.name), path.name))
+        why = f"The folder '{folder}' cannot be read ({reason(error)})"
+        raise UserError(why) from error
+    names = [name for name in names if name[0] != "."]
+    if not names:
+        kinds = ", ".join(PICTURE_SUFFIXES)
+        raise UserError(f"The folder '{folder}' holds no picture ({kinds})")
+    return [folder / name for name in sorted(sorted(names), key=natural_order)]
 
 
 def open_folder(folder: Path, channels: int) -> Opened:
@@ -187,26 +172,23 @@ def open_folder(folder: Path, channels: int) -> Opened:
                 with open_picture(path) as picture:
                     pages = getattr(picture, "n_frames", 1)
                     if pages > 1 and picture.format in ("TIFF", "PNG", "WEBP"):
-                        raise UserError(
-                            f"'{path}' holds {pages} frames: it must lie in another "
-                            "folder than single pictures"
+                        raise ValueError(
+                            f"it holds {pages} frames and must lie in another folder "
+                            "than single pictures"
                         )
                     raw = _pixels(path, picture, 0, channels)
+                found = raw.values.shape[:2]
+                size = size or found
+                if found != size:
+                    raise ValueError(
+                        f"it is {found[1]}x{found[0]} pixels, but those before are "
+                        f"{size[1]}x{size[0]}"
+                    )
+                yield raw
             except UserError as error:
                 yield Bad(str(error))
-                continue
             except PICTURE_ERRORS as error:
                 yield Bad(f"'{path}' cannot be read as a picture ({reason(error)})")
-                continue
-            found = raw.values.shape
-            size = size or found[:2]
-            if found[:2] == size:
-                yield raw
-            else:
-                yield Bad(
-                    f"'{path}' is {found[1]}x{found[0]} pixels, but all frames of a "
-                    f"film must have one size, and those before are {size[1]}x{size[0]}"
-                )
 
     return Opened(frames(), total=len(paths))
 
@@ -224,7 +206,7 @@ def open_stack(path: Path, channels: int) -> Opened:
             if picture.format == "PNG" and total > 1 and deep:
                 raise ValueError("animations of 16 bits are not read: use TIFF or .npy")
             if picture.format == "TIFF":
-                _check_hyperstack(picture, total)
+                _check_hyperstack(path, total)
             duration = picture.info.get("duration") or 0
             rate = 1000 / duration if duration > 0 else None
         check_budget(path, total, 1)
@@ -253,31 +235,24 @@ def open_stack(path: Path, channels: int) -> Opened:
     return Opened(frames(), total - first, rate, cut)
 
 
-def _check_hyperstack(picture: Image.Image, total: int) -> None:
+def _check_hyperstack(path: Path, total: int) -> None:
     """Refuses stacks of microscopes whose pages are not a time series."""
-    tags = picture.tag_v2  # type: ignore[attr-defined]
-    text = str(tags.get(270, ""))
-    if text.startswith("ImageJ="):
-        kind, facts = "ImageJ", dict(re.findall(r"(\w+)=(\d+)", text))
-        found = [int(facts.get(key, 1)) for key in ("channels", "slices", "frames")]
-        written = int(facts.get("images", total))
-    elif "<OME" in text:
-        kind, facts = "OME", dict(re.findall(r'\b(Size[CZT])="(\d+)"', text))
-        found = [int(facts.get(key, 1)) for key in ("SizeC", "SizeZ", "SizeT")]
-        found[0] //= tags.get(277, 1)  # The samples of a pixel count as channels.
-        written = math.prod(found) * len(re.findall(r"<Pixels\b", text))
-    else:
-        return
-    channels, slices, times = found
-    if channels > 1 or (slices > 1 and times > 1):
+    with tifffile.TiffFile(path) as file:
+        if not (file.is_imagej or file.is_ome):
+            return
+        axes = zip(file.series[0].axes, file.series[0].shape, strict=True)
+        long = {axis: size for axis, size in axes if size > 1 and axis not in "YXS"}
+        written = sum(len(series.pages) for series in file.series)
+    if "C" in long or len(long) > 1:
+        sizes = ", ".join(f"{axis}: {length}" for axis, length in long.items())
         raise ValueError(
-            f"it is an {kind} hyperstack of {channels} channels, {slices} slices and "
-            f"{times} times: save each channel and slice as a stack of its own"
+            f"it is a hyperstack ({sizes}): save each channel and slice as a stack of "
+            "its own"
         )
     if written != total:
         raise ValueError(
-            f"{kind} wrote {written} frames, of which {total} can be found: "
-            "save it as an image sequence or as .npy"
+            f"{written} frames were written, of which {total} can be found: save it as "
+            "an image sequence or as .npy"
         )
 
 

@@ -23,12 +23,7 @@ EXPORT = """<?xml version="1.0" encoding="utf-8"?>
   <version>1.1</version>
   <meta>
     <task>
-      <id>7</id>
-      <name>shop &amp; till</name>
       <size>40</size>
-      <mode>interpolation</mode>
-      <overlap>5</overlap>
-      <bugtracker></bugtracker>
       <start_frame>0</start_frame>
       <stop_frame>39</stop_frame>
       <frame_filter></frame_filter>
@@ -38,10 +33,6 @@ EXPORT = """<?xml version="1.0" encoding="utf-8"?>
           <attributes/>
         </label>
       </labels>
-      <original_size>
-        <width>640</width>
-        <height>480</height>
-      </original_size>
       <source>shop 1.mp4</source>
     </task>
     <dumped>2024-05-01 10:00:00.000000+00:00</dumped>
@@ -95,33 +86,21 @@ def read(tmp_path):
     return read
 
 
-def track(label, *shapes):
+def track(label, *shapes, kind="mask"):
     """Shapes as (frame, outside)."""
-    return Track(label, tuple(Shape("mask", *shape) for shape in shapes))
+    return Track(label, tuple(Shape(kind, *shape) for shape in shapes))
 
 
 def annotations(*tracks, **fields):
-    defaults = {
-        "source": "a.mp4",
-        "start_frame": 0,
-        "stop_frame": 49,
-        "path": "a.xml",
-    }
+    defaults = {"source": "a", "start_frame": 0, "stop_frame": 49, "path": "a.xml"}
     return Annotations(tracks=tracks, **(defaults | fields))
 
 
 def test_reads_what_cvat_writes(read):
     assert read() == annotations(
-        Track(
-            "theft",
-            (
-                Shape("box", 12, False),
-                Shape("box", 13, False),
-                Shape("box", 20, True),
-            ),
-        ),
-        Track("hand", (Shape("points", 3, False),)),
-        Track("pose", (Shape("skeleton", 5, False), Shape("skeleton", 9, True))),
+        track("theft", (12, False), (13, False), (20, True), kind="box"),
+        track("hand", (3, False), kind="points"),
+        track("pose", (5, False), (9, True), kind="skeleton"),
         source="shop 1.mp4",
         stop_frame=39,
     )
@@ -132,12 +111,11 @@ def test_reads_the_export_of_a_job(read):
     job = read(
         ("<task>", "<job>"),
         ("</task>", "</job>"),
-        ("<size>40", "<size>30"),
         ("<start_frame>0", "<start_frame>3"),
-        ("<stop_frame>39", "<stop_frame>32"),
+        ("<stop_frame>39</stop_frame>", ""),
         ("<source>shop 1.mp4</source>", ""),
     )
-    assert (job.source, job.start_frame, job.stop_frame) == ("", 3, 32)
+    assert (job.source, job.start_frame, job.stop_frame) == ("", 3, 42)
 
 
 def test_frames_left_out_of_a_task(read):
@@ -151,35 +129,16 @@ def test_frames_left_out_of_a_task(read):
     assert intervals(task, ["theft"]) == [(12, 199)]
 
 
-def test_first_and_last_frame_default_to_the_size(read):
-    task = read(
-        ("<start_frame>0</start_frame>", ""), ("<stop_frame>39</stop_frame>", "")
-    )
-    assert (task.start_frame, task.stop_frame) == (0, 39)
-
-
-def test_a_video_without_tracks(read):
-    text = EXPORT[: EXPORT.index("  <track")] + "</annotations>"
-    assert read(text=text).tracks == ()
-
-
 def test_intervals_open_and_close_and_open_again():
     seen = annotations(
         track("theft", (3, True), (5, False), (6, False), (9, True), (30, False)),
         track("walk", (0, False)),
+        track("robbery", (8, False), (12, True)),
     )
     assert intervals(seen, ["theft"]) == [(5, 9), (30, 50)]
     assert intervals(seen, ["walk"]) == [(0, 50)]
+    assert intervals(seen, ["theft", "robbery"]) == [(5, 12), (30, 50)]
     assert intervals(seen, ["other"]) == []
-
-
-def test_intervals_of_several_tracks_are_joined():
-    seen = annotations(
-        track("theft", (20, False), (30, True)),
-        track("theft", (5, False), (10, True)),
-        track("robbery", (10, False), (12, True), (22, False), (25, True)),
-    )
-    assert intervals(seen, ["theft", "robbery"]) == [(5, 12), (20, 30)]
 
 
 def test_frames_that_the_video_lacks():
@@ -196,10 +155,11 @@ def test_frames_that_the_video_lacks():
         check_frames(annotations(*tracks, stop_frame=11), 8)
 
 
-BOMB = """<?xml version="1.0"?>
-<!DOCTYPE annotations [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;">]>
-<annotations><version>&b;</version></annotations>
-"""
+ENTITIES = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 9))
+BOMB = (
+    f'<!DOCTYPE annotations [<!ENTITY e0 "{"a" * 99}">{ENTITIES}]>'
+    "<annotations><version>&e8;</version></annotations>"
+)
 BOX = '<box frame="12"'
 
 
@@ -213,19 +173,14 @@ BOX = '<box frame="12"'
         ),
         ([("<task>", "<project>"), ("</task>", "</project>")], "no <task> or <job>"),
         ([("<size>40</size>", "")], "no value for <size>, but .* at least 1"),
-        ([("<size>40", "<size>many")], "'many' for <size>"),
         ([("<size>40", "<size>0")], "'0' for <size>"),
-        ([("<start_frame>0", "<start_frame>-1")], "'-1' for <start_frame>"),
         ([("<stop_frame>39", "<stop_frame>x")], "'x' for <stop_frame>"),
-        ([("<frame_filter>", "<frame_filter>odd")], "'odd' for the step of <frame_fi"),
         ([("<frame_filter>", "<frame_filter>step=0")], "'0' for the step of <frame_f"),
         ([(' label="theft"', "")], "track 0 has no label"),
         ([(BOX, "<box")], r"track 0 \('theft'\) has no value for the frame"),
-        ([(BOX, '<box frame="1.5"')], "'1.5' for the frame of a box"),
         ([(BOX, '<box frame="-1"')], "'-1' for the frame of a box"),
         ([(BOX, '<box frame="40"')], r"box in frame 40, but .* 0 \.\. 39"),
         ([("<size>40", "<size>12")], r"box in frame 12, but .* 0 \.\. 11"),
-        ([("<stop_frame>39", "<stop_frame>12")], r"in frame 13, but .* 0 \.\. 12"),
         ([('outside="0"', 'outside="no"')], "outside='no' in frame 12"),
     ],
 )
@@ -241,7 +196,7 @@ def test_mistakes_name_the_file_and_the_field(read, replacements, message):
         ("frame,label\n1,theft\n", "is not XML, or cut short"),
         (EXPORT[:-40], "is not XML, or cut short"),
         (EXPORT.replace("utf-8", "utf-99"), "is not XML, or cut short"),
-        (BOMB, r"a document type \(DOCTYPE\) is not allowed"),
+        (BOMB, r"is not XML, or cut short \(limit on input amplification"),
         ("<opencv_storage/>", "the root element <opencv_storage> .* must be CVAT's"),
         ("<annotations/>", "<annotations> and the version '', but must be CVAT"),
     ],
@@ -259,7 +214,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
         read_cvat(tmp_path / "a.xml")
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_what_a_manifest_keeps_tells_the_same(seed):
     rng = np.random.default_rng(seed)
 

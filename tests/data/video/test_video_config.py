@@ -1,6 +1,5 @@
 """Folders of films: what is found, how it is split and cut, what is left out."""
 
-import pickle
 import re
 
 import numpy as np
@@ -86,6 +85,9 @@ def test_folder_that_cannot_be_read(tmp_path):
         open_folder(tmp_path / "nothing")
     with refuses("holds no video and no pictures"):
         open_folder(tmp_path)
+    (problem,) = VideoConfig(path=str(tmp_path / "none")).check_disk()
+    assert problem.startswith(f"path is '{tmp_path / 'none'}': it must be an existing")
+    assert not list(VideoConfig(path=str(tmp_path)).check_disk())
 
 
 # --- splitting ------------------------------------------------------------------------
@@ -118,14 +120,6 @@ def test_split_depends_on_names_below_the_folder_alone(tmp_path):
     there = open_folder(tmp_path / "there")
     moved = [videos_used(here, split) ^ videos_used(there, split) for split in SPLITS]
     assert len(set.union(*moved) - {30}) <= 2
-
-
-@pytest.mark.parametrize("count", [3, 4, 5])
-def test_few_videos_leave_one_for_each_split(tmp_path, count):
-    write_films(tmp_path, [5] * count)
-    sources = open_folder(tmp_path, validation_fraction=0.45, test_fraction=0.5)
-    sides = [videos_used(sources, split) for split in SPLITS]
-    assert all(sides) and sum(map(len, sides)) == count
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -164,20 +158,9 @@ def test_conditions_are_held_out(tmp_path):
         for index in range(len(source)):
             clip = source[index]
             assert clip["condition"].dtype == np.int32
-            assert clip["condition"].shape == ()
             name = sources.conditions[clip["condition"]]
             assert name == f"flow {clip['frames'][0, 0, 0, 0] // 10}"
-    sources = open_folder(tmp_path, condition=r"take(\d)\.npy")
-    assert sources.conditions == ("0", "1", "2")
     assert "condition" not in open_folder(tmp_path).train[0]
-
-
-def test_one_video_beside_a_held_out_condition_is_cut_in_time(tmp_path):
-    write_films(tmp_path, [12, 30], "{}/film.npy")
-    sources = open_folder(tmp_path, condition="folder", test_conditions=("0",))
-    assert videos_used(sources, "test") == {0}
-    assert frames_used(sources, "validation") == {(1, f) for f in range(25, 30)}
-    assert frames_used(sources, "train") == {(1, f) for f in range(25)}
 
 
 # --- cutting --------------------------------------------------------------------------
@@ -194,9 +177,6 @@ def test_clips_show_the_frames_of_their_place(tmp_path):
         np.testing.assert_array_equal(clip, expected)
     videos = videos_used(sources, "train")
     assert starts == {(video, s) for video in videos for s in (0, 7, 14, 21)}
-    sources = open_folder(tmp_path, num_frames=3, frame_stride=4)
-    starts = [int(clip[0, 0, 1, 0]) for clip in clips(sources, "test")]
-    assert sorted(starts) == [0, 9, 18]  # no overlap
 
 
 def test_limits_take_the_first_clips_of_a_mixed_order(tmp_path):
@@ -210,16 +190,6 @@ def test_limits_take_the_first_clips_of_a_mixed_order(tmp_path):
         some.train[12]
     with pytest.raises(IndexError, match="Clip -1 is out of range"):
         some.train[-1]
-
-
-def test_sources_can_be_pickled_and_resize(tmp_path):
-    write_films(tmp_path, [6] * 4)
-    write_pictures(tmp_path / "frames", film(9, 6, 8, 10))
-    sources = open_folder(tmp_path, height=2, width=3, channels=3)
-    assert (sources.height, sources.width, sources.channels) == (2, 3, 3)
-    copy = pickle.loads(pickle.dumps(sources.train))
-    assert copy[1]["frames"].shape == (5, 2, 3, 3)
-    np.testing.assert_array_equal(copy[1]["frames"], sources.train[1]["frames"])
 
 
 # --- what is left out -----------------------------------------------------------------
@@ -254,7 +224,7 @@ def test_bad_files_are_refused_or_left_out(tmp_path):
     assert {frame for video, frame in used if video == 9} == set(range(14)) - {6}
     text = sources.description
     assert "1 video that cannot be read (first: '" in text
-    assert "2 videos in part (first: film3.npy: the file ends early: 9 of 12" in text
+    assert "2 videos in part (first: film3.npy: 9 of 12 frames can be read" in text
 
 
 def test_videos_without_a_condition(tmp_path):
@@ -272,6 +242,8 @@ def test_an_empty_split_is_named(tmp_path):
         open_folder(tmp_path)
     with refuses(r"train split .* 0 train, 0 validation, 2 test"):
         open_folder(tmp_path, condition="folder", test_conditions=("0",))
+    with refuses(r"test_conditions names '7', but .* conditions '0'"):
+        open_folder(tmp_path, condition="folder", test_conditions=("7",))
 
 
 # --- arguments ------------------------------------------------------------------------
@@ -289,24 +261,10 @@ def test_an_empty_split_is_named(tmp_path):
         ({"condition": "film"}, "condition is 'film' with 0 groups: it must"),
         ({"test_conditions": ("a",)}, r"test_conditions is \('a',\), but condition is"),
         ({"split_by": "condition"}, "'condition', but condition is '', so films have"),
-        ({"split_by": "name"}, "split_by is 'name': it must be one of 'file', 'cond"),
         ({"crop_box": (-1, 0, 8, 8)}, r"crop_box is \(-1, 0, 8, 8\): it must be \(top"),
         ({"value_range": (9.0, 9.0)}, r"value_range is \(9.0, 9.0\): it must be two n"),
-        ({"path": ""}, "path is '': it must be a non-empty text"),
     ],
 )
 def test_fields_are_checked(fields, words):
     _, problems = validated(VideoConfig, {"path": "a"} | fields)
     assert len(problems) == 1 and re.search(words, problems[0])
-
-
-def test_conditions_that_are_not_there(tmp_path):
-    write_films(tmp_path, [5] * 3)
-    with refuses(r"test_conditions names '7', but .* conditions '0', '1', '2'"):
-        open_folder(tmp_path, condition=r"film(\d)", test_conditions=("7",))
-
-
-def test_the_folder_is_looked_at_with_the_other_fields(tmp_path):
-    (problem,) = VideoConfig(path=str(tmp_path / "none")).check_disk()
-    assert problem.startswith(f"path is '{tmp_path / 'none'}': it must be an existing")
-    assert not list(VideoConfig(path=str(tmp_path)).check_disk())
