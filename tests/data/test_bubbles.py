@@ -20,7 +20,6 @@ from convlstm_jax.data.synthetic.bubbles import (
     empty_column,
     follow_bubbles,
     mean_diameter_m,
-    rise_speed_m_per_s,
 )
 
 WIDTH_M = COLUMN_HEIGHT_M
@@ -87,21 +86,6 @@ def test_touching_bubbles_merge_and_keep_area_and_centre():
         np.testing.assert_array_equal(motion._merge(apart.copy()), apart)
 
 
-def test_large_bubbles_rise_faster():
-    speeds = rise_speed_m_per_s(np.array([0.004, 0.008, 0.016]))
-    np.testing.assert_allclose(speeds, [0.099, 0.140, 0.198], atol=1e-3)
-    bubbles = two_bubbles(apart=0.02)
-    bubbles["x"] = 0.05
-    motion._move(bubbles, 0.01, 1, WIDTH_M, 0.3)
-    velocity = bubbles["velocity"]
-    assert velocity[0].imag > velocity[1].imag > 0.05
-    heights = np.array([0.04, 0.056]) + 0.01 * velocity.imag
-    np.testing.assert_allclose(bubbles["y"], heights)
-    bubbles["release"] = 2.0  # Both are still at their needles.
-    motion._move(bubbles, 0.01, 1, WIDTH_M, 0.3)
-    assert not bubbles["velocity"].any()
-
-
 # --- pictures -------------------------------------------------------------------------
 
 
@@ -166,13 +150,6 @@ def test_column_shows_lamp_surface_walls_and_needles():
 
 
 # --- the source -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 90), (90, 16), (33, 47)])
-def test_any_size_can_be_drawn(height, width):
-    for clip in column(4, 2, height, width):
-        assert clip["frames"].shape == (2, height, width, 1)
-        assert np.ptp(clip["frames"].astype(int)) > 100
 
 
 def test_sources_take_the_conditions_in_turn_and_hold_some_out():

@@ -8,7 +8,6 @@ from jax import lax
 from convlstm_jax.models.describe import multiply_adds, parameter_table
 from convlstm_jax.models.encoder_forecaster import (
     EncoderForecaster,
-    FCLSTMEncoderForecaster,
 )
 
 
@@ -34,13 +33,6 @@ def test_multiply_adds_of_an_encoder_forecaster_by_hand(implementation):
     clips, patches = 2, 3 * 4
     expected = clips * patches * (4 * encoder + 5 * (forecaster + output))
     assert found == expected == 371_328
-
-
-@pytest.mark.parametrize("implementation", ["fused", "scan"])
-def test_multiply_adds_of_an_fc_lstm_by_hand(implementation):
-    model = FCLSTMEncoderForecaster((3,), implementation=implementation)
-    _, found = describe(model, array(2, 2, 2, 3, 1), 3)
-    assert found == 2 * (2 * (6 * 12 + 3 * 12) + 3 * (3 * 12 + 3 * 6)) == 756
 
 
 def test_multiply_adds_of_single_operations():

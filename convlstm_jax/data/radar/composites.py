@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -154,16 +154,12 @@ def decode(
     files: Sequence[CompositeFile], config: "RadarConfig", cache: FrameCache
 ) -> Iterator[Frames]:
     """The decoded composites of each third of a day, from a cache."""
-    for _, group in groupby(files, key=_third_of_a_day):
+    for _, group in groupby(files, lambda one: (one.time.date(), one.time.hour // 8)):
         batch = list(group)
         content = content_hash([one.path for one in batch], cache.folder / ".hashes")
         names = [one.name for one in batch]
         key = {"kind": "radar", "content": content, "names": names}
         yield cache.cached(key | config.shaping(), partial(_decode, batch, config))
-
-
-def _third_of_a_day(file: CompositeFile) -> tuple[date, int]:
-    return file.time.date(), file.time.hour // 8
 
 
 def _decode(

@@ -87,21 +87,19 @@ def crop_places(
     """Top and left of the crops of a composite that hold enough data and rain."""
     pixels, valid = composite
     rain = pixels / 255 >= config.rain_scale.pixel_of_rain(_RAIN_MM_PER_H)
-    tops, lefts = (
-        np.arange(0, whole - side + 1, crop_stride or side)
-        for whole, side in zip(pixels.shape, (config.height, config.width), strict=True)
-    )
+    height, width = config.height, config.width
+    step_y, step_x = crop_stride or height, crop_stride or width
 
     def counts(flags: np.ndarray) -> np.ndarray:
         """Set pixels in each crop, by differences of sums from the corner on."""
         sums = np.pad(flags.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        rows = sums[tops + config.height] - sums[tops]
-        return rows[:, lefts + config.width] - rows[:, lefts]
+        rows = (sums[height:] - sums[:-height])[::step_y]
+        return (rows[:, width:] - rows[:, :-width])[:, ::step_x]
 
     known = counts(valid)
-    enough = 2 * known >= config.height * config.width
+    enough = 2 * known >= height * width
     enough &= counts(rain) >= config.min_rain_share * known
-    return [(int(tops[row]), int(lefts[column])) for row, column in np.argwhere(enough)]
+    return [(int(row) * step_y, int(col) * step_x) for row, col in np.argwhere(enough)]
 
 
 class RadarClips:

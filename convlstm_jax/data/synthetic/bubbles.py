@@ -270,33 +270,28 @@ def _draw_alike(
     frames: np.ndarray, bubbles: np.ndarray, half: int, margin: int, pixel_m: float
 ) -> None:
     """Draws bubbles in windows of 2·half + 1 pixels, in place."""
+    bubbles = bubbles[:, None, None]
     _, rows, columns = frames.shape
     x = bubbles["x"] / pixel_m - 0.5 + margin
     y = rows - margin - 0.5 - bubbles["y"] / pixel_m
     left, top = np.rint(x).astype(int) - half, np.rint(y).astype(int) - half
     window = np.arange(2 * half + 1)
-    first = (bubbles["frame"] * rows + top) * columns + left
-    places = first[:, None, None] + window[:, None] * columns + window
-    right = (window[None, None, :] + (left - x)[:, None, None]).astype(np.float32)
-    up = -(window[None, :, None] + (top - y)[:, None, None]).astype(np.float32)
+    places = (bubbles["frame"] * rows + top + window[:, None]) * columns + left + window
+    right = np.float32(window + (left - x))
+    up = -np.float32(window[:, None] + (top - y))
 
     # In the frame of the long axis, at half the angle of the shape.
     shape = bubbles["shape"]
     stretch = np.sqrt((1 + np.abs(shape)) / (1 - np.abs(shape)))
     turn = np.exp(-0.5j * np.angle(shape))
-    radius = bubbles["radius"] / pixel_m
-
-    def column_of(values: np.ndarray) -> np.ndarray:
-        return values.astype(np.float32)[:, None, None]
-
-    cosine, sine = turn.real, turn.imag
-    along = column_of(cosine / stretch) * right - column_of(sine / stretch) * up
-    across = column_of(sine * stretch) * right + column_of(cosine * stretch) * up
+    cosine, sine, radius = turn.real, turn.imag, bubbles["radius"] / pixel_m
+    along = np.float32(cosine / stretch) * right - np.float32(sine / stretch) * up
+    across = np.float32(sine * stretch) * right + np.float32(cosine * stretch) * up
     # Distance inside the rim, in pixels, as if the ellipse were its circle.
-    inside = column_of(radius) - np.sqrt(along * along + across * across)
+    inside = np.float32(radius) - np.sqrt(along * along + across * across)
     rim = np.clip(_RIM_WIDTH_M / pixel_m, 0.32 * radius, 0.62 * radius)
     soft = np.maximum(0.6 * rim, 0.5)
-    core = np.clip((inside - column_of(rim)) / column_of(soft) + 0.5, 0, 1)
+    core = np.clip((inside - np.float32(rim)) / np.float32(soft) + 0.5, 0, 1)
     passes = np.float32(_RIM) + np.float32(_CORE - _RIM) * core
     covered = np.clip(inside + np.float32(0.5), 0, 1)
     light = 1 - covered * (1 - passes)

@@ -83,13 +83,13 @@ def _add_cells(
     power: np.ndarray, rng: np.random.Generator, first: int, wind: np.ndarray
 ) -> None:
     """Adds the cells born in the block from frame `first` on to Z `[T, H, W]`."""
-    num_frames, height, width = power.shape
-    count = max(6, round(1.5**2 * height * width / _PIXELS_PER_CELL))
+    num_frames, *size = power.shape
+    half_size = np.reshape(size, (2, 1)) / 2
+    count = max(6, round(1.5**2 * math.prod(size) / _PIXELS_PER_CELL))
     born = first + rng.uniform(0, _BLOCK, count)
     life = rng.uniform(12, 32, count)
     # Where a cell is at its peak; some come from outside, or go there.
-    peak_y = rng.uniform(-0.25, 1.25, count) * height
-    peak_x = rng.uniform(-0.25, 1.25, count) * width
+    places = rng.uniform(-0.25, 1.25, (2, count)) * (2 * half_size)
     peak_dbz = 20 + 30 * rng.uniform(0, 1, count) ** 1.5
     long = rng.uniform(3, 12, count)  # pixels, half the width at e^(-1/2)
     short = long * rng.uniform(0.4, 1, count)
@@ -99,19 +99,15 @@ def _add_cells(
         dead = int(born[cell] + life[cell] + 1)
         frames = np.arange(max(0, math.ceil(born[cell])), min(num_frames, dead))
         away = frames - born[cell] - life[cell] / 2
-        centre_y = peak_y[cell] + own_wind[cell, 0] * away
-        centre_x = peak_x[cell] + own_wind[cell, 1] * away
+        centres = places[:, [cell]] + own_wind[cell, :, np.newaxis] * away
         # Beyond this less than a millionth of the peak is left.
         reach = int(2.6 * long[cell]) + 1
-        in_view = (np.abs(centre_y - height / 2) < height / 2 + reach) & (
-            np.abs(centre_x - width / 2) < width / 2 + reach
-        )
-        frames, away = frames[in_view], away[in_view]
-        centre_y, centre_x = centre_y[in_view], centre_x[in_view]
-        top, left = centre_y.astype(int) - reach, centre_x.astype(int) - reach
+        in_view = (np.abs(centres - half_size) < half_size + reach).all(axis=0)
+        frames, away, centres = frames[in_view], away[in_view], centres[:, in_view]
+        corners = centres.astype(int) - reach
         window = np.arange(2 * reach + 1)
-        off_y = (top - centre_y)[:, np.newaxis, np.newaxis] + window[:, np.newaxis]
-        off_x = (left - centre_x)[:, np.newaxis, np.newaxis] + window
+        off_y, off_x = (corners - centres)[..., np.newaxis, np.newaxis] + window
+        off_y = off_y.swapaxes(1, 2)
         sine, cosine = np.sin(angle[cell]), np.cos(angle[cell])
         along = (off_x * cosine + off_y * sine) / long[cell]
         across = (off_y * cosine - off_x * sine) / short[cell]
@@ -119,7 +115,7 @@ def _add_cells(
         peak = peak_dbz[cell] - 30 * (2 * away / life[cell]) ** 2
         strength = 10 ** (peak / 10)[:, np.newaxis, np.newaxis]
         shape = strength * np.exp(-2 * (along * along + across * across))
-        for frame, y, x, cell_power in zip(frames, top, left, shape, strict=True):
+        for frame, y, x, cell_power in zip(frames, *corners, shape, strict=True):
             bottom, right = max(0, y + len(window)), max(0, x + len(window))
             seen = power[frame, max(0, y) : bottom, max(0, x) : right]
             rows, columns = seen.shape
