@@ -56,7 +56,7 @@ def psnr_db(prediction: Video, target: Video) -> PerFrame:
 
 
 def cross_entropy_from_logits(logits: Video, target: Video) -> PerFrame:
-    """Cross-entropy of each frame from logits, nats, exact at any magnitude, `[B, T]`."""
+    """Cross-entropy of each frame from logits, nats, `[B, T]`; it never overflows."""
     logits, target = matched_frames(logits, target, name="logits")
     rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
     return jnp.sum(jnp.maximum(logits, 0.0) - logits * target + rest, axis=_FRAME)

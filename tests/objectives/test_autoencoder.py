@@ -106,7 +106,7 @@ def test_unconditional_training_scores_what_evaluation_does(name):
     )
 
 
-@pytest.mark.parametrize("name", ["reconstruct", "predict", "composite"])
+@pytest.mark.parametrize("name", ["reconstruct", "composite"])
 def test_a_conditional_forecast_is_made_of_the_inputs_alone(name):
     """Longer ones begin as shorter ones; training's differ, as they see the truth."""
     task = make_task(name, conditional=True)
