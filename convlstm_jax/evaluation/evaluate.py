@@ -11,16 +11,16 @@ from jax.sharding import Mesh
 
 from convlstm_jax.config import Config, field
 from convlstm_jax.errors import UserError
-from convlstm_jax.evaluation.result import Contender, EvaluationResult, WorstClip
+from convlstm_jax.evaluation.result import EvaluationResult, WorstClip
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, add_sums
 from convlstm_jax.metrics.baselines import BASELINES
-from convlstm_jax.metrics.vmaf import INSTALL_HINT, MIN_SIDE, find_ffmpeg, vmaf
+from convlstm_jax.metrics.registry import none_if_nan
+from convlstm_jax.metrics.vmaf import MIN_SIDE, find_ffmpeg, vmaf
 from convlstm_jax.training.sharding import put_batch
+from convlstm_jax.viz.film_strip import selection
 from convlstm_jax.viz.player import ClipName
 
 _log = logging.getLogger(__name__)
-
-_NUM_WORST_CLIPS = 4
 
 
 class EvalConfig(Config):
@@ -39,9 +39,8 @@ class EvalConfig(Config):
         16,
         "Test sequences, evenly spread, whose VMAF is measured where the package "
         "imageio-ffmpeg is installed. A film of 64 x 64 pixels takes about 50 ms.",
-        ge=0,
-        may_change=True,
-    )
+        ge=0, may_change=True,
+    )  # fmt: skip
 
 
 class RainEvalConfig(EvalConfig):
@@ -50,22 +49,14 @@ class RainEvalConfig(EvalConfig):
     rain_thresholds: tuple[float, ...] = field(
         (0.5, 2.0, 5.0, 10.0, 30.0),
         "Rain rates from which on rain counts as forecast and as observed.",
-        unit="mm/h",
-        gt=0,
-        min_length=1,
-        may_change=True,
-    )
+        unit="mm/h", gt=0, min_length=1, may_change=True,
+    )  # fmt: skip
     fss_window_sizes: tuple[int, ...] = field(
         (5,),
         "Sides of the windows of the fractions skill score.",
-        unit="pixels",
-        ge=1,
-        le=999,
-        odd=True,
-        min_length=1,
-        example="(1,5,9)",
+        unit="pixels", ge=1, le=999, odd=True, min_length=1, example="(1,5,9)",
         may_change=True,
-    )
+    )  # fmt: skip
 
 
 def evaluate(
@@ -82,13 +73,6 @@ def evaluate(
     `eval_step` is that of `training.steps.make_eval_step`, `summarize` that of the
     objective. The batches are this process's parts of those of
     `data.pipeline.eval_batches`, in whose order `name_clip` names a clip by its place.
-
-    Returns:
-        The contenders, with conditions those that any clip has, and, where `eval_step`
-        gives "clip_mse", the four clips of the largest mean squared error.
-
-    Raises:
-        ValueError: There is no batch, or none of its clips counts.
     """
     totals: dict[str, MetricSums] = {}
     by_condition: dict[str, MetricSums] = {}
@@ -110,12 +94,11 @@ def evaluate(
     contenders = {}
     # The model first: jit returns dictionaries in the order of their keys.
     for name in sorted(totals, key=lambda name: (name != "model", name)):
-        summary = summarize(totals[name], frame_shape)
-        per_condition = {}
+        contenders[name] = summarize(totals[name], frame_shape)
         for index in present:
             sums = jax.tree.map(lambda of, index=index: of[index], by_condition[name])
-            per_condition[conditions[index]] = summarize(sums, frame_shape)
-        contenders[name] = Contender(**vars(summary), per_condition=per_condition)
+            summary = summarize(sums, frame_shape)
+            contenders[name].per_condition[conditions[index]] = summary
     return EvaluationResult(
         contenders,
         {conditions[index]: int(counts[index]) for index in present},
@@ -128,12 +111,9 @@ def _worst(
 ) -> list[WorstClip]:
     """The clips of the largest error; one that is not a number is the worst."""
     errors = np.where(np.isnan(clip_mse), np.inf, clip_mse)
-    order = np.argsort(-errors, kind="stable")[:_NUM_WORST_CLIPS]
+    order = np.argsort(-errors, kind="stable")[:4]
     return [
-        WorstClip(
-            name_clip(int(index)),
-            None if np.isnan(clip_mse[index]) else float(clip_mse[index]),
-        )
+        WorstClip(name_clip(int(index)), none_if_nan(clip_mse[index]))
         for index in order
         if errors[index] > -np.inf
     ]
@@ -150,26 +130,22 @@ def add_vmaf(
 ) -> None:
     """Adds "vmaf" of model and baselines: in total, per lead time and condition.
 
-    Measured on `num_vmaf_sequences` of the test clips, evenly spread, as `forecast`
-    gives them: `objectives.forecast.Example`s of the clips at some places, in their
-    order. Without an ffmpeg that measures it the log says how to get one; where ffmpeg
-    fails, what it said. All processes take part; the first one measures.
+    `forecast` gives the `Example`s of clips; all processes call it, the first measures.
     """
     count = min(num_vmaf_sequences, num_sequences)
     if not count:
         return
     if min(frame_size) < MIN_SIDE:
-        _log.info(
-            "no VMAF: frames are of %d×%d pixels, and it needs at least %d of both",
-            *frame_size, MIN_SIDE,
-        )  # fmt: skip
+        words = "no VMAF: frames are of %d×%d pixels, and it needs at least %d of both"
+        _log.info(words, *frame_size, MIN_SIDE)
         return
     ffmpeg = find_ffmpeg() if jax.process_index() == 0 else None
     if jax.process_index() == 0 and ffmpeg is None:
-        _log.info("no VMAF, which needs an ffmpeg with libvmaf: %s", INSTALL_HINT)
+        hint = "pip install imageio-ffmpeg"
+        _log.info("no VMAF, which needs an ffmpeg with libvmaf: %s", hint)
         if jax.process_count() == 1:
             return
-    indices = np.linspace(0, num_sequences - 1, count).round().astype(int)
+    indices = selection(num_sequences, count)
     scores: dict[str, list[np.ndarray]] = {}
     clip_conditions: list[int | None] = []
     for clip in forecast(indices.tolist()):

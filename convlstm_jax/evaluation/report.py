@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from flax.traverse_util import flatten_dict
 from markupsafe import Markup
 
 from convlstm_jax.atomic_file import atomic_file
@@ -43,13 +44,9 @@ def write_report(
 ) -> None:
     """Writes the report as one HTML file that opens from disk, without any network.
 
-    The config is shown with dotted names, pictures are (caption, PNG or GIF file),
-    clips what the player shows. Everything is embedded, all text is escaped, and the
-    page's content security policy allows its own script and style alone, by their
-    hashes.
-
-    Raises:
-        UserError: The report cannot be written.
+    Pictures are (caption, PNG or GIF file), clips what the player shows. Everything is
+    embedded, all text is escaped, and the page's content security policy allows its own
+    script and style alone, by their hashes.
     """
     files = resources.files("convlstm_jax.evaluation")
     style, script, template = (
@@ -97,18 +94,6 @@ def write_report(
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level with dotted names, in their own order."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}.")
-        else:
-            flat[name] = value
-    return flat
-
-
 def _hash(text: str) -> str:
     """The source of a script or style as a content security policy names it."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
@@ -146,14 +131,12 @@ def _versus(key: str, result: EvaluationResult) -> tuple[str, str]:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:
-    return {name: _plain(value) for name, value in flatten(config).items()}
-
-
-def _plain(value: Any) -> str:
-    """A setting as it would be written in JSON, texts without quotes."""
-    if isinstance(value, str):
-        return value or '""'
-    return json.dumps(value, ensure_ascii=False, default=str).strip('"')
+    """Dotted name → the setting as it would be in JSON, texts without quotes."""
+    settings: dict[str, str] = {}
+    for name, value in flatten_dict(config, sep=".").items():
+        text = json.dumps(value, ensure_ascii=False, default=str).strip('"')
+        settings[name] = (value or '""') if isinstance(value, str) else text
+    return settings
 
 
 def _embedded(picture: Path) -> str:

@@ -1,10 +1,10 @@
 """The metrics of a test set as a typed result: its JSON, CSV rows and log lines."""
 
 import csv
-import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,7 @@ from convlstm_jax.viz.player import ClipName
 def clip_namer(
     clips: Any, films: Sequence[str] | None, conditions: Sequence[str]
 ) -> Callable[[int], ClipName]:
-    """A function that names the clip at an index of a test set.
-
-    Films are those of each clip, and where in it; "condition" of a clip is an index
-    into `conditions`. Either may be missing.
-    """
+    """A function that names the clip at an index; films and conditions may be none."""
 
     def name(index: int) -> ClipName:
         condition = conditions[int(clips[index]["condition"])] if conditions else ""
@@ -30,15 +26,7 @@ def clip_namer(
     return name
 
 
-@dataclasses.dataclass
-class Contender(MetricSummary):
-    """The metrics of the model, of one of its outputs or of a baseline."""
-
-    # Condition → metrics over its clips, lead times aside.
-    per_condition: dict[str, MetricSummary] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class WorstClip:
     """A clip with one of the largest mean squared errors of the model."""
 
@@ -46,22 +34,19 @@ class WorstClip:
     mse: float | None  # mean over its frames; None where it is not a number
 
 
-@dataclasses.dataclass
+@dataclass
 class EvaluationResult:
     """What an evaluation found."""
 
-    contenders: dict[str, Contender]  # by name, "model" first
-    # Condition → number of its clips; empty where there are no conditions.
-    condition_counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    worst_clips: list[WorstClip] = dataclasses.field(default_factory=list)
-    # Clips that pictures show.
-    drawn_clips: list[ClipName] = dataclasses.field(default_factory=list)
+    contenders: dict[str, MetricSummary]  # by name, "model" first
+    condition_counts: dict[str, int] = field(default_factory=dict)  # clips of each
+    worst_clips: list[WorstClip] = field(default_factory=list)
+    drawn_clips: list[ClipName] = field(default_factory=list)  # that pictures show
     step: int | None = None  # training steps of the weights
-    # Facts about the test set, such as "num_sequences".
-    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)  # facts about the test set
 
     @property
-    def model(self) -> Contender:
+    def model(self) -> MetricSummary:
         """The metrics of the model."""
         return self.contenders["model"]
 
@@ -136,11 +121,7 @@ class EvaluationResult:
         return lines
 
     def write(self, workdir: Path) -> None:
-        """Writes `evaluation.json` and `evaluation.csv`.
-
-        Raises:
-            UserError: The file system refuses.
-        """
+        """Writes `evaluation.json` and `evaluation.csv`."""
         with atomic_file(workdir / "evaluation.json") as partial:
             text = json.dumps(self.to_json(), indent=2) + "\n"
             partial.write_text(text, encoding="utf-8")

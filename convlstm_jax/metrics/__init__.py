@@ -4,13 +4,6 @@ from convlstm_jax.metrics import classification, forecast_skill, pixel, ssim, vm
 from convlstm_jax.metrics.registry import METRICS, Metric, find_metric, frame_metrics
 
 __all__ = [
-    "METRICS",
-    "Metric",
-    "classification",
-    "find_metric",
-    "forecast_skill",
-    "frame_metrics",
-    "pixel",
-    "ssim",
-    "vmaf",
-]
+    "METRICS", "Metric", "classification", "find_metric", "forecast_skill",
+    "frame_metrics", "pixel", "ssim", "vmaf",
+]  # fmt: skip

@@ -17,17 +17,13 @@ from numpy.typing import NDArray
 
 from convlstm_jax.metrics.registry import METRICS, none_if_nan
 
-Numbers = dict[str, float | None]
-"""Metric key → value; None where it is not defined."""
+Numbers = dict[str, float | None]  # metric key → value; None where it is not defined
 
 
 class MetricSums(TypedDict):
-    """Sums over samples: `sums[key]` is `[T]`, one a lead time, or of another shape.
+    """Sums over samples; of several conditions, both have one more axis in front."""
 
-    `count` is a scalar. Sums by condition have one more axis in front of both.
-    """
-
-    sums: dict[str, ArrayLike]
+    sums: dict[str, ArrayLike]  # [T], one a lead time, or of another shape
     count: ArrayLike
 
 
@@ -37,20 +33,17 @@ class MetricSummary:
 
     total: Numbers  # over all samples and lead times
     per_lead_time: dict[str, list[float | None]] = field(default_factory=dict)
-    # Of scores from pooled counts, the mean over lead times.
+    # Of scores from pooled counts.
     mean_over_lead_times: Numbers = field(default_factory=dict)
-    # Of a classifier: class → precision, recall, F1 and support; and clips by true
-    # class (rows) and predicted class.
+    # Of a classifier; the rows of the confusion matrix are true classes.
     per_class: dict[str, Numbers] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
+    # Condition → metrics over its clips, lead times aside.
+    per_condition: dict[str, "MetricSummary"] = field(default_factory=dict)
 
 
 def batch_sums(metrics: Mapping[str, Array], weight: Array) -> MetricSums:
-    """Sums the metrics of one batch, `[B, T]` or `[B, …]`, over its samples.
-
-    The weight `[B]` is 1 for a sample that counts and 0 for padding; what stands in a
-    row of weight 0 never counts, NaN included.
-    """
+    """Sums the metrics `[B, …]` of one batch; samples of weight 0 never count."""
 
     def weighted_sum(values: Array) -> Array:
         column = weight.astype(values.dtype).reshape(-1, *(1,) * (values.ndim - 1))
@@ -64,36 +57,21 @@ def batch_sums(metrics: Mapping[str, Array], weight: Array) -> MetricSums:
 
 
 def sums_by_condition(
-    metrics: Mapping[str, Array],
-    weight: Array,
-    condition: Array,
-    num_conditions: int,
+    metrics: Mapping[str, Array], weight: Array, condition: Array, num_conditions: int
 ) -> MetricSums:
-    """As `batch_sums`, for each of N conditions apart: sums `[N, T]`, count `[N]`.
-
-    The condition `[B]` of each sample is an integer from 0 to N − 1.
-    """
+    """As `batch_sums`, for each of N conditions apart: sums `[N, T]`, count `[N]`."""
     one_hot = condition[None, :] == jnp.arange(num_conditions)[:, None]
     return jax.vmap(lambda w: batch_sums(metrics, w))(one_hot * weight[None, :])
 
 
 def add_sums(total: MetricSums | None, batch: MetricSums) -> MetricSums:
-    """Adds the sums of one more batch, on the host and in float64.
-
-    The total is None before the first batch; the arguments are left as they are.
-    """
+    """Adds one more batch to the total, on the host in float64; neither is changed."""
     batch = jax.tree.map(lambda value: np.asarray(value, np.float64), batch)
     return batch if total is None else jax.tree.map(np.add, total, batch)
 
 
 def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
-    """Divides the sums, once, into averages over samples, and in total over lead times.
-
-    Adds what the registry derives from them, such as "mse_per_pixel".
-
-    Raises:
-        ValueError: No sample counted.
-    """
+    """Divides the sums into averages, and adds what the registry derives from them."""
     count, sums = num_samples(total), float64_sums(total)
     pooled = {m.sums: sums.pop(m.sums) for m in METRICS.values() if m.sums in sums}
     means = {name: value / count for name, value in sums.items()}
@@ -103,13 +81,12 @@ def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
     }
     for metric in METRICS.values():
         if metric.derive is not None and metric.repeats in means:
-            of_all = metric.derive(means[metric.repeats], values_per_frame)
-            numbers[metric.key] = of_all
+            numbers[metric.key] = metric.derive(means[metric.repeats], values_per_frame)
     for metric in METRICS.values():
         if metric.pool is not None and metric.sums in pooled:
             moments = pooled[metric.sums]
-            pooled_all = metric.pool(moments.sum(0), count * len(moments))
-            numbers[metric.key] = none_if_nan(pooled_all)
+            of_all = metric.pool(moments.sum(0), count * len(moments))
+            numbers[metric.key] = none_if_nan(of_all)
             by_lead_time = metric.pool(moments, count)
             per_lead_time[metric.key] = [none_if_nan(value) for value in by_lead_time]
     return MetricSummary(numbers, per_lead_time)

@@ -1,10 +1,9 @@
 """Predictions that need no learning; a model is worth what it gains over them."""
 
 import contextlib
-import importlib.util
 import io
 import warnings
-from collections.abc import Callable
+from importlib import util
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,13 +15,8 @@ from convlstm_jax.rain import RainScale
 from convlstm_jax.types import Video
 
 PredictedVideo = Float[Array, "B T_out H W C"]
-"""A clip as long as was asked for, not as long as the inputs."""
-
-OUTPUTS = ("model", "reconstruction")
-"""Contenders that a model gives out; all others are baselines."""
-
-OPTICAL_FLOW = "optical_flow"
-"""The contender, and the key of a batch, that is extrapolated on the host."""
+OUTPUTS = ("model", "reconstruction")  # Contenders that are no baselines.
+OPTICAL_FLOW = "optical_flow"  # The contender, and the key of a batch.
 
 _LABELS = {
     "reconstruction": "reconstruction of the inputs",
@@ -37,6 +31,11 @@ def contender_label(key: str) -> str:
     return _LABELS.get(key, key.replace("_", " "))
 
 
+def forecast_label(key: str) -> str:
+    """As `contender_label`, where forecasts stand below what was observed."""
+    return "forecast" if key == "model" else contender_label(key)
+
+
 def copy_last_frame(inputs: Video, num_frames: int) -> PredictedVideo:
     """Repeats the last given frame, in the dtype of the inputs."""
     return jnp.repeat(inputs[:, -1:], num_frames, axis=1)
@@ -47,21 +46,13 @@ def zeros(inputs: Video, num_frames: int) -> PredictedVideo:
     return jnp.zeros_like(copy_last_frame(inputs, num_frames))
 
 
-BASELINES: dict[str, Callable[[Video, int], PredictedVideo]] = {
-    "copy_last": copy_last_frame,
-    "zeros": zeros,
-}
-"""Name in reports and evaluation files → function of (inputs, num_frames)."""
+BASELINES = {"copy_last": copy_last_frame, "zeros": zeros}
 
 
 def missing_packages() -> list[str]:
     """The packages that `extrapolate` needs and that are not installed."""
     packages = {"pysteps": "pysteps", "cv2": "opencv-python-headless"}
-    return [
-        package
-        for module, package in packages.items()
-        if importlib.util.find_spec(module) is None
-    ]
+    return [name for module, name in packages.items() if util.find_spec(module) is None]
 
 
 def extrapolate(
@@ -69,38 +60,29 @@ def extrapolate(
 ) -> np.ndarray:
     """Extrapolates the last radar frame along the motion of the T ≥ 2 given frames.
 
-    A backward semi-Lagrangian scheme advects it with the motion field (Lucas-Kanade, on
-    dBZ), by pysteps (Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019). If no motion is
-    found, the last frame is repeated; no rain flows in over an edge.
-
-    Inputs `[T, H, W]` and the float32 result `[num_frames, H, W]` are pixels in [0, 1];
-    the mask `[T, H, W]` is 1 where there is data.
+    Semi-Lagrangian, with the motion field of Lucas-Kanade on dBZ, by pysteps (Pulkkinen
+    et al. 2019, 10.5194/gmd-12-4185-2019); no rain flows in over an edge. Inputs
+    `[T, H, W]` and result `[num_frames, H, W]` are pixels in [0, 1]; the mask
+    `[T, H, W]` is 1 where there is data.
     """
-    motion, semilagrangian = _pysteps()
+    with contextlib.redirect_stdout(io.StringIO()):  # It prints its configuration.
+        from pysteps import extrapolation, motion
+    find_motion = motion.get_method("LK")
+    semilagrangian = extrapolation.get_method("semilagrangian")
     # Pixels are scaled reflectivities, which is enough to find the motion.
     tracked = np.ma.masked_array(inputs.astype(np.float64), mask == 0)
     flow = np.zeros((2, *inputs.shape[1:]))
     if inputs.any():
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # Few features: the motion is still found.
-            flow = motion(scale.dbz(tracked), verbose=False)
+            flow = find_motion(scale.dbz(tracked), verbose=False)
     last = np.where(mask[-1] > 0, inputs[-1], 0.0).astype(np.float64)
     carried = semilagrangian(last, flow, num_frames, outval=0.0)
-    extrapolated: np.ndarray = np.clip(np.nan_to_num(carried), 0, 1).astype(np.float32)
-    return extrapolated
-
-
-def _pysteps() -> tuple[Any, Any]:
-    with contextlib.redirect_stdout(io.StringIO()):  # It prints its configuration.
-        from pysteps import extrapolation, motion
-    return motion.get_method("LK"), extrapolation.get_method("semilagrangian")
+    return np.clip(np.nan_to_num(carried), 0, 1).astype(np.float32, copy=False)
 
 
 class WithOpticalFlow:
-    """A radar source whose clips have "optical_flow", float32 `[T_out, H, W, 1]`.
-
-    The first `num_inputs` frames are given; `num_outputs` are extrapolated.
-    """
+    """A radar source whose clips have "optical_flow", float32 `[T_out, H, W, 1]`."""
 
     def __init__(
         self, source: Any, num_inputs: int, num_outputs: int, scale: RainScale

@@ -47,11 +47,9 @@ register(
 def classification_metrics(
     logits: Float[Array, "B N"], label: Int[Array, " B"]
 ) -> dict[str, Array]:
-    """The values of every clip, to be summed over clips.
+    """The "cross_entropy_nats" `[B, 1]` and "confusion" `[B, N, N]` of every clip.
 
-    "cross_entropy_nats" `[B, 1]`, and "confusion" `[B, N, N]`: 1 in the row of the true
-    class and the column of the predicted one, that of the (first) largest logit. Where
-    a model gives NaN, only the cross-entropy shows it.
+    Rows are true classes, columns that of the (first) largest logit.
     """
     logits = logits.astype(jnp.float32)
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, label)
@@ -64,10 +62,7 @@ def classification_metrics(
 
 
 def majority_logits(class_counts: Sequence[int], num_clips: int) -> Float[Array, "B N"]:
-    """The baseline that never looks at a clip: logs of the shares of training clips.
-
-    `[B, N]`, the same for every clip; −∞ for a class without training clips.
-    """
+    """The baseline that never looks at a clip: logs of the shares of training clips."""
     counts = np.asarray(class_counts, np.float64)
     with np.errstate(divide="ignore"):
         logits = jnp.asarray(np.log(counts / counts.sum()), jnp.float32)
@@ -77,11 +72,7 @@ def majority_logits(class_counts: Sequence[int], num_clips: int) -> Float[Array,
 def summarize_classification(
     total: MetricSums, classes: Sequence[str]
 ) -> MetricSummary:
-    """The metrics of an evaluation; None for what is undefined or not finite.
-
-    Raises:
-        ValueError: No clip counted, or a label was none of the classes.
-    """
+    """The metrics of an evaluation; None for what is undefined or not finite."""
     count, sums = num_samples(total), float64_sums(total)
     confusion = sums["confusion"]
     if not np.isclose(confusion.sum(), count):

@@ -78,12 +78,10 @@ def skill_sums(
     """The sums over each frame that every score of a forecast follows from.
 
     Of rain rates `[B, T, H, W, C]` in mm/h, over the pixels where the mask is 1, for N
-    thresholds and M odd sides of the FSS's windows, pixels.
-
-    Returns:
-        "table" `[B, T, N, 4]`: hits, misses, false alarms and correct negatives.
-        "moments" `[B, T, 7]`: the pixels, then the sums of p, t, p², t², p t and
-        (p − t)². "fractions" `[B, T, N, M, 2]`: the sums of (p − o)² and p² + o².
+    thresholds and M odd sides of the FSS's windows, pixels: "table" `[B, T, N, 4]`
+    (hits, misses, false alarms, correct negatives), "moments" `[B, T, 7]` (the pixels,
+    then the sums of p, t, p², t², p t and (p − t)²), and "fractions" `[B, T, N, M, 2]`
+    (the sums of (p − o)² and p² + o²).
     """
     valid = mask > 0
     p = jnp.where(valid, prediction_mm_per_h, 0.0)
@@ -135,11 +133,7 @@ def table_scores(table: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
 
 
 def moment_scores(moments: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Error, (mm/h)², and correlations of rain rates from moments `[..., 7]`.
-
-    "correlation_uncentred" is Σpt / √(Σp² Σt²), as in Shi et al. 2015
-    (arXiv:1506.04214).
-    """
+    """Error, (mm/h)², and correlations of rain rates from moments `[..., 7]`."""
     n, p, t, pp, tt, pt, error = np.moveaxis(np.asarray(moments, np.float64), -1, 0)
     variance_p, variance_t = n * pp - p * p, n * tt - t * t
     # What float32 sums leave of the variance of a constant is none.
@@ -164,12 +158,7 @@ def summarize_skill(
     thresholds_mm_per_h: Sequence[float],
     window_sizes: Sequence[int],
 ) -> MetricSummary:
-    """Divides the sums of `skill_sums` into scores; None where one is undefined.
-
-    The total is that of the sums over all lead times; `mean_over_lead_times` is over
-    those that have a value. Keys are such as "csi_0.5_mm_per_h" and
-    "fss_0.5_mm_per_h_5_px".
-    """
+    """Divides the sums of `skill_sums` into scores; None where one is undefined."""
     sums = float64_sums(total)
 
     def scores(of: dict[str, NDArray[np.float64]]) -> dict[str, Any]:

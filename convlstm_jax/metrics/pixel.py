@@ -1,7 +1,5 @@
 """Errors of single pixels summed over a frame, pixels as probabilities, correlation."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -17,12 +15,7 @@ from convlstm_jax.metrics.registry import (
 )
 from convlstm_jax.types import PerFrame, Video
 
-MIN_MEAN_SQUARED_ERROR = 1e-10
-"""Floor of the mean squared error inside `psnr_db`: 100 dB."""
-
 _FRAME = (2, 3, 4)
-# A variance below this share of the mean square is rounding noise of none.
-_MIN_VARIANCE = 1e-6
 
 
 @frame_metric(Metric("mse", "MSE", unit="summed over a frame", order=10, convention=(
@@ -31,8 +24,8 @@ _MIN_VARIANCE = 1e-6
 def squared_error(prediction: Video, target: Video) -> PerFrame:
     """Squared error summed over the pixels and channels of each frame, `[B, T]`.
 
-    Its mean is the "MSE" of the Moving MNIST literature (Srivastava et al. 2015;
-    OpenSTL). Clips are `[B, T, H, W, C]` in [0, 1], here and below.
+    Its mean is the "MSE" of the Moving MNIST literature. Clips are `[B, T, H, W, C]` in
+    [0, 1], here and below.
     """
     prediction, target = matched_frames(prediction, target)
     return jnp.sum(jnp.square(prediction - target), axis=_FRAME)
@@ -52,22 +45,18 @@ def absolute_error(prediction: Video, target: Video) -> PerFrame:
     "Peak signal-to-noise ratio in dB of each frame for data range 1, at most 100 "
     "dB (identical frames), averaged over frames and samples.")))  # fmt: skip
 def psnr_db(prediction: Video, target: Video) -> PerFrame:
-    """Peak signal-to-noise ratio of each frame, dB, for pixels in [0, 1], `[B, T]`.
+    """Peak signal-to-noise ratio of each frame, dB, `[B, T]`: −10 log10(m).
 
-    `-10 log10(m)` with m the mean squared error over the pixels and channels of the
-    frame, at least 1e-10: identical frames give 100 dB (in OpenSTL, infinity).
+    m is the mean squared error over pixels and channels, at least 1e-10: identical
+    frames give 100 dB (in OpenSTL, infinity).
     """
     prediction, target = matched_frames(prediction, target)
     mean_squared_error = jnp.mean(jnp.square(prediction - target), axis=_FRAME)
-    return -10.0 * jnp.log10(jnp.maximum(mean_squared_error, MIN_MEAN_SQUARED_ERROR))
+    return -10.0 * jnp.log10(jnp.maximum(mean_squared_error, 1e-10))
 
 
 def cross_entropy_from_logits(logits: Video, target: Video) -> PerFrame:
-    """Cross-entropy of each frame from logits, nats, exact at any magnitude, `[B, T]`.
-
-    With p = sigmoid(l), the term of a pixel is max(l, 0) − l t + log(1 + exp(−|l|)),
-    which neither overflows nor takes the logarithm of a rounded 0.
-    """
+    """Cross-entropy of each frame from logits, nats, `[B, T]`; it never overflows."""
     logits, target = matched_frames(logits, target, name="logits")
     rest = jnp.log1p(jnp.exp(-jnp.abs(logits)))
     return jnp.sum(jnp.maximum(logits, 0.0) - logits * target + rest, axis=_FRAME)
@@ -84,8 +73,7 @@ def cross_entropy_from_probabilities(
     """Cross-entropy of each frame from pixels, for predictions without logits, nats.
 
     −Σ t log p + (1 − t) log(1 − p) as in Shi et al. 2015 (arXiv:1506.04214, section
-    4.1), with p clipped to [epsilon, 1 − epsilon], as a copied frame holds exact zeros
-    and ones: what is wrong for certain costs −log(epsilon), 13.8 nats at 1e-6.
+    4.1), with p clipped to [epsilon, 1 − epsilon].
     """
     prediction, target = matched_frames(prediction, target)
     probability = jnp.clip(prediction, epsilon, 1.0 - epsilon)
@@ -98,9 +86,8 @@ def pearson(moments: NDArray[np.float64], count: float) -> NDArray[np.float64]:
 
     Of moments `[..., 8]`, see `correlation_moments`, summed over `count` frames; NaN
     where prediction or truth is constant. By the law of total covariance cov(p, t) =
-    ⟨cov in a frame⟩ + ⟨p̄ t̄⟩ − ⟨p̄⟩⟨t̄⟩ with p̄, t̄ the means of a frame: only these,
-    not the pixels, are squared before a mean is subtracted, which keeps the digits of
-    weak contrast.
+    ⟨cov in a frame⟩ + ⟨p̄ t̄⟩ − ⟨p̄⟩⟨t̄⟩ with p̄, t̄ the means of a frame, which keeps
+    the digits of weak contrast.
     """
     mean_p, mean_t, pp, tt, pt, *inside = np.moveaxis(
         np.asarray(moments, np.float64) / count, -1, 0
@@ -108,7 +95,8 @@ def pearson(moments: NDArray[np.float64], count: float) -> NDArray[np.float64]:
     variances = []
     for mean, square, within in ((mean_p, pp, inside[0]), (mean_t, tt, inside[1])):
         variance = within + square - mean**2
-        known = variance > _MIN_VARIANCE * (square + within)
+        # Below this share of the mean square it is rounding noise of none.
+        known = variance > 1e-6 * (square + within)
         variances.append(np.where(known, variance, 0.0))
     covariance = inside[2] + pt - mean_p * mean_t
     return ratio(covariance, np.sqrt(variances[0] * variances[1]))
@@ -120,11 +108,7 @@ def pearson(moments: NDArray[np.float64], count: float) -> NDArray[np.float64]:
     "(or of all lead times, or of a condition) together; of radar that of the rain "
     "rate, over the pixels with data; null where either is constant.")))  # fmt: skip
 def correlation_moments(prediction: Video, target: Video) -> Float[Array, "B T 8"]:
-    """The moments of each frame that a correlation follows from.
-
-    Means of p and t, their squares and their product; var(p), var(t), cov(p, t) of
-    pixels.
-    """
+    """Means of p and t, their squares and product; var(p), var(t), cov(p, t) inside."""
     prediction, target = matched_frames(prediction, target)
     mean_p, mean_t = (x.mean(_FRAME, keepdims=True) for x in (prediction, target))
     p, t = prediction - mean_p, target - mean_t
@@ -134,17 +118,13 @@ def correlation_moments(prediction: Video, target: Video) -> Float[Array, "B T 8
     return jnp.stack([*means, *inside], axis=-1)
 
 
-def _mean_over_pixels(means: Any, values_per_frame: int) -> float:
-    return float(means.mean()) / values_per_frame
-
-
 register(
     Metric("mse_per_pixel", "MSE", unit="mean over pixels", order=60, repeats="mse",
-        derive=_mean_over_pixels, convention=(
+        derive=lambda means, pixels: float(means.mean()) / pixels, convention=(
         "Squared error averaged over pixels, channels, frames and samples; pixels in "
         "[0, 1].")),
     Metric("mae_per_pixel", "MAE", unit="mean over pixels", order=61, repeats="mae",
-        derive=_mean_over_pixels, convention=(
+        derive=lambda means, pixels: float(means.mean()) / pixels, convention=(
         "Absolute error averaged over pixels, channels, frames and samples; pixels in "
         "[0, 1].")),
     Metric("cross_entropy_nats_per_frame", "Cross-entropy", unit="nats per frame",

@@ -1,7 +1,6 @@
-"""One registry of all metrics, which evaluation, report, curves, log and docs read.
+"""One registry of all metrics, each declared beside its function.
 
-A metric is declared once, beside its function: `@frame_metric(Metric(...))` for what is
-measured on every frame of a forecast, `register(Metric(...))` for everything else.
+By `@frame_metric(Metric(...))` what is measured on every frame, else by `register`.
 """
 
 import dataclasses
@@ -32,9 +31,8 @@ class Metric:
     order: int = 1000  # place in tables and plots, ascending
     repeats: str = ""  # key of the metric that it equals up to a constant factor
     min_side: int = 1  # smallest height and width of a frame that it is defined for
-    # (prediction, target) → [B, T] of a frame metric.
+    # (prediction, target) → [B, T] of a frame metric; better, from (logits, target).
     function: Callable[..., Array] | None = None
-    # (logits, target) → the same, preferred where logits are known.
     from_logits: Callable[..., Array] | None = None
     # (means of `repeats` over clips [T], H·W·C) → total.
     derive: Callable[[Any, int], float] | None = None
@@ -54,8 +52,8 @@ class Metric:
         return {"higher": "↑", "lower": "↓", "neither": ""}[self.direction]
 
 
+# All metrics by key; a score at rain rates stands here under its family's name.
 METRICS: dict[str, Metric] = {}
-"""All metrics by key; a score at rain rates stands here under its family's name."""
 
 
 def register(*metrics: Metric) -> None:
@@ -81,8 +79,7 @@ def frame_metrics(
 ) -> dict[str, Array]:
     """Measures every frame metric of clips `[B, T, H, W, C]` in [0, 1]: key → `[B, T]`.
 
-    With logits (`prediction = sigmoid(logits)`) the cross-entropy is exact. Metrics
-    whose window is larger than the frames are left out.
+    Metrics whose window is larger than the frames are left out.
     """
     values = {}
     for metric in METRICS.values():
@@ -99,11 +96,7 @@ def frame_metrics(
 def matched_frames(
     prediction: Video, target: Video, name: str = "prediction"
 ) -> tuple[Array, Array]:
-    """Converts two clips to float32, or float64 where either has it, to be compared.
-
-    Raises:
-        ValueError: The shapes differ or are not `[B, T, H, W, C]`, or one has integers.
-    """
+    """Converts two clips to float32, or float64 where either has it, to be compared."""
     if prediction.shape != target.shape or prediction.ndim != 5:
         raise ValueError(
             f"{name} has shape {prediction.shape} and target {target.shape}: they must "

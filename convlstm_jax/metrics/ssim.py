@@ -1,38 +1,28 @@
 """Structural similarity of frames: SSIM in two conventions, and MS-SSIM.
 
-Wang, Bovik, Sheikh, Simoncelli: Image quality assessment, from error visibility to
-structural similarity. IEEE Transactions on Image Processing 13(4), 2004, eq. 13:
+SSIM, Wang et al. 2004 (IEEE Transactions on Image Processing 13(4), eq. 13), averaged
+over the windows inside the frame, then over channels, as scikit-image does:
 
     SSIM = (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2))
+         = (1 − μd² / (μx² + μy² + C1)) (1 − σd² / (σx² + σy² + C2)),    d = x − y
 
-with C1 = (0.01 L)², C2 = (0.03 L)² and L the data range, averaged over the windows
-inside the frame, then over channels, as scikit-image does.
+with C1 = (0.01 L)², C2 = (0.03 L)² and L the data range. The second form, which is
+computed, is exactly 1 for identical frames. `E[x²] − E[x]²` would lose every digit next
+to C2 in a bright, flat region: each one-dimensional pass subtracts the pixel at the
+window's centre first.
 
-Numerics. With d = x − y, the two factors are computed in the equal form
+MS-SSIM, Wang, Simoncelli and Bovik 2003 (Asilomar, eq. 7), with l and c s the means of
+the two factors at each of M scales, each scale of half the size of the one before:
 
-    1 − μd² / (μx² + μy² + C1)    and    1 − σd² / (σx² + σy² + C2)
+    MS-SSIM = l_M^α_M ∏ (c_j s_j)^β_j,  j = 1 … M,  α_M = β_M
 
-which is exactly 1 for identical frames. `E[x²] − E[x]²` would lose every digit next to
-C2 in a bright, flat region: each one-dimensional pass subtracts the pixel at the
-window's centre first. The largest difference from scikit-image in float64 was 4e-7 in
-float32 (the plain form: 2e-5) and 1e-13 in float64.
-
-MS-SSIM: Wang, Simoncelli, Bovik: Multi-scale structural similarity for image quality
-assessment. Asilomar Conference on Signals, Systems and Computers, 2003, eq. 7:
-
-    MS-SSIM = l_M^α_M ∏ (c_j s_j)^β_j,  j = 1 … M
-
-with l and c s the two factors, each averaged over the windows; scale j + 1 is scale j
-averaged over squares of 2×2 pixels; α_M = β_M. As every implementation does, the last
-scale takes the mean of the product of both, and channels are averaged at the end.
-Frames of less than 176 pixels have as many scales as the window fits into, with weights
-scaled to the same sum. A mean of c s below 0, which has no root, counts as 0; a last
-row or column without a partner is left out of the next scale.
+As every implementation does, the last scale takes the mean of the product of both, and
+channels are averaged at the end. A mean of c s below 0, which has no root, counts as 0.
 """
 
-import functools
 import math
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,22 +31,12 @@ from jax import Array, lax
 from convlstm_jax.metrics.registry import Metric, frame_metric, matched_frames
 from convlstm_jax.types import PerFrame, Video
 
-GAUSSIAN_WINDOW_SIZE = 11
-GAUSSIAN_SIGMA = 1.5
-UNIFORM_WINDOW_SIZE = 7
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the scales of MS-SSIM, finest first; their sum is 1.0001."""
 
 _K1 = 0.01
 _K2 = 0.03
-
-
-def gaussian_weights(size: int, sigma: float) -> tuple[float, ...]:
-    """`size` samples of a Gaussian about their middle, with sum 1."""
-    middle = size // 2
-    samples = [math.exp(-0.5 * ((i - middle) / sigma) ** 2) for i in range(size)]
-    total = math.fsum(samples)
-    return tuple(sample / total for sample in samples)
+_MIN_SIDE = 22  # of the frames of MS-SSIM; with one scale it would be SSIM
 
 
 class _Window(NamedTuple):
@@ -67,12 +47,14 @@ class _Window(NamedTuple):
     covariance_factor: float
 
 
-_GAUSSIAN = _Window(gaussian_weights(GAUSSIAN_WINDOW_SIZE, GAUSSIAN_SIGMA), 1.0, 1.0)
-_UNIFORM = _Window((1 / UNIFORM_WINDOW_SIZE,) * UNIFORM_WINDOW_SIZE, 2.0, 49 / 48)
+_SAMPLES = [math.exp(-0.5 * (i / 1.5) ** 2) for i in range(-5, 6)]
+_WEIGHTS = tuple(sample / math.fsum(_SAMPLES) for sample in _SAMPLES)
+_GAUSSIAN = _Window(_WEIGHTS, 1.0, 1.0)
+_UNIFORM = _Window((1 / 7,) * 7, 2.0, 49 / 48)
 
 
 @frame_metric(Metric("ssim", "SSIM", direction="higher", order=20,
-    min_side=GAUSSIAN_WINDOW_SIZE, convention=(
+    min_side=11, convention=(
     "SSIM of Wang et al. 2004: Gaussian window 11×11 with sigma 1.5, data range 1, "
     "population covariance, K1 0.01, K2 0.03, averaged over the pixels whose "
     "window lies inside the frame, channels, frames and samples.")))  # fmt: skip
@@ -86,16 +68,16 @@ def ssim(prediction: Video, target: Video) -> PerFrame:
 
 
 @frame_metric(Metric("ssim_openstl", "SSIM, OpenSTL", direction="higher", order=21,
-    min_side=UNIFORM_WINDOW_SIZE, convention=(
+    min_side=7, convention=(
     "SSIM as in OpenSTL's tables: uniform window 7×7, data range 2, sample "
     "covariance, K1 0.01, K2 0.03, averaged over the pixels whose window lies "
     "inside the frame, channels, frames and samples.")))  # fmt: skip
 def ssim_openstl(prediction: Video, target: Video) -> PerFrame:
     """SSIM of each frame as in OpenSTL's tables, `[B, T]`, comparable only with those.
 
-    OpenSTL calls scikit-image 0.19 with its defaults: a uniform window of 7×7 pixels,
-    sample covariance, and data range 2, which quadruples C1 and C2. Equal to
-    `structural_similarity(data_range=2, channel_axis=-1)` to 1e-6 in float32.
+    The defaults of scikit-image 0.19: a uniform window of 7×7 pixels, sample
+    covariance, data range 2. Equal to `structural_similarity(data_range=2,
+    channel_axis=-1)` to 1e-6 in float32.
     """
     return _mean_similarity(prediction, target, _UNIFORM)
 
@@ -108,13 +90,12 @@ def _mean_similarity(prediction: Video, target: Video, window: _Window) -> PerFr
             f"frames are of {height}×{width} pixels (height×width): for this SSIM "
             f"height and width must be at least {len(window.weights)}"
         )
-    found: PerFrame = _similarity(prediction, target, window)
-    return found
+    return _similarity(prediction, target, window)
 
 
 # Compiled on its own, so that a call outside of `jax.jit` is one program, not hundreds.
-@functools.partial(jax.jit, static_argnames="window")
-def _similarity(prediction: Array, target: Array, window: _Window) -> PerFrame:
+@partial(jax.jit, static_argnames="window")
+def _similarity(prediction: Array, target: Array, window: _Window) -> Any:
     x, y = (jnp.moveaxis(clip, -1, -3) for clip in (prediction, target))
     luminance, structure = _similarity_factors(x, y, window)
     return _map_mean(luminance * structure).mean(-1)
@@ -175,25 +156,24 @@ def _axis_moments(
 def scale_weights(smaller_side: int) -> tuple[float, ...]:
     """The weights of the scales of frames whose smaller side has so many pixels.
 
-    Raises:
-        ValueError: Fewer than two scales fit; with one it would be SSIM.
+    As many as the window fits into, scaled to the sum of all: five from 176 pixels on.
     """
-    if smaller_side < 2 * GAUSSIAN_WINDOW_SIZE:
+    if smaller_side < _MIN_SIDE:
         raise ValueError(
             f"the smaller side of the frames has {smaller_side} pixels: for MS-SSIM it "
-            f"must have at least {2 * GAUSSIAN_WINDOW_SIZE}"
+            f"must have at least {_MIN_SIDE}"
         )
     weights = [
         weight
         for scale, weight in enumerate(SCALE_WEIGHTS)
-        if smaller_side >> scale >= GAUSSIAN_WINDOW_SIZE
+        if smaller_side >> scale >= len(_WEIGHTS)
     ]
     factor = sum(SCALE_WEIGHTS) / sum(weights)
     return tuple(weight * factor for weight in weights)
 
 
 @frame_metric(Metric("ms_ssim", "MS-SSIM", direction="higher", order=22,
-    min_side=2 * GAUSSIAN_WINDOW_SIZE, convention=(
+    min_side=_MIN_SIDE, convention=(
     "MS-SSIM of Wang, Simoncelli and Bovik 2003: the window of ssim at each scale, "
     "scales halved by means of 2×2 pixels, exponents 0.0448, 0.2856, 0.3001, "
     "0.2363, 0.1333; frames of less than 176 pixels have as many of the scales as "
@@ -204,14 +184,12 @@ def scale_weights(smaller_side: int) -> tuple[float, ...]:
 def ms_ssim(prediction: Video, target: Video) -> PerFrame:
     """MS-SSIM of each frame, `[B, T]`, from 0 to 1; identical frames give exactly 1."""
     prediction, target = matched_frames(prediction, target)
-    weights = scale_weights(min(prediction.shape[2:4]))
-    found: PerFrame = _ms_ssim(prediction, target, weights)
-    return found
+    return _ms_ssim(prediction, target, scale_weights(min(prediction.shape[2:4])))
 
 
 # Compiled on its own, as SSIM is.
-@functools.partial(jax.jit, static_argnames="weights")
-def _ms_ssim(prediction: Array, target: Array, weights: tuple[float, ...]) -> PerFrame:
+@partial(jax.jit, static_argnames="weights")
+def _ms_ssim(prediction: Array, target: Array, weights: tuple[float, ...]) -> Any:
     x, y = (jnp.moveaxis(clip, -1, -3) for clip in (prediction, target))
     product: Array = jnp.ones(())
     for scale, weight in enumerate(weights):

@@ -1,9 +1,7 @@
 """VMAF: the perceived quality of a film, by libvmaf in the ffmpeg of imageio-ffmpeg.
 
-Li, Aaron, Katsavounidis, Moorthy, Manohara: Toward a practical perceptual video quality
-metric. Netflix Technology Blog, 2016. Planes of luma of full range (pixel 0 is luma 0,
-1 is 255) with flat chroma keep ffmpeg from squeezing grey values to 16 … 235. A clip's
-first frame has no motion: of equal clips it gets 97.4, the other frames 100.
+Planes of luma of full range (pixel 0 is luma 0, 1 is 255) with flat chroma keep ffmpeg
+from squeezing grey values to 16 … 235.
 """
 
 import functools
@@ -19,15 +17,9 @@ from numpy.typing import NDArray
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.registry import Metric, register
 
+# Below, libvmaf may crash, as its filters reach beyond the frame.
 MIN_SIDE = 24
-"""Pixels below which libvmaf may crash, as its filters reach beyond the frame."""
-
-INSTALL_HINT = "pip install imageio-ffmpeg"
-"""The command that installs an ffmpeg with libvmaf."""
-
-# BT.601.
-_LUMA = np.array([0.299, 0.587, 0.114])
-
+_LUMA = np.array([0.299, 0.587, 0.114])  # of BT.601
 
 register(
     Metric("vmaf", "VMAF", unit="0 to 100", direction="higher", order=40,
@@ -61,10 +53,7 @@ def vmaf(
     """VMAF of each frame of a clip `[T, H, W, C]` in [0, 1], `[T]`, from 0 to 100.
 
     Of three channels the luma of BT.601 is measured, of others their mean; NaN counts
-    as 0. H and W must be at least 24.
-
-    Raises:
-        UserError: ffmpeg failed.
+    as 0. H and W must be at least 24. Raises UserError where ffmpeg fails.
     """
     height, width = target.shape[1:3]
     with tempfile.TemporaryDirectory(prefix="vmaf_") as folder:

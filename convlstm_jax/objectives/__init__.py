@@ -20,14 +20,7 @@ OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
 }
 
 __all__ = [
-    "OBJECTIVES",
-    "ClassifyConfig",
-    "CompositeConfig",
-    "DataFacts",
-    "ForecastConfig",
-    "NowcastConfig",
-    "Objective",
-    "ObjectiveConfig",
-    "PredictConfig",
+    "OBJECTIVES", "ClassifyConfig", "CompositeConfig", "DataFacts", "ForecastConfig",
+    "NowcastConfig", "Objective", "ObjectiveConfig", "PredictConfig",
     "ReconstructConfig",
-]
+]  # fmt: skip

@@ -15,12 +15,7 @@ from convlstm_jax.config import Config
 from convlstm_jax.errors import UserError
 from convlstm_jax.models import ModelConfig
 from convlstm_jax.models.network import Forecast
-from convlstm_jax.objectives.base import (
-    Batch,
-    DataFacts,
-    Variables,
-    clip_and_target,
-)
+from convlstm_jax.objectives.base import Batch, DataFacts, Variables
 from convlstm_jax.objectives.forecast import FramesObjective, Outputs, PixelLossConfig
 from convlstm_jax.types import PerExample, Video
 
@@ -29,20 +24,15 @@ class AutoencoderConfig(PixelLossConfig):
     """Fields of the objectives of an autoencoder."""
 
     network_kind: ClassVar[str] = "decoders"
-    decoders: ClassVar[tuple[str, ...]] = ()
-    """The decoders that the network must have."""
+    decoders: ClassVar[tuple[str, ...]] = ()  # that the network must have
 
     def build(
         self, model: ModelConfig, training: Config | None, facts: DataFacts
     ) -> "AutoencoderObjective":
         """See `ObjectiveConfig`."""
-        return AutoencoderObjective(
-            model.build(decoders=self.decoders),
-            self.num_input_frames,
-            self.num_output_frames,
-            self.loss,
-            self.decoders,
-        )
+        network = model.build(decoders=self.decoders)
+        lengths = self.num_input_frames, self.num_output_frames
+        return AutoencoderObjective(network, *lengths, self.loss, self.decoders)
 
 
 class ReconstructConfig(AutoencoderConfig):
@@ -84,9 +74,8 @@ class CompositeConfig(AutoencoderConfig):
 class AutoencoderObjective(FramesObjective):
     """Predicts the frames that follow, gives the inputs back last one first, or both.
 
-    The metrics of "model" are those of the forecast, or without one those of its last
-    `num_output_frames` inputs. Beside a forecast, a reconstruction of all inputs is
-    scored and drawn as well. The loss is the sum over the decoders.
+    "model" is the forecast, or without one the last `num_output_frames` inputs; beside
+    a forecast, all inputs are given back. The loss is the sum over the decoders.
     """
 
     decoders: tuple[str, ...] = ("forecast",)
@@ -97,7 +86,7 @@ class AutoencoderObjective(FramesObjective):
         return "forecast" if "forecast" in self.decoders else "reconstruction"
 
     @property
-    def reconstructions(self) -> frozenset[str]:
+    def reconstructions(self) -> frozenset[str]:  # type: ignore[override]
         """See `FramesObjective`."""
         if self._ranked == "reconstruction":
             return frozenset({"model"})
@@ -126,42 +115,25 @@ class AutoencoderObjective(FramesObjective):
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
-        """See `Objective`: the sum of the decoders' losses, without randomness.
-
-        Conditional decoders read the true frames here, and their own outputs in
-        `forecast`.
-        """
-        frames, truth = clip_and_target(batch)
-        inputs, _ = self.targets(frames)
-        _, targets = self.targets(truth)
+        """See `Objective`; conditional decoders read the true frames here."""
+        inputs, targets = self.targets(batch["frames"])
+        if "targets" in batch:
+            _, targets = self.targets(batch["targets"])
         logits: Any = self.model.apply(variables, inputs, targets)
-        losses = [
-            self.score(_forecast(logits[name]), target)
-            for name, target in targets.items()
-        ]
+        losses = [self.score(_forecast(logits[k]), of) for k, of in targets.items()]
         return sum(losses[1:], start=losses[0]), {}
 
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
-        """The frames that follow, any number; without a forecast, the last inputs.
-
-        Raises:
-            ValueError: There are fewer inputs to reconstruct.
-        """
-        if self._ranked == "reconstruction" and num_frames > inputs.shape[1]:
-            raise ValueError(
-                f"num_frames is {num_frames}: it must be at most {inputs.shape[1]}, "
-                "the number of frames to reconstruct"
-            )
-        lengths = {self._ranked: num_frames}
-        return self._generate(variables, inputs, lengths)[self._ranked]
+        """The frames that follow, any number; without a forecast, the last inputs."""
+        name = self._ranked
+        return self._generate(variables, inputs, {name: num_frames})[name]
 
     def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
         """See `FramesObjective`; the inputs are encoded once."""
-        lengths = {self._ranked: self.num_output_frames}
-        if len(self.decoders) > 1:
-            lengths["reconstruction"] = inputs.shape[1]
+        lengths = {"reconstruction": inputs.shape[1]} if len(self.decoders) > 1 else {}
+        lengths[self._ranked] = self.num_output_frames
         outputs = self._generate(variables, inputs, lengths)
         found = {"model": (outputs.pop(self._ranked), target)}
         return found | {name: (out, inputs[:, ::-1]) for name, out in outputs.items()}

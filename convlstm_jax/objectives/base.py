@@ -21,23 +21,12 @@ from convlstm_jax.rain import RainScale
 from convlstm_jax.types import PerExample, Video
 from convlstm_jax.viz.player import ClipName, PlayerClip
 
-Variables = dict[str, Any]
-"""{"params": …} and, where a network has them, collections such as "batch_stats"."""
-
-Batch = dict[str, Array]
-"""{"frames": [B, T, H, W, C]}, and what `Objective.loss_fn` says."""
-
-FrameShape = tuple[int, int, int]
-"""(H, W, C)."""
-
-Contenders = Mapping[str, MetricSummary]
-"""The metrics of a test set of the model, "model", and of what it is compared with."""
-
-Pictures = list[tuple[str, Path]]
-"""(caption, file), in the order of the report."""
-
-WriteGif = Callable[[int, str, bytes], None]
-"""Takes (step, name, encoded GIF)."""
+Variables = dict[str, Any]  # "params", and collections such as "batch_stats"
+Batch = dict[str, Array]  # see `Objective.loss_fn`
+FrameShape = tuple[int, int, int]  # (H, W, C)
+Contenders = Mapping[str, MetricSummary]  # "model", and what it is compared with
+Pictures = list[tuple[str, Path]]  # (caption, file), in the order of the report
+WriteGif = Callable[[int, str, bytes], None]  # (step, name, encoded GIF)
 
 # Clips in one forecast for pictures: constant, so there is one compilation.
 _EXAMPLES_TOGETHER = 4
@@ -75,10 +64,8 @@ class DataFacts:
 class ObjectiveConfig(Config):
     """Fields that all objectives have."""
 
-    network_kind: ClassVar[str] = "frames"
-    """The `kind` of the networks that this objective can train."""
-    data_kind: ClassVar[str] = "frames"
-    """The `kind` of the data sets that it learns from."""
+    network_kind: ClassVar[str] = "frames"  # `kind` of the networks it can train
+    data_kind: ClassVar[str] = "frames"  # `kind` of the data sets it learns from
 
     name: str
     num_input_frames: int = field(10, "Frames the network is given.", ge=1)
@@ -106,8 +93,8 @@ class Objective:
     model: nn.Module
     num_input_frames: int
 
+    # What the name of a file with a prediction may end in.
     suffixes: ClassVar[tuple[str, ...]] = (".npy", ".gif", ".mp4", ".png")
-    """What the name of a file with a prediction may end in."""
 
     def init(self, key: Array, frame_shape: FrameShape) -> Variables:
         """Initial variables for frames of shape `(H, W, C)`."""
@@ -116,18 +103,11 @@ class Objective:
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
-        """The training loss of each clip, and the variables that are not learned.
+        """The training loss `[B]`, and the collections other than "params" afterwards.
 
-        Args:
-            variables: The network's variables.
-            batch: `{"frames": [B, T, H, W, C]}`, uint8 or in [0, 1]; where frames are
-                noisy, also "targets", the same frames without noise; where clips
-                belong to classes, "label" `[B]`; where pixels may lack data, "mask".
-            key: Randomness of the step.
-            step: Steps taken before, for schedules.
-
-        Returns:
-            The loss `[B]`, and the collections other than "params" after the step.
+        A batch has "frames" `[B, T, H, W, C]`, uint8 or in [0, 1]; where these are
+        noisy, "targets", the same without noise; where clips belong to classes,
+        "label" `[B]`; where pixels may lack data, "mask". Schedules follow the step.
         """
         raise NotImplementedError
 
@@ -136,8 +116,7 @@ class Objective:
     ) -> dict[str, dict[str, Array]]:
         """Every metric of every clip: contender → metric → `[B, …]`.
 
-        A validation has no baselines; there the metrics of "model" include "loss", by
-        which the best checkpoint is chosen.
+        A validation has no baselines, but the "loss" of the "model".
         """
         raise NotImplementedError
 
@@ -170,10 +149,7 @@ class Objective:
         for start in range(0, len(indices), _EXAMPLES_TOGETHER):
             clips = [source[i] for i in indices[start : start + _EXAMPLES_TOGETHER]]
             filled = clips + clips[-1:] * (_EXAMPLES_TOGETHER - len(clips))
-            batch = {
-                key: jnp.asarray(np.stack([clip[key] for clip in filled]))
-                for key in clips[0]
-            }
+            batch = {k: np.stack([clip[k] for clip in filled]) for k in clips[0]}
             shown = jax.device_get(run(variables, batch))
             for row, clip in enumerate(clips):
                 of_clip = jax.tree.map(lambda values, row=row: values[row], shown)
@@ -224,19 +200,7 @@ def _compiled_shown(objective: Objective, mesh: Mesh) -> Any:
 
 
 def to_unit_interval(frames: Array) -> Video:
-    """Stored frames, uint8 or floats in [0, 1], as pixels in [0, 1], float32.
-
-    On the device, so that only a quarter of the bytes is copied there.
-    """
+    """Stored frames, uint8 or floats in [0, 1], as pixels in [0, 1], float32."""
     if frames.dtype == jnp.uint8:
         return frames.astype(jnp.float32) / 255
     return frames.astype(jnp.float32)
-
-
-def clip_and_target(batch: Batch) -> tuple[Video, Video]:
-    """A batch's clips as they are read, and as they should be predicted, in [0, 1].
-
-    The two differ if the batch has "targets" in addition to noisy "frames".
-    """
-    clip = to_unit_interval(batch["frames"])
-    return clip, to_unit_interval(batch["targets"]) if "targets" in batch else clip

@@ -36,7 +36,7 @@ from convlstm_jax.objectives.base import (
     to_unit_interval,
 )
 from convlstm_jax.types import PerExample, Video
-from convlstm_jax.viz.film_strip import classified_clips_strip
+from convlstm_jax.viz.film_strip import classified_clips_strip, selection
 from convlstm_jax.viz.plots import confusion_matrix
 
 
@@ -57,24 +57,17 @@ class ClassifyConfig(ObjectiveConfig):
         self, model: ModelConfig, training: Config | None, facts: DataFacts
     ) -> "ClassificationObjective":
         """See `ObjectiveConfig`."""
-        weights = None
-        if facts.class_counts is not None and self.class_weights == "balanced":
-            weights = balanced_weights(facts.class_counts)
+        classes, counts, weights = facts.classes, facts.class_counts, None
+        if counts is not None and self.class_weights == "balanced":
+            weights = balanced_weights(counts)
+        network = model.build(num_classes=len(classes))
         return ClassificationObjective(
-            model.build(num_classes=len(facts.classes)),
-            self.num_input_frames,
-            facts.classes,
-            weights,
-            facts.class_counts,
+            network, self.num_input_frames, classes, weights, counts
         )
 
 
 def balanced_weights(class_counts: Sequence[int]) -> tuple[float, ...]:
-    """Σ n / (N n_k) of N classes with n_k training clips: 1 on average over clips.
-
-    Raises:
-        UserError: A class has no training clip.
-    """
+    """Σ n / (N n_k) of N classes with n_k training clips: 1 on average over clips."""
     counts = np.asarray(class_counts, np.float64)
     if not len(counts) or not counts.min() > 0:
         raise UserError(
@@ -94,11 +87,7 @@ class ClassifiedClip(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassificationObjective(Objective):
-    """Predicts the class of a clip from all of its frames.
-
-    Clips weigh `class_weights` in the loss. The baseline "majority" needs
-    `class_counts`.
-    """
+    """Predicts the class of a clip; the baseline "majority" needs `class_counts`."""
 
     classes: tuple[str, ...]
     class_weights: tuple[float, ...] | None = None
@@ -156,9 +145,7 @@ class ClassificationObjective(Objective):
 
     def drawn_clips(self, source: ClipSource, count: int) -> list[int]:
         """Clips spread evenly over a source, so that no class is missed."""
-        count = min(count, len(source))
-        spread = np.linspace(0, len(source) - 1, count).round().astype(int)
-        return [int(index) for index in spread]
+        return selection(len(source), count).tolist()
 
     def shown(self, variables: Variables, batch: Batch) -> Any:
         """See `Objective`."""

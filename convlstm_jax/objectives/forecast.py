@@ -27,21 +27,17 @@ from convlstm_jax.objectives.base import (
     Pictures,
     Variables,
     WriteGif,
-    clip_and_target,
     to_unit_interval,
 )
-from convlstm_jax.objectives.losses import LOSSES
+from convlstm_jax.objectives.losses import frame_loss
 from convlstm_jax.types import PerExample, Video
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.gif import comparison_gif, gif_bytes
+from convlstm_jax.viz.pixels import outcome_name
 from convlstm_jax.viz.player import PlayerClip, forecast_clip
 from convlstm_jax.viz.plots import draw_space_time_correlation, metric_curves
 
-Outputs = dict[str, tuple[Forecast, Video]]
-"""Name of an output → the network's output and its target."""
-
-# Frames in a row of a film strip: enough for the roll-outs of every experiment.
-_MAX_COLUMNS = 24
+Outputs = dict[str, tuple[Forecast, Video]]  # name → the output and its target
 
 
 class FramesConfig(ObjectiveConfig):
@@ -74,13 +70,8 @@ class ForecastConfig(PixelLossConfig):
         self, model: ModelConfig, training: Config | None, facts: DataFacts
     ) -> "ForecastObjective":
         """See `ObjectiveConfig`."""
-        return ForecastObjective(
-            model.build(),
-            self.num_input_frames,
-            self.num_output_frames,
-            self.loss,
-            training,
-        )
+        lengths = self.num_input_frames, self.num_output_frames
+        return ForecastObjective(model.build(), *lengths, self.loss, training)
 
 
 @dataclass(frozen=True)
@@ -94,18 +85,15 @@ class Example:
 
 @dataclass(frozen=True)
 class FramesObjective(Objective):
-    """An objective that asks for frames; `loss` is a key of `losses.LOSSES`."""
+    """An objective that asks for frames; `loss` is a name of `losses.frame_loss`."""
 
     num_output_frames: int
     loss: str = "cross_entropy"
 
-    with_vmaf: ClassVar[bool] = True
-    """Whether an evaluation measures VMAF if it is installed."""
+    with_vmaf: ClassVar[bool] = True  # Whether an evaluation measures it.
 
-    @property
-    def reconstructions(self) -> frozenset[str]:
-        """Outputs whose frames are the inputs, last one first."""
-        return frozenset()
+    # Outputs whose frames are the inputs, last one first.
+    reconstructions: ClassVar[frozenset[str]] = frozenset()
 
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
@@ -125,18 +113,16 @@ class FramesObjective(Objective):
             _, target = self.split(batch["targets"])
         return inputs, target
 
-    def score(self, forecast: Forecast, target: Video) -> PerExample:
-        """The loss of a forecast: `[B]`."""
-        return LOSSES[self.loss](forecast, target)
+    def score(self, forecast: Forecast, target: Video, mask: Any = None) -> PerExample:
+        """The loss of a forecast, `[B]`; radar has a mask, 1 where there is data."""
+        return frame_loss(self.loss, forecast, target)
 
     def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
         """All outputs of the network; "model" is the one that is ranked."""
         forecast = self.forecast(variables, inputs, self.num_output_frames)
         return {"model": (forecast, target)}
 
-    def metrics(
-        self, forecast: Forecast, target: Video, batch: Batch
-    ) -> dict[str, Array]:
+    def metrics(self, forecast: Forecast, target: Video, mask: Any) -> dict[str, Array]:
         """The metrics of one contender, `[B, T]` each."""
         return frame_metrics(forecast.frames, target, logits=forecast.logits)
 
@@ -144,25 +130,21 @@ class FramesObjective(Objective):
         """The predictions that the model is compared with."""
         return {k: of(inputs, self.num_output_frames) for k, of in BASELINES.items()}
 
-    def evaluation_loss(self, outputs: Outputs, batch: Batch) -> PerExample:
-        """The "loss" of a validation: the sum over the outputs."""
-        losses = [self.score(*output) for output in outputs.values()]
-        return sum(losses[1:], start=losses[0])
-
     def measure(
         self, variables: Variables, batch: Batch, *, with_baselines: bool
     ) -> dict[str, dict[str, Array]]:
-        """See `Objective`; every output is a contender."""
+        """See `Objective`; every output is a contender, and adds to the loss."""
         inputs, target = self.split_batch(batch)
+        mask = self.split(batch["mask"].astype(float))[1] if "mask" in batch else None
         outputs = self.outputs(variables, inputs, target)
         measured = dict(outputs)
         if with_baselines:
             for name, frames in self.baselines(inputs, batch).items():
                 measured[name] = Forecast(frames, None), target
-        contenders = {k: self.metrics(*of, batch) for k, of in measured.items()}
+        contenders = {k: self.metrics(*of, mask) for k, of in measured.items()}
         if not with_baselines:
-            loss = self.evaluation_loss(outputs, batch)
-            shape = (loss.shape[0], self.num_output_frames)
+            losses = [self.score(*output, mask) for output in outputs.values()]
+            loss, shape = jnp.stack(losses).sum(0), target.shape[:2]
             contenders["model"]["loss"] = jnp.broadcast_to(loss[:, None], shape)
         return contenders
 
@@ -214,11 +196,8 @@ class FramesObjective(Objective):
             _, truth, prediction = _stacked(drawn, "model")
             films = {"truth": truth, "prediction": prediction}
             draw_space_time_correlation(picture, films)
-            caption = (
-                "Space–time correlation of the test sequences below, by distance in "
-                "space and time"
-            )
-            pictures.append((caption, picture))
+            caption = "Space–time correlation of the test sequences below, by distance"
+            pictures.append((f"{caption} in space and time", picture))
         for output in drawn[0].example.outputs:
             pictures += self._draw_output(drawn, output, folder)
         return pictures
@@ -227,22 +206,18 @@ class FramesObjective(Objective):
         self, drawn: Sequence[Drawn], output: str, folder: Path
     ) -> Pictures:
         reconstruction = output in self.reconstructions
-        what, suffix = "prediction", ""
-        if reconstruction:
-            what = "reconstruction"
-            suffix = ": its inputs in reverse order, and their reconstruction"
+        words = ": its inputs in reverse order, and their reconstruction"
+        suffix = words if reconstruction else ""
         prefix = "test" if output == "model" else output
         grid = folder / f"{prefix}.gif"
         comparison_gif(grid, *_stacked(drawn, output), reconstruction=reconstruction)
-        pictures = [(f"Test sequences: truth and {what}", grid)]
+        caption = f"Test sequences: truth and {outcome_name(reconstruction)}"
+        pictures = [(caption, grid)]
         for place, one in enumerate(drawn):
             strip = folder / f"{prefix}_{place:02d}.png"
-            film_strip(
-                strip,
-                *one.example.outputs[output],
-                reconstruction=reconstruction,
-                max_columns=_MAX_COLUMNS,
-            )
+            clips = one.example.outputs[output]
+            # Enough columns for the roll-outs of every experiment.
+            film_strip(strip, *clips, reconstruction=reconstruction, max_columns=24)
             gif, alone = strip.with_suffix(".gif"), _stacked([one], output)
             comparison_gif(gif, *alone, frame_size=256, reconstruction=reconstruction)
             pictures.append((f"{one.name}{suffix}", strip))
@@ -275,8 +250,8 @@ class FramesObjective(Objective):
         self, variables: Variables, num_frames: int | None, clips: Video
     ) -> Any:
         """See `Objective`: the predicted frames."""
-        length = num_frames or self.num_output_frames
-        return self.forecast(variables, clips, length).frames
+        count = num_frames or self.num_output_frames
+        return self.forecast(variables, clips, count).frames
 
     def exported_words(self, num_frames: int | None) -> str:
         """See `Objective`."""
@@ -291,13 +266,10 @@ def _stacked(drawn: Sequence[Drawn], output: str) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class ForecastObjective(FramesObjective):
-    """Predicts the last frames of a clip from the ones before.
-
-    `training` is how the network is trained, where it has such fields.
-    """
+    """Predicts the last frames of a clip from the ones before."""
 
     model: ForecastingNetwork
-    training: Config | None = None
+    training: Config | None = None  # how the network is trained, where it says
 
     def init(self, key: Array, frame_shape: FrameShape) -> Variables:
         """See `Objective`."""
@@ -314,7 +286,7 @@ class ForecastObjective(FramesObjective):
         self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
         """See `Objective`: the loss of the frames the network predicts in training."""
-        clip, clean = clip_and_target(batch)
+        clip = to_unit_interval(batch["frames"])
         forecast, first, model_state = self.model.predict_for_training(
             variables,
             clip[:, : self.num_input_frames + self.num_output_frames],
@@ -325,14 +297,10 @@ class ForecastObjective(FramesObjective):
         )
         forecast = self.adjusted(forecast, clip[:, : self.num_input_frames])
         frames = slice(first, first + forecast.frames.shape[1])
-        return self.score_of(forecast, clean[:, frames], batch, frames), model_state
+        target = to_unit_interval(batch.get("targets", batch["frames"])[:, frames])
+        mask = batch["mask"][:, frames] if "mask" in batch else None
+        return self.score(forecast, target, mask), model_state
 
     def adjusted(self, forecast: Forecast, inputs: Video) -> Forecast:
         """What the network's output stands for; itself by default."""
         return forecast
-
-    def score_of(
-        self, forecast: Forecast, target: Video, batch: Batch, frames: slice
-    ) -> PerExample:
-        """The loss of a forecast of these frames of a batch's clips."""
-        return self.score(forecast, target)

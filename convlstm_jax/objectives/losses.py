@@ -4,6 +4,7 @@ Radar losses count only pixels with data. B-MSE and B-MAE give heavy rain more
 weight (Shi et al. 2017, arXiv:1706.03458, section 5.1).
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
@@ -17,32 +18,22 @@ from convlstm_jax.metrics.pixel import (
     squared_error,
 )
 from convlstm_jax.models.network import Forecast
-from convlstm_jax.types import PerExample, PerFrame, Video
-
-_SMALLEST_PROBABILITY = 1e-6
+from convlstm_jax.types import PerExample, Video
 
 
-def _mean_per_pixel(errors: PerFrame, target: Video) -> PerExample:
-    _, _, height, width, channels = target.shape
-    return errors.mean(axis=1) / (height * width * channels)
+def frame_loss(name: str, forecast: Forecast, target: Video) -> PerExample:
+    """The average over frames of cross-entropy, nats, or of errors.
 
-
-def cross_entropy(forecast: Forecast, target: Video) -> PerExample:
-    """Cross-entropy, nats per frame: summed over pixels, averaged over frames."""
-    if forecast.logits is None:
-        nats = cross_entropy_from_probabilities(forecast.frames, target)
-    else:
-        nats = cross_entropy_from_logits(forecast.logits, target)
-    return nats.mean(axis=1)
-
-
-LOSSES: dict[str, Callable[[Forecast, Video], PerExample]] = {
-    "cross_entropy": cross_entropy,
-    "mse": lambda f, target: _mean_per_pixel(squared_error(f.frames, target), target),
-    "mae": lambda f, target: _mean_per_pixel(absolute_error(f.frames, target), target),
-    "mse_sum": lambda f, target: squared_error(f.frames, target).mean(axis=1),
-}
-"""Averages over frames: nats per frame, means over pixels, and the sum over pixels."""
+    "cross_entropy" and "mse_sum" are summed over the pixels of a frame, "mse" and "mae"
+    are means over them.
+    """
+    if name == "cross_entropy" and forecast.logits is not None:
+        return cross_entropy_from_logits(forecast.logits, target).mean(axis=1)
+    if name == "cross_entropy":
+        return cross_entropy_from_probabilities(forecast.frames, target).mean(axis=1)
+    error = absolute_error if name == "mae" else squared_error
+    summed = error(forecast.frames, target).mean(axis=1)
+    return summed if name == "mse_sum" else summed / math.prod(target.shape[2:])
 
 
 def rain_weight(
@@ -58,9 +49,7 @@ def rain_weight(
 def _pixel_cross_entropy(forecast: Forecast, target: Video) -> Video:
     logits = forecast.logits
     if logits is None:
-        frames = jnp.clip(
-            forecast.frames, _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY
-        )
+        frames = jnp.clip(forecast.frames, 1e-6, 1 - 1e-6)
         logits = jnp.log(frames) - jnp.log1p(-frames)
     return optax.sigmoid_binary_cross_entropy(logits, target)
 
@@ -70,7 +59,6 @@ _PIXEL_ERRORS: dict[str, Callable[[Forecast, Video], Video]] = {
     "mse": lambda forecast, target: jnp.square(forecast.frames - target),
     "mae": lambda forecast, target: jnp.abs(forecast.frames - target),
 }
-RAIN_LOSSES = (*_PIXEL_ERRORS, "b_mse", "b_mae")
 
 
 def rain_loss(

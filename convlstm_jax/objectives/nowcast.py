@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ from convlstm_jax.objectives.base import (
     Variables,
     WriteGif,
 )
-from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig, Outputs
+from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig
 from convlstm_jax.objectives.losses import rain_loss, rain_weight
 from convlstm_jax.types import PerExample, Video
 from convlstm_jax.viz.film_strip import radar_strip
@@ -50,10 +50,6 @@ from convlstm_jax.viz.plots import metric_curves
 
 _log = logging.getLogger(__name__)
 
-# Pixels closer to 0 or 1 have logits with vanishing gradients.
-_FAINTEST = 0.02
-# Number of rain rates, from the lowest, with curves: more are hard to read.
-_DRAWN_RATES = 3
 _WEIGHTED: dict[str, Any] = {
     "gt": 0, "min_length": 1, "increasing": True, "example": "(0.5,2,5)",
     "when": {"loss": ("b_mse", "b_mae")},
@@ -107,19 +103,13 @@ class NowcastConfig(FramesConfig):
         """See `ObjectiveConfig`."""
         # With a first logit of 0 the network begins at persistence.
         extra = {"first_logit": 0.0} if self.from_last_frame else {}
+        lengths = self.num_input_frames, self.num_output_frames
         return NowcastObjective(
-            model.build(**extra),
-            self.num_input_frames,
-            self.num_output_frames,
-            self.loss,
-            training,
-            config=self,
-            facts=facts,
+            model.build(**extra), *lengths, self.loss, training, self, facts
         )
 
 
-@dataclass(frozen=True)
-class Nowcast:
+class Nowcast(NamedTuple):
     """A clip as rain rates `[T, H, W]`, mm/h, and its forecasts."""
 
     observed: np.ndarray  # all frames of the clip
@@ -129,11 +119,7 @@ class Nowcast:
 
 @dataclass(frozen=True)
 class NowcastObjective(ForecastObjective):
-    """Predicts the last frames of a radar clip from the ones before.
-
-    Batches have "frames" and a "mask", 1 where there is data; only these pixels count
-    in loss and metrics.
-    """
+    """Predicts radar frames; pixels without data count in no loss and metric."""
 
     config: NowcastConfig = dataclasses.field(default_factory=NowcastConfig)
     facts: DataFacts = dataclasses.field(default_factory=DataFacts)
@@ -144,27 +130,19 @@ class NowcastObjective(ForecastObjective):
         """Adds the logits of the last given frame, where changes are predicted."""
         if not self.config.from_last_frame or forecast.logits is None:
             return forecast
-        last = jnp.clip(inputs[:, -1:], _FAINTEST, 1 - _FAINTEST)
+        # Closer to 0 or 1, gradients would vanish.
+        last = jnp.clip(inputs[:, -1:], 0.02, 0.98)
         logits = forecast.logits + jnp.log(last) - jnp.log1p(-last)
         return Forecast(jax.nn.sigmoid(logits), logits)
 
-    def score_of(
-        self, forecast: Forecast, target: Video, batch: Batch, frames: slice
-    ) -> PerExample:
-        """See `ForecastObjective`: over the pixels with data."""
+    def score(self, forecast: Forecast, target: Video, mask: Any = None) -> PerExample:
+        """See `FramesObjective`: over the pixels with data."""
         weight = rain_weight(
             self.facts.rain_scale.rain_mm_per_h(target),
             self.config.rain_weight_rates,
             self.config.rain_weights,
         )
-        mask = batch["mask"].astype(jnp.float32)[:, frames]
         return rain_loss(self.loss, forecast, target, mask, weight)
-
-    def evaluation_loss(self, outputs: Outputs, batch: Batch) -> PerExample:
-        """See `FramesObjective`."""
-        first = self.num_input_frames
-        frames = slice(first, first + self.num_output_frames)
-        return self.score_of(*outputs["model"], batch, frames)
 
     def baselines(self, inputs: Video, batch: Batch) -> dict[str, Video]:
         """Persistence and, where it is installed, optical flow."""
@@ -172,55 +150,46 @@ class NowcastObjective(ForecastObjective):
         flow = {OPTICAL_FLOW: batch[OPTICAL_FLOW]} if OPTICAL_FLOW in batch else {}
         return {"persistence": persistence, **flow}
 
-    def metrics(
-        self, forecast: Forecast, target: Video, batch: Batch
-    ) -> dict[str, Array]:
+    def metrics(self, forecast: Forecast, target: Video, mask: Any) -> dict[str, Array]:
         """See `FramesObjective` and `metrics.forecast_skill.skill_sums`."""
-        mask = self.split(batch["mask"].astype(jnp.float32))[1]
         # Without data both are no rain, so there is no difference.
         prediction = jnp.where(mask > 0, forecast.frames, 0.0)
         target = jnp.where(mask > 0, target, 0.0)
         scale = self.facts.rain_scale
-        skill = skill_sums(
-            scale.rain_mm_per_h(prediction),
-            scale.rain_mm_per_h(target),
-            mask,
-            thresholds_mm_per_h=self.facts.rain_thresholds,
-            window_sizes=self.facts.fss_window_sizes,
-        )
+        rain = scale.rain_mm_per_h(prediction), scale.rain_mm_per_h(target)
+        skill = skill_sums(*rain, mask, **self._at)
         mse, mae = squared_error(prediction, target), absolute_error(prediction, target)
         return {"mse": mse, "mae": mae, **skill}
 
     def summarize(self, total: MetricSums, frame_shape: FrameShape) -> MetricSummary:
         """See `Objective`; MSE and MAE are over the pixels with data."""
-        sums = float64_sums(total)
-        skill = summarize_skill(
-            total,
-            thresholds_mm_per_h=self.facts.rain_thresholds,
-            window_sizes=self.facts.fss_window_sizes,
-        )
-        names = [name for name in ("mse", "mae", "loss") if name in sums]
-        errors: Any = {name: sums[name] for name in names}
+        sums, skill = float64_sums(total), summarize_skill(total, **self._at)
+        errors: Any = {k: v for k, v in sums.items() if k in ("mse", "mae", "loss")}
         plain = summarize({"sums": errors, "count": total["count"]}, values_per_frame=1)
         pixels = sums["moments"][:, 0].sum()
         for name in ("mse", "mae"):
             per_pixel = none_if_nan(ratio(sums[name].sum(), pixels))
             plain.total[f"{name}_per_pixel"] = per_pixel
-        return dataclasses.replace(
-            skill,
-            total=plain.total | skill.total,
-            per_lead_time=plain.per_lead_time | skill.per_lead_time,
+        return MetricSummary(
+            plain.total | skill.total,
+            plain.per_lead_time | skill.per_lead_time,
+            skill.mean_over_lead_times,
         )
+
+    @property
+    def _at(self) -> dict[str, Any]:
+        """Where skill is measured: the rates and the windows."""
+        return {
+            "thresholds_mm_per_h": self.facts.rain_thresholds,
+            "window_sizes": self.facts.fss_window_sizes,
+        }
 
     def with_baselines(self, source: ClipSource) -> ClipSource:
         """The clips with an extrapolation of each, if pysteps is installed."""
         missing = missing_packages()
         if missing:
-            _log.info(
-                "no baseline 'optical_flow', as %s not installed: pip install -r "
-                "requirements-radar.txt",
-                " and ".join(missing) + (" is" if len(missing) == 1 else " are"),
-            )
+            words = "no baseline 'optical_flow', which needs %s: pip install -r %s"
+            _log.info(words, " and ".join(missing), "requirements-radar.txt")
             return source
         lengths = self.num_input_frames, self.num_output_frames
         return WithOpticalFlow(source, *lengths, self.facts.rain_scale)
@@ -239,7 +208,7 @@ class NowcastObjective(ForecastObjective):
         }
 
     def example(self, clip: dict[str, Any], shown: Any) -> Any:
-        """See `Objective`."""
+        """See `Objective`; `jit` returns the model first, in the order of the names."""
         observed = shown.pop("observed")
         return Nowcast(observed, clip["mask"][: len(observed), ..., 0], shown)
 
@@ -259,43 +228,32 @@ class NowcastObjective(ForecastObjective):
             self._strip(one.example, picture)
             pictures.append((f"{one.name}: observed above forecast", picture))
         keys = {"mse", "rainfall_mse", "correlation"}
-        for rate in self.facts.rain_thresholds[:_DRAWN_RATES]:
+        for rate in self.facts.rain_thresholds[:3]:
             keys |= {score_name(score, rate) for score in ("csi", "pod", "far")}
             keys.add(score_name("fss", rate, self.facts.fss_window_sizes[0]))
         curves = folder / "lead_time.png"
-        metric_curves(
-            curves,
-            {
-                name: {k: v for k, v in of.per_lead_time.items() if k in keys}
-                for name, of in contenders.items()
-            },
-            minutes_per_frame=self.facts.minutes_per_frame,
-        )
+        by_lead_time = {
+            name: {k: v for k, v in of.per_lead_time.items() if k in keys}
+            for name, of in contenders.items()
+        }
+        minutes = self.facts.minutes_per_frame
+        metric_curves(curves, by_lead_time, minutes_per_frame=minutes)
         return [*pictures, ("Skill by lead time", curves)]
 
     def _strip(self, nowcast: Nowcast, picture: Path) -> None:
-        order = ("model", OPTICAL_FLOW, "persistence")
-        forecasts = nowcast.forecasts
         radar_strip(
-            picture,
-            nowcast.observed,
-            {name: forecasts[name] for name in order if name in forecasts},
-            nowcast.mask,
+            picture, nowcast.observed, nowcast.forecasts, nowcast.mask,
             num_inputs=self.num_input_frames,
             minutes_per_frame=self.facts.minutes_per_frame,
-        )
+        )  # fmt: skip
 
     def played(self, drawn: Sequence[Drawn]) -> list[PlayerClip]:
         """See `Objective`: observed rain, each forecast, and the error."""
+        minutes = self.facts.minutes_per_frame
         return [
             nowcast_clip(
-                str(name),
-                nowcast.observed,
-                nowcast.forecasts,
-                nowcast.mask,
-                minutes_per_frame=self.facts.minutes_per_frame,
-                group=group,
-                note=note,
+                str(name), nowcast.observed, nowcast.forecasts, nowcast.mask,
+                minutes_per_frame=minutes, group=group, note=note,
             )
             for nowcast, name, group, note in drawn
-        ]
+        ]  # fmt: skip

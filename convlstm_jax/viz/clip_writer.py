@@ -18,11 +18,7 @@ OUTPUT_SUFFIXES = (".npy", ".gif", ".mp4", ".png")
 def validate_output_path(
     path: str | Path, suffixes: tuple[str, ...] = OUTPUT_SUFFIXES, what: str = "a clip"
 ) -> Path:
-    """Checks that `what` can be written here, before any work begins.
-
-    Raises:
-        UserError: The suffix is none of these, or a folder or a file is in the way.
-    """
+    """Raises UserError where `what` cannot be written here, before any work begins."""
     path = Path(path)
     if path.suffix.lower() not in suffixes:
         allowed = f"one of {', '.join(suffixes)}" if suffixes[1:] else suffixes[0]
@@ -45,16 +41,10 @@ def write_clip(
 ) -> None:
     """Writes a clip whole or not at all; missing folders are created.
 
-    `.npy` holds the frames exactly, as float32; `.gif` all T frames, see `gif_bytes`;
-    `.png` a film strip of all frames in rows of ten. `.mp4` is H.264 in yuv420p, which
-    every player shows: grey is right within one of 256 levels on average, colour has
+    Frames are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1], drawn as `to_pixels` has
+    it. `.npy` holds them exactly, as float32; `.gif` see `gif_bytes`; `.png` is a film
+    strip in rows of ten; `.mp4` H.264 in yuv420p, which every player shows: colour has
     half the resolution, and an odd last row or column is repeated once.
-
-    Frames are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]; in all but `.npy` they
-    are drawn as `to_pixels` has it.
-
-    Raises:
-        UserError: The suffix or the shape is not as above, or the file system refuses.
     """
     path = validate_output_path(path)
     frames = np.asarray(frames)
@@ -87,8 +77,8 @@ def _write_mp4(path: Path, pixels: np.ndarray, frames_per_second: float) -> None
             stream.options = {"crf": "10"}
             grey = pixels.shape[-1] == 1
             for frame in pixels[..., 0] if grey else pixels:
-                name = "gray" if grey else "rgb24"
-                picture = av.VideoFrame.from_ndarray(frame, format=name)
+                kind = "gray" if grey else "rgb24"
+                picture = av.VideoFrame.from_ndarray(frame, format=kind)
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
     except av.FFmpegError as error:

@@ -7,21 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from convlstm_jax.metrics.baselines import contender_label
+from convlstm_jax.metrics.baselines import forecast_label
 from convlstm_jax.viz import pixels as px
 
-_GAP = 6
-_MARGIN = 16
-_TIME_HEIGHT = 22
-_MIN_NAME_WIDTH = 96
-_LINE_HEIGHT = 18
-_FRAME_SIZE = 112
-_MAX_COLUMNS = 12
-_LEGEND_WIDTH = 100
-_LEGEND_STEP = 18
-_RADAR_FRAME_SIZE = 128
-_RADAR_COLUMNS = 8
-
+_GAP, _MARGIN = 6, 16
+_TIME_HEIGHT, _LINE_HEIGHT, _MIN_NAME_WIDTH = 22, 18, 96
+_FRAME_SIZE, _MAX_COLUMNS = 112, 12
+_RADAR_FRAME_SIZE, _RADAR_COLUMNS = 128, 8
+_LEGEND_WIDTH, _LEGEND_STEP = 100, 18
 _NAME_STYLE = {"colour": px.TEXT, "bold": True}
 
 
@@ -97,11 +90,9 @@ def film_strip(
 ) -> None:
     """Draws a forecast as rows of frames: "input", "truth" (if known) and "prediction".
 
-    Clips are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]. Truth and prediction
-    stand below each other under their common time; t is the last frame given. Of more
-    frames than columns an even selection is drawn, first and last included. With
-    `reconstruction` truth and prediction are the inputs, last one first, and time runs
-    back from t.
+    Clips are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1]. Of more frames than
+    columns an even selection is drawn, first and last included. With `reconstruction`
+    truth and prediction are the inputs, last one first, and time runs back from t.
     """
     given, predicted = px.to_pixels(inputs), px.to_pixels(prediction)
     known = None if truth is None else px.to_pixels(truth)
@@ -150,8 +141,7 @@ def classified_clips_strip(
 ) -> None:
     """Draws clips, uint8 `[T, H, W, C]`, with their true and their predicted class.
 
-    A row has the true class, the predicted one with its probability (of those of each
-    class, `[K]`), and at most 12 frames, numbered from 1. A wrong one is marked in red.
+    Probabilities are those of each class, `[K]`. Wrong predictions are marked in red.
     """
     chosen = selection(len(frames[0]), _MAX_COLUMNS)
     rows: list[Row] = []
@@ -189,24 +179,22 @@ def radar_strip(
     """Draws what was observed, and below it what was forecast for the same times.
 
     Observed rain and mask (1 where there is data) are `[T_in + T_out, H, W]`, forecasts
-    `[T_out, H, W]` by contender, in mm/h. The first column is the last frame given; of
-    the others every n-th follows, the last one included. A legend gives the colours.
+    `[T_out, H, W]` by contender, in mm/h.
     """
     num_outputs = len(observed_mm_per_h) - num_inputs
     every = -(-num_outputs // (_RADAR_COLUMNS - 1))
     chosen = np.arange((num_outputs - 1) % every, num_outputs, every)
     scale = max(1, round(_RADAR_FRAME_SIZE / max(observed_mm_per_h.shape[1:])))
-    known = px.enlarge(px.rain_colours(observed_mm_per_h, mask), scale)[
-        num_inputs - 1 :
-    ]
+    known = px.enlarge(px.rain_colours(observed_mm_per_h, mask), scale)
+    known = known[num_inputs - 1 :]
     minutes = [f"+{minutes_per_frame * (t + 1):g} min" for t in chosen]
     columns = [known[0], *known[1 + chosen]]
     rows = [Row([("observed", _NAME_STYLE)], px.TEXT, columns, ["0 min", *minutes])]
     for name, frames in forecasts_mm_per_h.items():
         pixels = px.enlarge(px.rain_colours(frames, mask[num_inputs:])[chosen], scale)
         colour = px.PREDICTION_COLOUR if name == "model" else px.FAINT_TEXT
-        label = "forecast" if name == "model" else contender_label(name)
-        rows.append(Row([(label, _NAME_STYLE)], colour, [None, *pixels]))
+        name_line = forecast_label(name), _NAME_STYLE
+        rows.append(Row([name_line], colour, [None, *pixels]))
     top = _MARGIN + _TIME_HEIGHT
     legend_height = _LEGEND_STEP * (len(px.RAIN_COLOURS) + 2)
     canvas = draw_strip(rows, extra_width=_LEGEND_WIDTH, min_height=top + legend_height)

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import GifImagePlugin, Image
@@ -14,12 +15,8 @@ from PIL import GifImagePlugin, Image
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.viz import pixels as px
 
-_BORDER = 3
-_GAP = 14
-_PAIR_GAP = 2
-_MARGIN = 16
-_TOP = 38
-_FOOTER = 40
+_BORDER, _GAP, _PAIR_GAP = 3, 14, 2
+_MARGIN, _TOP, _FOOTER = 16, 38, 40
 # Hundredths of a second. The last frame stays, so that the eye finds the loop's end.
 _PAUSE, _LAST_PAUSE = 20, 100
 
@@ -27,9 +24,8 @@ _PAUSE, _LAST_PAUSE = 20, 100
 def gif_bytes(frames: np.ndarray, frames_per_second: float = 10) -> bytes:
     """Encodes a clip, `[T, H, W, C]` or `[T, H, W]`, as a GIF that loops forever.
 
-    Frames of at most 256 colours, grey ones always, are exact to eight bits; identical
-    ones are kept. Pauses are whole hundredths of a second whose sum stays right, and at
-    least 0.02 s, below which browsers slow down.
+    Frames of at most 256 colours are exact to eight bits. Pauses are whole hundredths
+    of a second whose sum stays right, and at least 0.02 s: below, browsers slow down.
     """
     images = [px.to_image(frame) for frame in px.to_pixels(frames)]
     ends = [round(100 * t / frames_per_second) for t in range(len(images) + 1)]
@@ -52,18 +48,9 @@ def _encode(images: Sequence[Image.Image], pauses: Sequence[int]) -> bytes:
 
 def _indexed(image: Image.Image) -> Image.Image:
     """An image with a palette: exact up to 256 colours, else the nearest."""
-    if image.mode != "RGB":
+    if image.mode == "L":
         return image.convert("P")
-    if image.getcolors(256) is None:
-        return image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    # One number a pixel sorts far faster than rows of three.
-    pixels = np.asarray(image).astype(np.uint32)
-    codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
-    colours, index = np.unique(codes.ravel(), return_inverse=True)
-    palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1)
-    indexed = Image.fromarray(index.reshape(codes.shape).astype(np.uint8)).convert("P")
-    indexed.putpalette(palette.astype(np.uint8).tobytes())
-    return indexed
+    return image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
 def comparison_gif(
@@ -75,12 +62,7 @@ def comparison_gif(
     frame_size: int = 128,
     reconstruction: bool = False,
 ) -> None:
-    """Plays input → truth beside input → prediction, for clips `[N, T, H, W, C]`.
-
-    Several stand in a grid that is about square. Borders and the bar below are grey
-    while the input plays; then truth is green and prediction blue, and the time counts
-    on from t+1. The last frame stays for a second.
-    """
+    """Plays input → truth beside input → prediction, for clips `[N, T, H, W, C]`."""
     # Per sample the two panels, each a whole clip input → outcome.
     samples = []
     for clips in zip(inputs, truth, prediction, strict=True):
@@ -100,16 +82,11 @@ class _Grid:
     """The layout of an animation: samples in a grid, each of two panels."""
 
     def __init__(
-        self,
-        samples: Sequence[Sequence[np.ndarray]],
-        num_inputs: int,
-        reconstruction: bool,
-    ):
+        self, samples: Sequence[Any], num_inputs: int, reconstruction: bool
+    ) -> None:
         self.samples, self.num_inputs = samples, num_inputs
-        self.names = (
-            ("truth", px.TRUTH_COLOUR),
-            (px.outcome_name(reconstruction), px.PREDICTION_COLOUR),
-        )
+        outcome = px.outcome_name(reconstruction), px.PREDICTION_COLOUR
+        self.names = ("truth", px.TRUTH_COLOUR), outcome
         self.columns = math.ceil(math.sqrt(len(samples) / 2))
         self.num_frames, height, width = samples[0][0].shape[:3]
         self.panel_height = height + 2 * _BORDER
@@ -132,11 +109,10 @@ class _Grid:
                 place = left + _BORDER, top + _BORDER
                 canvas.frame(clip[frame], *place, colour, _BORDER)
                 if row == 0:
-                    middle = left + self.panel_width / 2
-                    text = (name, colour) if forecasting else ("input", px.FAINT_TEXT)
-                    canvas.text(
-                        (middle, _MARGIN + 4), text[0], colour=text[1], bold=True
-                    )
+                    middle = left + self.panel_width / 2, _MARGIN + 4
+                    text = name if forecasting else "input"
+                    ink = colour if forecasting else px.FAINT_TEXT
+                    canvas.text(middle, text, colour=ink, bold=True)
                 left += self.panel_step
         self._draw_progress(canvas, frame, time)
         return canvas.image

@@ -39,10 +39,7 @@ def to_pixels(frames: np.ndarray) -> np.ndarray:
     """Converts floats in [0, 1] into eight-bit grey or RGB, `[T, H, W, 1 or 3]`.
 
     Values outside are clipped, NaN is 0; of other numbers of channels the first is
-    drawn.
-
-    Raises:
-        UserError: The array is not `[T, H, W, C]` or `[T, H, W]`, or has an empty axis.
+    drawn. Raises UserError for other shapes than `[T, H, W, C]` or `[T, H, W]`.
     """
     frames = np.asarray(frames)
     if frames.ndim not in (3, 4) or 0 in frames.shape:
@@ -72,11 +69,7 @@ def enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
 
 
 def fit(pixels: np.ndarray, target_size: int) -> np.ndarray:
-    """Brings the longer side of uint8 frames `[T, H, W, C]` near a number of pixels.
-
-    Small frames are enlarged by an integer factor, pixel by pixel; frames of more than
-    twice the target are shrunk by an integer factor, averaging.
-    """
+    """Scales frames `[T, H, W, C]` by an integer: the longer side nears the target."""
     longer = max(pixels.shape[1:3])
     if longer < 2 * target_size:
         return enlarge(pixels, max(1, round(target_size / longer)))
@@ -151,10 +144,7 @@ class Canvas:
 
 
 def outcome_times(num_frames: int, reconstruction: bool) -> range:
-    """The times of a model's frames, 0 being the last one given.
-
-    A forecast begins at t+1; a reconstruction of the inputs runs back from t.
-    """
+    """The times of a model's frames: from t+1 on, of a reconstruction back from t."""
     return range(0, -num_frames, -1) if reconstruction else range(1, num_frames + 1)
 
 

@@ -8,16 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from convlstm_jax.metrics.baselines import contender_label
+from convlstm_jax.metrics.baselines import forecast_label
 from convlstm_jax.viz import pixels as px
 
 # All pictures of a player together; larger frames are shrunk until they fit.
 _MAX_BYTES = 4_000_000
 _MIN_SIDE = 32
-
-# Errors: black for none, then towards one of these.
-_TOO_BRIGHT = (255, 150, 60)
-_TOO_DARK = (90, 160, 255)
+_TOO_BRIGHT, _TOO_DARK = (255, 150, 60), (90, 160, 255)
 # Errors of this rain rate or more have the strongest colour.
 _MAX_ERROR_MM_PER_H = 10.0
 
@@ -28,7 +25,7 @@ class ClipName:
 
     index: int  # place in the test set
     film: str = ""  # the film that it is cut from, and where in it, if any
-    condition: str = ""  # the condition that the film was taken under, if any
+    condition: str = ""  # that the film was taken under, if any
 
     def __str__(self) -> str:
         """`Test sequence 3 (run_2.avi, 0.4 m/s)`."""
@@ -37,8 +34,7 @@ class ClipName:
 
     def to_json(self) -> dict[str, Any]:
         """The attributes that are known."""
-        names = {"film": self.film, "condition": self.condition}
-        return {"index": self.index, **{k: v for k, v in names.items() if v}}
+        return {k: v for k, v in vars(self).items() if k == "index" or v}
 
 
 @dataclass(frozen=True)
@@ -74,10 +70,7 @@ def forecast_clip(
     note: str = "",
     reconstruction: bool = False,
 ) -> PlayerClip:
-    """A forecast `[T, H, W, C]` as four films: input, truth, prediction and error.
-
-    Name, group and note are those of `PlayerClip`, the others as in `film_strip`.
-    """
+    """A forecast `[T, H, W, C]` as four films: input, truth, prediction and error."""
     first = len(inputs)
     error = prediction.astype(np.float64) - truth
     notes = [f"MSE {value:.4g}" for value in np.square(error).sum((1, 2, 3))]
@@ -102,11 +95,7 @@ def nowcast_clip(
     group: str,
     note: str = "",
 ) -> PlayerClip:
-    """A nowcast as films: input, observed, each forecast, and the model's error.
-
-    Name, group and note are those of `PlayerClip`, the clips as in `radar_strip`, with
-    "model" among the forecasts.
-    """
+    """Clips as in `radar_strip` as films: input, observed, each forecast, the error."""
     first = len(observed_mm_per_h) - len(forecasts_mm_per_h["model"])
     observed = px.rain_colours(observed_mm_per_h, mask)
     later = mask[first:]
@@ -114,13 +103,10 @@ def nowcast_clip(
         PlayerRow("input", 0, observed[:first]),
         PlayerRow("observed", first, observed[first:], kind="truth"),
     ]
-    # The model first, where truth is beside it.
-    for contender in sorted(forecasts_mm_per_h, key=lambda key: (key != "model", key)):
-        rain = px.rain_colours(forecasts_mm_per_h[contender], later)
-        is_model = contender == "model"
-        label = "forecast" if is_model else contender_label(contender)
-        kind = "prediction" if is_model else "input"
-        rows.append(PlayerRow(label, first, rain, kind=kind))
+    for contender, forecast in forecasts_mm_per_h.items():
+        kind = "prediction" if contender == "model" else "input"
+        rain = px.rain_colours(forecast, later)
+        rows.append(PlayerRow(forecast_label(contender), first, rain, kind=kind))
     error = forecasts_mm_per_h["model"] - observed_mm_per_h[first:]
     error = np.where(later > 0, error, 0)[..., np.newaxis] / _MAX_ERROR_MM_PER_H
     hint = f"blue: too little, orange: too much; full at {_MAX_ERROR_MM_PER_H:g} mm/h"
@@ -138,10 +124,7 @@ def _error_row(first: int, error: np.ndarray, hint: str) -> PlayerRow:
 
 
 def error_pixels(error: np.ndarray) -> np.ndarray:
-    """Prediction less truth in colour: black for 0, orange above 0, blue below.
-
-    The mean over channels of `[T, H, W, C]`, from -1 to 1; uint8 `[T, H, W, 3]`.
-    """
+    """Errors `[T, H, W, C]` in colour: black for 0, orange above, blue below."""
     mean = np.nan_to_num(error.astype(np.float64).mean(-1, keepdims=True))
     size = np.clip(np.abs(mean), 0, 1)
     colour = np.where(mean > 0, np.array(_TOO_BRIGHT), np.array(_TOO_DARK))
@@ -149,10 +132,7 @@ def error_pixels(error: np.ndarray) -> np.ndarray:
 
 
 def player_data(clips: Sequence[PlayerClip]) -> tuple[list[dict[str, Any]], int]:
-    """The clips as `report.js` reads them, and the factor by which frames were shrunk.
-
-    So that all pictures together have at most 4 MB.
-    """
+    """The clips as `report.js` reads them, and the factor by which they were shrunk."""
     films = [row.pixels for clip in clips for row in clip.rows]
     smallest = min((min(film.shape[1:3]) for film in films), default=1)
     factor = 1
@@ -165,27 +145,21 @@ def player_data(clips: Sequence[PlayerClip]) -> tuple[list[dict[str, Any]], int]
     remaining = iter(pictures)
     data = []
     for clip in clips:
-        rows = [
-            {
-                "name": row.name,
-                "kind": row.kind,
-                "first": row.first,
-                "count": len(row.pixels),
-                "width": row.pixels.shape[2] // factor,
-                "height": row.pixels.shape[1] // factor,
-                "notes": list(row.notes),
-                "hint": row.hint,
-                "picture": next(remaining),
-            }
-            for row in clip.rows
-        ]
+        rows = []
+        for row in clip.rows:
+            count, height, width, _ = row.pixels.shape
+            rows.append({
+                "name": row.name, "kind": row.kind, "first": row.first, "count": count,
+                "width": width // factor, "height": height // factor,
+                "notes": list(row.notes), "hint": row.hint, "picture": next(remaining),
+            })  # fmt: skip
         data.append({"note": clip.note, "times": list(clip.times), "rows": rows})
     return data, factor
 
 
 def _picture(pixels: np.ndarray, factor: int) -> str:
     """The frames of a film below each other, as the address of a PNG picture."""
-    height, width = pixels.shape[1] // factor, pixels.shape[2] // factor
+    height, width = (side // factor for side in pixels.shape[1:3])
     kept = pixels[:, : height * factor, : width * factor]
     if factor > 1:
         blocks = kept.reshape(len(kept), height, factor, width, factor, -1)

@@ -1,6 +1,5 @@
 """Plots: metrics by lead time and step, confusion matrices, space–time correlation."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -11,39 +10,20 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.baselines import contender_label
-from convlstm_jax.metrics.registry import (
-    Metric,
-    find_metric,
-    in_order,
-    ratio,
-    without_repeats,
-)
-from convlstm_jax.viz.pixels import (
-    BACKGROUND,
-    FAINT_TEXT,
-    GRID,
-    PREDICTION_COLOUR,
-    TEXT,
-    shortened,
-)
+from convlstm_jax.metrics.registry import find_metric, in_order, ratio, without_repeats
+from convlstm_jax.viz import pixels as px
 
 # The model is drawn in blue on top; baselines are broken lines in calmer colours.
-_MODEL = {"color": PREDICTION_COLOUR, "linewidth": 2.2, "markersize": 4, "zorder": 3}
+_MODEL = {"color": px.PREDICTION_COLOUR, "linewidth": 2.2, "markersize": 4, "zorder": 3}
 _BASELINE_COLOURS = ("#e0862c", "#8a93a3", "#0f9d6e", "#b34fc4", "#c2453f")
 _BASELINE_STYLES = ("--", ":", "-.")
-_SPLIT_COLOURS = {"train": "#8a93a3", "validation": PREDICTION_COLOUR}
-# Above this ratio of largest to smallest value an axis becomes logarithmic.
-_LOG_RATIO = 30.0
-_CSV_HEADER = ["step", "split", "metric", "value"]
-# Rows of a confusion matrix without clips have no shares; they are left in this grey.
-_NO_CLIPS = "#f1f3f6"
-# Above this share the ground is dark enough for white text.
-_DARK_SHARE = 0.75
+_SPLIT_COLOURS = {"train": "#8a93a3", "validation": px.PREDICTION_COLOUR}
+_CSV_HEADER = "step,split,metric,value"
 _CONTOURS = (0.2, 0.4, 0.6, 0.8)
 
 
@@ -64,12 +44,7 @@ def metric_curves(
     """Plots contender → metric → values by lead time, the model beside its baselines.
 
     One panel a metric, in the registry's order; a metric that repeats another one in
-    another unit is left out. Values that are not finite leave a gap. An axis is
-    logarithmic where positive values span a factor above 30. The lead time is in frames
-    or in minutes.
-
-    Raises:
-        UserError: There is no metric at all, or the file cannot be written.
+    another unit is left out. Values that are not finite leave a gap.
     """
     metrics = without_repeats({key for of in per_lead_time.values() for key in of})
     if not metrics:
@@ -93,13 +68,7 @@ def metric_curves(
 
 
 def learning_curves(csv_path: str | Path, out_png: str | Path) -> None:
-    """Plots a file of metrics over the steps: a panel a metric, a curve a split.
-
-    Curves of more than 100 points are drawn faintly under their running mean.
-
-    Raises:
-        UserError: The file is not as it must be, or the picture cannot be written.
-    """
+    """Plots a file of metrics over the steps: a panel a metric, a curve a split."""
     table = read_metrics(csv_path)
     metrics = without_repeats({metric for metric, _ in table})
     curves = []
@@ -124,40 +93,31 @@ def read_metrics(csv_path: str | Path) -> dict[tuple[str, str], dict[int, float]
 
     Of a step that was written twice the later value counts. A last line that breaks
     off, as a killed run leaves it, is ignored.
-
-    Raises:
-        UserError: The file is missing or not as above, or has no values.
     """
+    table: dict[tuple[str, str], dict[int, float]] = {}
+    number, line = 1, ""
     try:
         # A killed run may leave half a character at the end.
         text = Path(csv_path).read_text(encoding="utf-8", errors="replace")
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        for number, line in enumerate(lines, start=1):
+            if number > 1 and line:
+                step, split, metric, value = line.split(",")
+                table.setdefault((metric, split), {})[int(step)] = float(value)
+            elif number == 1 and line != _CSV_HEADER:
+                raise ValueError(line)
+        if not table:
+            raise ValueError("no values")
     except OSError as error:
         raise UserError(
             f"'{csv_path}' cannot be read ({error.strerror}): it must be a file of "
-            f"metrics with the header {','.join(_CSV_HEADER)}"
+            f"metrics with the header {_CSV_HEADER}"
         ) from error
-    rows = list(csv.reader(text.splitlines()))
-    if not rows or rows[0] != _CSV_HEADER:
+    except ValueError as error:
         raise UserError(
-            f"'{csv_path}' has the header '{','.join(rows[0]) if rows else ''}': it "
-            f"must be '{','.join(_CSV_HEADER)}'"
-        )
-    if not text.endswith("\n"):
-        rows = rows[:-1] or rows
-    table: dict[tuple[str, str], dict[int, float]] = {}
-    for number, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
-        try:
-            step, split, metric, value = row
-            table.setdefault((metric, split), {})[int(step)] = float(value)
-        except ValueError as error:
-            raise UserError(
-                f"'{csv_path}' has '{','.join(row)}' in line {number}: it must be a "
-                "step, a split, a metric and a number"
-            ) from error
-    if not table:
-        raise UserError(f"'{csv_path}' holds no value: it must have at least one line")
+            f"'{csv_path}' has '{line}' in line {number}: below the header "
+            f"{_CSV_HEADER} it must have lines that end in a number"
+        ) from error
     return table
 
 
@@ -196,49 +156,45 @@ def _draw_panels(
         if curve.label:
             handles.setdefault(curve.label, line)
     for key, axes in panels.items():
-        _finish_panel(axes, find_metric(key))
-        axes.set_xlabel(x_label, color=FAINT_TEXT, fontsize=9)
-        locator = MaxNLocator(num_ticks, integer=True, min_n_ticks=1)
-        axes.xaxis.set_major_locator(locator)
+        _finish_panel(axes, key)
+        axes.set_xlabel(x_label, color=px.FAINT_TEXT, fontsize=9)
+        ticks = MaxNLocator(num_ticks, integer=True, min_n_ticks=1)
+        axes.xaxis.set_major_locator(ticks)
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center",
-        ncols=min(5, len(handles)), frameon=False, fontsize=9, labelcolor=TEXT,
+        ncols=min(5, len(handles)), frameon=False, fontsize=9, labelcolor=px.TEXT,
     )  # fmt: skip
     with atomic_file(path) as partial:
         figure.savefig(partial, dpi=120, format="png")
 
 
-def _finish_panel(axes: Any, metric: Metric) -> None:
+def _finish_panel(axes: Any, key: str) -> None:
     values = np.concatenate([line.get_ydata() for line in axes.lines])
     values = values[np.isfinite(values)]
     if not len(values):
         axes.text(
-            0.5, 0.5, "no finite value", color=FAINT_TEXT, ha="center", va="center",
+            0.5, 0.5, "no finite value", color=px.FAINT_TEXT, ha="center", va="center",
             transform=axes.transAxes,
         )  # fmt: skip
     # What stays below 1 is a score, which would look wild on a logarithmic axis.
-    elif values.min() > 0 and values.max() > max(1, _LOG_RATIO * values.min()):
+    elif values.min() > 0 and values.max() > max(1, 30 * values.min()):
         axes.set_yscale("log")
+    metric = find_metric(key)
     title = f"{metric.label} {metric.arrow}".strip()
-    axes.set_title(title, color=TEXT, fontsize=11, fontweight="bold", loc="left")
-    axes.set_ylabel(metric.unit, color=FAINT_TEXT, fontsize=9)
-    axes.tick_params(colors=FAINT_TEXT, labelsize=8, length=0, which="both")
-    axes.grid(True, color=GRID, linewidth=0.8)
+    axes.set_title(title, color=px.TEXT, fontsize=11, fontweight="bold", loc="left")
+    axes.set_ylabel(metric.unit, color=px.FAINT_TEXT, fontsize=9)
+    axes.tick_params(colors=px.FAINT_TEXT, labelsize=8, length=0, which="both")
+    axes.grid(True, color=px.GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(GRID)
+        spine.set_color(px.GRID)
 
 
 def confusion_matrix(
-    out_png: str | Path,
-    confusion: Sequence[Sequence[float]] | np.ndarray,
-    classes: Sequence[str],
+    out_png: str | Path, confusion: ArrayLike, classes: Sequence[str]
 ) -> None:
-    """Draws how many clips of each true class (rows) are predicted to be of which.
-
-    Cells have the number of clips and its share of the row, by which they are coloured.
-    """
+    """Draws the clips of each true class, the rows, by predicted class, with shares."""
     from sklearn.metrics import ConfusionMatrixDisplay  # Takes a second to import.
 
     counts = np.asarray(confusion, float)
@@ -249,27 +205,27 @@ def confusion_matrix(
     cell = 1.1 if num_classes <= 4 else 0.7 if num_classes <= 8 else 0.55
     figure = Figure(figsize=(num_classes * cell, num_classes * cell))
     axes = figure.add_axes((0, 0, 1, 1))
-    blues = LinearSegmentedColormap.from_list("", [BACKGROUND, PREDICTION_COLOUR])
+    blues = LinearSegmentedColormap.from_list("", [px.BACKGROUND, px.PREDICTION_COLOUR])
     display = ConfusionMatrixDisplay(shares)
     display.plot(
-        ax=axes, cmap=blues.with_extremes(bad=_NO_CLIPS), colorbar=False,
+        ax=axes, cmap=blues.with_extremes(bad="#f1f3f6"), colorbar=False,
         im_kw={"vmin": 0, "vmax": 1},
         text_kw={"fontsize": 11 if num_classes <= 8 else 7, "linespacing": 1.3},
     )  # fmt: skip
     for (row, column), text in np.ndenumerate(display.text_):
         count, share = counts[row, column], shares[row, column]
         text.set_text(f"{count:,.0f}\n{_percent(float(share))}" if count else "")
-        text.set_color(BACKGROUND if share > _DARK_SHARE else TEXT)
-    _label(axes, [shortened(name, 28) for name in classes], support.ravel())
+        text.set_color(px.BACKGROUND if share > 0.75 else px.TEXT)
+    _label(axes, [px.shortened(name, 28) for name in classes], support.ravel())
     correct, total = np.trace(counts), counts.sum()
     axes.set_title(
         f"Accuracy {100 * correct / total:.1f} %",
-        color=TEXT, fontsize=13, fontweight="bold", loc="left", pad=22,
+        color=px.TEXT, fontsize=13, fontweight="bold", loc="left", pad=22,
     )  # fmt: skip
     axes.annotate(
         f"{correct:,.0f} of {total:,.0f} clips",
         (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points",
-        color=FAINT_TEXT, fontsize=9,
+        color=px.FAINT_TEXT, fontsize=9,
     )  # fmt: skip
     with atomic_file(out_png) as partial:
         # Names and titles may be wider than the matrix.
@@ -288,9 +244,9 @@ def _label(axes, names: list[str], support: np.ndarray) -> None:
     # A name is no formula, whatever dollar signs it has.
     axes.set_yticks(places, rows, parse_math=False)
     axes.set_xticks(places, names, parse_math=False, **(slanted if wide else {}))
-    axes.set_ylabel("true class (clips)", color=FAINT_TEXT, fontsize=10, labelpad=10)
-    axes.set_xlabel("predicted class", color=FAINT_TEXT, fontsize=10, labelpad=10)
-    axes.tick_params(labelcolor=TEXT, labelsize=10, length=0)
+    axes.set_ylabel("true class (clips)", color=px.FAINT_TEXT, fontsize=10, labelpad=10)
+    axes.set_xlabel("predicted class", color=px.FAINT_TEXT, fontsize=10, labelpad=10)
+    axes.tick_params(labelcolor=px.TEXT, labelsize=10, length=0)
     # Thin lines between the cells.
     axes.set_xticks([place - 0.5 for place in places][1:], minor=True)
     axes.set_yticks([place - 0.5 for place in places][1:], minor=True)
@@ -314,13 +270,9 @@ def space_time_correlation(clips: NDArray, axis: int) -> NDArray[np.float64]:
         R(ξ, τ) = ⟨u'(x, t) u'(x + ξ, t + τ)⟩ / ⟨u'²⟩,    u' = u − ⟨u⟩
 
     Of clips `[N, T, H, W, C]`, for displacements ξ along axis 2, downwards, or 3, to
-    the right, and time lags τ. A pattern carried along leaves a ridge whose slope is
-    its velocity; how R falls off tells the size of what is seen, along the ridge its
-    life.
-
-    Returns:
-        `[T // 2 + 1, 2 * (S // 2) + 1]` for the S pixels along the axis: row τ, column
-        ξ + S // 2. R(0, 0) is 1; all is NaN where the clips are constant.
+    the right, and time lags τ: `[T // 2 + 1, 2 * (S // 2) + 1]` with row τ, column
+    ξ + S // 2 for the S pixels along the axis. All is NaN where the clips are constant.
+    A pattern carried along leaves a ridge whose slope is its velocity.
     """
     clips = np.asarray(clips)
     values = np.moveaxis(clips, (1, axis), (0, -1)).astype(np.float64)
@@ -346,11 +298,7 @@ def space_time_correlation(clips: NDArray, axis: int) -> NDArray[np.float64]:
 
 
 def draw_space_time_correlation(path: str | Path, films: Mapping[str, NDArray]) -> None:
-    """Draws R(ξ, τ) of films `[N, T, H, W, C]` side by side, one row of panels an axis.
-
-    The white line is where R is greatest at each lag, as long as it is above 0.2: its
-    slope is a velocity.
-    """
+    """Draws R(ξ, τ) of films `[N, T, H, W, C]`, a row of panels for each axis."""
     figure = Figure(figsize=(3.6 * len(films) + 0.9, 5.8), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(2, len(films), squeeze=False, sharex="row", sharey="row")
@@ -358,13 +306,13 @@ def draw_space_time_correlation(path: str | Path, films: Mapping[str, NDArray]) 
     for row, (axis, direction) in zip(panels, rows, strict=True):
         for axes, (name, film) in zip(row, films.items(), strict=True):
             image = _draw_panel(axes, space_time_correlation(film, axis))
-            axes.set_title(name, color=TEXT, fontsize=11, fontweight="bold")
+            axes.set_title(name, color=px.TEXT, fontsize=11, fontweight="bold")
             axes.set_xlabel(f"displacement {direction} (pixels)")
         row[0].set_ylabel("time lag (frames)")
     bar = figure.colorbar(image, ax=panels, shrink=0.7, aspect=30)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=FAINT_TEXT, labelsize=8, length=0)
-    bar.set_label("correlation", color=FAINT_TEXT, fontsize=9)
+    bar.ax.tick_params(colors=px.FAINT_TEXT, labelsize=8, length=0)
+    bar.set_label("correlation", color=px.FAINT_TEXT, fontsize=9)
     with atomic_file(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
 
@@ -377,19 +325,19 @@ def _draw_panel(axes, correlation: NDArray):
         displacements, times, correlation, cmap="RdBu_r", vmin=-1, vmax=1
     )
     if np.isnan(correlation).all():
-        axes.text(0.5, 0.5, "the same everywhere", color=FAINT_TEXT, ha="center",
+        axes.text(0.5, 0.5, "the same everywhere", color=px.FAINT_TEXT, ha="center",
                   va="center", transform=axes.transAxes)  # fmt: skip
     else:
-        axes.contour(displacements, times, correlation, _CONTOURS, colors=TEXT,
+        axes.contour(displacements, times, correlation, _CONTOURS, colors=px.TEXT,
                      linewidths=0.7, alpha=0.6)  # fmt: skip
         peaks = correlation.argmax(axis=1)
         kept = np.cumprod(correlation.max(axis=1) > _CONTOURS[0]).astype(bool)
         axes.plot(displacements[peaks[kept]], times[kept], color="#ffffff",
                   linewidth=1.5, marker="o", markersize=3)  # fmt: skip
-    axes.xaxis.label.set(color=FAINT_TEXT, fontsize=9)
-    axes.yaxis.label.set(color=FAINT_TEXT, fontsize=9)
+    axes.xaxis.label.set(color=px.FAINT_TEXT, fontsize=9)
+    axes.yaxis.label.set(color=px.FAINT_TEXT, fontsize=9)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-    axes.tick_params(colors=FAINT_TEXT, labelsize=8, length=0)
+    axes.tick_params(colors=px.FAINT_TEXT, labelsize=8, length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return image

@@ -13,9 +13,7 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation import evaluate as module
 from convlstm_jax.evaluation.evaluate import add_vmaf, evaluate
 from convlstm_jax.evaluation.result import (
-    Contender,
     EvaluationResult,
-    WorstClip,
     clip_namer,
 )
 from convlstm_jax.metrics.accumulate import (
@@ -26,7 +24,6 @@ from convlstm_jax.metrics.accumulate import (
 )
 from convlstm_jax.metrics.vmaf import find_ffmpeg, vmaf
 from convlstm_jax.models.network import Forecast
-from convlstm_jax.objectives.base import Drawn
 from convlstm_jax.objectives.forecast import FramesObjective
 from convlstm_jax.training.sharding import batch_sharded, data_mesh, replicated
 from convlstm_jax.viz.player import ClipName
@@ -205,7 +202,7 @@ def add(result, clips, count, num_sequences=FILMS):
 def make_result(conditions=("slow", "fast", "other")):
     def contender():
         per_condition = {name: MetricSummary({}) for name in conditions}
-        return Contender({"mse": 1.0}, per_condition=per_condition)
+        return MetricSummary({"mse": 1.0}, per_condition=per_condition)
 
     return EvaluationResult(
         {name: contender() for name in ("model", "copy_last", "zeros")}
@@ -226,24 +223,6 @@ def test_clips_are_forecast_where_they_lie():
         faded = frames[1] * np.float32([0.9, 0.81, 0.729])[:, None, None, None]
         np.testing.assert_allclose(prediction, faded, rtol=1e-6)
     assert TASK.examples(VARIABLES, clips, [], mesh) == []
-
-
-def test_the_player_names_its_clips_and_says_what_is_bad_about_the_worst():
-    clips, mesh = make_clips(), data_mesh(jax.devices()[:1])
-    names = [ClipName(4), ClipName(1, "a.avi")]
-    worst = [WorstClip(names[0], 9.5), WorstClip(names[1], None)]
-    result = EvaluationResult({"model": Contender({"mse": 2.5})}, worst_clips=worst)
-    examples = TASK.examples(VARIABLES, clips, [4, 1], mesh)
-    groups, notes = ["Worst"] * 2, result.worst_notes()
-    player = TASK.played(list(map(Drawn, examples, names, groups, notes)))
-    assert [clip.name for clip in player] == [
-        "Test sequence 4", "Test sequence 1 (a.avi)",
-    ]  # fmt: skip
-    assert [clip.group for clip in player] == ["Worst"] * 2
-    assert player[0].note.startswith("The highest MSE of all sequences: 9.5")
-    assert player[1].note.startswith("The second highest MSE of all sequences: –")
-    for clip, index in zip(player, (4, 1), strict=True):
-        np.testing.assert_array_equal(clip.rows[0].pixels, clips[index]["frames"][:2])
 
 
 @pytest.mark.skipif(FFMPEG is None, reason="imageio-ffmpeg is not installed")

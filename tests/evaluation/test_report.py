@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlstm_jax.evaluation.report import flatten, write_report
-from convlstm_jax.evaluation.result import Contender, EvaluationResult, WorstClip
+from convlstm_jax.evaluation.report import write_report
+from convlstm_jax.evaluation.result import EvaluationResult, WorstClip
 from convlstm_jax.metrics.accumulate import MetricSummary
 from convlstm_jax.viz import player
 from convlstm_jax.viz.gif import gif_bytes
@@ -21,7 +21,7 @@ from convlstm_jax.viz.player import ClipName, error_pixels, forecast_clip
 
 
 def contender(per_lead_time=(), per_condition=(), **total):
-    return Contender(
+    return MetricSummary(
         total,
         dict(per_lead_time),
         per_condition={
@@ -117,7 +117,7 @@ def test_all_figures_are_there(tmp_path):
 
 def test_classes_have_a_table(tmp_path):
     metrics = {"precision": None, "recall": 0.25, "support": 1200}
-    model = Contender({"accuracy": 0.5}, per_class={"a < b": metrics, "c": metrics})
+    model = MetricSummary({"accuracy": 0.5}, per_class={"a < b": metrics, "c": metrics})
     text, page = report(tmp_path, result=EvaluationResult({"model": model}))
     heads = '<th scope="col">precision</th><th scope="col">recall</th>'
     assert f'{heads}<th scope="col">support</th></tr>' in text
@@ -200,7 +200,7 @@ def test_everything_is_escaped(tmp_path):
         data_description=bad,
         result=EvaluationResult(
             {
-                name: Contender(
+                name: MetricSummary(
                     {bad: 1.0, "mse": 2.0},
                     {bad: [1.0]},
                     per_class={bad: {bad: 1.0}},
@@ -291,8 +291,3 @@ def test_a_player_of_many_large_frames_shrinks_them(tmp_path, monkeypatch):
     blocks = large.rows[1].pixels[:, :96, :129].reshape(3, 32, 3, 43, 3)
     expected = blocks.mean((2, 4))[..., np.newaxis]
     np.testing.assert_allclose(picture(row), expected, atol=0.5001)
-
-
-def test_flatten():
-    nested = {"a": {"b": {"c": 1}, "d": 2}, "e": 3}
-    assert flatten(nested) == {"a.b.c": 1, "a.d": 2, "e": 3}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from convlstm_jax.evaluation.report import write_report
-from convlstm_jax.evaluation.result import Contender, EvaluationResult
+from convlstm_jax.evaluation.result import EvaluationResult
+from convlstm_jax.metrics.accumulate import MetricSummary
 from convlstm_jax.viz.player import forecast_clip
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium")
@@ -51,9 +52,6 @@ def opened(browser, tmp_path):
     return browser
 
 
-METRICS = ("mse", "mae", "ssim_openstl", "cross_entropy_nats", "mse_per_pixel")
-
-
 def films(seed):
     """Frames of distinct values: every one shows in another colour."""
     generator = np.random.default_rng(seed)
@@ -75,12 +73,7 @@ def write(folder):
         title="A report",
         config={"seed": 3},
         data_description="random films",
-        result=EvaluationResult(
-            {
-                name: Contender(dict.fromkeys(METRICS, 1234.5), {"mse": [12.345] * 20})
-                for name in ("model", "reconstruction", "copy_last", "zeros")
-            }
-        ),
+        result=EvaluationResult({"model": MetricSummary({"mse": 1234.5})}),
         clips=clips,
     )
     return path
@@ -206,44 +199,6 @@ def test_it_plays_and_pauses(opened):
     stopped = value(opened, "slider")
     opened.execute_async_script("setTimeout(arguments[0], 600)")
     assert value(opened, "slider") == stopped
-
-
-def test_light_and_dark(opened, tmp_path):
-    colours = []
-    for scheme in ("light", "dark"):
-        opened.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia",
-            {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
-        )
-        colours.append(
-            opened.execute_script(
-                "return getComputedStyle(document.body).backgroundColor"
-            )
-        )
-        assert opened.get_screenshot_as_file(str(tmp_path / f"{scheme}.png"))
-        assert (tmp_path / f"{scheme}.png").stat().st_size > 10_000
-    assert colours == ["rgb(245, 246, 249)", "rgb(19, 21, 26)"]
-
-
-def test_on_a_narrow_screen_the_baselines_stay_beside_the_model(opened):
-    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    page, metrics, names = opened.execute_script("""
-      const curves = document.querySelector("details .card");
-      document.querySelector("details").open = true;
-      curves.scrollLeft = 1000;
-      return [
-        document.documentElement.scrollWidth,
-        document.querySelector("table.contenders").parentNode.scrollWidth,
-        [...curves.querySelectorAll("tbody th")].map(
-          (name) => [name.textContent, name.getBoundingClientRect().left]),
-      ];
-    """)
-    opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert page <= 390 and metrics <= 390
-    labels = ["model", "reconstruction of the inputs", "copy last frame", "all zeros"]
-    assert [name for name, _ in names] == labels
-    assert all(0 <= left < 40 for _, left in names)
 
 
 def test_nothing_goes_wrong_and_nothing_is_asked_for(browser, tmp_path):

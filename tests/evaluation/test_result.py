@@ -3,7 +3,7 @@
 import csv
 import json
 
-from convlstm_jax.evaluation.result import Contender, EvaluationResult, WorstClip
+from convlstm_jax.evaluation.result import EvaluationResult, WorstClip
 from convlstm_jax.metrics.accumulate import MetricSummary
 from convlstm_jax.metrics.registry import conventions
 from convlstm_jax.viz.player import ClipName
@@ -13,13 +13,13 @@ def make_result():
     slow = {"slow": MetricSummary({"mse": 2.5}, {"mse": [2.5, 2.5]})}
     return EvaluationResult(
         {
-            "model": Contender(
+            "model": MetricSummary(
                 {"mse": 1.5, "csi_2_mm_per_h": None},
                 {"mse": [1.0, 2.0]},
                 mean_over_lead_times={"mse": 1.5},
                 per_condition=slow,
             ),
-            "zeros": Contender({"mse": 12345.678}, per_condition=slow),
+            "zeros": MetricSummary({"mse": 12345.678}, per_condition=slow),
         },
         {"slow": 1},
         worst_clips=[WorstClip(ClipName(3, "a.avi", "slow"), None)],
@@ -54,11 +54,19 @@ def test_the_json_file(tmp_path):
 
 def test_the_json_of_a_classifier():
     per_class = {"a": {"recall": 1.0}}
-    model = Contender({"accuracy": 1.0}, per_class=per_class, confusion=[[2]])
+    model = MetricSummary({"accuracy": 1.0}, per_class=per_class, confusion=[[2]])
     values = EvaluationResult({"model": model}).to_json()
     assert list(values) == ["model", "per_lead_time", "data", "conventions"]
     expected = {"accuracy": 1.0, "per_class": per_class, "confusion": [[2]]}
     assert values["model"] == expected
+
+
+def test_what_is_said_of_the_worst_clips():
+    (note,) = make_result().worst_notes()
+    assert note == (
+        "The highest MSE of all sequences: – on average over its frames (of all: "
+        "1.5000)."
+    )
 
 
 def test_the_csv_file(tmp_path):

@@ -1,30 +1,8 @@
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from convlstm_jax.metrics import baselines
-from convlstm_jax.metrics.baselines import copy_last_frame, zeros
 from convlstm_jax.rain import RainScale
-
-
-def random_inputs():
-    return np.float32(np.random.default_rng(4).random((2, 3, 4, 5, 2)))
-
-
-def test_copy_last_frame():
-    inputs = random_inputs()
-    found = copy_last_frame(jnp.asarray(inputs), 4)
-    assert found.shape == (2, 4, 4, 5, 2)
-    assert found.dtype == jnp.float32
-    for t in range(4):
-        np.testing.assert_array_equal(found[:, t], inputs[:, 2])
-
-
-def test_zeros():
-    found = zeros(jnp.asarray(random_inputs()), 1)
-    assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(found, np.zeros((2, 1, 4, 5, 2)))
-
 
 SCALE = RainScale()
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.dummy import DummyClassifier
 
-from convlstm_jax.metrics.accumulate import MetricSummary, add_sums, batch_sums
+from convlstm_jax.metrics.accumulate import add_sums, batch_sums
 from convlstm_jax.metrics.classification import (
     classification_metrics,
     majority_logits,
@@ -93,31 +93,6 @@ def test_agreement_with_scikit_learn(truths, predictions):
     # No NaN and no infinity, which JSON does not have.
     fields = dataclasses.asdict(found)
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
-
-
-def test_hand_computed_figures():
-    """Five clips: 0→0, 0→1, 1→1, 1→1, 2→1; nothing is predicted to be of class 2."""
-    chosen = np.array([0, 1, 1, 1, 1])
-    logits = np.log(np.where(np.arange(3) == chosen[:, None], 0.5, 0.25))
-    label = np.array([0, 0, 1, 1, 2], np.int32)
-    names = ("a", "b", "c")
-    total = total_of(np.float32(logits), label)
-    np.testing.assert_array_equal(
-        total["sums"]["confusion"], [[1, 1, 0], [0, 2, 0], [0, 1, 0]]
-    )
-    assert total["count"] == 5
-    found = summarize_classification(total, names)
-    nats = found.total.pop("cross_entropy_nats_per_clip")
-    assert nats == pytest.approx((3 * math.log(2) + 2 * math.log(4)) / 5, rel=1e-6)
-    assert found == MetricSummary(
-        {"accuracy": 0.6, "balanced_accuracy": 0.5},
-        per_class={
-            "a": {"precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2},
-            "b": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 2},
-            "c": {"precision": None, "recall": 0.0, "f1": 0.0, "support": 1},
-        },
-        confusion=[[1, 1, 0], [0, 2, 0], [0, 1, 0]],
-    )
 
 
 def test_figures_of_every_clip():

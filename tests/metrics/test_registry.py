@@ -1,18 +1,13 @@
 import math
 
-import jax
-import jax.numpy as jnp
 import pytest
 
-from convlstm_jax.metrics.accumulate import add_sums, batch_sums, summarize
 from convlstm_jax.metrics.registry import (
     METRICS,
     Metric,
     conventions,
     find_metric,
     format_value,
-    frame_metric,
-    frame_metrics,
     in_order,
     register,
     score_name,
@@ -28,38 +23,9 @@ def test_every_convention_is_a_sentence():
         assert sentence.endswith("."), name
 
 
-def test_arrows_point_to_the_better():
-    arrows = [
-        find_metric(key).arrow for key in ("bias", "mse", "far_2_mm_per_h", "ssim")
-    ]
-    assert arrows == ["", "↓", "↓", "↑"]
-
-
 def test_a_key_is_registered_once():
     with pytest.raises(ValueError, match="'mse': it must not be registered twice"):
         register(Metric("mse", "again"))
-
-
-def test_a_new_frame_metric_is_measured_summed_and_explained(monkeypatch):
-    clip = jnp.linspace(0, 1, 2 * 3 * 16).reshape(2, 3, 4, 4, 1)
-    # Restores the registry afterwards.
-    monkeypatch.setitem(METRICS, "worst_pixel", None)
-    del METRICS["worst_pixel"]
-
-    @frame_metric(Metric("worst_pixel", "Worst pixel", "Largest error.", order=12))
-    def worst_pixel(prediction, target):
-        return jnp.abs(prediction - target).max((2, 3, 4))
-
-    @jax.jit
-    def step(clip):
-        return batch_sums(frame_metrics(clip, clip + 0.25), jnp.ones(2))
-
-    sums = step(clip)
-    summary = summarize(add_sums(None, sums), values_per_frame=16)
-    assert summary.total["worst_pixel"] == pytest.approx(0.25)
-    assert len(summary.per_lead_time["worst_pixel"]) == 3
-    assert conventions()["worst_pixel"] == "Largest error."
-    assert in_order(summary.total)[:3] == ["mse", "mae", "worst_pixel"]
 
 
 def test_scores_at_rain_rates_belong_to_their_family():

@@ -81,20 +81,6 @@ def test_the_composite_loss_is_the_sum_of_the_two(conditional):
     np.testing.assert_allclose(
         losses, parts["reconstruction"] + parts["forecast"], rtol=1e-5
     )
-    # And of each part the loss of the task that has this decoder alone.
-    for name, decoder, steps in (
-        ("reconstruct", "reconstruction", INPUTS),
-        ("predict", "forecast", OUTPUTS),
-    ):
-        alone = make_task(name, conditional=conditional, num_output_frames=steps)
-        kept = {
-            layer: weights
-            for layer, weights in variables["params"].items()
-            if layer.startswith("encoder") or layer.endswith(decoder)
-        }
-        run_alone = jax.jit(alone.loss_fn)
-        found, _ = run_alone({"params": kept}, {"frames": frames}, key, 0)
-        np.testing.assert_allclose(found, parts[decoder], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["reconstruct", "predict", "composite"])
@@ -120,7 +106,7 @@ def test_unconditional_training_scores_what_evaluation_does(name):
     )
 
 
-@pytest.mark.parametrize("name", ["reconstruct", "predict", "composite"])
+@pytest.mark.parametrize("name", ["reconstruct", "composite"])
 def test_a_conditional_forecast_is_made_of_the_inputs_alone(name):
     """Longer ones begin as shorter ones; training's differ, as they see the truth."""
     task = make_task(name, conditional=True)
@@ -137,13 +123,6 @@ def test_a_conditional_forecast_is_made_of_the_inputs_alone(name):
     np.testing.assert_allclose(longer[:, :2], shorter, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(own[:, 0], trained[:, 0], rtol=1e-4, atol=1e-6)
     assert np.abs(own - trained)[:, 1:].max((0, 2, 3, 4)).min() > 1e-4
-
-
-def test_no_more_than_the_inputs_can_be_reconstructed():
-    task = make_task("reconstruct")
-    variables, (inputs, _) = parameters(task), task.split(stored_frames())
-    with pytest.raises(ValueError, match="num_frames is 5: it must be at most 4"):
-        task.forecast(variables, inputs, 5)
 
 
 def test_evaluation_scores_the_reconstruction_too():

@@ -8,8 +8,6 @@ import pytest
 from convlstm_jax.models.network import Forecast
 from convlstm_jax.models.next_frame import NextFramePredictor, NextFrameTrainingConfig
 from convlstm_jax.objectives.forecast import ForecastObjective
-from convlstm_jax.training.checkpoint import Checkpoints
-from convlstm_jax.training.loop import TrainConfig, fit
 from convlstm_jax.training.optimizer import AdadeltaConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState
@@ -67,20 +65,6 @@ def test_the_roll_out_is_the_naive_one(causal_head):
     assert np.abs(np.diff(found, axis=1)).max((0, 2, 3, 4)).min() > 1e-4
 
 
-def test_a_forecast_is_a_roll_out_of_any_number_of_frames():
-    task, inputs = make_task(), noisy_batch()["frames"][:, :3]
-
-    @jax.jit
-    def run(inputs):
-        return [task.forecast(variables(), inputs, steps) for steps in (1, 6)]
-
-    shorter, longer = run(inputs)
-    assert longer.frames.shape == longer.logits.shape == (2, 6, *FRAME_SHAPE)
-    assert shorter.frames.shape == (2, 1, *FRAME_SHAPE)
-    np.testing.assert_allclose(longer.frames[:, :1], shorter.frames, rtol=1e-5)
-    np.testing.assert_allclose(longer.frames, jax.nn.sigmoid(longer.logits), rtol=1e-6)
-
-
 @pytest.mark.parametrize(("num_training_frames", "last"), [(0, 7), (5, 5), (2, 2)])
 def test_the_loss_is_that_of_every_next_clean_frame(num_training_frames, last):
     """Frames 0 … T−2 are read with noise, frames 1 … T−1 scored without."""
@@ -110,15 +94,6 @@ def test_the_loss_is_that_of_every_next_clean_frame(num_training_frames, last):
         variables()["batch_stats"],
     )
     assert min(jax.tree.leaves(moved)) > 0
-
-
-def test_a_model_without_normalisation_has_no_state():
-    training = NextFrameTrainingConfig()
-    task = ForecastObjective(NextFramePredictor((2,), (3,)), 3, 4, training=training)
-    fresh = jax.eval_shape(lambda key: task.init(key, FRAME_SHAPE), jax.random.key(0))
-    assert set(fresh) == {"params"}
-    shapes = jax.eval_shape(task.loss_fn, fresh, noisy_batch(), jax.random.key(0), 0)
-    assert shapes[1] == {}
 
 
 OPTIMIZER = AdadeltaConfig(learning_rate=1.0).build(9, 9)
@@ -159,55 +134,6 @@ def test_statistics_are_those_of_the_whole_batch_on_any_number_of_devices():
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(close, shared.model_state, alone.model_state)
     jax.tree.map(close, shared.params, alone.params)
-
-
-class Batches:
-    """Batches made from their step's number."""
-
-    def __init__(self, start):
-        self.step = start
-
-    def __next__(self):
-        self.step += 1
-        return noisy_batch(8, self.step)
-
-    def close(self):
-        pass
-
-
-def trained(workdir, num_steps):
-    """Trains, or goes on, up to so many steps; returns the checkpoint's state."""
-    mesh = data_mesh(jax.devices()[:1])
-    fit(
-        new_state(mesh),
-        compiled_train_step(1),
-        Batches,
-        lambda variables: {"loss": 1.0, "mse": 1.0},
-        lambda step, variables, writers: None,
-        TrainConfig(
-            num_steps=num_steps,
-            batch_size=8,
-            eval_every_steps=100,
-            checkpoint_every_steps=100,
-            log_every_steps=1,
-        ),
-        workdir=workdir,
-        mesh=mesh,
-    )
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        _, state, _ = checkpoints.restore_latest(new_state(mesh))
-    return jax.device_get(state)
-
-
-def test_a_resumed_run_has_the_same_statistics_bit_for_bit(tmp_path):
-    whole = trained(tmp_path / "whole", 4)
-    half = trained(tmp_path / "broken", 2)
-    resumed = trained(tmp_path / "broken", 4)
-    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
-    moved = jax.tree.map(
-        lambda a, b: np.abs(a - b).max(), half.model_state, whole.model_state
-    )
-    assert min(jax.tree.leaves(moved)) > 0
 
 
 def test_evaluation_is_against_the_clean_frames():

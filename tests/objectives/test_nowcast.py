@@ -57,17 +57,6 @@ def variables():
     return jax.jit(init)(jax.random.key(0))
 
 
-def test_what_stands_where_there_is_no_data_changes_nothing(batch, variables):
-    task = make()
-    hidden = (batch["mask"] == 0) & (jnp.arange(5) >= 3).reshape(1, 5, 1, 1, 1)
-    other = {**batch, "frames": jnp.where(hidden, 255, batch["frames"])}
-    for one, two in (
-        [loss_of(task, variables, b) for b in (batch, other)],
-        [measure(task, variables, b)["model"]["mse"] for b in (batch, other)],
-    ):
-        np.testing.assert_array_equal(one, two)
-
-
 def test_figures_of_persistence_against_numpy(batch, variables):
     task = make()
     contenders = measure(task, variables, batch)

@@ -1,5 +1,4 @@
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +7,6 @@ import pytest
 
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor, SamplingConfig
 from convlstm_jax.objectives.forecast import ForecastObjective
-from convlstm_jax.training.optimizer import AdamConfig
-from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
-from convlstm_jax.training.state import TrainState
-from convlstm_jax.training.steps import make_train_step
 
 FRAME_SHAPE = (4, 6, 2)
 INPUTS, OUTPUTS = 3, 2
@@ -127,37 +122,3 @@ def test_a_forecast_may_have_any_number_of_frames_and_is_not_clipped():
     np.testing.assert_allclose(long.frames[:, :2], short.frames, atol=1e-6)
     with_truth = predict(variables(), inputs, np.ones((2, 3), bool))
     np.testing.assert_allclose(long.frames[:, 0], with_truth[:, 2], atol=1e-6)
-
-
-def test_devices_exchange_sums_alone_and_train_alike():
-    """No activation moves between devices, also not for the kernels' gradients."""
-    task = make_task(sampling="scheduled", end=4)
-    optimizer = AdamConfig(learning_rate=0.01).build(100, 100)
-    batch = {"frames": stored_frames(clips=8)}
-    results = []
-    for devices in (1, 8):
-        mesh = data_mesh(jax.devices()[:devices])
-        params = variables()["params"]
-        state = TrainState(
-            step=jnp.ones((), jnp.int32),
-            params=params,
-            model_state={},
-            opt_state=optimizer.init(params),
-            ema_params=None,
-            finite=jnp.ones((), bool),
-        )
-        state = jax.tree.map(jnp.copy, jax.device_put(state, replicated(mesh)))
-        step = make_train_step(task, optimizer, mesh, seed=0)
-        data = put_batch(batch, mesh)
-        compiled = step.lower(state, data).compile()
-        pattern = r"all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce"
-        found = set(re.findall(pattern, compiled.as_text()))
-        assert found == ({"all-reduce"} if devices > 1 else set())
-        for _ in range(3):
-            state, logs = compiled(state, data)
-        results.append(jax.device_get((logs["loss"], state.params)))
-    (loss_alone, alone), (loss, params) = results
-    np.testing.assert_allclose(loss, loss_alone, rtol=1e-6)
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), params, alone
-    )

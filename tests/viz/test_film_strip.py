@@ -52,14 +52,6 @@ def test_rows_and_columns(tmp_path):
     assert (picture[MARGIN : MARGIN + TIME - 2, LEFT : LEFT + width] < 200).any()
 
 
-def test_without_truth(tmp_path):
-    path = tmp_path / "strip.png"
-    film_strip(path, levels(2, 50), None, levels(2, 200), frame_size=32)
-    picture = open_rgb(path)
-    assert picture.shape[0] == 2 * MARGIN + 2 * 32 + GAP + 2 * TIME
-    assert (picture[MARGIN + 2 * TIME + 32 + GAP + 5, LEFT + 5] == 200).all()
-
-
 def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
     texts = []
     monkeypatch.setattr(
@@ -70,23 +62,6 @@ def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
     film_strip(tmp_path / "strip.png", *clips, frame_size=32, reconstruction=True)
     times = ["t\N{MINUS SIGN}2", "t\N{MINUS SIGN}1", "t"]
     assert texts == [*times, "input", *times[::-1], "truth", "reconstruction"]
-
-
-def test_title_makes_room(tmp_path):
-    arguments = (levels(2, 50), None, levels(2, 200))
-    film_strip(tmp_path / "a.png", *arguments)
-    film_strip(tmp_path / "b.png", *arguments, title="Sequence 1")
-    with_title = open_rgb(tmp_path / "b.png")
-    np.testing.assert_array_equal(with_title[44:], open_rgb(tmp_path / "a.png")[16:])
-    assert (with_title[:44] < 100).any()
-
-
-def test_colour(tmp_path):
-    clip = np.zeros((1, 8, 8, 3))
-    clip[..., 0], clip[..., 2] = 1, 0.2
-    film_strip(tmp_path / "strip.png", clip, clip, clip, frame_size=16)
-    picture = open_rgb(tmp_path / "strip.png")
-    assert picture[MARGIN + TIME + 3, LEFT + 3].tolist() == [255, 0, 51]
 
 
 def test_long_clips_are_thinned_evenly(tmp_path):
@@ -165,22 +140,6 @@ def test_what_is_said_of_a_clip(tmp_path, written):
     ]
     red = [text for text, style in written if style["colour"] == "#d13438"]
     assert red == ["predicted: normal", "wrong, 62.5 %"]
-
-
-def test_of_many_frames_some_are_drawn(tmp_path, written):
-    path, clips = tmp_path / "clips.png", grey_clips(2, 34, 4, 100)
-    classified_clips_strip(path, clips, [0, 0], PROBABILITIES[:2], CLASSES)
-    assert [text for text, _ in written][:12] == [str(1 + 3 * k) for k in range(12)]
-    # Rows are high enough for three lines of text, however low the frames are.
-    assert len(open_rgb(path)) == 2 * MARGIN + TIME + 2 * 54 + ROW_GAP
-
-
-def test_long_names_are_shortened(tmp_path, written):
-    names = ("a class whose name is much longer than a line", "theft")
-    classified_clips_strip(
-        tmp_path / "clips.png", grey_clips(1), [1], PROBABILITIES[:1], names
-    )
-    assert written[5][0] == "predicted: a class whose name is much long…"
 
 
 def test_colours_begin_at_their_rates_and_no_data_is_grey():

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.viz.gif import comparison_gif, gif_bytes
-from convlstm_jax.viz.pixels import time_label
 
 GREY, GREEN, BLUE = [138, 147, 163], [15, 157, 110], [47, 111, 237]
 LEFT, TOP, BORDER, GAP = 16, 38, 3, 14
@@ -102,11 +101,6 @@ def test_panels_change_from_input_to_forecast(tmp_path):
     assert (frames[3][-40:] != frames[4][-40:]).any()
 
 
-def test_a_still_clip_keeps_all_frames(tmp_path):
-    comparison_gif(tmp_path / "still.gif", level(4, 0), level(3, 0), level(3, 0))
-    assert len(frames_of(tmp_path / "still.gif")[0]) == 7
-
-
 def test_grid(tmp_path):
     clips = [
         np.concatenate([level(2, first + n) for n in range(3)])
@@ -124,22 +118,3 @@ def test_grid(tmp_path):
         assert frames[0][top, left, 0] == 40 + sample
         assert frames[3][top, left, 0] == 100 + sample
         assert frames[3][top, left + panel + 2, 0] == 200 + sample
-
-
-def test_time_labels():
-    labels = [time_label(frame) for frame in (-9, 0, 1, 10)]
-    assert labels == ["t\N{MINUS SIGN}9", "t", "t+1", "t+10"]
-
-
-def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
-    texts = []
-    monkeypatch.setattr(
-        "convlstm_jax.viz.pixels.Canvas.text",
-        lambda self, position, text, **style: texts.append(text),
-    )
-    clips = level(2, 60), level(2, 120), level(2, 200)
-    comparison_gif(tmp_path / "one.gif", *clips, reconstruction=True)
-    earlier = "t\N{MINUS SIGN}1"
-    names = ["truth", "reconstruction"]
-    given = ["input", "input"]
-    assert texts == [*given, earlier, *given, "t", *names, "t", *names, earlier]

@@ -3,7 +3,7 @@ import math
 import numpy as np
 
 from convlstm_jax.viz.pixels import rain_colours
-from convlstm_jax.viz.player import ClipName, error_pixels, nowcast_clip
+from convlstm_jax.viz.player import error_pixels, nowcast_clip
 
 
 def test_a_nowcast_as_films():
@@ -12,7 +12,7 @@ def test_a_nowcast_as_films():
     model, still = 20 * generator.random((2, 3, 6, 7))
     mask = (generator.random((5, 6, 7)) > 0.2).astype(np.uint8)
     clip = nowcast_clip(
-        "One", observed, {"persistence": still, "model": model}, mask,
+        "One", observed, {"model": model, "persistence": still}, mask,
         minutes_per_frame=7.5, group="Some", note="a note",
     )  # fmt: skip
     assert (clip.name, clip.group, clip.note) == ("One", "Some", "a note")
@@ -42,11 +42,3 @@ def test_colours_of_errors():
     assert black.tolist() == unknown.tolist() == [0, 0, 0]
     assert bright[0] > bright[2] and dark[2] > dark[0]
     np.testing.assert_allclose(half, bright / 2, atol=0.5)
-
-
-def test_names_of_clips():
-    named = ClipName(3, "a.avi", "0.4 m/s")
-    assert str(named) == "Test sequence 3 (a.avi, 0.4 m/s)"
-    assert named.to_json() == {"index": 3, "film": "a.avi", "condition": "0.4 m/s"}
-    assert str(ClipName(3)) == "Test sequence 3"
-    assert ClipName(3).to_json() == {"index": 3}

@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib.axes
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,9 +77,9 @@ def test_bad_files_of_metrics(tmp_path):
     with pytest.raises(UserError, match=r"metrics.csv' cannot be read \(No such file"):
         read_metrics(path)
     for content, message in (
-        ("", "has the header ''"),
-        ("step,loss\n1,2\n", "has the header 'step,loss'"),
-        (HEADER, "holds no value"),
+        ("", "has '' in line 1: below the header step,split"),
+        ("step,loss\n1,2\n", "has 'step,loss' in line 1"),
+        (HEADER, "must have lines that end in a number"),
         (HEADER + "1,train,loss,3\n2,train,loss\n", "'2,train,loss' in line 3"),
     ):
         path.write_text(content)
@@ -111,16 +110,6 @@ def test_is_the_mean_over_all_pairs(shape, axis):
     found = space_time_correlation(clips, axis)
     np.testing.assert_allclose(found, oracle(np.float64(clips), axis), atol=1e-12)
     assert found[0, shape[axis] // 2] == pytest.approx(1)
-
-
-def test_what_moves_leaves_a_ridge_along_its_axis():
-    start = np.random.default_rng(1).random((2, 1, 40, 40, 1))
-    film = np.concatenate([np.roll(start, 3 * t, axis=3) for t in range(6)], axis=1)
-    along = space_time_correlation(film, 3)
-    assert [int(row.argmax()) - 20 for row in along] == [0, 3, 6, 9]
-    assert (along.max(axis=1) > 0.8).all()
-    across = space_time_correlation(film, 2)
-    assert across[1:].max() < 0.2
 
 
 def test_a_film_without_contrast_has_none():
@@ -172,42 +161,20 @@ def test_counts_and_shares_stand_in_their_cells(tmp_path, cells):
     assert accuracy.get_text() == "1,229 of 1,246 clips"
 
 
-def test_names_and_accuracy(tmp_path, monkeypatch):
-    texts = {}
-
-    def record(name):
-        method = getattr(matplotlib.axes.Axes, name)
-
-        def wrapped(self, *arguments, **style):
-            if not style.get("minor"):
-                texts[name] = arguments[-1]
-            return method(self, *arguments, **style)
-
-        monkeypatch.setattr(matplotlib.axes.Axes, name, wrapped)
-
-    for name in ("set_title", "set_xticks", "set_yticks"):
-        record(name)
+def test_names_and_accuracy(tmp_path, cells):
     # Dollar signs and long names are no trouble; a class without clips has no share.
     names = ("$x_{", "theft", "a name of more than thirty letters")
     confusion = np.array([[5, 1, 0], [2, 4, 0], [0, 0, 0]])
     confusion_matrix(tmp_path / "a.png", confusion, names)
+    axes = cells[0][0, 0].axes
+    columns, rows = (
+        [label.get_text() for label in labels]
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels())
+    )
     shortened = "a name of more than thirty …"
-    assert texts["set_title"] == "Accuracy 75.0 %"
-    assert texts["set_xticks"] == ["$x_{", "theft", shortened]
-    assert texts["set_yticks"] == ["$x_{ (6)", "theft (6)", f"{shortened} (0)"]
-
-
-def test_cells_are_coloured_by_their_share_of_the_row(tmp_path):
-    path = tmp_path / "matrix.png"
-    confusion_matrix(path, [[9, 0], [0, 0]], ("a", "b"))
-    picture = open_rgb(path)
-    for colour in ((47, 111, 237), (241, 243, 246)):
-        found = (picture == colour).all(axis=-1)
-        rows, columns = np.nonzero(found)
-        # A whole cell of 1.1 inches, or a row of them.
-        assert found.sum() > 0.7 * 130**2, colour
-        assert np.ptp(rows) < 140
-        assert np.ptp(columns) < 270
+    assert axes.get_title(loc="left") == "Accuracy 75.0 %"
+    assert columns == ["$x_{", "theft", shortened]
+    assert rows == ["$x_{ (6)", "theft (6)", f"{shortened} (0)"]
 
 
 @pytest.mark.parametrize("num_classes", [2, 8, 12])
