@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.training import checkpoint_record as records
+from convlstm_jax.training import checkpoint_reading as records
 from convlstm_jax.training.state import EarlyStopping
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from convlstm_jax.interop.exported_program import PLATFORMS, export_program
+from convlstm_jax.cli.export import PLATFORMS, export_program
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.models.next_frame import NextFramePredictor
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
