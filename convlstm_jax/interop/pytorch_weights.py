@@ -68,11 +68,8 @@ def import_pytorch(
         raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
     placement = Placement(f"'{path}' does not fit the model of the config", state_dict)
     variables = _take(placement, network, model, shapes)
-
-    notes = _notes(network, model)
-    return Imported(
-        variables, placement.report(lambda key: "as the model has no such array", notes)
-    )
+    unused, notes = "as the model has no such array", _notes(network, model)
+    return Imported(variables, placement.report(lambda key: unused, notes))
 
 
 def _find_network(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> _Network:

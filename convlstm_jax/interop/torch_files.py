@@ -74,9 +74,6 @@ def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in state_dict.items():
         plain = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
         if plain in found:
-            raise UserError(
-                f"the state dict has {plain} twice, once as {key}: it must have one of "
-                "them"
-            )
+            raise UserError(f"the state dict has {plain} twice, once as {key}")
         found[plain] = value
     return found

@@ -3,7 +3,6 @@
 import logging
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -73,12 +72,9 @@ def graceful_interrupts() -> Iterator[list[int]]:
     """Yields a list to which the first SIGINT or SIGTERM is added, with a message.
 
     A second signal raises `KeyboardInterrupt` at once. The previous handlers are
-    restored at the end. Outside the main thread the list stays empty.
+    restored at the end.
     """
     received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
 
     def handle(number: int, frame: object) -> None:
         if received:

@@ -40,10 +40,7 @@ class OptimizerConfig(Config):
         0.0, "Largest global norm of the gradient; 0: no clipping.", ge=0
     )
     ema_decay: float = field(
-        0.0,
-        "Decay of the moving average of the weights that is evaluated; 0: none.",
-        ge=0,
-        lt=1,
+        0.0, "Decay of the moving average that is evaluated; 0: none.", ge=0, lt=1
     )
     plateau_factor: float = field(
         0.5, "Factor on the learning rate at a plateau.", gt=0, lt=1, when=_PLATEAU
@@ -158,9 +155,8 @@ class MuonConfig(OptimizerConfig):
             split, state = inner.update(
                 _split_gates(updates), state, _split_gates(params)
             )
-            return jax.tree.map(
-                lambda u, like: u.reshape(like.shape), split, updates
-            ), state
+            joined = jax.tree.map(lambda u, g: u.reshape(g.shape), split, updates)
+            return joined, state
 
         return optax.GradientTransformation(init, update)
 

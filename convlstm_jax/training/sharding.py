@@ -20,11 +20,6 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     )
 
 
-def on_cpu(mesh: Mesh) -> bool:
-    """Whether the mesh is one of CPU devices."""
-    return mesh.devices.flat[0].platform == "cpu"
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array (parameters, optimizer state)."""
     return NamedSharding(mesh, PartitionSpec())

@@ -12,7 +12,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from convlstm_jax.objectives.base import Objective, Variables
-from convlstm_jax.training.sharding import on_cpu, replicated
+from convlstm_jax.training.sharding import replicated
 
 
 @flax.struct.dataclass
@@ -61,7 +61,8 @@ def init_state(
         )
 
     # XLA:CPU would spend seconds on optimising random draws that run once.
-    options = {"xla_backend_optimization_level": 0} if on_cpu(mesh) else None
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if is_cpu else None
     initialize = jax.jit(init, out_shardings=replicated(mesh), compiler_options=options)
     return initialize(jax.random.key(seed))
 

@@ -53,7 +53,9 @@ class Writers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        if self._active:
+            self._csv.close()
+            self._tensorboard.close()
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Writes metrics by name; TensorBoard has each under the tag `split/name`."""
@@ -79,13 +81,6 @@ class Writers:
         self._tensorboard.file_writer.add_summary(
             summary_pb2.Summary(value=[value]), step
         )
-
-    def close(self) -> None:
-        """Closes the logs; a second call does nothing."""
-        if self._active:
-            self._csv.close()
-            self._tensorboard.close()
-        self._active = False
 
 
 def _up_to(step: int, text: str, path: Path) -> str:
