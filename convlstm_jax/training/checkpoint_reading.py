@@ -277,6 +277,14 @@ class _SeparateArrays(ocp.type_handlers.NumpyHandler):
             writes += await super().serialize([value], [info], [arg])
         return writes
 
+    async def deserialize(self, infos: Any, args: Any = None) -> list[np.ndarray]:
+        """Reads one array after the other, up to the first error."""
+        args = args or [ocp.RestoreArgs()] * len(infos)
+        arrays: list[np.ndarray] = []
+        for info, arg in zip(infos, args, strict=True):
+            arrays += await super().deserialize([info], [arg])
+        return arrays
+
 
 @contextlib.contextmanager
 def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:

@@ -83,7 +83,9 @@ def set_back(directory):
 
 
 @pytest.mark.parametrize("damage", [flip_bits, shorten, delete])
-def test_damage_of_any_file_never_restores_wrong_numbers(directory, damage, caplog):
+def test_damage_of_any_file_never_restores_wrong_numbers(
+    directory, damage, caplog, capfd
+):
     noticed = set()
     for path in files_of(directory / "3"):
         content = path.read_bytes()
@@ -102,6 +104,7 @@ def test_damage_of_any_file_never_restores_wrong_numbers(directory, damage, capl
             noticed.add(path.name)
             set_back(directory)
         path.write_bytes(content)
+    assert capfd.readouterr() == ("", "")
     # The record, and the data of the arrays: no damage to it goes unseen.
     assert {"metadata", largest_file(directory / "3").name} <= noticed
 
