@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ def predictor(**fields):
     )
 
 
+@functools.cache
 def shapes(model):
     frames = np.zeros((1, 1, *FRAME_SHAPE), np.float32)
     mask = np.ones((1, 1), bool)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ def predictor(**fields):
     return NextFramePredictor(**fields)
 
 
+@functools.cache
 def shapes(model):
     inputs = jax.ShapeDtypeStruct((1, 2, *FRAME_SHAPE), np.float32)
     return dict(jax.eval_shape(model.init, jax.random.key(0), inputs))
