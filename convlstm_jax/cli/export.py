@@ -1,16 +1,22 @@
 """`--mode=export`: a run's model as one file that runs without this package."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import Array, export
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.interop.exported_program import export_program
 from convlstm_jax.objectives.nowcast import NowcastObjective
 from convlstm_jax.viz.clip_writer import validate_output_path
+
+# The platforms of an exported program, wherever it was written.
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def run(
@@ -54,3 +60,26 @@ def run(
             f"pixels: 0 is {scale.dbz_min:g} dBZ, 1 is {scale.dbz_max:g} dBZ, with "
             f"dBZ = 10 log10({scale.zr_a:g} R^{scale.zr_b:g}), R in mm/h"
         )
+
+
+def export_program(
+    predict: Callable[[Array], Any],
+    num_frames: int,
+    frame_shape: tuple[int, int, int],
+    *,
+    sizes_in_steps_of: int | None = None,
+) -> bytes:
+    """Lowers a function of clips `[B, T, H, W, C]`, float32, for any B, to StableHLO.
+
+    With `sizes_in_steps_of`, H and W may be any multiples of this number; the
+    convolutions are then direct. Returns bytes for `jax.export.deserialize`.
+    """
+    height, width, channels = frame_shape
+    sizes = f"{height}, {width}"
+    if sizes_in_steps_of is not None:
+        sizes = f"{sizes_in_steps_of}*height, {sizes_in_steps_of}*width"
+    shape = export.symbolic_shape(f"batch, {num_frames}, {sizes}, {channels}")
+    exported = export.export(jax.jit(predict), platforms=PLATFORMS)(
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+    return bytes(exported.serialize())

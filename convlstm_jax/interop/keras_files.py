@@ -1,13 +1,9 @@
-"""Reads files of Keras, without Keras or TensorFlow.
+"""Reads files of Keras 2 and 3, without Keras or TensorFlow.
 
-Three formats, of both Keras 3 and Keras 2:
-
-* `.keras`: a zip archive of `config.json` (the layers and their settings) and
-  `model.weights.h5`;
-* `.weights.h5`: HDF5 without settings. Variables are numbered, under groups
-  named after the layer's class: `layers/conv_lstm2d_1/cell/vars/0`;
-* `.h5`: a whole model, or (Keras 2) only its weights. Variables have names, under
-  groups named after the layer: `model_weights/lstm/.../recurrent_kernel:0`.
+* `.keras`: a zip archive of `config.json` (the layers) and `model.weights.h5`;
+* `.weights.h5`: variables numbered, `layers/conv_lstm2d_1/cell/vars/0`;
+* `.h5`: variables by name, `[model_weights/]lstm/.../recurrent_kernel[:0]`, in a whole
+  model or (Keras 2) weights alone.
 """
 
 import io
@@ -24,45 +20,32 @@ import numpy as np
 
 from convlstm_jax.errors import UserError
 
-# The layers that are known, with the order in which Keras numbers their variables.
+# The layers that are known, with their variables in the order of Keras's numbers.
 VARIABLES = {
     "ConvLSTM2D": ("kernel", "recurrent_kernel", "bias"),
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     "Conv3D": ("kernel", "bias"),
 }
-_GROUPS = ("conv_lstm2d", "batch_normalization", "conv3d")
+_GROUPS = ("conv_lstm2d", "batch_normalization", "conv3d")  # Their names in files.
 _NUMBERED = re.compile(r"layers/(\w+?)(?:_(\d+))?/(?:cell/)?vars/(\d+)")
 
 _MAX_BYTES = 2**32  # Limit of one array; a few bytes on disk can declare any size.
 
-# For each class, a key of `VARIABLES`, its layers in the model's order: the path in the
-# file of each variable.
+# For each key of `VARIABLES` its layers in order: the path of each variable.
 Layers = dict[str, list[dict[str, str]]]
 
 
 class KerasFile(NamedTuple):
-    """A model as Keras saved it.
-
-    Attributes:
-        arrays: all arrays by their path in the file.
-        layers: the layers with variables.
-        config: the architecture as in Keras's `to_json`, of any JSON type; None if the
-            file holds only weights.
-        unknown: groups of layers that are not in `VARIABLES`, or lack variables.
-    """
+    """A model as Keras saved it; `arrays` are by their path in the file."""
 
     arrays: dict[str, np.ndarray]
     layers: Layers
-    config: Any
-    unknown: list[str]
+    config: Any  # As in Keras's `to_json`; None if the file holds only weights.
+    unknown: list[str]  # Layers that are not in `VARIABLES`, or lack variables.
 
 
 def read(path: str | Path) -> KerasFile:
-    """Reads a `.keras`, `.weights.h5` or `.h5` file; the contents tell which it is.
-
-    Raises:
-        UserError: the file is missing, damaged or not a file of Keras.
-    """
+    """Reads a `.keras`, `.weights.h5` or `.h5` file; the contents tell which it is."""
     if not os.path.isfile(path):
         raise UserError(
             f"'{path}' is not a file: it must be a .keras, .weights.h5 or .h5 file of "
@@ -130,9 +113,10 @@ def _numbered(arrays: dict[str, np.ndarray]) -> tuple[Layers, list[str]]:
         if index < len(VARIABLES[kind]):
             variables = found.setdefault((kind, number), {})
             variables[VARIABLES[kind][index]] = name
-    layers: Layers = {kind: [] for kind in VARIABLES}
-    for kind, number in sorted(found):
-        layers[kind].append(found[kind, number])
+    layers = {
+        kind: [found[key] for key in sorted(found) if key[0] == kind]
+        for kind in VARIABLES
+    }
     return layers, list(dict.fromkeys(unknown))
 
 
@@ -142,14 +126,12 @@ def _named(
     """The layers of `[model_weights/]<layer>/…/<variable>[:0]`, and unknown ones."""
     layers: Layers = {kind: [] for kind in VARIABLES}
     unknown = []
-    is_model = any(name.startswith("model_weights/") for name in arrays)
-    prefix = "model_weights/" if is_model else ""
     kinds = {frozenset(names): kind for kind, names in VARIABLES.items()}
     for layer in layer_names:
         variables = {
             name.rpartition("/")[2].partition(":")[0]: name
             for name in arrays
-            if name.startswith(f"{prefix}{layer}/")
+            if name.removeprefix("model_weights/").startswith(f"{layer}/")
         }
         kind = kinds.get(frozenset(variables))
         if kind:
@@ -161,8 +143,5 @@ def _named(
 
 def why_unused(name: str) -> str:
     """Why an array of a file, by its path, fills none of a model."""
-    if name.startswith("optimizer"):
-        return "as the optimizer starts afresh"
-    if "seed_generator" in name:
-        return "as nothing is drawn by it"
-    return "as it belongs to no layer"
+    is_optimizer = name.startswith("optimizer")
+    return f"as {'the optimizer starts afresh' if is_optimizer else 'no layer has it'}"

@@ -55,15 +55,12 @@ def import_keras(
 ) -> Imported:
     """Reads a `.keras`, `.weights.h5` or `.h5` file into a `NextFramePredictor`.
 
-    See `Imported`. The model in the file is a chain of ConvLSTM2D layers, the lower
-    ones followed by BatchNormalization, with a Conv3D and a sigmoid at the end;
-    other settings are refused by name. A file with only weights does not contain them,
-    so they are assumed to be those of `model`, and the report says so.
+    See `Imported`. The file's model is a chain of ConvLSTM2D layers, the lower ones
+    followed by BatchNormalization, with a Conv3D and a sigmoid at the end. If it holds
+    only weights, the settings are assumed to be those of `model`.
 
     Raises:
-        UserError: see `keras_files.read`; settings of the file and of `model` that
-            disagree; layers of other kinds or too many of them; arrays that are
-            missing or have other shapes.
+        UserError: the file cannot be read, or does not fit the model.
     """
     file = keras_files.read(path)
     problems = _model_problems(file.layers, model)
@@ -86,8 +83,7 @@ def import_keras(
         missing = f"{name} of the {kind} number {index + 1}"
         return path_in_file or missing, (), "ifgo" if kind == "ConvLSTM2D" else ""
 
-    refusal = f"'{path}' does not fit the model of the config"
-    placement = Placement(refusal, file.arrays)
+    placement = Placement(f"'{path}' does not fit the model of the config", file.arrays)
     variables = placement.take_all(shapes, source)
     assumed = (
         "the file holds only weights, so these settings are assumed: activation "
@@ -134,18 +130,14 @@ def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
         return ["its configuration lists no layers"]
     problems = []
     names = [layer.get("config", {}).get("name") for layer in layers]
-    for index, layer in enumerate(layers):
-        kind, settings, name = (
-            layer["class_name"],
-            layer.get("config", {}),
-            names[index],
-        )
+    for index, (layer, name) in enumerate(zip(layers, names, strict=True)):
+        kind, settings = layer["class_name"], layer.get("config", {})
         nodes, before = layer.get("inbound_nodes"), names[index - 1]
         inputs = [str(other) for other in names if f'"{other}"' in json.dumps(nodes)]
         if nodes and inputs != [before]:
             read = " and ".join(inputs) or "nothing"
             problems.append(f"{name} reads {read}: it must read only {before}")
-        possible = dict(_SETTINGS.get(kind, {}))
+        possible = _SETTINGS.get(kind, {})
         if kind == "ConvLSTM2D":
             possible = {"activation": (model.activation,), **possible}
         problems += [
@@ -159,8 +151,7 @@ def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
         normalized = index < model.num_normalized_layers
         expected += ["ConvLSTM2D", "BatchNormalization"][: 1 + normalized]
     expected.append("Conv3D")
-    kinds = [layer["class_name"] for layer in layers]
-    kinds = [kind for kind in kinds if kind != "InputLayer"]
+    kinds = [x["class_name"] for x in layers if x["class_name"] != "InputLayer"]
     if kinds != expected:
         problems.append(
             f"its layers are {', '.join(kinds) or 'none'}, where the model of the "

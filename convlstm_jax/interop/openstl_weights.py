@@ -1,11 +1,9 @@
 """Weights of OpenSTL's ConvLSTM, https://github.com/chengtan9907/OpenSTL.
 
-The model there reads patches whose channels are (row in patch, column, channel), as in
-`ops.patches`. A cell adds the results of two convolutions without bias,
-`conv_x` and `conv_h`, each followed by a layer norm where the model has them, and
-splits the sum into the gates i, f, g, o. It declares a forget bias of 1 but adds none.
-Its `conv_o` and `conv_last` are never used; the model's own `conv_last` gives the next
-frame.
+A cell adds the results of two convolutions without bias, `conv_x` and `conv_h`, each
+followed by a layer norm where the model has them, and splits the sum into the gates i,
+f, g, o. It declares a forget bias of 1 but adds none. Its `conv_o` and `conv_last` are
+never used; the model's own `conv_last` gives the next frame.
 """
 
 import re
@@ -41,9 +39,7 @@ def import_openstl(
     See `Imported`. Keys of the file may begin with `model.` or `method.`.
 
     Raises:
-        UserError: see `read_state_dict`; the model adds a forget offset; arrays are
-            missing, have other shapes, or belong to cells or norms that the model
-            lacks.
+        UserError: see `read_state_dict`; the weights do not fit the model.
     """
     if model.forget_offset != 0:
         raise UserError(
@@ -79,7 +75,6 @@ def import_openstl(
             return "as OpenSTL's cells never use it"
         return "as the model has no such array"
 
-    refusal = f"'{path}' does not fit the model of the config"
-    placement = Placement(refusal, state_dict)
+    placement = Placement(f"'{path}' does not fit the model of the config", state_dict)
     variables = placement.take_all(shapes, source)
     return Imported(variables, placement.report(reason))

@@ -1,6 +1,5 @@
 """Takes the arrays of a foreign file into a model, and reports what became of each."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,18 +10,11 @@ from convlstm_jax.cells.convlstm import GATE_ORDER
 from convlstm_jax.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class ImportReport:
-    """What became of a file's arrays.
+class ImportReport(NamedTuple):
+    """What became of a file's arrays, and remarks for the user."""
 
-    Attributes:
-        placed: (name in the file, path in the model), in the model's order.
-        skipped: (name in the file, why it was not used).
-        notes: further remarks for the user, a sentence each.
-    """
-
-    placed: tuple[tuple[str, str], ...]
-    skipped: tuple[tuple[str, str], ...] = ()
+    placed: tuple[tuple[str, str], ...]  # (name in the file, path in the model)
+    skipped: tuple[tuple[str, str], ...] = ()  # (name in the file, why)
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
@@ -38,8 +30,7 @@ class ImportReport:
 class Imported(NamedTuple):
     """A model's variables, filled from a file, and what went where.
 
-    Every importer takes the file, the model, and the model's variables or their shapes
-    as `jax.eval_shape` gives them.
+    Every importer takes the file, the model, and the shapes of the model's variables.
     """
 
     variables: dict[str, Any]
@@ -64,16 +55,11 @@ class Placement:
         axes: tuple[int, ...] = (),
         gate_order: str = "",
     ) -> np.ndarray:
-        """An array of the file in the model's layout, float32; zeros if it is unfit.
+        """The array `name` of the file, float32, for `target` in the model.
 
-        Args:
-            name: its name in the file.
-            target: its path in the model.
-            shape: the shape that it must have in the model.
-            axes: the permutation for `np.transpose` from the file's axes to the
-                model's, where they differ.
-            gate_order: the file's order of the gates, a permutation of "ifgo", along
-                the last of the model's axes, if there are gates.
+        Its axes are permuted as by `np.transpose`, and if there are gates along the
+        last one, in the file's `gate_order`, they are reordered. If it does not give
+        the shape wanted, the result is zeros and `report` raises.
         """
         expected = tuple(shape[axes.index(i)] for i in range(len(axes))) or shape
         problem = _problem(self._arrays.get(name), target, expected)
@@ -83,7 +69,10 @@ class Placement:
         self._placed.append((name, target))
         array = np.asarray(self._arrays[name], np.float32)
         array = array.transpose(axes) if axes else array
-        return reorder_gates(array, gate_order) if gate_order else array
+        if not gate_order:
+            return array
+        gates = np.split(array, len(gate_order), axis=-1)
+        return np.concatenate([gates[gate_order.index(g)] for g in GATE_ORDER], axis=-1)
 
     def take_all(
         self,
@@ -92,8 +81,7 @@ class Placement:
     ) -> dict[str, Any]:
         """Takes every array of a model, given their shapes.
 
-        `source_of` tells `name`, `axes` and `gate_order` of `take` for a path in the
-        model, such as `params/layer_0/bias`.
+        `source_of` maps a path in the model to `name`, `axes`, `gate_order` of `take`.
         """
 
         def take(key_path, leaf):
@@ -106,10 +94,9 @@ class Placement:
     def report(
         self, reason: Callable[[str], str], notes: tuple[str, ...] = ()
     ) -> ImportReport:
-        """What became of all arrays; `reason` tells why one was not taken.
+        """What became of all arrays; refused if any did not fit.
 
-        Raises:
-            UserError: naming every array that did not fit.
+        `reason` tells why one was not taken.
         """
         if self._problems:
             raise UserError(f"{self._refusal}: {'; '.join(self._problems)}")
@@ -132,9 +119,3 @@ def _problem(array: Any, target: str, expected: tuple[int, ...]) -> str | None:
     if target.endswith("/var") and (array < 0).any():
         return "has values below 0"
     return None
-
-
-def reorder_gates(array: np.ndarray, gate_order: str) -> np.ndarray:
-    """Reorders the gates along the last axis, `[..., 4F]`, to this project's order."""
-    gates = np.split(array, len(gate_order), axis=-1)
-    return np.concatenate([gates[gate_order.index(g)] for g in GATE_ORDER], axis=-1)

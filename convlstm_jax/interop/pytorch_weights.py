@@ -1,25 +1,16 @@
-"""Weights of ConvLSTM layers as PyTorch users write them, and of networks of them.
+"""Weights of ConvLSTM networks in PyTorch.
 
 A cell has one convolution over `torch.cat([x, h], dim=1)`, which gives all four gates.
-With zero padding it is the sum of our two, over the channels of x and of h. Two kinds
-of next-frame networks are read as a whole:
+With zero padding it is the sum of our two. Two kinds of next-frame networks are read:
 
-* those after R. Panda, "Video Prediction using Convolutional LSTM Networks in PyTorch",
-  2021, and the bubble studies: ConvLSTM layers `convlstm1` …, each followed by a
-  `batchnorm1` …, and a convolution `conv` of the last frame's features with a sigmoid.
-  A layer's cell `convLSTMcell` splits its convolution into the gates i, f, g, o, and
-  has peepholes `W_ci`, `W_cf` and `W_co` for every location, the last of which reads
-  the new cell state;
-* those of the cells of https://github.com/ndrplz/ConvLSTM_pytorch, called `cell_list.0`
-  …, with the gates in the order i, f, o, g, with batch normalisation, if any, and a
-  head of any name.
+* `convlstm1.convLSTMcell` …, each followed by a `batchnorm1` …, with gates in the order
+  i, f, g, o and peepholes `W_ci`, `W_cf` and `W_co` for every location: R. Panda,
+  "Video Prediction using Convolutional LSTM Networks in PyTorch", 2021;
+* `cell_list.0` … of https://github.com/ndrplz/ConvLSTM_pytorch, with gates in the order
+  i, f, o, g, batch normalisation, if any, of any name.
 
-The bare cells of other networks are for Python to import:
-
-    state_dict = read_state_dict("convlstm.pth")
-    hidden = clip  # [B, T, H, W, C]
-    for cell, variables in convlstm_layers(state_dict, gate_order="ifog"):
-        carry, hidden = RecurrentLayer(cell).apply(variables, hidden)
+Both end with a convolution of the last frame's features and a sigmoid.
+`convlstm_layers` takes the bare cells of other networks, for use in Python.
 """
 
 import re
@@ -65,37 +56,27 @@ def import_pytorch(
     """Reads a state dict of a next-frame network into a `NextFramePredictor`.
 
     See `Imported`. Keys of the file may begin with anything. PyTorch's batch
-    normalisation adds another epsilon to the variance, 1e-5; the scale makes up for it.
-    The report lists the settings that a state dict does not contain.
+    normalisation adds another epsilon to the variance; the scale makes up for it.
 
     Raises:
-        UserError: see `read_state_dict`; the file has no ConvLSTM layers, or more than
-            the model; arrays are missing or have other shapes; `model.peephole` or
-            `model.head_frames` are not those of the network.
+        UserError: see `read_state_dict`; the network does not fit the model.
     """
     state_dict = read_state_dict(path)
     network = _find_network(path, state_dict)
     problems = _problems(state_dict, network, model)
     if problems:
         raise UserError(f"'{path}' cannot be imported: {'; '.join(problems)}")
-    refusal = f"'{path}' does not fit the model of the config"
-    placement = Placement(refusal, state_dict)
+    placement = Placement(f"'{path}' does not fit the model of the config", state_dict)
     variables = _take(placement, network, model, shapes)
-
-    def reason(key: str) -> str:
-        if key.endswith(".num_batches_tracked"):
-            return "as nothing depends on them"
-        return "as the model has no such array"
-
-    return Imported(variables, placement.report(reason, _notes(network, model)))
+    unused, notes = "as the model has no such array", _notes(network, model)
+    return Imported(variables, placement.report(lambda key: unused, notes))
 
 
 def _find_network(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> _Network:
-    """Finds the modules by their keys, which may begin with anything.
+    """Finds the modules by their keys.
 
-    Cells are recognised by name. Batch normalisations are modules with a running mean;
-    unless all are numbered like `batchnorm1`, they are taken in the file's order, which
-    is that of the network. All other convolutions count as heads.
+    Cells are recognised by name. Batch normalisations are modules with a running mean,
+    by number or in the file's order. All other convolutions count as heads.
     """
     convolutions = _convolutions(state_dict)
     suffix = ".running_mean"
@@ -129,8 +110,8 @@ def _by_number(
     source: str, template: str, first: int, names: Iterable[str]
 ) -> dict[int, str]:
     """The names that end as a template does, by their numbers less `first`."""
-    before, after = map(re.escape, template.split("{}"))
-    pattern = re.compile(rf"(?:.*\.)?{before}(\d+){after}")
+    before, _, after = template.partition("{}")
+    pattern = re.compile(rf"(?:.*\.)?{re.escape(before)}(\d+){re.escape(after)}")
     found: dict[int, str] = {}
     for match in filter(None, map(pattern.fullmatch, names)):
         index = int(match[1]) - first
@@ -185,32 +166,24 @@ def _take(
     shapes: dict[str, Any],
 ) -> dict[str, Any]:
     """The model's variables; what the file lacks is missed under its usual name."""
-    take, order = placement.take, network.gate_order
+    take = placement.take
     params: dict[str, Any] = {}
     batch_stats = {}
     for index, features in enumerate(model.features):
         number = index + network.first
         cell = network.cells.get(index, network.cell_name.format(number))
         name = f"layer_{index}"
-        layer, wanted = f"params/{name}", shapes["params"][name]
-        size, _, below, gates = wanted["input_kernel"].shape
-        kernel = take(
-            f"{cell}.conv.weight",
-            f"{layer}/input_kernel and recurrent_kernel",
-            (size, size, below + features, gates),
-            KERNEL_AXES,
-            order,
-        )
-        params[name] = _split(kernel, below) | {
-            "bias": take(f"{cell}.conv.bias", f"{layer}/bias", (gates,), (), order)
-        }
+        wanted = shapes["params"][name]
+        size, _, below, _ = wanted["input_kernel"].shape
+        params[name] = _take_convolution(
+            placement, f"{cell}.conv", f"params/{name}",
+            (size, below, features), network.gate_order,
+        )  # fmt: skip
         if "peephole" in wanted:
-            shape = wanted["peephole"].shape[1:]
+            shape, target = wanted["peephole"].shape[1:], f"params/{name}/peephole of"
             peepholes = [
-                take(
-                    f"{cell}.W_c{g}", f"{layer}/peephole of {g}", shape, _PEEPHOLE_AXES
-                )
-                for g in PEEPHOLE_ORDER
+                take(f"{cell}.W_c{gate}", f"{target} {gate}", shape, _PEEPHOLE_AXES)
+                for gate in PEEPHOLE_ORDER
             ]
             params[name]["peephole"] = np.stack(peepholes)
         if index < model.num_normalized_layers:
@@ -232,10 +205,30 @@ def _take(
     return {"params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
 
 
-def _split(kernel: np.ndarray, channels: int) -> dict[str, np.ndarray]:
-    """Both kernels of a layer from that over input and state."""
-    inputs, recurrent = np.split(kernel, [channels], axis=2)
-    return {"input_kernel": inputs, "recurrent_kernel": recurrent}
+def _take_convolution(
+    placement: Placement,
+    name: str,
+    target: str,
+    sizes: tuple[int, int, int],
+    gate_order: str,
+    use_bias: bool = True,
+) -> dict[str, np.ndarray]:
+    """The weights of a cell; `sizes` are those of kernel, input and state."""
+    size, below, features = sizes
+    kernel = placement.take(
+        f"{name}.weight",
+        f"{target}/input_kernel and recurrent_kernel",
+        (size, size, below + features, 4 * features),
+        KERNEL_AXES,
+        gate_order,
+    )
+    inputs, recurrent = np.split(kernel, [below], axis=2)
+    params = {"input_kernel": inputs, "recurrent_kernel": recurrent}
+    if use_bias:
+        shape = (4 * features,)
+        bias = placement.take(f"{name}.bias", f"{target}/bias", shape, (), gate_order)
+        params["bias"] = bias
+    return params
 
 
 def _notes(network: _Network, model: NextFramePredictor) -> tuple[str, ...]:
@@ -247,9 +240,8 @@ def _notes(network: _Network, model: NextFramePredictor) -> tuple[str, ...]:
         f"zeros around the frames{epsilon}, a sigmoid at the end"
     )
     scales = (
-        "the scales of batch normalisation are those of the file times sqrt((variance "
-        "+ 0.001) / (variance + 1e-05)), as the model adds 0.001 to the variance where "
-        "PyTorch adds 1e-05: predictions stay the same"
+        "the scales of batch normalisation make up for the model's other epsilon, "
+        f"{BATCH_NORM_EPSILON:g}: predictions stay the same"
     )
     return (assumed, scales) if network.norms else (assumed,)
 
@@ -260,31 +252,17 @@ def convlstm_layers(
     gate_order: str = "ifog",
     convolution: str = "cell_list.{}.conv",
 ) -> list[tuple[ConvLSTMCell, dict[str, Any]]]:
-    """Takes the ConvLSTM layers out of a PyTorch state dict.
+    """The cell and the variables of a `RecurrentLayer` for each layer, bottom first.
 
     Args:
-        state_dict: arrays by key, from `read_state_dict`, or a module's own
-            `state_dict()` on the CPU. Keys may begin with anything.
-        gate_order: the order in which the cell splits its convolution into gates, a
-            permutation of "ifgo", g being the candidate: "ifog" and "ifgo" are common.
+        state_dict: from `read_state_dict`, or a module's `state_dict()` on the CPU.
+        gate_order: the order in which a cell splits its convolution into gates, a
+            permutation of "ifgo", g being the candidate.
         convolution: the name of the convolution of layer `{}`, counted from 0.
-
-    Returns:
-        The cell and the variables of a `RecurrentLayer` for each layer, bottom first.
-
-    Raises:
-        UserError: an impossible `gate_order` or `convolution`; no such key; weights
-            that are no convolution over input and state, or do not fit one another.
-        ValueError: kernels of an even size.
     """
     if sorted(gate_order) != sorted("ifgo"):
         raise UserError(
             f"gate_order is {gate_order!r}: it must be a permutation of 'ifgo'"
-        )
-    if convolution.count("{}") != 1:
-        raise UserError(
-            f"convolution is {convolution!r}: it must hold '{{}}' once, for the "
-            "number of the layer"
         )
     state_dict = without_wrappers(state_dict)
     found = _by_number("the state dict", convolution, 0, _convolutions(state_dict))
@@ -301,16 +279,10 @@ def convlstm_layers(
         features, use_bias = outputs // 4, f"{name}.bias" in state_dict
         # A kernel that is none of input and state together does not have this shape.
         channels = max(inputs - features, 1) if channels is None else channels
-        shape = (size, size, channels + features, 4 * features)
-        target = f"layer {index}"
-        kernel = placement.take(
-            f"{name}.weight", target, shape, KERNEL_AXES, gate_order
+        sizes = size, channels, features
+        params = _take_convolution(
+            placement, name, f"layer {index}", sizes, gate_order, use_bias
         )
-        params = _split(kernel, channels)
-        if use_bias:
-            params["bias"] = placement.take(
-                f"{name}.bias", target, (4 * features,), gate_order=gate_order
-            )
         cell = ConvLSTMCell(features, size, size, peephole="none", use_bias=use_bias)
         layers.append((cell, {"params": {"cell": params}}))
         channels = features

@@ -21,12 +21,8 @@ _WRAPPERS = ("_orig_mod", "module")
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """Reads a file of `torch.save`: a state dict, or a dict with one in "state_dict".
 
-    Only tensors and plain containers are unpickled, so that a file from a stranger
-    cannot run code.
-
-    Returns:
-        Its tensors by key, in the order of the file, floating-point ones as float32.
-        Keys are without `_orig_mod.` and `module.`.
+    Only tensors and plain containers are unpickled: no code of the file runs. Returns
+    its tensors by key, floating-point ones as float32, see also `without_wrappers`.
 
     Raises:
         UserError: PyTorch is not installed; the file is missing, damaged or holds
@@ -53,11 +49,17 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = content if isinstance(content, Mapping) else {}
-    arrays = {
-        str(key): _as_array(path, str(key), tensor)
-        for key, tensor in tensors.items()
-        if isinstance(tensor, torch.Tensor)
-    }
+    arrays = {}
+    for key, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor):
+            try:
+                tensor = tensor.float() if tensor.is_floating_point() else tensor
+                arrays[str(key)] = tensor.numpy(force=True)
+            except Exception as error:  # Sparse, quantized or without values.
+                raise UserError(
+                    f"'{path}' cannot be read: {key} must be a dense tensor with its "
+                    f"values ({error})"
+                ) from error
     if not arrays:
         raise UserError(
             f"'{path}' holds no tensors by name: it must be a state dict, or a dict "
@@ -67,30 +69,11 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The same under keys without the modules of torch.compile and DataParallel.
-
-    Raises:
-        UserError: two keys differ only in these modules.
-    """
+    """The same under keys without the modules of torch.compile and DataParallel."""
     found: dict[str, Any] = {}
     for key, value in state_dict.items():
         plain = ".".join(part for part in key.split(".") if part not in _WRAPPERS)
         if plain in found:
-            raise UserError(
-                f"the state dict has {plain} twice, once as {key}: it must have one of "
-                "them"
-            )
+            raise UserError(f"the state dict has {plain} twice, once as {key}")
         found[plain] = value
     return found
-
-
-def _as_array(path: str | Path, key: str, tensor: Any) -> np.ndarray:
-    try:
-        tensor = tensor.float() if tensor.is_floating_point() else tensor
-        array: np.ndarray = tensor.numpy(force=True)
-    except Exception as error:  # A sparse or quantized tensor, or one without values.
-        raise UserError(
-            f"'{path}' cannot be read: {key} must be a dense tensor with its values "
-            f"({error})"
-        ) from error
-    return array

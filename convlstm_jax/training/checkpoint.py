@@ -2,7 +2,7 @@
 
 Built on Orbax. One folder per step holds the item `state`, the leaves of the training
 state as plain arrays under their paths, and the item `record`, see
-`training.checkpoint_record`. A step's folder gets its final name only when it is
+`training.checkpoint_reading`. A step's folder gets its final name only when it is
 complete, so a run that is killed while saving leaves no folder that looks complete.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,12 +24,6 @@ from orbax.checkpoint import checkpoint_managers
 
 from convlstm_jax.training import checkpoint_reading as reading
 from convlstm_jax.training.checkpoint_reading import CheckpointError, PyTree
-from convlstm_jax.training.checkpoint_record import (
-    Record,
-    checksum,
-    describe,
-    named_leaves,
-)
 from convlstm_jax.training.state import EarlyStopping
 
 _KEEP_LATEST = 2
@@ -43,7 +36,7 @@ class _Best(checkpoint_managers.PreservationPolicy):
     Orbax's `BestN` reads metrics from files without checksums, and fails on damage.
     """
 
-    losses: Mapping[int, float]
+    losses: Mapping[int, float | None]
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         """Returns for each checkpoint whether it must stay."""
@@ -60,14 +53,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | pathlib.Path):
-        """Opens the folder of all steps, creating it if needed.
-
-        Raises:
-            CheckpointError: the folder cannot be created or read.
-        """
+        """Opens the folder of all steps, creating it if needed."""
         reading.silence_orbax()
         self.directory = pathlib.Path(directory).absolute()
-        self._losses: dict[int, float] = {}
+        self._losses: dict[int, float | None] = {}
         self._last_saved_step: int | None = None
         self._cleanup = contextlib.ExitStack()
         try:
@@ -105,29 +94,26 @@ class Checkpoints:
 
         The state, a pytree of arrays that each process holds whole, is copied before
         this returns, so it may be donated at once. A checkpoint without a validation
-        loss, or where it is NaN, is never the best.
-
-        Raises:
-            CheckpointError: this save, or the one before it, failed.
+        loss, or where it is NaN, is never the best. If this save or the one before it
+        failed, raises `CheckpointError`.
         """
         self.wait()
         if step in self._manager.all_steps():
             return
         self._last_saved_step = step
         # One call, so that all transfers from the device run at the same time.
-        leaves = jax.device_get(named_leaves(state))
+        leaves = jax.device_get(reading.named_leaves(state))
         arrays = {name: np.asarray(leaf) for name, leaf in leaves.items()}
-        if validation_loss is not None and not math.isnan(validation_loss):
-            self._losses[step] = float(validation_loss)
-        record = Record(
+        if validation_loss is not None and math.isnan(validation_loss):
+            validation_loss = None
+        self._losses[step] = validation_loss
+        record = reading.Record(
             step=step,
-            validation_loss=self._losses.get(step),
+            validation_loss=validation_loss,
             early_stopping=early_stopping,
             leaves={
-                name: describe(array).model_copy(
-                    update={"crc32": checksum(name, array)}
-                )
-                for name, array in arrays.items()
+                n: reading.describe(a, reading.checksum(n, a))
+                for n, a in arrays.items()
             },
         )
         items = ocp.args.Composite(
@@ -143,8 +129,7 @@ class Checkpoints:
     def wait(self) -> None:
         """Waits until the save in progress is complete on disk.
 
-        Raises:
-            CheckpointError: it failed; earlier checkpoints are intact then.
+        Raises `CheckpointError` if it failed; earlier checkpoints are intact then.
         """
         try:
             self._manager.wait_until_finished()
@@ -157,15 +142,12 @@ class Checkpoints:
         """Restores the latest checkpoint that is intact.
 
         Damaged ones are reported as warnings and renamed to `<step>.damaged`, since
-        training will reach those steps again.
-
-        The leaves of the template are JAX arrays or `jax.ShapeDtypeStruct`; the
-        restored arrays get their shardings, on any number of devices. Returns (step,
-        state, early stopping), or None if the folder holds no checkpoint.
+        training will reach those steps again. The leaves of the template are JAX arrays
+        or `jax.ShapeDtypeStruct`; the restored arrays get their shardings. Returns
+        (step, state, early stopping), or None if the folder holds no checkpoint.
 
         Raises:
-            CheckpointError: the checkpoint belongs to another model, or none is
-                intact.
+            CheckpointError: the checkpoint is of another model, or none is intact.
         """
         self.wait()
         steps = reading.steps_on_disk(self.directory)[::-1]
@@ -202,10 +184,10 @@ class Checkpoints:
             return
         self._manager.close()
         for step in damaged_steps if jax.process_index() == 0 else ():
-            numbers = itertools.chain([""], itertools.count(2))
-            names = (f"{step}.damaged{number}" for number in numbers)
-            paths = (self.directory / name for name in names)
-            free = next(path for path in paths if not path.exists())
+            free, number = self.directory / f"{step}.damaged", 1
+            while free.exists():
+                number += 1
+                free = self.directory / f"{step}.damaged{number}"
             (self.directory / str(step)).rename(free)
         multihost_utils.sync_global_devices("damaged checkpoints set aside")
         self._manager = self._open_manager()

@@ -1,4 +1,9 @@
-"""Reads checkpoints, verifies every leaf, and never writes into their folder."""
+"""Reads checkpoints, verifies every leaf, and never writes into their folder.
+
+A flipped bit in a compressed array can restore to wrong numbers without an error. The
+record lists every leaf of the state under its path with shape, dtype and CRC-32, and is
+itself sealed by a CRC-32. It also holds the step, as folders can be renamed or linked.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +12,18 @@ import json
 import logging
 import pathlib
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pydantic
 from flax.traverse_util import unflatten_dict
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.training.checkpoint_record import (
-    LeafRecord,
-    Record,
-    checksum,
-    first_difference,
-    named_leaves,
-)
+from convlstm_jax.training.state import EarlyStopping, FrozenModel
 
 PyTree = Any
 _log = logging.getLogger(__name__)
@@ -36,6 +37,84 @@ class DamagedCheckpointError(Exception):
     """Files of one checkpoint are missing, truncated or altered."""
 
 
+class LeafRecord(FrozenModel):
+    """Shape, dtype and, of a saved leaf, CRC-32."""
+
+    shape: list[int]
+    dtype: str
+    crc32: int | None = None
+
+    def __str__(self) -> str:
+        return f"shape {tuple(self.shape)} and dtype {self.dtype}"
+
+
+class Record(FrozenModel):
+    """What a checkpoint holds."""
+
+    step: int
+    validation_loss: float | None  # None also where it was NaN.
+    early_stopping: EarlyStopping
+    leaves: dict[str, LeafRecord]
+
+    def seal(self) -> dict[str, Any]:
+        """Returns the record as JSON with a checksum of its canonical text."""
+        text = json.dumps(self.model_dump(), sort_keys=True)
+        return {"crc32": zlib.crc32(text.encode()), "content": json.loads(text)}
+
+    @classmethod
+    def unseal(cls, sealed: Any) -> Record:
+        """Returns the record that `seal` wrapped; a `ValueError` if it was changed."""
+        if not isinstance(sealed, dict) or sorted(sealed) != ["content", "crc32"]:
+            raise ValueError("its record is not one of ours")
+        text = json.dumps(sealed["content"], sort_keys=True)
+        if zlib.crc32(text.encode()) != sealed["crc32"]:
+            raise ValueError("its record does not match its checksum")
+        try:
+            return cls.model_validate(sealed["content"])
+        except pydantic.ValidationError as error:
+            field = ".".join(map(str, error.errors()[0]["loc"]))
+            raise ValueError(
+                f"its record is of another version: {field} has no or another value"
+            ) from error
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """Returns the leaves of any pytree under paths such as `params/cell/kernel`."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def describe(leaf: Any, crc32: int | None = None) -> LeafRecord:
+    """Returns shape and dtype of an array or a `jax.ShapeDtypeStruct`."""
+    return LeafRecord(shape=list(leaf.shape), dtype=str(leaf.dtype), crc32=crc32)
+
+
+def checksum(name: str, array: np.ndarray) -> int:
+    """Returns the CRC-32 over a leaf's name, dtype, shape and bytes."""
+    # With the name, two leaves of equal shape cannot be exchanged.
+    header = f"{name} {array.dtype} {array.shape}".encode()
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return zlib.crc32(content.data, zlib.crc32(header))
+
+
+def first_difference(
+    saved: Mapping[str, LeafRecord], template: Mapping[str, Any], *, partly: bool
+) -> str | None:
+    """Returns the first leaf in which two states differ, in words, or None."""
+    for name, wanted in template.items():
+        leaf = describe(wanted)
+        if name not in saved:
+            return f"{name} has {leaf} in this model and is absent there"
+        if str(saved[name]) != str(leaf):
+            return f"{name} has {saved[name]} there and {leaf} in this model"
+    for name in [] if partly else saved:
+        if name not in template:
+            return f"{name} has {saved[name]} there and is absent in this model"
+    return None
+
+
 def steps_on_disk(directory: pathlib.Path) -> list[int]:
     """Returns the steps with a finished checkpoint, ascending."""
     if not directory.is_dir():
@@ -46,11 +125,7 @@ def steps_on_disk(directory: pathlib.Path) -> list[int]:
 
 
 def read_record(directory: pathlib.Path, step: int) -> Record:
-    """Returns the record of a checkpoint.
-
-    Raises:
-        DamagedCheckpointError: it is missing, truncated, altered or of another step.
-    """
+    """Returns the record of a checkpoint, if it is intact and of this step."""
     path = directory / str(step) / "record" / "metadata"
     try:
         record = Record.unseal(json.loads(path.read_text("utf-8")))
@@ -72,9 +147,6 @@ def first_intact(
 
     With `partly`, the checkpoint may hold more than the template, which is not read.
     Returns (its step, the restored tree, its record), or None without steps.
-
-    Raises:
-        CheckpointError: the checkpoint belongs to another model, or all are damaged.
     """
     damaged: list[int] = []
     for step in steps:
@@ -97,7 +169,6 @@ def first_intact(
 def _restore(
     directory: pathlib.Path, step: int, template: PyTree, partly: bool
 ) -> tuple[PyTree, Record]:
-    """Restores and verifies the state of one checkpoint, or a part of it."""
     record = read_record(directory, step)
     wanted = named_leaves(template)
     difference = first_difference(record.leaves, wanted, partly=partly)
@@ -113,59 +184,48 @@ def _restore(
     return jax.tree.unflatten(jax.tree.structure(template), leaves), record
 
 
-def best_first(losses: Mapping[int, float]) -> list[int]:
-    """Returns the steps in `losses` from best to worst, the earliest among equals."""
-    return sorted(losses, key=lambda step: (losses[step], step))
+def best_first(losses: Mapping[int, float | None]) -> list[int]:
+    """Returns the steps with a loss from best to worst, the earliest among equals."""
+    known = [(loss, step) for step, loss in losses.items() if loss is not None]
+    return [step for _, step in sorted(known)]
 
 
-def losses_on_disk(directory: pathlib.Path) -> dict[int, float]:
-    """Returns the validation losses by step, where there is one in an intact record."""
+def losses_on_disk(directory: pathlib.Path) -> dict[int, float | None]:
+    """Returns the validation losses by step, of the intact records."""
     losses = {}
     for step in steps_on_disk(directory):
         # Damage is reported where the step is restored.
         with contextlib.suppress(DamagedCheckpointError):
-            loss = read_record(directory, step).validation_loss
-            if loss is not None:
-                losses[step] = loss
+            losses[step] = read_record(directory, step).validation_loss
     return losses
 
 
 def restore_best(directory: str | pathlib.Path, template: PyTree) -> tuple[int, PyTree]:
     """Restores a part of the state of the best checkpoint, only reading the folder.
 
-    Steps without a validation loss come after those with one, from the latest to the
-    earliest. A damaged checkpoint is reported as a warning and the next one is tried.
-    The template is that of the part, such as `{"params": ..., "model_state": ...}`; see
-    `Checkpoints.restore_latest`. Returns (step, part).
+    Those without a validation loss come last, the latest first. A damaged checkpoint
+    that may have been better is reported as a warning. The template is that of the
+    part, see `Checkpoints.restore_latest`. Returns (step, part).
 
     Raises:
-        CheckpointError: there is no checkpoint, none is intact, or it belongs to
-            another model.
+        CheckpointError: there is no intact checkpoint, or it is of another model.
     """
     silence_orbax()
     directory = pathlib.Path(directory).absolute()
-    best = best_first(losses_on_disk(directory))
-    steps = best + [s for s in steps_on_disk(directory)[::-1] if s not in best]
-    found = first_intact(directory, steps, template, partly=True)
+    steps = steps_on_disk(directory)[::-1]
+    losses = losses_on_disk(directory)
+    damaged = [step for step in steps if step not in losses]
+    best = best_first(losses)
+    others = [step for step in steps if step not in damaged + best]
+    found = first_intact(directory, damaged + best + others, template, partly=True)
     if found is None:
         raise CheckpointError(f"There is no checkpoint in {directory}.")
-    step, restored, _ = found
-    for other in steps[steps.index(step) + 1 :]:
-        try:
-            read_record(directory, other)
-        except DamagedCheckpointError as error:
-            _log.warning(
-                "The checkpoint of step %d in %s is damaged (%s) and was passed over; "
-                "it may have been the best one.",
-                other, directory, error,
-            )  # fmt: skip
-    return step, restored
+    return found[:2]
 
 
 def _read_arrays(
     item_directory: pathlib.Path, saved: Mapping[str, LeafRecord]
 ) -> dict[str, np.ndarray]:
-    """Reads the arrays of the given names and compares them with their checksums."""
     wanted = unflatten_dict(dict.fromkeys(saved, 0), sep="/")
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args=as_numpy, partial_restore=True)
@@ -175,8 +235,7 @@ def _read_arrays(
     except MemoryError:
         raise
     except Exception as error:
-        # Orbax and its storage report missing and shortened files by exceptions of
-        # many types; the record has already verified the tree itself.
+        # Missing and shortened files raise many types; the tree itself is verified.
         raise DamagedCheckpointError(one_line(error)) from error
     for name, leaf in saved.items():
         if not isinstance(arrays.get(name), np.ndarray):
@@ -187,7 +246,6 @@ def _read_arrays(
 
 
 def _placed_like(template: Any, array: np.ndarray) -> jax.Array:
-    """Returns `array` on the devices of `template`."""
     if template.sharding is None:
         return jax.device_put(array)
     # Each process fills its own devices, even if it cannot address others.
@@ -207,8 +265,8 @@ def state_handler() -> ocp.PyTreeCheckpointHandler:
 class _SeparateArrays(ocp.type_handlers.NumpyHandler):
     """Stores NumPy arrays as Orbax does, but independently of each other.
 
-    Orbax handles all arrays in one event loop, which it closes at the first failure:
-    every array in progress then prints a traceback ("Event loop is closed").
+    Orbax handles all in one event loop, which it closes at the first failure: every
+    array in progress then prints a traceback ("Event loop is closed").
     """
 
     async def serialize(self, values: Any, infos: Any, args: Any = None) -> list[Any]:
@@ -232,9 +290,8 @@ class _SeparateArrays(ocp.type_handlers.NumpyHandler):
 def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     r"""Yields a path to `folder` without characters that are special to Orbax.
 
-    Orbax passes paths to `glob`, and TensorStore reads `\` as a separator: with
-    `runs/[1]` a checkpoint would be written that cannot be read. Such a folder is
-    reached through a temporary link.
+    It passes paths to `glob`, and TensorStore reads `\` as a separator: a checkpoint
+    in `runs/[1]` could not be read. Such a folder is reached through a temporary link.
     """
     if not set(str(folder)) & set("*?[\\"):
         yield folder
@@ -246,8 +303,7 @@ def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def silence_orbax() -> None:
-    """Keeps Orbax's messages, dozens a save, out of the log; errors are raised."""
-    # Orbax logs through absl; what others log there is not touched.
+    """Keeps Orbax's messages, dozens a save, out of absl's log; errors are raised."""
     logging.getLogger("absl").addFilter(_is_not_from_orbax)
 
 

@@ -3,7 +3,6 @@
 import logging
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -39,10 +38,7 @@ class TrainConfig(Config):
     num_steps: int = field(100_000, "Optimizer steps.", ge=1, le=10**9, may_change=True)
     batch_size: int = field(16, "Clips in a step, over all devices.", ge=1)
     eval_every_steps: int = field(
-        1000,
-        "Steps between validations, each followed by a checkpoint.",
-        ge=1,
-        le=10**9,
+        1000, "Steps between validations; each saves a checkpoint.", ge=1, le=10**9
     )
     checkpoint_every_steps: int = field(
         500, "Steps between checkpoints; each validation saves one as well.", ge=1
@@ -62,12 +58,9 @@ class TrainConfig(Config):
 
 @dataclass(frozen=True)
 class FitResult:
-    """How the run ended.
+    """How the run ended, after how many steps; a checkpoint of this step exists.
 
-    Attributes:
-        outcome: "finished", "stopped early", "interrupted", or "diverged" (the loss or
-            a gradient was not finite; the state is that of the last good step).
-        step: steps taken; a checkpoint of this step exists.
+    "diverged": a loss or gradient was not finite; the last good step is kept.
     """
 
     outcome: _Outcome
@@ -78,21 +71,16 @@ class FitResult:
 def graceful_interrupts() -> Iterator[list[int]]:
     """Yields a list to which the first SIGINT or SIGTERM is added, with a message.
 
-    A second signal (Ctrl-C, or preemption by a scheduler) raises `KeyboardInterrupt` at
-    once. The previous handlers are restored at the end. Outside the main thread, where
-    Python allows no signal handlers, the list stays empty.
+    A second signal raises `KeyboardInterrupt` at once. The previous handlers are
+    restored at the end.
     """
     received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
 
     def handle(number: int, frame: object) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        # A signal may arrive inside another print to the same stream, which Python
-        # refuses as a re-entrant call: the flag matters more than the line.
+        # Python refuses this inside another print: the flag matters more.
         with suppress(RuntimeError):
             print(
                 "Interrupted: finishing the step and saving; "
@@ -132,8 +120,7 @@ def fit(
         state: step 0; also the template for restoring.
         train_step: from `make_train_step`; consumes the state.
         make_batches: step → an iterator of batches from there, with a method `close`.
-        validate: the metrics of variables on the validation set; "loss" chooses the
-            best checkpoint and stops early.
+        validate: variables → metrics; "loss" ranks checkpoints and stops early.
         draw: draws validation predictions of a step.
         config: lengths and intervals.
         workdir: folder of checkpoints and logs.

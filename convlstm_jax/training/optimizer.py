@@ -1,6 +1,5 @@
 """Optimizers and learning-rate schedules of optax."""
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -41,10 +40,7 @@ class OptimizerConfig(Config):
         0.0, "Largest global norm of the gradient; 0: no clipping.", ge=0
     )
     ema_decay: float = field(
-        0.0,
-        "Decay of the moving average of the weights that is evaluated; 0: none.",
-        ge=0,
-        lt=1,
+        0.0, "Decay of the moving average that is evaluated; 0: none.", ge=0, lt=1
     )
     plateau_factor: float = field(
         0.5, "Factor on the learning rate at a plateau.", gt=0, lt=1, when=_PLATEAU
@@ -77,10 +73,9 @@ class OptimizerConfig(Config):
     def build(
         self, num_steps: int, plateau_window_steps: int
     ) -> optax.GradientTransformationExtraArgs:
-        """The whole chain from gradients to updates, for a run of `num_steps`.
+        """From gradients to updates, for a run of `num_steps`.
 
-        Its `update` takes the training loss as `value`, which "reduce_on_plateau"
-        averages over `plateau_window_steps`.
+        `update` takes the training loss as `value`, averaged over the plateau window.
         """
         chain = []
         if self.clip_norm:
@@ -136,12 +131,34 @@ class AdadeltaConfig(OptimizerConfig):
 
 
 class MuonConfig(OptimizerConfig):
-    """Muon for the kernels of recurrent layers, NAdam for all other weights."""
+    """Muon for the kernels of recurrent layers, NAdam for all other weights.
+
+    K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
+    https://kellerjordan.github.io/posts/muon/. Each gate's kernel `[K, K, C, F]` is a
+    matrix `[K·K·C, F]`, whose momentum is replaced by the nearest orthogonal matrix.
+    """
 
     name: Literal["muon"] = "muon"
 
     def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        return muon(rate)
+        inner = optax.contrib.muon(
+            rate,
+            beta=_MUON_MOMENTUM,
+            consistent_rms=_MUON_UPDATE_SIZE,
+            muon_weight_dimension_numbers=_matrices,
+        )
+
+        def init(params):
+            return inner.init(_split_gates(params))
+
+        def update(updates, state, params):
+            split, state = inner.update(
+                _split_gates(updates), state, _split_gates(params)
+            )
+            joined = jax.tree.map(lambda u, g: u.reshape(g.shape), split, updates)
+            return joined, state
+
+        return optax.GradientTransformation(init, update)
 
 
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
@@ -150,61 +167,27 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
 }
 
 
-def muon(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Muon for input and recurrent kernels, NAdam for the rest, at one learning rate.
-
-    K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
-    https://kellerjordan.github.io/posts/muon/. The kernel `[K, K, C, 4F]` (or
-    `[C, 4F]`) of a layer holds those of four gates. Each is one matrix `[K·K·C, F]`,
-    whose momentum is replaced by the nearest orthogonal matrix. `update` needs the
-    parameters.
-    """
-    inner = optax.contrib.muon(
-        learning_rate,
-        beta=_MUON_MOMENTUM,
-        consistent_rms=_MUON_UPDATE_SIZE,
-        muon_weight_dimension_numbers=_matrices,
-    )
-
-    def init(params):
-        return inner.init(_split_gates(params))
-
-    def update(updates, state, params):
-        split, state = inner.update(_split_gates(updates), state, _split_gates(params))
-        return jax.tree.map(
-            lambda u, like: u.reshape(like.shape), split, updates
-        ), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def _map_kernels(
-    function: Callable[[Array], Any], otherwise: Callable, tree: Any
-) -> Any:
-    """Applies one function to the kernels of recurrent layers, another to the rest."""
-
-    def apply(path: tuple[Any, ...], leaf: Array) -> Any:
-        is_kernel = getattr(path[-1], "key", None) in _MUON_KERNELS
-        return (function if is_kernel else otherwise)(leaf)
-
-    return jax.tree_util.tree_map_with_path(apply, tree)
+def _is_kernel(path: tuple[Any, ...]) -> bool:
+    """Whether a leaf is a kernel of a recurrent layer."""
+    return getattr(path[-1], "key", None) in _MUON_KERNELS
 
 
 def _split_gates(tree: Any) -> Any:
     """Kernels `[..., C, 4F]` as `[..., C, 4, F]`; other leaves unchanged."""
-    return _map_kernels(
-        lambda leaf: leaf.reshape(*leaf.shape[:-1], len(GATE_ORDER), -1),
-        lambda leaf: leaf,
-        tree,
-    )
+
+    def split(path: tuple[Any, ...], leaf: Array) -> Array:
+        shape = (*leaf.shape[:-1], len(GATE_ORDER), -1)
+        return leaf.reshape(shape) if _is_kernel(path) else leaf
+
+    return jax.tree_util.tree_map_with_path(split, tree)
 
 
 def _matrices(tree: Any) -> Any:
     """Which axes are the matrix's rows and columns; `None` for Adam's parameters."""
-    return _map_kernels(
-        lambda leaf: optax.contrib.MuonDimensionNumbers(
-            reduction_axis=tuple(range(leaf.ndim - 2)), output_axis=leaf.ndim - 1
-        ),
-        lambda leaf: None,
-        tree,
-    )
+
+    def axes(path: tuple[Any, ...], leaf: Array) -> Any:
+        rows, column = tuple(range(leaf.ndim - 2)), leaf.ndim - 1
+        is_kernel = _is_kernel(path)
+        return optax.contrib.MuonDimensionNumbers(rows, column) if is_kernel else None
+
+    return jax.tree_util.tree_map_with_path(axes, tree)

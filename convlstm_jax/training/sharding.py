@@ -20,11 +20,6 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     )
 
 
-def on_cpu(mesh: Mesh) -> bool:
-    """Whether the mesh is one of CPU devices."""
-    return mesh.devices.flat[0].platform == "cpu"
-
-
 def replicated(mesh: Mesh) -> NamedSharding:
     """Every device holds the whole array (parameters, optimizer state)."""
     return NamedSharding(mesh, PartitionSpec())
@@ -54,10 +49,9 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
 
 
 def any_process(flag: bool, mesh: Mesh) -> Any:
-    """Whether a flag is set in any process of the mesh.
+    """Whether a flag is set in any process; each has to call this at the same step.
 
-    Every process has to call it at the same step. None blocks: the returned array is
-    ready once all have called.
+    None blocks: the returned array is ready once all have called.
     """
     if jax.process_count() == 1:
         return flag

@@ -12,28 +12,22 @@ from jax import Array
 from jax.sharding import Mesh
 
 from convlstm_jax.objectives.base import Objective, Variables
-from convlstm_jax.training.sharding import on_cpu, replicated
+from convlstm_jax.training.sharding import replicated
 
 
 @flax.struct.dataclass
 class TrainState:
     """The training state: what a step updates and a checkpoint holds.
 
-    Attributes:
-        step: steps taken, int32.
-        params: the model's parameters.
-        model_state: the model's other variables, such as batch statistics.
-        opt_state: the optimizer's state.
-        ema_params: exponential moving average of the parameters, or `None`.
-        finite: false once a loss or gradient was not finite; the state then stays that
-            of the last good step.
+    `finite` is false once a loss or gradient was not finite; the state then stays that
+    of the last good step.
     """
 
-    step: Array
+    step: Array  # Steps taken, int32.
     params: Any
-    model_state: Variables
+    model_state: Variables  # Such as batch statistics.
     opt_state: optax.OptState
-    ema_params: Any
+    ema_params: Any  # Their exponential moving average, or None.
     finite: Array
 
     @property
@@ -52,11 +46,7 @@ def init_state(
     with_ema: bool,
     mesh: Mesh,
 ) -> TrainState:
-    """Step 0, replicated over the devices of the mesh.
-
-    `seed` is that of the initial parameters, `frame_shape` is `(H, W, C)`, and with
-    `with_ema` an average of the parameters is kept.
-    """
+    """Step 0, replicated over the devices of the mesh; `frame_shape` is `(H, W, C)`."""
 
     def init(key):
         model_state = objective.init(key, frame_shape)
@@ -71,7 +61,8 @@ def init_state(
         )
 
     # XLA:CPU would spend seconds on optimising random draws that run once.
-    options = {"xla_backend_optimization_level": 0} if on_cpu(mesh) else None
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+    options = {"xla_backend_optimization_level": 0} if is_cpu else None
     initialize = jax.jit(init, out_shardings=replicated(mesh), compiler_options=options)
     return initialize(jax.random.key(seed))
 
@@ -83,13 +74,7 @@ class FrozenModel(pydantic.BaseModel):
 
 
 class EarlyStopping(FrozenModel):
-    """The lowest validation loss so far, and how long ago it was seen.
-
-    Attributes:
-        best_value: the lowest loss; None before the first evaluation.
-        best_step: the training step of `best_value`, the earliest among equals.
-        evaluations_without_improvement: evaluations since `best_step`.
-    """
+    """The lowest validation loss so far, its earliest step, and evaluations since."""
 
     best_value: float | None = None
     best_step: int | None = None

@@ -25,14 +25,11 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """The training step, jitted over a mesh; it consumes (donates) the state.
 
-    The loss is the mean over the global batch, so the number of devices does not
-    change it. The step's randomness is derived from `seed` and the step number: a
-    resumed run draws what the uninterrupted one would have drawn. A step whose loss or
-    gradients are not finite leaves the state unchanged, except for its flag `finite`.
-    `ema_decay` is that of the parameters' moving average, if the state keeps one.
+    The loss is the mean over the global batch. Randomness is derived from `seed` and
+    the step number, so a resumed run draws what the uninterrupted one would have drawn.
+    A step whose loss or gradients are not finite changes the flag `finite` alone.
 
-    Returns:
-        A function (state, batch) → (state, {"loss", "gradient_norm", "finite"}).
+    Returns (state, batch) → (state, {"loss", "gradient_norm", "finite"}).
     """
 
     def train_step(state: TrainState, batch: Batch):
@@ -75,12 +72,10 @@ def make_eval_step(
 ) -> Callable[[Any, Batch], dict[str, Any]]:
     """The evaluation step, jitted over a mesh: sums over one batch.
 
-    Returns:
-        A function (variables, {"frames", "weight", …}) → {contender: sums}, one of the
-        contenders being "model". Where clips have conditions, "by_condition" holds the
-        same with one more leading axis, `num_conditions`. With baselines, for a model
-        that is scored by "mse", "clip_mse" `[B]` is the MSE of each clip, -inf for one
-        of weight 0.
+    Returns (variables, {"frames", "weight", …}) → {contender: sums}, one of them being
+    "model". With conditions, "by_condition" holds the same with a leading axis
+    `num_conditions`. With baselines, for a model that is scored by "mse", "clip_mse"
+    `[B]` is the MSE of each clip, -inf for one of weight 0.
     """
 
     def eval_step(variables, batch: Batch):

@@ -19,22 +19,16 @@ _HEADER = "step,split,metric,value\n"
 class Writers:
     """All logs of one run: `metrics.csv` and `tensorboard/` in its work folder.
 
-    The CSV file is a table of `step,split,metric,value`, one line for each number.
-    Lines are appended and flushed at once, so a killed run loses at most the line that
-    it was writing. Values keep their full precision.
+    The CSV file is a table of `step,split,metric,value`, of full precision. Lines are
+    flushed at once: a killed run loses at most the one it was writing.
     """
 
     def __init__(self, workdir: str | Path, *, start_step: int, active: bool = True):
         """Opens the logs, which continue where they exist.
 
-        Args:
-            workdir: the folder of the run, created if need be.
-            start_step: the step that training resumes from; entries of later steps are
-                dropped from the table and hidden by TensorBoard.
-            active: whether to write at all; one of several processes does.
-
-        Raises:
-            UserError: `metrics.csv` is a file of another kind.
+        Entries after `start_step` are dropped from the table and hidden by TensorBoard.
+        One of several processes is `active`; the others write nothing. Raises
+        `UserError` if `metrics.csv` is a file of another kind.
         """
         self._active = active
         if not active:
@@ -59,13 +53,12 @@ class Writers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        if self._active:
+            self._csv.close()
+            self._tensorboard.close()
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes metrics by name, measured on `split` after `step` training steps.
-
-        TensorBoard has each of them under the tag `split/name`.
-        """
+        """Writes metrics by name; TensorBoard has each under the tag `split/name`."""
         if not self._active:
             return
         rows = [(step, split, name, repr(float(v))) for name, v in values.items()]
@@ -88,13 +81,6 @@ class Writers:
         self._tensorboard.file_writer.add_summary(
             summary_pb2.Summary(value=[value]), step
         )
-
-    def close(self) -> None:
-        """Closes the logs; a second call does nothing."""
-        if self._active:
-            self._csv.close()
-            self._tensorboard.close()
-        self._active = False
 
 
 def _up_to(step: int, text: str, path: Path) -> str:

@@ -22,12 +22,3 @@ def test_mistakes(capsys):
     printed = capsys.readouterr().err
     assert "--rounds is 0: it must be at least 1" in printed
     assert "invalid choice: 'FAST'" in printed
-
-
-def test_the_flag(monkeypatch):
-    types = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_ELTWISE"
-    for fusions, expected in (("none", ""), ("DOT,ELTWISE", types)):
-        monkeypatch.setenv("XLA_FLAGS", "")
-        convolution.set_fusions(fusions)
-        flag = f"--xla_cpu_experimental_ynn_fusion_type={expected}"
-        assert convolution.os.environ["XLA_FLAGS"] == flag

@@ -61,26 +61,20 @@ def test_every_peer_does_the_same_work_and_is_measured(
     assert rows[workloads[0], OURS]["rounds"] == 2
     printed = capsys.readouterr().out
     assert "jaxlib" in printed
-    if "flax_rnn" in installed:
-        assert rows["layer_16x16", "flax_rnn"]["rounds"] == 1  # Of the slow ones.
-        assert "| flax_rnn | " in printed
+    assert f"| {OURS} | " in printed
 
 
 def test_a_contender_that_differs_is_an_error():
     expected = {"outputs": np.ones((2, 3)), "cell/bias": np.arange(4.0)}
     near = {"outputs": np.ones((2, 3)), "cell/bias": np.arange(4.0) + 1e-6}
     assert 0 < train_step.check("peer", near, expected, 1e-5) < 1e-5
-    far = near | {"cell/bias": np.arange(4.0) + 1e-3}
-    with pytest.raises(
-        ContenderError, match=r"peer differs from convlstm_jax in cell/b"
+    for change, message in (
+        ({"cell/bias": np.arange(4.0) + 1e-3}, "peer differs from convlstm_jax in ce"),
+        ({"outputs": np.full((2, 3), np.nan)}, "differs"),
+        ({"outputs": np.ones((3, 2))}, r"outputs the shape \(3, 2\)"),
     ):
-        train_step.check("peer", far, expected, 1e-5)
-    with pytest.raises(ContenderError, match="differs"):
-        train_step.check(
-            "peer", near | {"outputs": np.full((2, 3), np.nan)}, expected, 1
-        )
-    with pytest.raises(ContenderError, match=r"outputs the shape \(3, 2\)"):
-        train_step.check("peer", near | {"outputs": np.ones((3, 2))}, expected, 1)
+        with pytest.raises(ContenderError, match=message):
+            train_step.check("peer", near | change, expected, 1e-5)
     with pytest.raises(ContenderError, match=r"do not both give \['cell/bias'\]"):
         train_step.check("peer", {"outputs": np.ones((2, 3))}, expected, 1)
 
@@ -90,10 +84,9 @@ def test_a_worker_that_fails_says_why():
     problem = draw(workload)
     problem.weights.pop("cell/bias")
     worker = Worker(OURS, workload, problem, Settings())
+    message = "convlstm_jax ended while asked to c"
     try:
-        with pytest.raises(
-            ContenderError, match=r"convlstm_jax ended while asked to c"
-        ):
+        with pytest.raises(ContenderError, match=message):
             worker.ask("compile")
     finally:
         worker.stop()
@@ -102,8 +95,7 @@ def test_a_worker_that_fails_says_why():
 def test_a_contender_that_fails_leaves_the_others_their_figures(
     tmp_path, monkeypatch, capsys
 ):
-    """In its turn, and in the process that measures memory."""
-    turns, take_turn, memory_of = [], train_step.Entrant.take_turn, train_step._memory
+    turns, take_turn = [], train_step.Entrant.take_turn
 
     def fails_in_its_second_turn(entrant):
         turns.append(entrant.entry.label)
@@ -111,29 +103,16 @@ def test_a_contender_that_fails_leaves_the_others_their_figures(
             raise ContenderError("flax_rnn ended while asked to train: out of memory")
         take_turn(entrant)
 
-    def has_no_memory(workload, problem, entry):
-        if workload.name == "layer_40x40":
-            raise ContenderError("it ended while asked to memory: out of memory")
-        return memory_of(workload, problem, entry)
-
     monkeypatch.setattr(train_step.Entrant, "take_turn", fails_in_its_second_turn)
-    monkeypatch.setattr(train_step, "_memory", has_no_memory)
     file = tmp_path / "rows.json"
     options = ["--tiny", "--rounds=2", "--slow-rounds=2", f"--json={file}"]
-    workloads = "--workloads=layer_16x16,layer_40x40"
-    assert train_step.main([*options, workloads, "--contenders=flax_rnn"]) == 1
+    peers = ["--workloads=layer_16x16", "--contenders=flax_rnn"]
+    assert train_step.main([*options, *peers]) == 1
     document = json.loads(file.read_text())
-    rows = {(row["workload"], row["contender"]): row for row in document["rows"]}
-    assert set(rows) == {
-        ("layer_16x16", OURS), ("layer_40x40", OURS), ("layer_40x40", "flax_rnn"),
-    }  # fmt: skip
-    assert "peak_memory_mb" in rows["layer_16x16", OURS]
-    assert "peak_memory_mb" not in rows["layer_40x40", OURS]
-    assert rows["layer_40x40", "flax_rnn"]["train_ms"] > 0
-    assert [one["failed"] for one in document["left"]] == [True] * 3
+    assert [row["contender"] for row in document["rows"]] == [OURS]
+    assert [one["failed"] for one in document["left"]] == [True]
     printed = capsys.readouterr().out
     assert "layer_16x16, flax_rnn failed: flax_rnn ended while asked to tr" in printed
-    assert "layer_40x40, convlstm_jax failed: it ended while asked to mem" in printed
 
 
 def test_multiply_adds_are_those_of_the_published_systems():
@@ -166,9 +145,3 @@ def test_memory_options_are_measured(tmp_path, capsys):
     assert default["contender"] == "default"
     assert checkpoint["kept_memory_mb"] < default["kept_memory_mb"]
     assert "| checkpoint | " in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        memory.main(["--workload=layer_16x16", "--side=9"])
-    assert "--side is 9: --workload has sizes" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        memory.main(["--contenders=none"])
-    assert "'none' is unknown: it must be one of default" in capsys.readouterr().err

@@ -55,6 +55,7 @@ def predictor(network, **fields):
     return NextFramePredictor(**network._asdict(), **{"causal_head": False, **fields})
 
 
+@functools.cache
 def shapes(model, frame_shape=FRAME_SHAPE):
     inputs = jax.ShapeDtypeStruct((1, 2, *frame_shape), np.float32)
     return dict(jax.eval_shape(model.init, jax.random.key(0), inputs))

@@ -42,12 +42,13 @@ def test_every_container_gives_the_layers_in_order(write, config, options, tmp_p
 
 
 def test_more_than_ten_layers_are_counted_as_numbers(tmp_path):
-    kind, weights = LAYERS[1]
-    layers = [(kind, {k: v + i for k, v in weights.items()}) for i in range(12)]
+    layers = [
+        ("Conv3D", {"kernel": np.zeros(i), "bias": np.zeros(1)}) for i in range(12)
+    ]
     write_weights(tmp_path / "many.h5", layers)
     file = read(tmp_path / "many.h5")
-    found = [file.arrays[names["beta"]] for names in file.layers["BatchNormalization"]]
-    np.testing.assert_array_equal(found, [weights["beta"] for _, weights in layers])
+    sizes = [len(file.arrays[names["kernel"]]) for names in file.layers["Conv3D"]]
+    assert sizes == list(range(12))
 
 
 def test_what_belongs_to_no_known_layer_is_named_or_has_a_reason(tmp_path):
@@ -56,9 +57,9 @@ def test_what_belongs_to_no_known_layer_is_named_or_has_a_reason(tmp_path):
     known = read(path)
     unused = {
         "optimizer/vars/0": "as the optimizer starts afresh",
-        "layers/conv_lstm2d/seed_generator/vars/0": "as nothing is drawn by it",
-        "layers/conv_lstm2d/cell/vars/3": "as it belongs to no layer",
-        "elsewhere": "as it belongs to no layer",
+        "layers/conv_lstm2d/seed_generator/vars/0": "as no layer has it",
+        "layers/conv_lstm2d/cell/vars/3": "as no layer has it",
+        "elsewhere": "as no layer has it",
     }
     with h5py.File(path, "a") as file:
         for name in unused:
@@ -83,23 +84,17 @@ def test_what_belongs_to_no_known_layer_is_named_or_has_a_reason(tmp_path):
 def write_damaged(kind, path):
     if kind == "a text":
         path.write_text("no weights")
-    elif kind == "a folder":
-        path.mkdir()
     elif kind == "HDF5 cut short":
         write_weights(path, LAYERS)
         path.write_bytes(path.read_bytes()[:4000])
-    elif kind == "an archive cut short":
-        write_keras(path, LAYERS, CONFIG)
-        path.write_bytes(path.read_bytes()[:-40])
     elif kind == "an archive with altered bytes":
         write_keras(path, LAYERS, CONFIG)
         content = bytearray(path.read_bytes())
         content[200] ^= 0xFF
         path.write_bytes(content)
-    elif kind.startswith("an archive"):
+    elif kind == "an archive without JSON":
         with zipfile.ZipFile(path, "w") as archive:
-            name = "config.json" if kind == "an archive without JSON" else "other.txt"
-            archive.writestr(name, "{")
+            archive.writestr("config.json", "{")
     elif kind == "HDF5 of something else":
         with h5py.File(path, "w") as file:
             file["data"] = np.zeros(3)
@@ -109,12 +104,9 @@ def write_damaged(kind, path):
     ("kind", "message"),
     [
         ("missing", r"is not a file: it must be a \.keras"),
-        ("a folder", r"is not a file: it must be a \.keras"),
         ("a text", "cannot be read as a file of Keras"),
         ("HDF5 cut short", "cannot be read as a file of Keras"),
-        ("an archive cut short", "cannot be read as a file of Keras"),
         ("an archive with altered bytes", "cannot be read as a file of Keras"),
-        ("an archive of something else", "cannot be read as a file of Keras"),
         ("an archive without JSON", "cannot be read as a file of Keras"),
         ("HDF5 of something else", "is an HDF5 file, but holds no layers of Keras"),
     ],

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -22,39 +24,22 @@ def predictor(**fields):
     )
 
 
+@functools.cache
 def shapes(model):
     frames = np.zeros((1, 1, *FRAME_SHAPE), np.float32)
     mask = np.ones((1, 1), bool)
     return dict(jax.eval_shape(model.init, jax.random.key(0), frames, mask))
 
 
-def state_dict(layer_norm=False, prefix=""):
-    """Random arrays under OpenSTL's keys, in NumPy alone."""
-    generator = np.random.default_rng(0)
-    arrays = {}
-
-    def convolution(name, inputs, outputs, size, norm=layer_norm):
-        draw = generator.normal
-        arrays[f"{name}.weight"] = draw(size=(outputs, inputs, size, size))
-        if norm:
-            norm = name.removesuffix("0") + "1"
-            arrays[f"{norm}.weight"] = draw(size=(outputs, *PATCHED_SIZE))
-            arrays[f"{norm}.bias"] = draw(size=(outputs, *PATCHED_SIZE))
-
-    channels = (DEPTH, *FEATURES)
-    for index, features in enumerate(FEATURES):
-        cell = f"{prefix}cell_list.{index}"
-        convolution(f"{cell}.conv_x.0", channels[index], 4 * features, 3)
-        convolution(f"{cell}.conv_h.0", features, 4 * features, 3)
-        convolution(f"{cell}.conv_o.0", 2 * features, features, 3)
-        convolution(f"{cell}.conv_last", 2 * features, features, 1, norm=False)
-    convolution(f"{prefix}conv_last", FEATURES[-1], DEPTH, 1, norm=False)
-    return arrays
+def state_dict(torch, layer_norm=False, prefix=""):
+    theirs = openstl_network.build(
+        torch, FEATURES, 3, DEPTH, PATCHED_SIZE, layer_norm=layer_norm
+    )
+    return {f"{prefix}{k}": v.numpy() for k, v in theirs.state_dict().items()}
 
 
 @pytest.fixture
 def read(monkeypatch):
-    """Imports a state dict without PyTorch."""
 
     def import_(arrays, **fields):
         monkeypatch.setattr(openstl_weights, "read_state_dict", lambda path: arrays)
@@ -65,8 +50,8 @@ def read(monkeypatch):
 
 
 @pytest.mark.parametrize("prefix", ["", "model.module."])
-def test_every_array_goes_to_its_place(prefix, read):
-    arrays = state_dict(prefix=prefix) | {"criterion.weight": np.zeros(3)}
+def test_every_array_goes_to_its_place(torch, prefix, read):
+    arrays = state_dict(torch, prefix=prefix) | {"criterion.weight": np.zeros(3)}
     variables, report = read(arrays)
     params = variables["params"]
     theirs = arrays[f"{prefix}cell_list.1.conv_h.0.weight"]
@@ -82,18 +67,8 @@ def test_every_array_goes_to_its_place(prefix, read):
     } | {"criterion.weight": "as the model has no such array"}
 
 
-def test_layer_norms_go_to_their_places(read):
-    arrays = state_dict(layer_norm=True)
-    variables, report = read(arrays, layer_norm=True)
-    offset = variables["params"]["layer_0"]["recurrent_norm_offset"]
-    assert offset[1, 2, 7] == np.float32(arrays["cell_list.0.conv_h.1.bias"][7, 1, 2])
-    assert len(report.placed) == 5 + 2 * 4
-    reasons = [reason for _, reason in report.skipped]
-    assert reasons == ["as OpenSTL's cells never use it"] * (2 * 4)
-
-
-def test_all_missing_and_misshapen_arrays_are_listed_as_in_the_file(read):
-    arrays = state_dict()
+def test_all_missing_and_misshapen_arrays_are_listed_as_in_the_file(torch, read):
+    arrays = state_dict(torch)
     del arrays["conv_last.weight"]
     arrays["cell_list.0.conv_x.0.weight"] = np.zeros((12, 8, 5, 5))
     with pytest.raises(UserError) as caught:
@@ -117,9 +92,9 @@ def test_all_missing_and_misshapen_arrays_are_listed_as_in_the_file(read):
         ({"forget_offset": 1.0}, r"^model\.forget_offset is 1: it must be 0 with"),
     ],
 )
-def test_models_that_compute_something_else_are_refused(fields, message, read):
+def test_models_that_compute_something_else_are_refused(torch, fields, message, read):
     with pytest.raises(UserError, match=message):
-        read(state_dict(layer_norm=True), **fields)
+        read(state_dict(torch, layer_norm=True), **fields)
 
 
 @pytest.mark.parametrize(("layer_norm", "wrapped"), [(False, True), (True, False)])

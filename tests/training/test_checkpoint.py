@@ -78,6 +78,7 @@ def test_a_training_state_comes_back_in_silence(tmp_path, caplog, capfd):
         with Checkpoints(directory) as checkpoints:
             assert checkpoints.restore_latest(state) is None
             checkpoints.save(7, state, progress, 1.0)
+            checkpoints.save(7, make_state(2), NONE)  # Does nothing.
             template = jax.eval_shape(lambda: make_state(2))
             step, restored, restored_progress = checkpoints.restore_latest(template)
         _, part = restore_best(directory, {"params": template.params})
@@ -127,15 +128,6 @@ def test_keeps_the_latest_two_and_the_best(tmp_path, losses, steps, best):
     assert restore_best(tmp_path, SMALL)[0] == best
 
 
-def test_saving_a_step_twice_keeps_the_first(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(5, {"a": jnp.ones(4)}, EarlyStopping(best_step=1))
-        checkpoints.save(5, {"a": jnp.zeros(4)}, NONE)
-        step, state, progress = checkpoints.restore_latest(SMALL)
-    assert (step, progress) == (5, EarlyStopping(best_step=1))
-    np.testing.assert_array_equal(state["a"], 1.0)
-
-
 @pytest.mark.parametrize(
     ("saved", "restored"),
     [((1,), (8,)), ((8, "data"), (2,)), ((1,), (4, "data"))],
@@ -170,12 +162,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, caplog):
             ),
             (
                 make_state(ema_params={"a": jnp.ones(1)}),
-                r"ema_params/a has shape \(1,\) .* absent there",
+                r"ema_params/a .* absent there",
             ),
-            (
-                make_state().replace(opt_state=None),
-                r"opt_state/.* there and is absent in this model",
-            ),
+            (make_state().replace(opt_state=None), "opt_state/.* absent in this model"),
         ):
             with pytest.raises(CheckpointError, match=message):
                 checkpoints.restore_latest(template)
@@ -183,12 +172,11 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, caplog):
     with pytest.raises(CheckpointError, match="params/cell/bias has shape"):
         restore_best(tmp_path, {"params": make_state(features=4).params})
     assert not caplog.records
-
-
-def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path):
     with pytest.raises(CheckpointError, match=r"There is no checkpoint in .*missing\."):
         restore_best(tmp_path / "missing", {})
-    assert not (tmp_path / "missing").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file/checkpoints cannot be opened"):
+        Checkpoints(tmp_path / "file" / "checkpoints")
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -220,12 +208,6 @@ def test_a_failed_save_is_one_sentence_and_loses_nothing(tmp_path, caplog, waits
         checkpoints.save(2, SMALL, NONE, 0.5)
     assert caplog.records == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
-
-
-def test_a_folder_that_cannot_be_made(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="file/checkpoints cannot be opened"):
-        Checkpoints(tmp_path / "file" / "checkpoints")
 
 
 @pytest.mark.slow

@@ -5,12 +5,7 @@ import optax
 import pytest
 
 from convlstm_jax.config import refusal, validated
-from convlstm_jax.training.optimizer import (
-    OPTIMIZERS,
-    AdamConfig,
-    OptimizerConfig,
-    muon,
-)
+from convlstm_jax.training.optimizer import OPTIMIZERS, AdamConfig, OptimizerConfig
 
 RATE = 0.02
 PARAMS = {"kernel": jnp.array([[1.5, -2.0], [0.5, 3.0]]), "bias": jnp.array([1.0, -1])}
@@ -48,12 +43,11 @@ def test_every_optimizer_works_with_schedule_plateau_and_clipping(name):
     """Against the gradient, finite, in the parameters' own shapes and dtype."""
     optimizer = make(name=name, schedule="reduce_on_plateau", clip_norm=1.0)
     (updates,) = updates_of(optimizer)
-    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, PARAMS)
-    for update, gradient in zip(
-        jax.tree.leaves(updates), jax.tree.leaves(GRADIENTS), strict=True
+    signs = jax.tree.map(lambda gradient: -jnp.sign(gradient), GRADIENTS)
+    for found, expected in zip(
+        jax.tree.leaves(updates), jax.tree.leaves(signs), strict=True
     ):
-        assert update.dtype == jnp.float32
-        assert (np.sign(update) == -np.sign(gradient)).all()
+        np.testing.assert_array_equal(jnp.sign(found), expected, strict=True)
 
 
 @pytest.mark.parametrize(
@@ -68,23 +62,16 @@ def test_every_optimizer_works_with_schedule_plateau_and_clipping(name):
 def test_first_update_by_hand(name, first_update):
     fields = {"rmsprop_decay": 0.75} if name == "rmsprop" else {}
     (updates,) = updates_of(make(name, **fields))
-    for update, gradient in zip(
-        jax.tree.leaves(updates), jax.tree.leaves(GRADIENTS), strict=True
-    ):
-        np.testing.assert_allclose(update, first_update(gradient), rtol=1e-4)
+    for key, gradient in GRADIENTS.items():
+        np.testing.assert_allclose(updates[key], first_update(gradient), rtol=1e-4)
 
 
 def test_weight_decay_of_adamw_is_decoupled():
     """λ·η·w is taken off whatever the gradient is: it is not part of the gradient."""
     zero = jax.tree.map(jnp.zeros_like, GRADIENTS)
     (updates,) = updates_of(make(name="adamw", weight_decay=0.1), [zero])
-    jax.tree.map(
-        lambda update, weight: np.testing.assert_allclose(
-            update, -RATE * 0.1 * weight, rtol=1e-6
-        ),
-        updates,
-        PARAMS,
-    )
+    for name, weight in PARAMS.items():
+        np.testing.assert_allclose(updates[name], -RATE * 0.1 * weight, rtol=1e-6)
 
 
 def test_clip_norm_scales_only_larger_gradients():
@@ -120,13 +107,6 @@ def test_schedules_by_hand(schedule, warmup_steps, expected):
         assert rate(step) == pytest.approx(RATE * fraction, abs=1e-4 * RATE), step
 
 
-def test_the_schedule_drives_the_updates():
-    """Adam's update under a constant gradient is the learning rate itself."""
-    norms = norms_of(make(schedule="cosine", warmup_steps=2, num_steps=6), [1.0] * 7)
-    rates = np.array([0, 0.5, 1, 0.5 + np.sqrt(0.125), 0.5, 0.5 - np.sqrt(0.125), 0])
-    np.testing.assert_allclose(norms, RATE * np.sqrt(6) * rates, rtol=1e-3, atol=1e-8)
-
-
 def test_reduce_on_plateau_waits_patience_windows():
     optimizer = make(
         schedule="reduce_on_plateau",
@@ -142,21 +122,10 @@ def test_reduce_on_plateau_waits_patience_windows():
 
 
 @pytest.mark.parametrize("num_steps", [1, 10**9])
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"schedule": "constant", "warmup_steps": 10**9},
-        {"schedule": "cosine", "warmup_steps": 10**9},
-        {"schedule": "one_cycle"},
-        {"schedule": "reduce_on_plateau", "plateau_patience": 10**9},
-        {"clip_norm": 1e-30, "ema_decay": 0.9999999},
-    ],
-)
-def test_extreme_values_are_possible(num_steps, fields):
-    config = AdamConfig(**fields)
-    state = config.build(num_steps, plateau_window_steps=num_steps).init(PARAMS)
-    assert not any(np.isnan(leaf).any() for leaf in jax.tree.leaves(state))
-    rates = config.learning_rates(num_steps)
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
+def test_extreme_values_are_possible(num_steps, schedule):
+    warmup = {} if schedule == "one_cycle" else {"warmup_steps": 10**9}
+    rates = AdamConfig(schedule=schedule, **warmup).learning_rates(num_steps)
     assert all(0 <= rates(step) <= 1e-3 for step in (0, 1, num_steps))
 
 
@@ -169,7 +138,7 @@ def test_step_counts_beyond_32_bits_are_refused(field):
 
 
 FEATURES = 3
-MUON = muon(RATE)
+MUON = make("muon")
 MUON_STEP = jax.jit(MUON.update, compiler_options={"xla_backend_optimization_level": 0})
 KERNELS = (
     ("conv", "input_kernel"),
@@ -235,6 +204,19 @@ def test_each_gate_moves_along_its_nearest_orthogonal_matrix():
             )
 
 
+def test_all_other_parameters_of_muon_follow_adam():
+    gradients = [random_tree(seed) for seed in (1, 2, 3)]
+    found = muon_updates(gradients)
+    adam = optax.adam(RATE, nesterov=True)
+    state, step = adam.init(random_tree(0)), jax.jit(adam.update)
+    for gradient in gradients:
+        expected, state = step(gradient, state)
+    for module, name in (("conv", "bias"), ("conv", "peephole"), ("output", "kernel")):
+        np.testing.assert_allclose(
+            found[module][name], expected[module][name], rtol=1e-5
+        )
+
+
 def test_momentum_of_muon_forgets_a_tenth_a_step():
     """The second update is that of a lone gradient, the two steps' Nesterov mean.
 
@@ -250,17 +232,4 @@ def test_momentum_of_muon_forgets_a_tenth_a_step():
     for module, name in KERNELS:
         np.testing.assert_allclose(
             found[module][name], expected[module][name], rtol=1e-3, atol=1e-6
-        )
-
-
-def test_all_other_parameters_of_muon_follow_adam():
-    gradients = [random_tree(seed) for seed in (1, 2, 3)]
-    found = muon_updates(gradients)
-    adam = optax.adam(RATE, nesterov=True)
-    state, step = adam.init(random_tree(0)), jax.jit(adam.update)
-    for gradient in gradients:
-        expected, state = step(gradient, state)
-    for module, name in (("conv", "bias"), ("conv", "peephole"), ("output", "kernel")):
-        np.testing.assert_allclose(
-            found[module][name], expected[module][name], rtol=1e-5
         )
