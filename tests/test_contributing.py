@@ -46,12 +46,14 @@ def examples():
     registries = (CELLS, METRICS, DATA_SETS, OBJECTIVES, OPTIMIZERS)
     before = [dict(registry) for registry in registries]
     names = {"__name__": "examples"}
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S):
-        exec(compile(block, PAGE.name, "exec"), names)
-    yield names
-    for registry, entries in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(entries)
+    try:
+        for block in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S):
+            exec(compile(block, PAGE.name, "exec"), names)
+        yield names
+    finally:
+        for registry, entries in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(entries)
 
 
 def test_the_config_field_is_parsed_validated_and_listed(examples):
@@ -80,10 +82,11 @@ def test_the_cell_runs_in_a_layer_and_in_networks(examples):
         ]
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9), *values)
     network = EncoderForecaster((3,), 3, 3, patch_size=1, cell="elman")
-    shapes = jax.eval_shape(
-        network.init, jax.random.key(0), jnp.ones((1, 2, 4, 4, 1)), 2
-    )
-    assert "peephole" not in shapes["params"]["encoder_0"]["cell"]
+    init = partial(network.init, jax.random.key(0), num_frames=2)
+    shapes = jax.eval_shape(init, jnp.ones((1, 2, 4, 4, 1)))
+    assert set(shapes["params"]["encoder_0"]) == {
+        *["input_kernel", "recurrent_kernel", "bias"]
+    }
 
 
 def test_the_metric_is_measured_and_explained(examples, quick_to_compile):

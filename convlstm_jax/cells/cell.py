@@ -100,8 +100,9 @@ class RecurrentCell(nn.RNNCellBase):
 
     @nn.nowrap
     def hidden(self, carry: Tree) -> Hidden:
-        """The output of the step that led to a carry."""
-        raise NotImplementedError
+        """The output of the step that led to a carry: by default its last array."""
+        last: Hidden = jax.tree.leaves(carry)[-1]
+        return last
 
     @property
     def num_feature_axes(self) -> int:
@@ -111,7 +112,7 @@ class RecurrentCell(nn.RNNCellBase):
     def __call__(self, carry: Tree, inputs: Frame | None) -> tuple[Tree, Hidden]:
         """One step with a frame `[B, H, W, C]` or `None`."""
         frame_shape = None if inputs is None else inputs.shape
-        require_carry("carry", self, carry, frame_shape)
+        carry = checked_carry("carry", self, carry, frame_shape)
         _, height, width, _ = frame_shape or jax.tree.leaves(carry)[0].shape
         channels = None if inputs is None else inputs.shape[-1]
         kernels, parameters = self.weights(channels, height, width)
@@ -164,26 +165,18 @@ def state_dtype(compute_dtype: Any) -> Any:
     return jnp.promote_types(compute_dtype, jnp.float32)
 
 
-def carry_like(cell: RecurrentCell, carry: Tree, frame_shape: tuple[Any, ...]) -> Tree:
-    """The carry in the dtypes of the cell's own."""
-    own = jax.eval_shape(lambda: cell.initialize_carry(None, frame_shape))
-    return jax.tree.map(lambda state, like: state.astype(like.dtype), carry, own)
-
-
-def require_carry(
+def checked_carry(
     name: str, cell: RecurrentCell, carry: Tree, frame_shape: tuple[Any, ...] | None
-) -> None:
-    """Raises a ValueError over a carry that is not as `initialize_carry` makes it.
+) -> Tree:
+    """The carry in the dtypes of `initialize_carry`.
 
-    `frame_shape` is `(B, H, W, C)`, or `None` where there is no input.
+    `frame_shape` is `(B, H, W, C)`, or `None` where there is no input. Raises a
+    ValueError over a carry of other shapes.
     """
     shapes = jax.tree.map(jnp.shape, carry)
+    wrong = name if frame_shape is None else "inputs"
     if frame_shape is None:
-        leaves = jax.tree.leaves(carry)
-        frame_shape = jnp.shape(leaves[0]) if leaves else ()
-        wrong = name
-    else:
-        wrong = "inputs"
+        frame_shape = next(map(jnp.shape, jax.tree.leaves(carry)), ())
     if len(frame_shape) != 4:
         raise ValueError(
             f"{wrong} has shape {frame_shape}: it must be [B, H, W, channels]"
@@ -192,6 +185,7 @@ def require_carry(
     expected = jax.tree.map(lambda state: state.shape, like)
     if shapes != expected:
         raise ValueError(f"{name} has the shapes {shapes}: it must be {expected}")
+    return jax.tree.map(lambda state, own: state.astype(own.dtype), carry, like)
 
 
 def require_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -64,11 +64,6 @@ class ConvGRUCell(RecurrentCell):
         return hidden, hidden
 
     @nn.nowrap
-    def hidden(self, carry: Hidden) -> Hidden:
-        """See `RecurrentCell`."""
-        return carry
-
-    @nn.nowrap
     def initialize_carry(
         self, rng: Array | None, input_shape: tuple[Any, ...]
     ) -> Hidden:

@@ -161,26 +161,21 @@ class ConvLSTMCell(RecurrentCell):
         if self.forget_offset:
             z_f = z_f + self.forget_offset
         apply = ACTIVATIONS[self.activation]
-        if self.peephole == "none":
-            i, f = jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f)
-            cell_state = f * cell_state + i * apply(z_g)
-        else:
-            weights = parameters["peephole"].astype(dtype)
-            if self.peephole == "channel":
-                p_i, p_f, p_o = (per_channel(p, cell_state.shape) for p in weights)
-            else:
-                p_i, p_f, p_o = (p[None] for p in weights)
-            i = jax.nn.sigmoid(z_i + p_i * cell_state)
-            f = jax.nn.sigmoid(z_f + p_f * cell_state)
-            cell_state = f * cell_state + i * apply(z_g)
-            z_o = z_o + p_o * cell_state
-        hidden = (jax.nn.sigmoid(z_o) * apply(cell_state)).astype(self.dtype)
-        return (cell_state, hidden), hidden
 
-    @nn.nowrap
-    def hidden(self, carry: Carry) -> Hidden:
-        """See `RecurrentCell`."""
-        return carry[1]
+        def look(z: Array, index: int, state: Array) -> Array:
+            if self.peephole == "none":
+                return z
+            weight = parameters["peephole"][index].astype(dtype)
+            per_location = self.peephole == "location"
+            weight = weight[None] if per_location else per_channel(weight, state.shape)
+            return z + weight * state
+
+        i = jax.nn.sigmoid(look(z_i, 0, cell_state))
+        f = jax.nn.sigmoid(look(z_f, 1, cell_state))
+        cell_state = f * cell_state + i * apply(z_g)
+        o = jax.nn.sigmoid(look(z_o, 2, cell_state))
+        hidden = (o * apply(cell_state)).astype(self.dtype)
+        return (cell_state, hidden), hidden
 
     @nn.nowrap
     def initialize_carry(

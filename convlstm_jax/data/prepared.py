@@ -183,15 +183,11 @@ def prepare(
     if found is None:
         _write(output / PROGRESS_FILE, head)
     else:
-        there, here = (
-            {"kind": one.kind, "source": one.source, **one.settings}
-            for one in (found, head)
-        )
         _check_same(
             f"'{output}' was begun with other settings, so give the same or choose "
             "another folder",
-            there,
-            here,
+            {"kind": found.kind, "source": found.source, **found.settings},
+            {"kind": head.kind, "source": head.source, **head.settings},
         )
     decoded, left_out = decode(FrameCache(output / "frames"))
     items = [

@@ -1,4 +1,4 @@
-"""A recurrent cell run over a whole sequence."""
+"""A recurrent cell run over a whole sequence, of frames or of vectors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,19 +6,20 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from convlstm_jax.cells.cell import (
     RecurrentCell,
-    carry_like,
-    require_carry,
+    checked_carry,
     require_choice,
     step_of,
 )
+from convlstm_jax.cells.convlstm import ConvLSTMCell
 from convlstm_jax.ops.engine import MEMORY, Tree, run
 from convlstm_jax.types import Array, HiddenSequence, Video
 
 IMPLEMENTATIONS = ("fused", "scan")
+VectorCarry = tuple[Float[Array, "B F"], Float[Array, "B F"]]
 
 
 class RecurrentLayer(nn.Module):
@@ -94,9 +95,8 @@ class RecurrentLayer(nn.Module):
             frame_shape = (inputs.shape[0], *inputs.shape[2:])
             if initial_carry is None:
                 initial_carry = self.cell.initialize_carry(None, frame_shape)
-        require_carry("initial_carry", self.cell, initial_carry, frame_shape)
-        shape = frame_shape or jax.tree.leaves(initial_carry)[0].shape
-        carry = carry_like(self.cell, initial_carry, shape)
+        carry = checked_carry("initial_carry", self.cell, initial_carry, frame_shape)
+        shape = frame_shape or jax.tree.leaves(carry)[0].shape
         valid = _valid_frames(seq_lengths, shape[0], num_steps)
         if self.implementation == "scan":
             return self._scan(inputs, carry, valid, num_steps)
@@ -161,3 +161,61 @@ def memory_problem(memory: str, implementation: str) -> Iterator[str]:
             f"memory is {memory!r}: it must be 'default' with "
             f"implementation={implementation!r}, as 'fused' alone can save memory"
         )
+
+
+class FCLSTM(nn.Module):
+    """An LSTM with peepholes over vectors (Graves 2013, arXiv:1308.0850).
+
+    With 1×1 kernels on a 1×1 frame, ConvLSTM's equation is the LSTM's and its
+    convolutions are matrix products, so one op serves both. A peephole per channel is
+    the LSTM's diagonal peephole. Fields are those of `ConvLSTMCell` and
+    `RecurrentLayer`.
+    """
+
+    features: int
+    peephole: str = "channel"
+    activation: str = "tanh"
+    dtype: Any = jnp.float32
+    implementation: str = "fused"
+    reverse: bool = False
+    memory: str = "default"
+
+    def setup(self) -> None:
+        """The ConvLSTM over one-pixel frames."""
+        self.lstm = RecurrentLayer(
+            ConvLSTMCell(
+                features=self.features,
+                input_kernel_size=1,
+                recurrent_kernel_size=1,
+                peephole=self.peephole,
+                activation=self.activation,
+                dtype=self.dtype,
+            ),
+            implementation=self.implementation,
+            reverse=self.reverse,
+            memory=self.memory,
+        )
+
+    def __call__(
+        self,
+        inputs: Float[Array, "B T D"] | None,
+        *,
+        initial_carry: VectorCarry | None = None,
+        seq_lengths: Int[Array, " B"] | None = None,
+        num_steps: int | None = None,
+    ) -> tuple[VectorCarry, Float[Array, "B T F"]]:
+        """Runs the layer over `[B, T, D]`; see `RecurrentLayer`, without H and W."""
+        if inputs is not None and inputs.ndim != 3:
+            raise ValueError(f"inputs has shape {inputs.shape}: it must be [B, T, D]")
+        frame_carry = None
+        if initial_carry is not None:
+            c, h = initial_carry
+            frame_carry = (c[:, None, None, :], h[:, None, None, :])
+        carry, outputs = self.lstm(
+            None if inputs is None else inputs[:, :, None, None, :],
+            initial_carry=frame_carry,
+            seq_lengths=seq_lengths,
+            num_steps=num_steps,
+        )
+        cell_state, hidden = carry
+        return (cell_state[:, 0, 0], hidden[:, 0, 0]), outputs[:, :, 0, 0]

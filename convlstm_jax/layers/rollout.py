@@ -72,7 +72,6 @@ def rollout(
         state,
         (frames, teacher_forcing.astype(dtype)),
         num_steps=num_steps,
-        hoist=False,
         memory=memory,
         dtype=dtype,
     )

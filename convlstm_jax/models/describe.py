@@ -1,5 +1,6 @@
 """Parameters and multiply-adds of a model, counted without running it."""
 
+import math
 from typing import Any
 
 import jax
@@ -59,7 +60,4 @@ def _matrix_product(equation: Any) -> int:
     left: Array = equation.invars[0].aval
     output: Array = equation.outvars[0].aval
     (contracted, _), _ = equation.params["dimension_numbers"]
-    size = output.size
-    for axis in contracted:
-        size *= left.shape[axis]
-    return size
+    return output.size * math.prod(left.shape[axis] for axis in contracted)

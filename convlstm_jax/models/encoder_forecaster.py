@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from convlstm_jax.layers.fc_lstm import FCLSTM
-from convlstm_jax.layers.recurrent import RecurrentLayer
+from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer
 from convlstm_jax.models.network import (
     CellNetwork,
     ConvLayersConfig,

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from convlstm_jax.cells import CELLS, RecurrentCell, build_cell
 from convlstm_jax.config import Config, field
-from convlstm_jax.layers.fc_lstm import FCLSTM
-from convlstm_jax.layers.recurrent import RecurrentLayer, memory_problem
+from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer, memory_problem
 from convlstm_jax.types import Array, Video
 
 # {"params": …} and, where a network has them, other collections such as "batch_stats".
@@ -27,6 +26,14 @@ class Forecast(NamedTuple):
 def forecast_from_logits(logits: Video) -> Forecast:
     """The forecast whose pixels are the sigmoid of the logits."""
     return Forecast(jax.nn.sigmoid(logits), logits)
+
+
+class TrainingStep(NamedTuple):
+    """A step's random key, the steps before it, and the config's `training_config`."""
+
+    key: Array
+    number: Any
+    training: Any
 
 
 class TrainingPrediction(NamedTuple):
@@ -66,22 +73,13 @@ class ForecastingNetwork(nn.Module):
 
     @nn.nowrap
     def predict_for_training(
-        self,
-        variables: Variables,
-        clip: Video,
-        num_inputs: int,
-        *,
-        key: Any,
-        step: Any,
-        training: Any = None,
+        self, variables: Variables, clip: Video, num_inputs: int, step: TrainingStep
     ) -> TrainingPrediction:
         """The predictions that a training step scores; by default the forecast.
 
-        The first `num_inputs` frames of the clip are given. `step` counts the training
-        steps taken before; `training` is an instance of the config's
-        `training_config`, if it names one.
+        The first `num_inputs` frames of the clip are given.
         """
-        del key, step, training
+        del step
         forecast = self.forecast(
             variables, clip[:, :num_inputs], clip.shape[1] - num_inputs
         )

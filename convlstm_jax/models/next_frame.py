@@ -21,6 +21,7 @@ from convlstm_jax.models.network import (
     ForecastingNetwork,
     NetworkTrainingConfig,
     TrainingPrediction,
+    TrainingStep,
     Variables,
     forecast_from_logits,
     require_video,
@@ -31,8 +32,6 @@ from convlstm_jax.types import Frame, HiddenSequence, Video
 # Those of Keras's BatchNormalization.
 BATCH_NORM_MOMENTUM = 0.99
 BATCH_NORM_EPSILON = 1e-3
-
-_HEAD_KERNEL_SIZE = 3
 
 
 class PredictorState(NamedTuple):
@@ -121,7 +120,7 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
                 )(hidden)
         head = VideoConvolution(
             inputs.shape[-1],
-            _HEAD_KERNEL_SIZE,
+            3,
             self.head_frames,
             causal=self.causal_head,
             dtype=self.dtype,
@@ -157,17 +156,10 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
 
     @nn.nowrap
     def predict_for_training(
-        self,
-        variables: Variables,
-        clip: Video,
-        num_inputs: int,
-        *,
-        key: Any,
-        step: Any,
-        training: Any = None,
+        self, variables: Variables, clip: Video, num_inputs: int, step: TrainingStep
     ) -> TrainingPrediction:
         """See `ForecastingNetwork`: reads true frames, all but the last one used."""
-        del key, step
+        training = step.training
         last = training.num_training_frames or clip.shape[1]
         first = 1 if training.score_inputs else num_inputs
         logits, model_state = self.apply(

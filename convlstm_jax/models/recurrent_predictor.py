@@ -23,6 +23,7 @@ from convlstm_jax.models.network import (
     NetworkTrainingConfig,
     PatchConfig,
     TrainingPrediction,
+    TrainingStep,
     Variables,
     require_video,
 )
@@ -108,17 +109,11 @@ class RecurrentPredictor(ForecastingNetwork):
 
     @nn.nowrap
     def predict_for_training(
-        self,
-        variables: Variables,
-        clip: Video,
-        num_inputs: int,
-        *,
-        key: Any,
-        step: Any,
-        training: Any = None,
+        self, variables: Variables, clip: Video, num_inputs: int, step: TrainingStep
     ) -> TrainingPrediction:
         """See `ForecastingNetwork`: all next frames; `training` draws the true ones."""
-        mask = training.teacher_forcing(key, step, (*clip.shape[:2],), num_inputs)
+        clips, draw = (*clip.shape[:2],), step.training.teacher_forcing
+        mask = draw(step.key, step.number, clips, num_inputs)
         next_frames: Video = self.apply(variables, clip[:, :-1], mask)  # type: ignore[assignment]
         return TrainingPrediction(Forecast(next_frames, None), 1, {})
 

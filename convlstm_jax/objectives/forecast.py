@@ -15,7 +15,7 @@ from convlstm_jax.metrics import frame_metrics
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, summarize
 from convlstm_jax.metrics.baselines import BASELINES
 from convlstm_jax.models import ModelConfig
-from convlstm_jax.models.network import Forecast, ForecastingNetwork
+from convlstm_jax.models.network import Forecast, ForecastingNetwork, TrainingStep
 from convlstm_jax.objectives.base import (
     Batch,
     Contenders,
@@ -291,9 +291,7 @@ class ForecastObjective(FramesObjective):
             variables,
             clip[:, : self.num_input_frames + self.num_output_frames],
             self.num_input_frames,
-            key=key,
-            step=step,
-            training=self.training,
+            TrainingStep(key, step, self.training),
         )
         forecast = self.adjusted(forecast, clip[:, : self.num_input_frames])
         frames = slice(first, first + forecast.frames.shape[1])

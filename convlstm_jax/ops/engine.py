@@ -1,20 +1,17 @@
 """Runs any recurrent cell over time, with one backward pass for all cells.
 
 A cell is a pure function of one step, `step(convolve, parameters, carry, inputs)`. It
-calls `convolve(kernel_name=array, …)` for a sum of convolutions, each kernel once; what
-it does besides is cheap. The engine decides how this runs:
+calls `convolve(kernel_name=array, …)` for a sum of convolutions, each kernel once.
 
 * Kernels of one size whose results are added become one kernel, which reads their
-  arrays side by side. On a CPU, where `winograd_for` finds an algorithm, it is
-  transformed once, before the loop.
-* Elsewhere the convolutions of the step's inputs, which do not depend on the carry, are
-  one convolution over all B·T frames before the loop.
-* The forward pass keeps the carry after each step and the results of `convolve`. From
+  arrays side by side. On CPUs Winograd's algorithm transforms it before the loop.
+* Elsewhere the convolutions of the step's inputs are one convolution over all B·T
+  frames before the loop.
+* The forward pass keeps the carry after each step and the results of `convolve`; from
   these the backward pass repeats a step without its convolutions.
 * Gradients of kernels are summed in the loop on a CPU; elsewhere they are one
   convolution over all B·T frames after it.
-* Sequences stay batch-major, `[B, T, …]`: a batch that is sharded over devices never
-  moves, and nothing is transposed.
+* Sequences stay batch-major, so that a batch sharded over devices never moves.
 
 Outputs and gradients are those of `step` under `lax.scan` with plain autodiff, up to
 the order of floating-point sums (1e-9 in float64).
@@ -129,7 +126,6 @@ def run(
     num_steps: int,
     valid: ValidFrames | None = None,
     reverse: bool = False,
-    hoist: bool = True,
     memory: str = "default",
     dtype: Any = jnp.float32,
 ) -> tuple[Tree, Array]:
@@ -141,13 +137,13 @@ def run(
         kernels: `[K, K, C, D]` each, K odd; an array of `None` is left out of a sum.
         parameters: All other weights.
         carry: The carry before the first step.
-        inputs: `[B, T, …]` each; `None` for a cell without input.
+        inputs: A video `[B, T, H, W, C]` that the cell gives to `convolve` as it is,
+            of which a step sees `StepInputs`; or a tuple of sequences `[B, T, …]`, of
+            which it sees the frames; or `None`.
         num_steps: T.
         valid: At an invalid frame the carry is kept and the output is zero; its inputs
             reach neither outputs nor gradients. `None`: all frames are valid.
         reverse: Runs from the last frame to the first; outputs stay at their frames.
-        hoist: Whether `inputs` is one video `[B, T, H, W, C]` that the cell gives to
-            `convolve` as it is. It sees `StepInputs` in its place.
         memory: What is kept for the backward pass: "default", the carry and the
             convolutions' results of every step; "checkpoint", the inputs and the carry
             of every ⌈√T⌉th step, from which the steps between run a second time (Chen
@@ -164,7 +160,8 @@ def run(
         raise ValueError(f"memory is {memory!r}: it must be one of {MEMORY}")
     if valid is not None:
         inputs = jax.tree.map(lambda x: _where(valid, x, 0), inputs)
-    if hoist and inputs is not None:
+    hoist = inputs is not None and not isinstance(inputs, tuple)
+    if hoist:
         inputs = inputs.astype(dtype)
     in_loop = memory == "checkpoint"
 
@@ -217,11 +214,11 @@ def _forward(
     kernels, parameters, initial, inputs, valid = arguments
     calls, output, output_index = _trace(settings, arguments)
     convolutions = [_prepare(settings, kernels, call, on_cpu) for call in calls]
-    hoisted = [_hoist(settings, kernels, c, inputs) for c in convolutions]
+    hoisted = [_hoist(settings, kernels, c.hoisted, inputs) for c in convolutions]
 
     def body(state: Any, t: Any) -> Any:
         carry, (carries, results, outputs) = state
-        now = _frames_at(inputs, t)
+        now = jax.tree.map(partial(_frame_at, t=t), inputs)
         results_now: list[Array] = []
 
         def convolve(**arrays: Any) -> Array:
@@ -229,19 +226,19 @@ def _forward(
             convolution, before = convolutions[index], hoisted[index]
             reads = _reads(settings, convolution, arrays, now)
             terms = list(map(held_convolution, reads, convolution.held))
-            result = _sum(terms if before is None else [*terms, frame_at(before, t)])
+            result = _sum(terms if before is None else [*terms, _frame_at(before, t)])
             results_now.append(result)
             return result
 
         new, output = _step(settings, arguments, convolve, parameters, carry, now, t)
         if keep:
-            results = list(map(partial(store, index=t), results, results_now))
-            carries = jax.tree.map(partial(store, index=t), carries, new)
+            results = list(map(partial(_store, index=t), results, results_now))
+            carries = jax.tree.map(partial(_store, index=t), carries, new)
         if outputs is not None:
-            outputs = store(outputs, output, t)
+            outputs = _store(outputs, output, t)
         return (new, (carries, results, outputs)), None
 
-    buffer_of = partial(buffer, num_frames=settings.num_steps)
+    buffer_of = partial(_buffer, num_frames=settings.num_steps)
     stored_with_carries = output_index if keep else None
     buffers = (
         jax.tree.map(buffer_of, initial) if keep else None,
@@ -269,11 +266,9 @@ def _backward(
     calls, *_ = _trace(settings, arguments)
     convolutions = [_prepare(settings, kernels, call, on_cpu) for call in calls]
     # Inputs whose convolutions were all hoisted are not read in the loop.
-    names_in_loop = {name for c in convolutions for name in c.names}
-    read = not settings.hoist or any(
-        name in names_in_loop for call in calls for name in call.of_inputs
-    )
-    read_inputs = inputs if read else None
+    pairs = zip(calls, convolutions, strict=True)
+    read = any(set(call.of_inputs) - set(c.hoisted) for call, c in pairs)
+    read_inputs = inputs if read or not settings.hoist else None
     # A slot for each call; its gradient is that of the convolutions before the loop.
     slots = [
         jnp.zeros(c.result.shape, c.result.dtype) if c.hoisted else None
@@ -282,7 +277,7 @@ def _backward(
 
     def body(state: Any, t: Any) -> Any:
         carry_gradient, parameter_total, gathered, sequences = state
-        results_now = [frame_at(result, t) for result in results]
+        results_now = [_frame_at(result, t) for result in results]
 
         def repeat(
             carry: Any, parameters: Any, gathered: Any, now: Any, slots: Any
@@ -299,18 +294,18 @@ def _backward(
             return _step(settings, arguments, convolve, parameters, carry, now, t)
 
         before = jax.tree.map(partial(_before, settings, t), initial, carries)
-        now = _frames_at(read_inputs, t)
+        now = jax.tree.map(partial(_frame_at, t=t), read_inputs)
         _, pull_back = jax.vjp(repeat, before, parameters, gathered, now, slots)
         carry_gradient, more, gathered, *frames = pull_back(
-            (carry_gradient, frame_at(output_gradients, t))
+            (carry_gradient, _frame_at(output_gradients, t))
         )
         parameter_total = jax.tree.map(jnp.add, parameter_total, more)
-        sequences = jax.tree.map(partial(store, index=t), sequences, tuple(frames))
+        sequences = jax.tree.map(partial(_store, index=t), sequences, tuple(frames))
         return (carry_gradient, parameter_total, gathered, sequences), None
 
     steps, late = jnp.arange(settings.num_steps), partial(_late, output_gradients)
     start = partial(start_gathering, num_steps=settings.num_steps)
-    buffer_of = partial(buffer, num_frames=settings.num_steps)
+    buffer_of = partial(_buffer, num_frames=settings.num_steps)
     state = (
         carry_gradient,
         jax.tree.map(jnp.zeros_like, parameters),
@@ -342,12 +337,12 @@ def _step(
 ) -> tuple[Tree, Array]:
     """A step of the cell; at an invalid frame the carry as it was, and zero."""
     inputs, valid = arguments.inputs, arguments.valid
-    if settings.hoist and inputs is not None:
+    if settings.hoist:
         now = StepInputs((inputs.shape[0], *inputs.shape[2:]))
     new, output = settings.step(convolve, parameters, carry, now)
     if valid is None:
         return new, output
-    keep = frame_at(valid, t)
+    keep = _frame_at(valid, t)
     new = jax.tree.map(lambda x, y: _where(keep, x, y), new, carry)
     return new, _where(keep, output, 0)
 
@@ -378,7 +373,7 @@ def _trace(
         nonlocal index
         _, parameters, carry, inputs, _ = arguments
         arguments = arguments._replace(valid=None)
-        now = _frames_at(inputs, 0)
+        now = jax.tree.map(partial(_frame_at, t=0), inputs)
         new, output = _step(settings, arguments, convolve, parameters, carry, now, 0)
         leaves = jax.tree.leaves(new)
         index = next((n for n, leaf in enumerate(leaves) if leaf is output), None)
@@ -411,15 +406,11 @@ def _prepare(
 
 
 def _hoist(
-    settings: _Settings, kernels: Kernels, convolution: _Convolution, inputs: Any
+    settings: _Settings, kernels: Kernels, names: tuple[str, ...], inputs: Any
 ) -> Array | None:
     """The results of a call that do not depend on the carry."""
-    if not convolution.hoisted:
-        return None
-    return _sum(
-        same_convolution(inputs, kernels[name].astype(settings.dtype))
-        for name in convolution.hoisted
-    )
+    convolve = convolve_with(kernels, settings.dtype)
+    return convolve(**dict.fromkeys(names, inputs)) if names else None
 
 
 def _reads(
@@ -465,9 +456,7 @@ def _gradients_after_the_loop(
                 more if input_gradients is None else input_gradients + more
             )
     found = {
-        name: found[name].astype(kernel.dtype)
-        if name in found
-        else jnp.zeros_like(kernel)
+        name: found.get(name, jnp.zeros_like(kernel)).astype(kernel.dtype)
         for name, kernel in kernels.items()
     }
     if input_gradients is None and inputs is not None:
@@ -505,17 +494,16 @@ def _before(settings: _Settings, t: Any, first: Array, after: Array) -> Array:
         (t + 1, settings.num_steps - 1) if settings.reverse else (t - 1, 0)
     )
     # Before the first step there is none, and whatever is read is not used.
-    return jnp.where(t == start, first, frame_at(after, previous))
+    return jnp.where(t == start, first, _frame_at(after, previous))
 
 
 def _late(gradient: Array, tree: Tree) -> Tree:
     """The tree, computed only once a gradient is known.
 
     XLA:CPU computes what depends on nothing as early as it can, such as zeros that the
-    backward passes of all layers add to, which then take memory from the start. Where
-    the first element of the gradient is not finite, all of the tree is NaN.
+    backward passes of all layers add to, which then take memory from the start. It
+    keeps the product below, which is NaN for some values.
     """
-    # XLA keeps this product, which is NaN for some values.
     zero = 0 * gradient[(0,) * gradient.ndim]
     return jax.tree.map(lambda array: array + zero.astype(array.dtype), tree)
 
@@ -580,22 +568,15 @@ def _where(keep: Array, array: Array, otherwise: Any) -> Array:
     return jnp.where(mask, array, otherwise)
 
 
-def _frames_at(sequences: Tree, t: Any) -> Tree:
-    return jax.tree.map(lambda sequence: frame_at(sequence, t), sequences)
-
-
-def buffer(frame: Array | jax.ShapeDtypeStruct, num_frames: int) -> Array:
-    """A buffer for a sequence of frames; every slot is written before it is read."""
+def _buffer(frame: Array | jax.ShapeDtypeStruct, num_frames: int) -> Array:
     return jnp.zeros((frame.shape[0], num_frames, *frame.shape[1:]), frame.dtype)
 
 
-def frame_at(sequence: Array, t: Any) -> Array:
-    """Frame t of `[B, T, …]`."""
+def _frame_at(sequence: Array, t: Any) -> Array:
     return lax.dynamic_index_in_dim(sequence, t, axis=1, keepdims=False)
 
 
-def store(sequence: Array, frame: Array, index: Any) -> Array:
-    """The sequence with the frame at its index."""
+def _store(sequence: Array, frame: Array, index: Any) -> Array:
     return lax.dynamic_update_index_in_dim(
         sequence, frame.astype(sequence.dtype), index, axis=1
     )

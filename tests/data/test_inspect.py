@@ -122,7 +122,7 @@ def test_prepare(films, tmp_path, capsys):
         (
             skipping,
             tmp_path / "file",
-            "file cannot be made (File exists): it must be a folder",
+            "file cannot be made .File exists.: it must be a folder",
         ),
         (config(out), tmp_path / "new", "which is a prepared folder already"),
         (

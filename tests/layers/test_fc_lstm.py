@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convlstm_jax.layers.fc_lstm import FCLSTM
+from convlstm_jax.layers.recurrent import FCLSTM
 
 BATCH, STEPS, SIZE, FEATURES = 2, 4, 5, 3
 

@@ -214,8 +214,8 @@ def test_eval_step_sums_the_rows_that_count():
     last, target = counted[:, 2:3], counted[:, 3:5]
 
     variables = {"params": initial_params()}
-    logits = jax.jit(TASK.forecast, static_argnums=2)(variables, counted[:, :3], 2)[0]
-    prediction = 1 / (1 + np.exp(-logits))
+    forecast = jax.jit(TASK.forecast, static_argnums=2)(variables, counted[:, :3], 2)
+    prediction = 1 / (1 + np.exp(-forecast.logits))
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
     for name, frames in (("model", prediction), ("copy_last", last), ("zeros", 0)):
         found = sums[name]["sums"]
