@@ -138,15 +138,10 @@ class ConvLSTMCell(RecurrentCell):
         cell_state, hidden = carry
         dtype = cell_state.dtype
         if self.layer_norm:
-            results = {
-                "input": convolve(input_kernel=inputs),
-                "recurrent": convolve(recurrent_kernel=hidden),
-            }
-            normalised = [
-                _normalise(result.astype(dtype), parameters, part)
-                for part, result in results.items()
-            ]
-            z = normalised[0] + normalised[1]
+            z_x = convolve(input_kernel=inputs).astype(dtype)
+            z_h = convolve(recurrent_kernel=hidden).astype(dtype)
+            z = _normalise(z_x, parameters, "input")
+            z = z + _normalise(z_h, parameters, "recurrent")
         else:
             z = convolve(input_kernel=inputs, recurrent_kernel=hidden).astype(dtype)
         # Gate by gate: XLA:CPU then keeps its fast convolution inside a loop.

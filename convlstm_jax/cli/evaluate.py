@@ -21,7 +21,6 @@ from convlstm_jax.evaluation.evaluate import add_vmaf, evaluate
 from convlstm_jax.evaluation.report import write_report
 from convlstm_jax.evaluation.result import clip_namer
 from convlstm_jax.objectives.base import Drawn
-from convlstm_jax.objectives.forecast import FramesObjective
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.training.steps import make_eval_step
 from convlstm_jax.viz.plots import learning_curves
@@ -76,7 +75,7 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
     examples = partial(objective.examples, variables, test, mesh=mesh)
     drawn = examples(chosen)
     worst = examples([clip.name.index for clip in result.worst_clips])
-    if isinstance(objective, FramesObjective) and objective.with_vmaf:
+    if objective.with_vmaf:
         add_vmaf(
             result,
             examples,

@@ -12,7 +12,6 @@ from jax import Array, export
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.objectives.nowcast import NowcastObjective
 from convlstm_jax.viz.clip_writer import validate_output_path
 
 # The platforms of an exported program, wherever it was written.
@@ -37,8 +36,7 @@ def run(
     variables = jax.device_get(variables)  # Constants, on no device.
     height, width, channels = experiment.data.frame_shape
     sizes, patch = f"{height}, {width}", None
-    is_nowcast = isinstance(objective, NowcastObjective)
-    if is_nowcast and experiment.model.takes_any_size:
+    if objective.takes_whole_area and experiment.model.takes_any_size:
         patch = getattr(experiment.model, "patch_size", 1)
         sizes = f"{patch}·h, {patch}·w"
     program = export_program(
@@ -54,12 +52,8 @@ def run(
         f"from [B, {objective.num_input_frames}, {sizes}, {channels}] in [0, 1] to "
         f"{objective.exported_words(num_frames)}"
     )
-    if isinstance(objective, NowcastObjective):
-        scale = objective.facts.rain_scale
-        print(
-            f"pixels: 0 is {scale.dbz_min:g} dBZ, 1 is {scale.dbz_max:g} dBZ, with "
-            f"dBZ = 10 log10({scale.zr_a:g} R^{scale.zr_b:g}), R in mm/h"
-        )
+    if objective.exported_unit():
+        print(objective.exported_unit())
 
 
 def export_program(

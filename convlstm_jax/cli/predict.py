@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,17 +14,11 @@ from tqdm import tqdm
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.data.base import InputClip
 from convlstm_jax.data.video.annotated import AnnotatedVideoConfig
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
 from convlstm_jax.objectives.base import Variables
-from convlstm_jax.objectives.classify import ClassificationObjective
-from convlstm_jax.objectives.forecast import FramesObjective
-from convlstm_jax.objectives.nowcast import NowcastObjective
-from convlstm_jax.viz.clip_writer import validate_output_path, write_clip
-from convlstm_jax.viz.film_strip import film_strip
-from convlstm_jax.viz.pixels import rain_colours
+from convlstm_jax.viz.clip_writer import validate_output_path
 
 
 def run(
@@ -48,25 +43,24 @@ def run(
         )
     objective = build_objective(experiment)
     objective.check_num_frames(num_frames)
-    what = "a clip" if isinstance(objective, FramesObjective) else "a classification"
-    validate_output_path(output, objective.suffixes, what=what)
-    if isinstance(objective, ClassificationObjective):
+    validate_output_path(output, objective.suffixes, what=objective.predicts)
+    if experiment.model.kind == "classes":
         _classify(experiment, objective, workdir, input, output)
-    elif isinstance(objective, FramesObjective):
-        num_frames = num_frames or objective.num_output_frames
+    else:
         _forecast(experiment, objective, workdir, input, output, num_frames)
 
 
 def _forecast(
     experiment: Experiment,
-    objective: FramesObjective,
+    objective: Any,
     workdir: Path,
     input: Path,
     output: Path,
-    num_frames: int,
+    num_frames: int | None,
 ) -> None:
+    num_frames = num_frames or objective.num_output_frames
     clip = experiment.data.read_input(str(input), objective.num_input_frames)
-    whole_area = isinstance(objective, NowcastObjective) and clip.mask is not None
+    whole_area = objective.takes_whole_area and clip.mask is not None
     if whole_area and not experiment.model.takes_any_size:
         raise UserError(
             "this model has weights for each location of its crops, so it cannot "
@@ -94,18 +88,12 @@ def _forecast(
         raise UserError(
             f"--num_frames is {num_frames}: so many frames do not fit into memory"
         ) from error
-    if isinstance(objective, NowcastObjective) and whole_area:
-        _write_rain(objective, clip, frames, prediction, output)
-    elif output.suffix.lower() == ".png":
-        reconstructs = "model" in objective.reconstructions
-        film_strip(output, frames, None, prediction, reconstruction=reconstructs)
-    else:
-        write_clip(output, prediction)
+    objective.write_prediction(output, frames, clip.mask, prediction)
     what = f"predicted from the last {objective.num_input_frames} of {clip.label}"
     if "model" in objective.reconstructions:
         what = f"reconstructed, not predicted: the last of {input}, in reverse"
     after = ""
-    if isinstance(objective, NowcastObjective) and clip.times is not None:
+    if clip.times is not None:
         minutes = num_frames * objective.facts.minutes_per_frame
         after = f", the {minutes:g} minutes after {clip.times[-1]:%Y-%m-%d %H:%M},"
     print(
@@ -113,31 +101,9 @@ def _forecast(
     )
 
 
-def _write_rain(
-    objective: NowcastObjective,
-    clip: InputClip,
-    frames: np.ndarray,
-    prediction: np.ndarray,
-    output: Path,
-) -> None:
-    """Writes rain rates of the whole area; pixels without data are NaN or grey."""
-    masks, scale = np.asarray(clip.mask), objective.facts.rain_scale
-    rain = scale.rain_mm_per_h(prediction)
-    valid = np.broadcast_to(masks[-1], rain.shape) > 0
-    if output.suffix.lower() == ".npy":
-        write_clip(output, np.where(valid, rain, np.nan))
-        return
-    coloured = rain_colours(rain[..., 0], valid[..., 0]) / np.float32(255)
-    if output.suffix.lower() == ".png":
-        given = rain_colours(scale.rain_mm_per_h(frames[..., 0]), masks[..., 0])
-        film_strip(output, given / 255.0, None, coloured)
-    else:
-        write_clip(output, coloured, frames_per_second=5)
-
-
 def _classify(
     experiment: Experiment,
-    objective: ClassificationObjective,
+    objective: Any,
     workdir: Path,
     input: Path,
     output: Path,

@@ -24,6 +24,7 @@ from convlstm_jax.viz.player import ClipName, PlayerClip
 Variables = dict[str, Any]  # "params", and collections such as "batch_stats"
 Batch = dict[str, Array]  # see `Objective.loss_fn`
 FrameShape = tuple[int, int, int]  # (H, W, C)
+Pixels = np.ndarray  # `[T, H, W, C]` in [0, 1]
 Contenders = Mapping[str, MetricSummary]  # "model", and what it is compared with
 Pictures = list[tuple[str, Path]]  # (caption, file), in the order of the report
 WriteGif = Callable[[int, str, bytes], None]  # (step, name, encoded GIF)
@@ -93,8 +94,11 @@ class Objective:
     model: nn.Module
     num_input_frames: int
 
-    # What the name of a file with a prediction may end in.
+    predicts: ClassVar[str] = "a clip"  # what a file with a prediction holds
+    # What the name of such a file may end in.
     suffixes: ClassVar[tuple[str, ...]] = (".npy", ".gif", ".mp4", ".png")
+    takes_whole_area: ClassVar[bool] = False  # whether it was trained on crops of it
+    with_vmaf: ClassVar[bool] = False  # whether an evaluation measures it
 
     def init(self, key: Array, frame_shape: FrameShape) -> Variables:
         """Initial variables for frames of shape `(H, W, C)`."""
@@ -191,6 +195,10 @@ class Objective:
     def exported_words(self, num_frames: int | None) -> str:
         """What an exported program returns, in words."""
         raise NotImplementedError
+
+    def exported_unit(self) -> str:
+        """What the pixels of an exported program mean, if they are no grey values."""
+        return ""
 
 
 @functools.cache

@@ -94,6 +94,7 @@ class ClassificationObjective(Objective):
     class_counts: tuple[int, ...] | None = None
 
     model: ClipClassifier
+    predicts: ClassVar[str] = "a classification"
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
 
     def init(self, key: Array, frame_shape: FrameShape) -> Variables:

@@ -25,12 +25,14 @@ from convlstm_jax.objectives.base import (
     Objective,
     ObjectiveConfig,
     Pictures,
+    Pixels,
     Variables,
     WriteGif,
     to_unit_interval,
 )
 from convlstm_jax.objectives.losses import frame_loss
 from convlstm_jax.types import PerExample, Video
+from convlstm_jax.viz.clip_writer import write_clip
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.gif import comparison_gif, gif_bytes
 from convlstm_jax.viz.pixels import outcome_name
@@ -90,7 +92,7 @@ class FramesObjective(Objective):
     num_output_frames: int
     loss: str = "cross_entropy"
 
-    with_vmaf: ClassVar[bool] = True  # Whether an evaluation measures it.
+    with_vmaf: ClassVar[bool] = True
 
     # Outputs whose frames are the inputs, last one first.
     reconstructions: ClassVar[frozenset[str]] = frozenset()
@@ -245,6 +247,16 @@ class FramesObjective(Objective):
             f"{'output' if name == 'model' else name}: [B, T, H, W, C]": output.frames
             for name, (output, _) in self.outputs(variables, inputs, target).items()
         }
+
+    def write_prediction(
+        self, output: Path, inputs: Pixels, mask: Pixels | None, prediction: Pixels
+    ) -> None:
+        """Writes frames `[T, H, W, C]` that were predicted from others."""
+        if output.suffix.lower() == ".png":
+            reconstructs = "model" in self.reconstructions
+            film_strip(output, inputs, None, prediction, reconstruction=reconstructs)
+        else:
+            write_clip(output, prediction)
 
     def exported(
         self, variables: Variables, num_frames: int | None, clips: Video

@@ -38,13 +38,16 @@ from convlstm_jax.objectives.base import (
     Drawn,
     FrameShape,
     Pictures,
+    Pixels,
     Variables,
     WriteGif,
 )
 from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig
 from convlstm_jax.objectives.losses import rain_loss, rain_weight
 from convlstm_jax.types import PerExample, Video
-from convlstm_jax.viz.film_strip import radar_strip
+from convlstm_jax.viz.clip_writer import write_clip
+from convlstm_jax.viz.film_strip import film_strip, radar_strip
+from convlstm_jax.viz.pixels import rain_colours
 from convlstm_jax.viz.player import PlayerClip, nowcast_clip
 from convlstm_jax.viz.plots import metric_curves
 
@@ -124,6 +127,7 @@ class NowcastObjective(ForecastObjective):
     config: NowcastConfig = dataclasses.field(default_factory=NowcastConfig)
     facts: DataFacts = dataclasses.field(default_factory=DataFacts)
 
+    takes_whole_area: ClassVar[bool] = True
     with_vmaf: ClassVar[bool] = False
 
     def adjusted(self, forecast: Forecast, inputs: Video) -> Forecast:
@@ -246,6 +250,34 @@ class NowcastObjective(ForecastObjective):
             num_inputs=self.num_input_frames,
             minutes_per_frame=self.facts.minutes_per_frame,
         )  # fmt: skip
+
+    def write_prediction(
+        self, output: Path, inputs: Pixels, mask: Pixels | None, prediction: Pixels
+    ) -> None:
+        """Writes rain rates; pixels without data are NaN or grey."""
+        if mask is None:
+            super().write_prediction(output, inputs, mask, prediction)
+            return
+        scale, suffix = self.facts.rain_scale, output.suffix.lower()
+        rain = scale.rain_mm_per_h(prediction)
+        valid = np.broadcast_to(mask[-1], rain.shape) > 0
+        if suffix == ".npy":
+            write_clip(output, np.where(valid, rain, np.nan))
+            return
+        coloured = rain_colours(rain[..., 0], valid[..., 0]) / np.float32(255)
+        if suffix == ".png":
+            given = rain_colours(scale.rain_mm_per_h(inputs[..., 0]), mask[..., 0])
+            film_strip(output, given / 255.0, None, coloured)
+        else:
+            write_clip(output, coloured, frames_per_second=5)
+
+    def exported_unit(self) -> str:
+        """See `Objective`: how pixels become reflectivity and rain."""
+        scale = self.facts.rain_scale
+        return (
+            f"pixels: 0 is {scale.dbz_min:g} dBZ, 1 is {scale.dbz_max:g} dBZ, with "
+            f"dBZ = 10 log10({scale.zr_a:g} R^{scale.zr_b:g}), R in mm/h"
+        )
 
     def played(self, drawn: Sequence[Drawn]) -> list[PlayerClip]:
         """See `Objective`: observed rain, each forecast, and the error."""
