@@ -68,5 +68,4 @@ class ConvGRUCell(RecurrentCell):
         self, rng: Array | None, input_shape: tuple[Any, ...]
     ) -> Hidden:
         """See `RecurrentCell`."""
-        del rng
         return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))

@@ -44,7 +44,6 @@ def forget_gate_ones(
 
     A cell that starts out remembering trains faster (Jozefowicz et al. 2015).
     """
-    del key
     features = shape[0] // 4
     return jnp.zeros(shape, dtype).at[features : 2 * features].set(1)
 
@@ -177,7 +176,6 @@ class ConvLSTMCell(RecurrentCell):
         self, rng: Array | None, input_shape: tuple[Any, ...]
     ) -> Carry:
         """See `RecurrentCell`."""
-        del rng
         shape = (*input_shape[:-1], self.features)
         return jnp.zeros(shape, state_dtype(self.dtype)), jnp.zeros(shape, self.dtype)
 

@@ -28,7 +28,8 @@ def augment_frames(
         factor = 1 / (1 - crop * size)
         rows = _zoom_weights(frames.shape[1], factor, top)
         columns = _zoom_weights(frames.shape[2], factor, left)
-        values = rows @ frames.transpose(0, 3, 1, 2).astype(np.float32) @ columns.T
+        planes = frames.transpose(0, 3, 1, 2).astype(np.float32, order="C")  # Fast.
+        values = rows @ planes @ columns.T
         frames = np.rint(values).astype(np.uint8).transpose(0, 2, 3, 1)
     if brightness > 0:
         factor = 1 + brightness * (2 * contrast - 1)
