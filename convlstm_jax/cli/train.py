@@ -37,6 +37,7 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
     with logging_to(workdir):
         sources = build_sources(experiment)
         _log.info("data: %s", sources.description)
+        _warn_of_blank_clips(sources)
         result = _fit(experiment, sources, workdir)
         if result.outcome == "diverged":
             raise UserError(
@@ -54,6 +55,18 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
             return
         _log.info("training %s at step %d", result.outcome, result.step)
         evaluate_run(experiment, sources, workdir=workdir)
+
+
+def _warn_of_blank_clips(sources: Sources) -> None:
+    """Warns where data that are read with wrong settings may be all black or white."""
+    some = {0, len(sources.train) // 2, len(sources.train) - 1}
+    frames = (frame for index in some for frame in sources.train[index]["frames"])
+    if all(frame.min() == frame.max() for frame in frames):
+        _log.warning(
+            "nothing is visible in the first, the middle and the last training clip: "
+            "all pixels of a frame are equal; is config.data.value_range that of the "
+            "files, if they hold numbers?"
+        )
 
 
 def _fit(experiment: Experiment, sources: Sources, workdir: Path) -> FitResult:
