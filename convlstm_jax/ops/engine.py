@@ -159,7 +159,7 @@ def run(
     if memory not in MEMORY:
         raise ValueError(f"memory is {memory!r}: it must be one of {MEMORY}")
     if valid is not None:
-        inputs = jax.tree.map(lambda x: _where(valid, x, 0), inputs)
+        inputs = jax.tree.map(lambda x: where_valid(valid, x, 0), inputs)
     hoist = inputs is not None and not isinstance(inputs, tuple)
     if hoist:
         inputs = inputs.astype(dtype)
@@ -252,7 +252,7 @@ def _forward(
     if stored_with_carries is not None:
         outputs = jax.tree.leaves(carries)[stored_with_carries]
         if valid is not None:
-            outputs = _where(valid, outputs, 0)
+            outputs = where_valid(valid, outputs, 0)
     return (carry, outputs), (carries, results)
 
 
@@ -343,8 +343,8 @@ def _step(
     if valid is None:
         return new, output
     keep = _frame_at(valid, t)
-    new = jax.tree.map(lambda x, y: _where(keep, x, y), new, carry)
-    return new, _where(keep, output, 0)
+    new = jax.tree.map(lambda x, y: where_valid(keep, x, y), new, carry)
+    return new, where_valid(keep, output, 0)
 
 
 def _trace(
@@ -562,7 +562,7 @@ def _sum(terms: Iterable[Array]) -> Array:
     return reduce(operator.add, terms)
 
 
-def _where(keep: Array, array: Array, otherwise: Any) -> Array:
+def where_valid(keep: Array, array: Array, otherwise: Any) -> Array:
     """`jnp.where` with a mask of the leading axes."""
     mask = keep.reshape(*keep.shape, *[1] * (array.ndim - keep.ndim))
     return jnp.where(mask, array, otherwise)
