@@ -94,7 +94,7 @@ def import_openstl(
     def reason(key: str) -> str:
         name = _PREFIX.sub("", key)
         if re.fullmatch(_UNUSED.get(model.cell, "-"), name):
-            return "as OpenSTL's network never uses it"
+            return "as OpenSTL's cells never use it"
         if name == "adapter.weight":
             return "as it serves the decoupling loss alone, whose weight is 0"
         return "as the model has no such array"
