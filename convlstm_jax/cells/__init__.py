@@ -5,12 +5,15 @@ from typing import Any
 from convlstm_jax.cells.cell import RecurrentCell
 from convlstm_jax.cells.convgru import ConvGRUCell
 from convlstm_jax.cells.convlstm import ConvLSTMCell
+from convlstm_jax.cells.minimal import MinGRUCell, MinLSTMCell
 
 __all__ = ["CELLS", "RecurrentCell", "build_cell"]
 
 CELLS: dict[str, type[RecurrentCell]] = {
     "convlstm": ConvLSTMCell,
     "convgru": ConvGRUCell,
+    "mingru": MinGRUCell,
+    "minlstm": MinLSTMCell,
 }
 
 

@@ -1,7 +1,7 @@
 """What every recurrent cell is: parameters and one pure step."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -43,6 +43,9 @@ class RecurrentCell(nn.RNNCellBase):
     Raises:
         ValueError: At construction, for a value that is not allowed.
     """
+
+    needs_input: ClassVar[bool] = False
+    """Whether a layer of it cannot run without input."""
 
     features: int
     input_kernel_size: int = 3
@@ -150,6 +153,11 @@ class CellStep:
     ) -> Any:
         """See `RecurrentCell.step`."""
         return self.cell.step(convolve, parameters, carry, inputs)
+
+    @property
+    def coefficients(self) -> Any:
+        """Those of a cell that is linear in its carry, see `ops.engine.run`."""
+        return getattr(self.cell, "coefficients", None)
 
 
 def step_of(cell: RecurrentCell) -> CellStep:
