@@ -2,19 +2,26 @@
 
 Paper: C. Tan, S. Li, Z. Gao, W. Guan, Z. Wang, Z. Liu, L. Wu, S. Z. Li, "OpenSTL: A
 Comprehensive Benchmark of Spatio-Temporal Predictive Learning", 2023,
-arXiv:2306.11249: ConvLSTM-S and ConvLSTM-L, 10 frames given, 10 predicted, trained
-with scheduled sampling.
+arXiv:2306.11249: ConvLSTM-S and -L, PredRNN (Wang et al. 2017), PredRNN++ (Wang et al.
+2018, arXiv:1804.06300), PredRNN-V2 (Wang et al. 2021, arXiv:2103.09504) and MIM (Wang
+et al. 2019, arXiv:1811.07490), 10 frames given, 10 predicted, trained with scheduled
+sampling, PredRNN-V2 with reverse scheduled sampling and its decoupling loss.
 
     python main.py --config=configs/moving_mnist_recurrent.py[:PRESET]
 
-| preset | layers  | parameters | MSE, MAE, SSIM, PSNR in OpenSTL | here             |
-|--------|---------|------------|---------------------------------|------------------|
-| quick  | 2 x 32  |    129,536 |                     (5 frames)  | MSE 81.9         |
-| small  | 4 x 128 | 11,675,648 | 29.80, 90.64, 0.9288, 22.10     | not measured yet |
-| large  | 4 x 192 | 26,115,072 | 27.78, 86.14, 0.9343, 22.44     | not measured yet |
+| preset    | layers  | parameters | MSE, MAE, SSIM in OpenSTL | here             |
+|-----------|---------|------------|---------------------------|------------------|
+| quick     | 2 x 32  |    129,536 |               (5 frames)  | MSE 81.9         |
+| small     | 4 x 128 | 11,675,648 | 29.80, 90.64, 0.9288      | not measured yet |
+| large     | 4 x 192 | 26,115,072 | 27.78, 86.14, 0.9343      | not measured yet |
+| predrnn   | 4 x 128 | 23,838,720 | 23.97, 72.82, 0.9462      | not measured yet |
+| predrnnpp | 4 x 128 | 35,307,520 | 22.06, 69.58, 0.9509      | not measured yet |
+| predrnnv2 | 4 x 128 | 23,855,104 | 24.13, 73.73, 0.9453      | not measured yet |
+| mim       | 4 x 128 | 37,945,344 | 22.55, 69.97, 0.9498      | not measured yet |
 
-OpenSTL counts 15.0 M parameters for the small network, as its cells hold two unused
-convolutions; its SSIM is `ssim_openstl` here. OpenSTL clips predictions to [0, 1] for
+OpenSTL counts 15.0 M parameters for the small network, 38.6 M for PredRNN++ and 38.0 M
+for MIM, as their cells hold convolutions that are never used; its SSIM is
+`ssim_openstl` here. OpenSTL clips predictions to [0, 1] for
 SSIM and PSNR; here they are scored unclipped.
 
 `--config.task.sampling=reverse_scheduled` selects reverse scheduled sampling
@@ -61,6 +68,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "small": {"model.features": (128, 128, 128, 128)},
     "large": {"model.features": (192, 192, 192, 192)},
+    "predrnn": {"model.cell": "predrnn"},
+    "predrnnpp": {"model.cell": "predrnnpp"},
+    "predrnnv2": {
+        "model.cell": "predrnn",
+        "model.decoupling_weight": 0.1,
+        "task.sampling": "reverse_scheduled",
+    },
+    "mim": {"model.cell": "mim"},
 }
 
 PRESETS["quick-reverse"] = {

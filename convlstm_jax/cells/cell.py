@@ -1,11 +1,13 @@
 """What every recurrent cell is: parameters and one pure step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from convlstm_jax.ops.engine import (
     CellInputs,
@@ -16,12 +18,14 @@ from convlstm_jax.ops.engine import (
 )
 from convlstm_jax.types import Array, Frame, Hidden
 
+_NORM_EPSILON = 1e-5
+
 
 class CellWeights(NamedTuple):
     """A cell's parameters: kernels `[K, K, C, D]` by name, and all others."""
 
     kernels: Kernels
-    others: dict[str, Array | None]
+    others: dict[str, Any]
 
 
 class RecurrentCell(nn.RNNCellBase):
@@ -44,6 +48,16 @@ class RecurrentCell(nn.RNNCellBase):
         ValueError: At construction, for a value that is not allowed.
     """
 
+    passed: ClassVar[tuple[str, ...]] = ()
+    """Fields of the carry, a named tuple, that go from layer to layer in a stack.
+
+    A layer takes them from the one below, the bottom layer from the top one of the step
+    before.
+    """
+    has_locations: ClassVar[bool] = False
+    """Whether the cell always has weights that belong to one location of the frame."""
+    only_convolves_inputs: ClassVar[bool] = True
+    """Whether `step` gives its inputs to `convolve` alone, so that layers may hoist."""
     needs_input: ClassVar[bool] = False
     """Whether a layer of it cannot run without input."""
 
@@ -70,6 +84,14 @@ class RecurrentCell(nn.RNNCellBase):
                 )
         super().__post_init__()
 
+    @classmethod
+    def layers(cls, features: Sequence[int], **fields: Any) -> list["RecurrentCell"]:
+        """The cells of a stack, bottom layer first, named `layer_0` and so on."""
+        return [
+            cls(features=count, name=f"layer_{index}", **fields)
+            for index, count in enumerate(features)
+        ]
+
     def weights(
         self, input_features: int | None, height: Any, width: Any
     ) -> CellWeights:
@@ -92,7 +114,8 @@ class RecurrentCell(nn.RNNCellBase):
 
         `convolve(kernel_name=array, …)` is the sum of convolutions with kernels of
         `weights`, each used once; it leaves out an array of `None`. The inputs may be
-        given to `convolve` alone. `parameters` are the other weights.
+        given to `convolve` alone, see also `only_convolves_inputs`. `parameters` are
+        the other weights.
         """
         raise NotImplementedError
 
@@ -141,6 +164,28 @@ class RecurrentCell(nn.RNNCellBase):
                 found[name] = self.param(name, init, shape, self.param_dtype)
         return found
 
+    def norms(self, height: Any, width: Any, **channels: int) -> dict[str, Array]:
+        """The weights of `normalise` for each part, given its channels."""
+        found = {}
+        for part, count in channels.items():
+            for kind, init in (("scale", "ones"), ("offset", "zeros")):
+                name, shape = f"{part}_norm_{kind}", (height, width, count)
+                init = getattr(nn.initializers, init)
+                found[name] = self.param(name, init, shape, self.param_dtype)
+        return found
+
+
+def normalise(z: Frame, parameters: dict[str, Any], part: str) -> Frame:
+    """Layer norm over height, width and channels of each sample."""
+    axes = (1, 2, 3)
+    centred = z - z.mean(axes, keepdims=True)
+    variance = jnp.square(centred).mean(axes, keepdims=True)
+    normalised = centred * lax.rsqrt(variance + _NORM_EPSILON)
+    scale, offset = (
+        parameters[f"{part}_norm_{kind}"][None] for kind in ("scale", "offset")
+    )
+    return normalised * scale + offset
+
 
 @dataclass(frozen=True)
 class CellStep:
@@ -152,6 +197,8 @@ class CellStep:
         self, convolve: Convolve, parameters: Any, carry: Any, inputs: Any
     ) -> Any:
         """See `RecurrentCell.step`."""
+        if type(inputs) is tuple:  # As a layer gives them, see `only_convolves_inputs`.
+            (inputs,) = inputs
         return self.cell.step(convolve, parameters, carry, inputs)
 
     @property

@@ -6,12 +6,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Float
 
 from convlstm_jax.cells.cell import (
     CellWeights,
     RecurrentCell,
+    normalise,
     require_choice,
     state_dtype,
 )
@@ -33,8 +33,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "relu": jax.nn.relu,
 }
-
-_NORM_EPSILON = 1e-5
 
 
 def forget_gate_ones(
@@ -119,10 +117,8 @@ class ConvLSTMCell(RecurrentCell):
         shape = peephole_shape(self.peephole, self.features, height, width)
         if shape is not None:
             other("peephole", self.peephole_init, shape)
-        for part in ("input", "recurrent") if self.layer_norm else ():
-            shape = (height, width, gates)
-            other(f"{part}_norm_scale", nn.initializers.ones, shape)
-            other(f"{part}_norm_offset", nn.initializers.zeros, shape)
+        if self.layer_norm:
+            others |= self.norms(height, width, input=gates, recurrent=gates)
         return CellWeights(kernels, others)
 
     @nn.nowrap
@@ -139,8 +135,8 @@ class ConvLSTMCell(RecurrentCell):
         if self.layer_norm:
             z_x = convolve(input_kernel=inputs).astype(dtype)
             z_h = convolve(recurrent_kernel=hidden).astype(dtype)
-            z = _normalise(z_x, parameters, "input")
-            z = z + _normalise(z_h, parameters, "recurrent")
+            z = normalise(z_x, parameters, "input")
+            z = z + normalise(z_h, parameters, "recurrent")
         else:
             z = convolve(input_kernel=inputs, recurrent_kernel=hidden).astype(dtype)
         # Gate by gate: XLA:CPU then keeps its fast convolution inside a loop.
@@ -178,15 +174,3 @@ class ConvLSTMCell(RecurrentCell):
         """See `RecurrentCell`."""
         shape = (*input_shape[:-1], self.features)
         return jnp.zeros(shape, state_dtype(self.dtype)), jnp.zeros(shape, self.dtype)
-
-
-def _normalise(z: Array, parameters: dict[str, Array], part: str) -> Array:
-    """Layer norm over height, width and channels of each sample."""
-    axes = (1, 2, 3)
-    centred = z - z.mean(axes, keepdims=True)
-    variance = jnp.square(centred).mean(axes, keepdims=True)
-    normalised = centred * lax.rsqrt(variance + _NORM_EPSILON)
-    scale, offset = (
-        parameters[f"{part}_norm_{kind}"][None] for kind in ("scale", "offset")
-    )
-    return normalised * scale + offset

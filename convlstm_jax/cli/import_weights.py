@@ -37,7 +37,10 @@ def run(
     `source` is "keras", "openstl" or "pytorch". If an import fails, nothing is written.
     """
     model_name, importer = _IMPORTERS[source]
-    for name, needed in (("name", model_name), ("cell", "convlstm")):
+    needs = {"name": model_name}
+    if source != "openstl":
+        needs["cell"] = "convlstm"
+    for name, needed in needs.items():
         value = getattr(experiment.model, name)
         if value != needed:
             raise UserError(

@@ -1,9 +1,9 @@
-"""Weights of OpenSTL's ConvLSTM, https://github.com/chengtan9907/OpenSTL.
+"""Weights of OpenSTL's recurrent networks, https://github.com/chengtan9907/OpenSTL.
 
-A cell adds the results of two convolutions without bias, `conv_x` and `conv_h`, each
-followed by a layer norm where the model has them, and splits the sum into the gates i,
-f, g, o. It declares a forget bias of 1 but adds none. Its `conv_o` and `conv_last` are
-never used; the model's own `conv_last` gives the next frame.
+These are ConvLSTM, PredRNN, PredRNN++, PredRNN-V2 and MIM. A cell adds the results of
+convolutions without bias, each followed by a layer norm where the model has them, and
+splits the sum into its gates, whose order is that of our cells. The cells of ConvLSTM
+declare a forget bias of 1 but add none.
 """
 
 import re
@@ -15,39 +15,113 @@ from convlstm_jax.interop.placement import Imported, Placement
 from convlstm_jax.interop.torch_files import KERNEL_AXES, read_state_dict
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
 
-# The wrappers of OpenSTL's method, Lightning and DataParallel.
+# The wrappers of OpenSTL's method, Lightning and others.
 _PREFIX = re.compile(r"^(?:(?:model|module|method)\.)+")
-
-_UNUSED = re.compile(r"cell_list\.\d+\.(conv_o\.\d+|conv_last)\.(weight|bias)")
-_NORM = re.compile(r"cell_list\.\d+\.conv_[xh]\.1\.(weight|bias)")
-_CELL = re.compile(r"cell_list\.(\d+)\.")
-
 _NORM_AXES = (1, 2, 0)  # [channels, H, W] to [H, W, channels].
 
-_LAST = "conv_last.weight"
-# Our paths in a layer, and the names in OpenSTL.
-_IN_LAYER = re.compile(r"params/layer_(\d+)/(input|recurrent)_(.+)")
-_SIDES = {"input": "x", "recurrent": "h"}
-_PARTS = {"kernel": "0.weight", "norm_scale": "1.weight", "norm_offset": "1.bias"}
+_NAMES = {
+    "convlstm": "ConvLSTM",
+    "predrnn": "PredRNN",
+    "predrnnpp": "PredRNN++",
+    "mim": "MIM",
+}
+# Names that one kind of cell alone has, the most special first.
+_SIGNS = {"mim": "stlstm_layer.", "predrnnpp": "conv_c2m.", "predrnn": "conv_m."}
+
+_PREDRNN = {
+    "input": "conv_x",
+    "recurrent": "conv_h",
+    "memory": "conv_m",
+    "output": "conv_o",
+    "mixing": "conv_last",
+}
+# The parts of our layers, and the names in OpenSTL.
+_PARTS = {
+    "convlstm": {"input": "conv_x", "recurrent": "conv_h"},
+    "predrnn": _PREDRNN,
+    "predrnnpp": {
+        **_PREDRNN,
+        "cell": "conv_c",
+        "cell_to_memory": "conv_c2m",
+        "memory_to_output": "conv_om",
+    },
+    "mim": {
+        "input": "conv_x_cc",
+        "recurrent": "conv_t_cc",
+        "memory": "conv_s_cc",
+        "mixing": "conv_last",
+        "stationary_input": "conv_x_concat",
+        "stationary_recurrent": "conv_h_concat",
+        "stationary_peephole": "ct_weight",
+        "stationary_output_peephole": "oc_weight",
+    },
+}
+_HIGHWAY = {"input": "x_concat", "recurrent": "z_concat"}
+
+_KINDS = {"kernel": "0.weight", "norm_scale": "1.weight", "norm_offset": "1.bias"}
+_IN_LAYER = re.compile(
+    r"params/(layer_(?P<layer>\d+)|gradient_highway)/"
+    r"(?P<part>\w+?)(_(?P<kind>kernel|norm_scale|norm_offset))?"
+)
+_UNUSED = {
+    "convlstm": r"cell_list\.\d+\.(conv_o\.\d+|conv_last)\.(weight|bias)",
+    "predrnnpp": r"cell_list\.\d+\.conv_o\.\d+\.(weight|bias)",
+    "mim": r"stlstm_layer_diff\.\d+\.conv_last\.weight",
+}
+_CELL = re.compile(r"(?:cell_list|stlstm_layer)\.(\d+)\.")
+_NORM = re.compile(r".*\.1\.(?:weight|bias)")
 
 
 def import_openstl(
     path: str | Path, model: RecurrentPredictor, shapes: dict[str, Any]
 ) -> Imported:
-    """Reads a checkpoint of OpenSTL's ConvLSTM into a `RecurrentPredictor`.
+    """Reads a checkpoint of one of OpenSTL's networks into a `RecurrentPredictor`.
 
     See `Imported`. Keys of the file may begin with `model.` or `method.`.
 
     Raises:
         UserError: see `read_state_dict`; the weights do not fit the model.
     """
-    if model.forget_offset != 0:
-        raise UserError(
-            f"model.forget_offset is {model.forget_offset:g}: it must be 0 with the "
-            "weights of OpenSTL, whose cells declare a forget bias but add none"
-        )
     state_dict = read_state_dict(path)
     keys = {_PREFIX.sub("", key): key for key in state_dict}
+    _require_same_network(path, model, keys)
+
+    def source(target: str) -> tuple[str, tuple[int, ...], str]:
+        name = _name_of(target, model.cell)
+        axes = KERNEL_AXES if target.endswith("kernel") else _NORM_AXES
+        return keys.get(name, name), axes, ""
+
+    def reason(key: str) -> str:
+        name = _PREFIX.sub("", key)
+        if re.fullmatch(_UNUSED.get(model.cell, "-"), name):
+            return "as OpenSTL's network never uses it"
+        if name == "adapter.weight":
+            return "as it serves the decoupling loss alone, whose weight is 0"
+        return "as the model has no such array"
+
+    placement = Placement(f"'{path}' does not fit the model of the config", state_dict)
+    variables = placement.take_all(shapes, source)
+    return Imported(variables, placement.report(reason))
+
+
+def _require_same_network(
+    path: str | Path, model: RecurrentPredictor, keys: dict[str, str]
+) -> None:
+    """Refuses settings with which the network computes something else."""
+    found = [cell for cell, sign in _SIGNS.items() if any(sign in key for key in keys)]
+    cell = found[0] if found else "convlstm"
+    if cell != model.cell:
+        raise UserError(
+            f"'{path}' has the cells of {_NAMES[cell]}: model.cell is {model.cell!r}, "
+            f"where it must be {cell!r}"
+        )
+    offset = 0 if cell == "convlstm" else 1
+    if model.forget_offset != offset:
+        declares = ", whose cells declare a forget bias but add none"
+        raise UserError(
+            f"model.forget_offset is {model.forget_offset:g}: it must be {offset} with "
+            f"the weights of OpenSTL{'' if offset else declares}"
+        )
     cells = {match[1] for match in map(_CELL.match, keys) if match}
     if len(cells) > len(model.features):
         raise UserError(
@@ -61,20 +135,26 @@ def import_openstl(
             "where it must be True"
         )
 
-    def source(target: str) -> tuple[str, tuple[int, ...], str]:
-        match = _IN_LAYER.fullmatch(target)
-        if match is None:  # The output kernel.
-            return keys.get(_LAST, _LAST), KERNEL_AXES, ""
-        layer, side, part = match.groups()
-        name = f"cell_list.{layer}.conv_{_SIDES[side]}.{_PARTS[part]}"
-        axes = KERNEL_AXES if part == "kernel" else _NORM_AXES
-        return keys.get(name, name), axes, "ifgo"
 
-    def reason(key: str) -> str:
-        if _UNUSED.fullmatch(_PREFIX.sub("", key)):
-            return "as OpenSTL's cells never use it"
-        return "as the model has no such array"
-
-    placement = Placement(f"'{path}' does not fit the model of the config", state_dict)
-    variables = placement.take_all(shapes, source)
-    return Imported(variables, placement.report(reason))
+def _name_of(target: str, cell: str) -> str:
+    """The name in OpenSTL of an array of our model, given its path."""
+    match = _IN_LAYER.fullmatch(target)
+    if match is None:
+        name = target.removeprefix("params/").removesuffix("_kernel")
+        return {"output": "conv_last.weight", "adapter": "adapter.weight"}[name]
+    part, kind = match["part"], match["kind"]
+    if match["layer"] is None:
+        return f"gradient_highway.{_HIGHWAY[part]}.{_KINDS[kind]}"
+    layer = int(match["layer"])
+    folder, names = "cell_list", _PARTS[cell]
+    if cell == "mim":
+        folder = "stlstm_layer"
+        if layer == 0:
+            names = _PREDRNN
+        elif part.startswith("non"):
+            folder, layer = "stlstm_layer_diff", layer - 1
+            part = part.removeprefix("non")
+    name = f"{folder}.{layer}.{names[part]}"
+    if kind is None:
+        return name
+    return f"{name}.weight" if part == "mixing" else f"{name}.{_KINDS[kind]}"

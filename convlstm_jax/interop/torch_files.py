@@ -14,8 +14,13 @@ KERNEL_AXES = (2, 3, 1, 0)
 
 # Where training programs keep the state dict inside a checkpoint.
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict")
-# Modules that torch.compile and DataParallel put around others.
-_WRAPPERS = ("_orig_mod", "module")
+# Modules that PyTorch puts around others to compile, distribute or checkpoint them.
+_WRAPPERS = (
+    "_orig_mod",
+    "module",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+)
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -69,7 +74,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The same under keys without the modules of torch.compile and DataParallel."""
+    """The same under keys without the modules that wrap others."""
     found: dict[str, Any] = {}
     for key, value in state_dict.items():
         plain = ".".join(part for part in key.split(".") if part not in _WRAPPERS)

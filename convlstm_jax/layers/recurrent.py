@@ -1,6 +1,7 @@
 """A recurrent cell run over a whole sequence, of frames or of vectors."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from convlstm_jax.cells.cell import (
     step_of,
 )
 from convlstm_jax.cells.convlstm import ConvLSTMCell
-from convlstm_jax.ops.engine import MEMORY, Tree, run
+from convlstm_jax.ops.engine import MEMORY, Tree, run, where_valid
 from convlstm_jax.types import Array, HiddenSequence, Video
 
 IMPLEMENTATIONS = ("fused", "scan")
@@ -107,7 +108,7 @@ class RecurrentLayer(nn.Module):
             kernels,
             parameters,
             carry,
-            inputs,
+            inputs if self.cell.only_convolves_inputs else (inputs,),
             num_steps=num_steps,
             valid=valid,
             reverse=self.reverse,
@@ -120,14 +121,11 @@ class RecurrentLayer(nn.Module):
             inputs, valid = frame
             if valid is None:
                 return cell(carry, inputs)
-            keep = valid[:, None, None, None]
             if inputs is not None:
-                inputs = jnp.where(keep, inputs, 0)
+                inputs = where_valid(valid, inputs, 0)
             new_carry, output = cell(carry, inputs)
-            new_carry = jax.tree.map(
-                lambda new, old: jnp.where(keep, new, old), new_carry, carry
-            )
-            return new_carry, jnp.where(keep, output, 0)
+            new_carry = jax.tree.map(partial(where_valid, valid), new_carry, carry)
+            return new_carry, where_valid(valid, output, 0)
 
         scan = nn.scan(
             step,

@@ -10,7 +10,10 @@ import jax.numpy as jnp
 from convlstm_jax.cells import CELLS, RecurrentCell, build_cell
 from convlstm_jax.config import Config, field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer, memory_problem
-from convlstm_jax.types import Array, Video
+from convlstm_jax.types import Array, PerExample, Video
+
+# The cells whose layers run one after the other, each over a whole sequence.
+SEQUENCE_CELLS = tuple(name for name, cell in CELLS.items() if not cell.passed)
 
 # {"params": …} and, where a network has them, other collections such as "batch_stats".
 Variables = dict[str, Any]
@@ -39,12 +42,14 @@ class TrainingStep(NamedTuple):
 class TrainingPrediction(NamedTuple):
     """What a network predicts in training, from frame `first_frame` of the clip on.
 
-    `model_state` holds the updated collections beside "params".
+    `model_state` holds the updated collections beside "params"; `penalty`, a number or
+    one per clip, is added to the loss.
     """
 
     forecast: Forecast
     first_frame: int
     model_state: Variables
+    penalty: PerExample | float = 0.0
 
 
 class ForecastingNetwork(nn.Module):
@@ -200,7 +205,7 @@ class LayersConfig(ModelConfig):
 class ConvLayersConfig(LayersConfig):
     """`LayersConfig` of convolutional layers, which have locations."""
 
-    cell: Literal[tuple(CELLS)] = field("convlstm", "Recurrent cell.")
+    cell: Literal[SEQUENCE_CELLS] = field("convlstm", "Recurrent cell.")
     peephole: Literal["channel", "location", "none"] = field(  # type: ignore[assignment]
         "channel",
         "Weights from the cell state to the gates: one per channel, one per location "

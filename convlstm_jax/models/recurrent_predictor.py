@@ -1,4 +1,4 @@
-"""The one-step predictor unrolled over time, OpenSTL's ConvLSTM-S and -L.
+"""The one-step predictor unrolled over time: OpenSTL's ConvLSTM, PredRNN and MIM.
 
 C. Tan et al., "OpenSTL: A Comprehensive Benchmark of Spatio-Temporal Predictive
 Learning", NeurIPS Datasets and Benchmarks 2023, arXiv:2306.11249.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from convlstm_jax.cells import CELLS, build_cell
+from convlstm_jax.cells import CELLS, build_layers
 from convlstm_jax.config import field
 from convlstm_jax.layers.rollout import TeacherForcing, rollout
 from convlstm_jax.models.network import (
@@ -28,20 +28,20 @@ from convlstm_jax.models.network import (
     require_video,
 )
 from convlstm_jax.ops.patches import from_patches, to_patches
-from convlstm_jax.types import Array, ForecastVideo, Video
+from convlstm_jax.types import Array, ForecastVideo, PerExample, Video
 
 Probability = Float[Array, ""]
 
 
 class RecurrentPredictor(ForecastingNetwork):
-    """A stack of ConvLSTM layers that predicts the next frame.
+    """A stack of recurrent layers that predicts the next frame.
 
-    Frames are cut into patches. The layers have neither biases nor peepholes; a 1×1
-    convolution without bias from the last layer's hidden state gives the patches of
+    Frames are cut into patches. ConvLSTM layers have neither biases nor peepholes; a
+    1×1 convolution without bias from the last layer's hidden state gives the patches of
     the next frame, without a nonlinearity. Four layers of 128 or 192 features with
     kernels of 5×5 on 4×4 patches are OpenSTL's ConvLSTM-S and -L, whose published
-    counts also hold two convolutions per cell that are never used. As there, predicted
-    frames are clipped to [0, 1] for SSIM and PSNR alone.
+    counts also hold two convolutions per cell that are never used; with other cells it
+    is PredRNN, PredRNN++, PredRNN-V2 (with a decoupling weight) and MIM.
 
     Attributes: See `RecurrentPredictorConfig`.
     """
@@ -55,10 +55,10 @@ class RecurrentPredictor(ForecastingNetwork):
     cell: str = "convlstm"
     layer_norm: bool = False
     forget_offset: float = 1.0
+    decoupling_weight: float = 0.0
     memory: str = "default"
     dtype: Any = jnp.float32
 
-    @nn.compact
     def __call__(self, frames: Video, teacher_forcing: TeacherForcing) -> ForecastVideo:
         """Predicts frames 1 … S of clips from true frames or its own predictions.
 
@@ -71,30 +71,56 @@ class RecurrentPredictor(ForecastingNetwork):
         Returns:
             `[B, S, H, W, C]` in float32, not bounded; output t predicts frame t+1.
         """
+        return self.unroll(frames, teacher_forcing)[0]
+
+    @nn.compact
+    def unroll(
+        self,
+        frames: Video,
+        teacher_forcing: TeacherForcing,
+        with_decoupling: bool = False,
+    ) -> tuple[ForecastVideo, PerExample | None]:
+        """As `__call__`, and the decoupling term of each clip if asked for.
+
+        That is the mean over steps and layers of what
+        `cells.predrnn.SpatiotemporalLSTMCell` computes.
+        """
         require_video(frames, "frames")
         patches = to_patches(frames, self.patch_size)
-        cells = [
-            build_cell(
-                self.cell,
-                features=features,
-                input_kernel_size=self.input_kernel_size,
-                recurrent_kernel_size=self.recurrent_kernel_size,
-                peephole="none",
-                use_bias=False,
-                layer_norm=self.layer_norm,
-                forget_offset=self.forget_offset,
-                dtype=self.dtype,
-                name=f"layer_{index}",
-            )
-            for index, features in enumerate(self.features)
-        ]
+        cells = build_layers(
+            self.cell,
+            self.features,
+            input_kernel_size=self.input_kernel_size,
+            recurrent_kernel_size=self.recurrent_kernel_size,
+            peephole="none",
+            use_bias=False,
+            layer_norm=self.layer_norm,
+            forget_offset=self.forget_offset,
+            decoupling=with_decoupling,
+            dtype=self.dtype,
+        )
         shape = (1, 1, self.features[-1], patches.shape[-1])
         init = nn.initializers.lecun_normal()
         output_kernel = self.param("output_kernel", init, shape)
-        _, predictions = rollout(
-            cells, output_kernel, patches, teacher_forcing, memory=self.memory
+        shared_kernels = {}
+        if self.decoupling_weight:
+            shape = (1, 1, self.features[0], self.features[0])
+            adapter_kernel = self.param("adapter_kernel", init, shape)
+            if with_decoupling:
+                shared_kernels = {"adapter_kernel": adapter_kernel}
+        state, predictions = rollout(
+            cells,
+            output_kernel,
+            patches,
+            teacher_forcing,
+            shared_kernels=shared_kernels,
+            memory=self.memory,
         )
-        return from_patches(predictions, self.patch_size).astype(jnp.float32)
+        predictions = from_patches(predictions, self.patch_size).astype(jnp.float32)
+        if not with_decoupling:
+            return predictions, None
+        terms = sum(carry.decoupling for carry in state.carries)
+        return predictions, terms / (len(cells) * teacher_forcing.shape[1])
 
     @nn.nowrap
     def forecast(
@@ -114,8 +140,13 @@ class RecurrentPredictor(ForecastingNetwork):
         """See `ForecastingNetwork`: all next frames; `training` draws the true ones."""
         clips, draw = (*clip.shape[:2],), step.training.teacher_forcing
         mask = draw(step.key, step.number, clips, num_inputs)
-        next_frames: Video = self.apply(variables, clip[:, :-1], mask)  # type: ignore[assignment]
-        return TrainingPrediction(Forecast(next_frames, None), 1, {})
+        weight = self.decoupling_weight
+        unrolled: Any = self.apply(
+            variables, clip[:, :-1], mask, bool(weight), method="unroll"
+        )
+        next_frames, decoupling = unrolled
+        penalty = weight * decoupling if weight else 0.0
+        return TrainingPrediction(Forecast(next_frames, None), 1, {}, penalty)
 
 
 class SamplingConfig(NetworkTrainingConfig):
@@ -196,7 +227,7 @@ class SamplingConfig(NetworkTrainingConfig):
 
 
 class RecurrentPredictorConfig(PatchConfig, ModelConfig):
-    """ConvLSTM that predicts one frame and reads it again (OpenSTL)."""
+    """Recurrent layers that predict one frame and read it again (OpenSTL)."""
 
     network: ClassVar = RecurrentPredictor
     training_config: ClassVar = SamplingConfig
@@ -206,19 +237,35 @@ class RecurrentPredictorConfig(PatchConfig, ModelConfig):
     cell: Literal[tuple(CELLS)] = field("convlstm", "Recurrent cell.")
     layer_norm: bool = field(
         False,
-        "Whether the results of each layer's two convolutions are normalised over "
-        "height, width and channels, with one weight and offset per pixel and channel "
-        "as in OpenSTL's cells, which ties the weights to one frame size.",
-        when={"cell": ("convlstm",)},
+        "Whether the results of each layer's convolutions are normalised over height, "
+        "width and channels, with one weight and offset per pixel and channel as in "
+        "OpenSTL's cells, which ties the weights to one frame size.",
+        when={"cell": ("convlstm", "predrnn", "predrnnpp", "mim")},
     )
     forget_offset: float = field(
         1.0,
-        "Constant added to the forget gate before its sigmoid; 0 for imported weights "
-        "of OpenSTL, whose ConvLSTM cell adds none.",
-        when={"cell": ("convlstm",)},
+        "Constant added to the forget gates before their sigmoid; 0 for imported "
+        "weights of OpenSTL's ConvLSTM, whose cell adds none.",
+        when={"cell": ("convlstm", "predrnn", "predrnnpp", "mim")},
+    )
+    decoupling_weight: float = field(
+        0.0,
+        "Weight of the decoupling loss of PredRNN-V2, the mean |cosine| of what a step "
+        "adds to a layer's two memories (arXiv:2103.09504); 0: PredRNN without it.",
+        ge=0,
+        when={"cell": ("predrnn",)},
     )
 
     @property
     def takes_any_size(self) -> bool:
-        """Layer normalisation has a weight for each location."""
-        return self.cell != "convlstm" or not self.layer_norm
+        """Layer normalisation and some cells have a weight for each location."""
+        return not (self.layer_norm or CELLS[self.cell].has_locations)
+
+    def check(self) -> Iterator[str]:
+        """What passes through all layers has the features of each."""
+        yield from super().check()
+        if CELLS[self.cell].passed and len(set(self.features)) > 1:
+            yield (
+                f"features is {self.features}: all layers must have the same number "
+                f"with cell={self.cell!r}, as a memory passes through them"
+            )

@@ -299,7 +299,7 @@ class ForecastObjective(FramesObjective):
     ) -> tuple[PerExample, Variables]:
         """See `Objective`: the loss of the frames the network predicts in training."""
         clip = to_unit_interval(batch["frames"])
-        forecast, first, model_state = self.model.predict_for_training(
+        forecast, first, model_state, penalty = self.model.predict_for_training(
             variables,
             clip[:, : self.num_input_frames + self.num_output_frames],
             self.num_input_frames,
@@ -309,7 +309,7 @@ class ForecastObjective(FramesObjective):
         frames = slice(first, first + forecast.frames.shape[1])
         target = to_unit_interval(batch.get("targets", batch["frames"])[:, frames])
         mask = batch["mask"][:, frames] if "mask" in batch else None
-        return self.score(forecast, target, mask), model_state
+        return self.score(forecast, target, mask) + penalty, model_state
 
     def adjusted(self, forecast: Forecast, inputs: Video) -> Forecast:
         """What the network's output stands for; itself by default."""

@@ -167,7 +167,7 @@ def run(
     if memory not in MEMORY:
         raise ValueError(f"memory is {memory!r}: it must be one of {MEMORY}")
     if valid is not None:
-        inputs = jax.tree.map(lambda x: _where(valid, x, 0), inputs)
+        inputs = jax.tree.map(lambda x: where_valid(valid, x, 0), inputs)
     hoist = inputs is not None and not isinstance(inputs, tuple)
     if hoist:
         inputs = inputs.astype(dtype)
@@ -271,7 +271,7 @@ def _forward(
     if stored_with_carries is not None:
         outputs = jax.tree.leaves(carries)[stored_with_carries]
         if valid is not None:
-            outputs = _where(valid, outputs, 0)
+            outputs = where_valid(valid, outputs, 0)
     return (carry, outputs), (carries, results)
 
 
@@ -365,7 +365,7 @@ def _all_at_once(settings: _Settings, arguments: _Arguments, results: Any) -> An
     a, b = _coefficients(settings, arguments, parameters, results)
     states = linear_recurrence(a, b, initial, reverse=settings.reverse)
     carry = states[:, 0 if settings.reverse else -1]
-    outputs = states if valid is None else _where(valid, states, 0)
+    outputs = states if valid is None else where_valid(valid, states, 0)
     return (carry, outputs), (states, results)
 
 
@@ -381,7 +381,7 @@ def _all_at_once_backward(
     states, results = kept
     carry_gradient, gradient = gradients
     if valid is not None:
-        gradient = _where(valid, gradient, 0)
+        gradient = where_valid(valid, gradient, 0)
     gradient = gradient.at[:, 0 if settings.reverse else -1].add(carry_gradient)
     (a, _), pull_back = jax.vjp(
         partial(_coefficients, settings, arguments), parameters, results
@@ -408,7 +408,7 @@ def _coefficients(
     )
     if arguments.valid is None:
         return a, b
-    return _where(arguments.valid, a, 1), _where(arguments.valid, b, 0)
+    return where_valid(arguments.valid, a, 1), where_valid(arguments.valid, b, 0)
 
 
 def _step(
@@ -428,8 +428,8 @@ def _step(
     if valid is None:
         return new, output
     keep = _frame_at(valid, t)
-    new = jax.tree.map(lambda x, y: _where(keep, x, y), new, carry)
-    return new, _where(keep, output, 0)
+    new = jax.tree.map(lambda x, y: where_valid(keep, x, y), new, carry)
+    return new, where_valid(keep, output, 0)
 
 
 def _trace(
@@ -647,7 +647,7 @@ def _sum(terms: Iterable[Array]) -> Array:
     return reduce(operator.add, terms)
 
 
-def _where(keep: Array, array: Array, otherwise: Any) -> Array:
+def where_valid(keep: Array, array: Array, otherwise: Any) -> Array:
     """`jnp.where` with a mask of the leading axes."""
     mask = keep.reshape(*keep.shape, *[1] * (array.ndim - keep.ndim))
     return jnp.where(mask, array, otherwise)

@@ -81,7 +81,7 @@ def draw(stack, seed=0):
         for features in stack.features
     ]
     carries = tuple(h if stack.gru else (c, h) for c, h in carries)
-    state = RolloutState(carries, normal(BATCH, HEIGHT, WIDTH, CHANNELS))
+    state = RolloutState(carries, normal(BATCH, HEIGHT, WIDTH, CHANNELS), {})
     return parameters, frames, state
 
 
@@ -137,7 +137,7 @@ def reference(stack, variables, frames, state, teacher_forcing):
             carries[n], hidden = layer(stack, weights[f"layer_{n}"], carries[n], hidden)
         prediction = same_convolution(hidden, weights["output"])
         predictions.append(prediction)
-    state = RolloutState(tuple(carries), prediction)
+    state = RolloutState(tuple(carries), prediction, {})
     return state, jnp.stack(predictions, axis=1)
 
 

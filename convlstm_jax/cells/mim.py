@@ -1,0 +1,178 @@
+"""The memory in memory cell, Wang et al. 2019.
+
+Y. Wang et al., "Memory In Memory: A Predictive Neural Network for Learning Higher-Order
+Non-Stationarity from Spatiotemporal Dynamics", CVPR 2019, arXiv:1811.07490.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convlstm_jax.cells.cell import CellWeights, RecurrentCell, state_dtype
+from convlstm_jax.cells.predrnn import SpatiotemporalCell, SpatiotemporalLSTMCell
+from convlstm_jax.ops.engine import Convolve
+from convlstm_jax.types import Array, Frame, Hidden, PerExample
+
+Convolved = Callable[[str, Any, int], list[Frame]]
+
+
+class MIMCarry(NamedTuple):
+    """The states of a MIM layer, all `[B, H, W, F]` unless it says otherwise."""
+
+    cell_state: Frame
+    memory: Frame
+    difference: Frame
+    """The new d, for the layer above."""
+    nonstationary: tuple[Frame, Frame]
+    """d and its cell state n."""
+    stationary: Frame
+    """s."""
+    previous_inputs: Frame | None
+    """`[B, H, W, C]`, of the first MIM layer alone."""
+    started: PerExample
+    """`[B]`, 0 before the first step and 1 afterwards."""
+    hidden: Hidden
+
+
+class MIMCell(SpatiotemporalCell):
+    """One step of memory in memory (arXiv:1811.07490, equations 2 to 4).
+
+    An ST-LSTM whose forget gate is replaced by two memories: MIM-N models the
+    non-stationary part of what happens, from differences d between successive inputs,
+    and MIM-S the stationary part t.
+
+        MIM(x, h, c):  i = σ(Wᵢ∗x + Uᵢ∗h + pᵢ∘c)        c' = f∘c + i∘tanh(W_g∗x + U_g∗h)
+                       f = σ(W_f∗x + U_f∗h + p_f∘c + b)  o = σ(Wₒ∗x + Uₒ∗h + pₒ∘c')
+                       returns o∘tanh(c'), c'
+        d', n' = MIM-N(x − x₋₁, d, n)
+        t, s' = MIM-S(d', c, s)
+        i = σ(Wᵢ∗x + Uᵢ∗h), g = tanh(W_g∗x + U_g∗h)
+        i' = σ(Wᵢ∗x + Mᵢ∗m), g' = tanh(W_g∗x + M_g∗m), f' = σ(W_f∗x + M_f∗m + b)
+        c' = t + i∘g                          m' = f'∘m + i'∘g'
+        h' = σ(Wₒ∗x + Uₒ∗h + Mₒ∗m)∘tanh(V∗[c', m'])
+
+    V is a 1×1 convolution, b is `forget_offset`, the peepholes p have a weight per
+    location. Gates stand in the order i, g, f, o (or i, g, o) along the last axis of
+    kernels, as in OpenSTL. As there, d is 0 in the first step, only the
+    first MIM layer takes the difference of its inputs, and those above read the d of
+    the layer below; unlike there, the gradient goes through s, and every clip begins
+    with s = 0. In a stack, `layers`, the bottom layer is an ST-LSTM.
+
+    Attributes: See `SpatiotemporalCell`; and
+        first: Whether no MIM layer stands below this one.
+    """
+
+    passed: ClassVar[tuple[str, ...]] = ("memory", "difference")
+    parts_of_inputs: ClassVar[tuple[str, ...]] = ("input", "nonstationary_input")
+    has_locations: ClassVar[bool] = True
+    only_convolves_inputs: ClassVar[bool] = False
+
+    first: bool = True
+
+    @classmethod
+    def layers(cls, features: Sequence[int], **fields: Any) -> list[RecurrentCell]:
+        """See `RecurrentCell`: with an ST-LSTM as the bottom layer."""
+        bottom = SpatiotemporalLSTMCell(features[0], name="layer_0", **fields)
+        above = [
+            cls(features=count, name=f"layer_{index}", first=index == 1, **fields)
+            for index, count in enumerate(features[1:], 1)
+        ]
+        return [bottom, *above]
+
+    @nn.compact
+    def weights(
+        self, input_features: int | None, height: Any, width: Any
+    ) -> CellWeights:
+        """See `RecurrentCell`."""
+        gates = {"input": 4, "recurrent": 3, "memory": 4}
+        modules = ("nonstationary", "stationary")
+        for module in modules:
+            gates |= {f"{module}_input": 4, f"{module}_recurrent": 4}
+        size = (height, width)
+        kernels, norms = self.spatiotemporal_weights(input_features, size, **gates)
+        others = dict(norms)
+        for module in modules:
+            for name, count in (("peephole", 2), ("output_peephole", 1)):
+                shape = (*size, count * self.features)
+                others[f"{module}_{name}"] = self.param(
+                    f"{module}_{name}", nn.initializers.zeros, shape, self.param_dtype
+                )
+        return CellWeights(kernels, others)
+
+    @nn.nowrap
+    def step(
+        self,
+        convolve: Convolve,
+        parameters: dict[str, Any],
+        carry: MIMCarry,
+        inputs: Any,
+    ) -> tuple[MIMCarry, Hidden]:
+        """See `RecurrentCell`."""
+
+        def convolved(part: str, array: Any, gates: int) -> list[Frame]:
+            z = self.convolved(convolve, parameters, part, array)
+            return list(jnp.split(z, gates, axis=-1))
+
+        c, m, difference, (d, n), s, previous, started, h = carry
+        if previous is not None:
+            difference, previous = inputs - previous, inputs
+        module = self._module
+        new_d, new_n = module(convolved, parameters, "nonstationary", difference, d, n)
+        has_started = started[:, None, None, None] > 0
+        d, n = jnp.where(has_started, new_d, d), jnp.where(has_started, new_n, n)
+        t, s = module(convolved, parameters, "stationary", d, c, s)
+        x_i, x_g, x_f, x_o = convolved("input", inputs, 4)
+        h_i, h_g, h_o = convolved("recurrent", h, 3)
+        m_i, m_g, m_f, m_o = convolved("memory", m, 4)
+        sigmoid = jax.nn.sigmoid
+        c = t + sigmoid(x_i + h_i) * jnp.tanh(x_g + h_g)
+        f = sigmoid(x_f + m_f + self.forget_offset)
+        m = f * m + sigmoid(x_i + m_i) * jnp.tanh(x_g + m_g)
+        mixed = convolve(mixing_kernel=jnp.concatenate([c, m], axis=-1))
+        o = sigmoid(x_o + h_o + m_o)
+        h = (o * jnp.tanh(mixed.astype(c.dtype))).astype(self.dtype)
+        one = jnp.ones_like(started)
+        return MIMCarry(c, m, d, (d, n), s, previous, one, h), h
+
+    @nn.nowrap
+    def _module(
+        self,
+        convolved: Convolved,
+        parameters: dict[str, Any],
+        module: str,
+        x: Frame,
+        h: Hidden,
+        c: Hidden,
+    ) -> tuple[Hidden, Hidden]:
+        """A step of MIM-N or MIM-S: its output and its cell state."""
+        x_i, x_g, x_f, x_o = convolved(f"{module}_input", x, 4)
+        h_i, h_g, h_f, h_o = convolved(f"{module}_recurrent", h, 4)
+        weights = parameters[f"{module}_peephole"][None].astype(c.dtype)
+        p_i, p_f = jnp.split(weights, 2, axis=-1)
+        i = jax.nn.sigmoid(x_i + h_i + p_i * c)
+        f = jax.nn.sigmoid(x_f + h_f + p_f * c + self.forget_offset)
+        c = f * c + i * jnp.tanh(x_g + h_g)
+        p_o = parameters[f"{module}_output_peephole"][None].astype(c.dtype)
+        return jax.nn.sigmoid(x_o + h_o + p_o * c) * jnp.tanh(c), c
+
+    @nn.nowrap
+    def initialize_carry(
+        self, rng: Array | None, input_shape: tuple[Any, ...]
+    ) -> MIMCarry:
+        """See `RecurrentCell`."""
+        dtype = state_dtype(self.dtype)
+        state = jnp.zeros((*input_shape[:-1], self.features), dtype)
+        previous = jnp.zeros(input_shape, self.dtype) if self.first else None
+        return MIMCarry(
+            cell_state=state,
+            memory=state,
+            difference=state,
+            nonstationary=(state, state),
+            stationary=state,
+            previous_inputs=previous,
+            started=jnp.zeros(input_shape[:1], dtype),
+            hidden=state.astype(self.dtype),
+        )
