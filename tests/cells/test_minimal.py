@@ -177,7 +177,7 @@ def test_a_step_by_hand():
         z = jnp.float32(gates).reshape(1, 1, 1, -1)
         carry = jnp.full((1, 1, 1, 1), 4.0)
         parameters = {"bias": jnp.zeros(z.shape[-1])}
-        hidden, output = cell.step(lambda **_: z, parameters, carry, None)
+        hidden, output = cell.step(lambda z=z, **_: z, parameters, carry, None)
         assert output is hidden
         assert hidden.item() == pytest.approx(expected)
     np.testing.assert_allclose(positive(jnp.array([0.0, 1, -LOG3])), [0.5, 1.5, 0.25])
