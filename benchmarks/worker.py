@@ -157,7 +157,7 @@ def _set_environment(
         environment.pop("JAX_PLATFORMS", None)
         # Several contenders share the card.
         environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-    if name == OURS:  # As `main.py` does.
+    if CONTENDERS[name].module == CONTENDERS[OURS].module:  # As `main.py` does.
         choose_xla_flags(environment, importlib.metadata.version("jaxlib"))
 
 

@@ -7,7 +7,9 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
-SYSTEMS = ("layer", "encoder_forecaster", "recurrent_predictor")
+# The minimal cells, and the gates of each.
+MINIMAL_LAYERS = {"mingru": 2, "minlstm": 3}
+SYSTEMS = ("layer", *MINIMAL_LAYERS, "encoder_forecaster", "recurrent_predictor")
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,9 @@ class Workload:
 
     Attributes:
         name: what it is called on the command line and in tables.
-        system: "layer", one ConvLSTM layer; "encoder_forecaster", Shi et al. 2015;
-            "recurrent_predictor", OpenSTL's, every second frame to be forecast is read.
+        system: "layer", one ConvLSTM layer; "mingru", "minlstm", one of these cells;
+            "encoder_forecaster", Shi et al. 2015; "recurrent_predictor", OpenSTL's,
+            every second frame to be forecast is read.
         batch_size: B.
         num_frames: T, frames given.
         frame_shape: (H, W, C) of a frame, pixels and channels.
@@ -38,6 +41,11 @@ class Workload:
     patch_size: int = 1
 
     @property
+    def is_layer(self) -> bool:
+        """Whether it is a single layer, whose inputs have gradients too."""
+        return self.system in ("layer", *MINIMAL_LAYERS)
+
+    @property
     def patched_shape(self) -> tuple[int, int, int]:
         """(H, W, C) as the layers see it."""
         height, width, channels = self.frame_shape
@@ -56,7 +64,10 @@ class Workload:
         recurrent = sum(area * size * 4 * size for size in self.features)
         pairs = zip(self.features[:-1], self.features[1:], strict=True)
         between = sum(area * below * 4 * size for below, size in pairs)
-        first = area * depth * 4 * self.features[0]
+        gates = MINIMAL_LAYERS.get(self.system, 4)
+        first = area * depth * gates * self.features[0]
+        if self.system in MINIMAL_LAYERS:
+            recurrent = 0
         per_point = self.num_frames * (first + between + recurrent)
         if self.system == "encoder_forecaster":
             output = sum(self.features) * depth
@@ -85,6 +96,8 @@ WORKLOADS = (
     Workload("layer_16x16", "layer", 8, 10, (16, 16, 16), (128,), 5),
     Workload("layer_64x64", "layer", 4, 10, (64, 64, 64), (64,), 3),
     Workload("layer_40x40", "layer", 10, 15, (40, 40, 40), (40,), 3),
+    Workload("mingru_64x64", "mingru", 4, 20, (64, 64, 64), (64,), 3),
+    Workload("minlstm_64x64", "minlstm", 4, 20, (64, 64, 64), (64,), 3),
     Workload(
         "encoder_forecaster",
         "encoder_forecaster",
@@ -112,7 +125,7 @@ WORKLOADS = (
 
 def tiny(workload: Workload) -> Workload:
     """The same system in a size for tests, of two layers; no two sizes are equal."""
-    if workload.system == "layer":
+    if workload.is_layer:
         return replace(
             workload, batch_size=2, num_frames=3, frame_shape=(5, 6, 2), features=(3,)
         )
@@ -152,9 +165,9 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
     def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
         return (scale * generator.standard_normal(shape)).astype(np.float32)
 
-    def kernel(channels: int, features: int) -> np.ndarray:
+    def kernel(channels: int, features: int, gates: int = 4) -> np.ndarray:
         scale = (size * size * channels) ** -0.5
-        return normal(size, size, channels, 4 * features, scale=scale)
+        return normal(size, size, channels, gates * features, scale=scale)
 
     def layer(channels: int, features: int, bias: bool = True) -> Arrays:
         weights = {}
@@ -173,8 +186,16 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
     def add(name: str, layer_weights: Arrays) -> None:
         weights.update({f"{name}/{key}": value for key, value in layer_weights.items()})
 
-    if workload.system == "layer":
-        add("cell", layer(depth, features[0]))
+    if workload.is_layer:
+        gates = MINIMAL_LAYERS.get(workload.system)
+        if gates:
+            bias = normal(gates * features[0])
+            # Far from 0, where the slope of the candidate's nonlinearity jumps.
+            bias[-features[0] :] = 4 * np.sign(bias[-features[0] :])
+            kernels = kernel(depth, features[0], gates)
+            add("cell", {"input_kernel": kernels, "bias": bias})
+        else:
+            add("cell", layer(depth, features[0]))
         return Problem(weights, inputs, normal(batch, frames, height, width, *features))
     num_predicted = workload.num_outputs
     if workload.system == "encoder_forecaster":

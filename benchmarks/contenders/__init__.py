@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from benchmarks.workloads import SYSTEMS, Arrays
+from benchmarks.workloads import MINIMAL_LAYERS, SYSTEMS, Arrays
 
 OURS = "convlstm_jax"
 
@@ -63,6 +63,8 @@ class Contender:
         slow_on: devices on which a run takes a minute; it then runs fewer rounds.
         by_default: whether it runs when no contenders are named.
         environment: variables of its process.
+        other_system: what it runs in place of the workload's system, on the same shape;
+            it is then compared in time alone.
     """
 
     module: str
@@ -72,6 +74,7 @@ class Contender:
     slow_on: tuple[str, ...] = ()
     by_default: bool = True
     environment: dict[str, str] = field(default_factory=dict)
+    other_system: str = ""
 
 
 _LAYER = ("layer",)
@@ -98,6 +101,14 @@ CONTENDERS = {
         _FLOAT32,
         slow_on=("cpu",),
         environment={"KERAS_BACKEND": "jax"},
+    ),
+    # What a minimal cell saves.
+    "our_convlstm": Contender(
+        "this_project",
+        ("jax", "flax"),
+        tuple(MINIMAL_LAYERS),
+        by_default=False,
+        other_system="layer",
     ),
     "flax_rnn": Contender("flax_rnn", ("jax", "flax"), _LAYER, slow_on=("cpu",)),
 }

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from benchmarks.contenders import Settings
 from benchmarks.contenders.jax_program import JaxProgram
 from benchmarks.workloads import Problem, Workload
-from convlstm_jax.cells.convlstm import ConvLSTMCell
+from convlstm_jax.cells import build_cell
 from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
@@ -37,8 +37,10 @@ def _apply(workload: Workload, problem: Problem, settings: Settings):
         "recurrent_kernel_size": workload.kernel_size,
         "dtype": jnp.dtype(settings.dtype),
     }
-    if workload.system == "layer":
-        cell = ConvLSTMCell(workload.features[0], peephole="none", **fields)
+    if workload.is_layer:
+        name = "convlstm" if workload.system == "layer" else workload.system
+        fields |= {"features": workload.features[0], "peephole": "none"}
+        cell = build_cell(name, **fields)
         model = RecurrentLayer(cell, memory=settings.memory)
         return lambda params, frames: model.apply({"params": params}, frames)[1]
     fields |= {

@@ -7,6 +7,7 @@ from convlstm_jax.cells.cell import RecurrentCell
 from convlstm_jax.cells.convgru import ConvGRUCell
 from convlstm_jax.cells.convlstm import ConvLSTMCell
 from convlstm_jax.cells.mim import MIMCell
+from convlstm_jax.cells.minimal import MinGRUCell, MinLSTMCell
 from convlstm_jax.cells.predrnn import SpatiotemporalLSTMCell
 from convlstm_jax.cells.predrnnpp import CausalLSTMCell
 
@@ -18,6 +19,8 @@ CELLS: dict[str, type[RecurrentCell]] = {
     "predrnn": SpatiotemporalLSTMCell,
     "predrnnpp": CausalLSTMCell,
     "mim": MIMCell,
+    "mingru": MinGRUCell,
+    "minlstm": MinLSTMCell,
 }
 
 

@@ -58,6 +58,8 @@ class RecurrentCell(nn.RNNCellBase):
     """Whether the cell always has weights that belong to one location of the frame."""
     only_convolves_inputs: ClassVar[bool] = True
     """Whether `step` gives its inputs to `convolve` alone, so that layers may hoist."""
+    needs_input: ClassVar[bool] = False
+    """Whether a layer of it cannot run without input."""
 
     features: int
     input_kernel_size: int = 3
@@ -198,6 +200,11 @@ class CellStep:
         if type(inputs) is tuple:  # As a layer gives them, see `only_convolves_inputs`.
             (inputs,) = inputs
         return self.cell.step(convolve, parameters, carry, inputs)
+
+    @property
+    def coefficients(self) -> Any:
+        """Those of a cell that is linear in its carry, see `ops.engine.run`."""
+        return getattr(self.cell, "coefficients", None)
 
 
 def step_of(cell: RecurrentCell) -> CellStep:

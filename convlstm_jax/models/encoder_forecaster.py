@@ -10,8 +10,11 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from convlstm_jax.config import field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer
 from convlstm_jax.models.network import (
+    SEQUENCE_CELLS,
+    STATE_CELLS,
     CellNetwork,
     ConvLayersConfig,
     Forecast,
@@ -158,6 +161,10 @@ class EncoderForecasterConfig(PatchConfig, ConvLayersConfig):
     network: ClassVar = EncoderForecaster
 
     name: Literal["encoder_forecaster"] = "encoder_forecaster"
+    cell: Literal[tuple(n for n in SEQUENCE_CELLS if n in STATE_CELLS)] = field(
+        "convlstm",
+        "Recurrent cell; the first layer of the forecaster runs without input.",
+    )
 
 
 class FCLSTMConfig(LayersConfig):

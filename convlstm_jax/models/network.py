@@ -14,6 +14,8 @@ from convlstm_jax.types import Array, PerExample, Video
 
 # The cells whose layers run one after the other, each over a whole sequence.
 SEQUENCE_CELLS = tuple(name for name, cell in CELLS.items() if not cell.passed)
+# Those that read their state, and so can run without input.
+STATE_CELLS = tuple(name for name, cell in CELLS.items() if not cell.needs_input)
 
 # {"params": …} and, where a network has them, other collections such as "batch_stats".
 Variables = dict[str, Any]
@@ -225,13 +227,22 @@ class ConvLayersConfig(LayersConfig):
 
 
 class PatchConfig(Config):
-    """The fields of networks that read patches with kernels of one size."""
+    """The fields of networks that read patches with kernels of one size.
+
+    Such a network has a field `cell`.
+    """
 
     input_kernel_size: int = field(
         5, "Input-to-state kernel.", unit="patches", ge=1, le=63, odd=True
     )
     recurrent_kernel_size: int = field(
-        5, "State-to-state kernel.", unit="patches", ge=1, le=63, odd=True
+        5,
+        "State-to-state kernel.",
+        unit="patches",
+        ge=1,
+        le=63,
+        odd=True,
+        when={"cell": STATE_CELLS},
     )
     patch_size: int = field(
         4,

@@ -11,6 +11,7 @@ calls `convolve(kernel_name=array, …)` for a sum of convolutions, each kernel 
   these the backward pass repeats a step without its convolutions.
 * Gradients of kernels are summed in the loop on a CPU; elsewhere they are one
   convolution over all B·T frames after it.
+* A step that is linear in the carry runs over all frames at once, but not on CPUs.
 * Sequences stay batch-major, so that a batch sharded over devices never moves.
 
 Outputs and gradients are those of `step` under `lax.scan` with plain autodiff, up to
@@ -40,6 +41,10 @@ from convlstm_jax.ops.convolution import (
     same_convolution,
     start_gathering,
     transposed_kernel,
+)
+from convlstm_jax.ops.linear_recurrence import (
+    linear_recurrence,
+    linear_recurrence_gradient,
 )
 from convlstm_jax.types import Array, Frame
 
@@ -133,7 +138,10 @@ def run(
 
     Args:
         step: The cell, see above; hashable, so that equal cells compile once. Returns
-            the new carry, of the shapes and dtypes of the old, and the output.
+            the new carry, of the shapes and dtypes of the old, and the output. If it
+            has a `coefficients` that is not None, both are the array a∘carry + b, with
+            `a, b = coefficients(convolve, parameters, inputs)`, which must also work on
+            all frames, where arrays have an axis T after B.
         kernels: `[K, K, C, D]` each, K odd; an array of `None` is left out of a sum.
         parameters: All other weights.
         carry: The carry before the first step.
@@ -215,6 +223,9 @@ def _forward(
     calls, output, output_index = _trace(settings, arguments)
     convolutions = [_prepare(settings, kernels, call, on_cpu) for call in calls]
     hoisted = [_hoist(settings, kernels, c.hoisted, inputs) for c in convolutions]
+    if _in_parallel(settings, on_cpu):
+        result, kept = _all_at_once(settings, arguments, hoisted)
+        return result, kept if keep else (None, None)
 
     def body(state: Any, t: Any) -> Any:
         carry, (carries, results, outputs) = state
@@ -232,7 +243,10 @@ def _forward(
 
         new, output = _step(settings, arguments, convolve, parameters, carry, now, t)
         if keep:
-            results = list(map(partial(_store, index=t), results, results_now))
+            results = [
+                None if buffer is None else _store(buffer, result, t)
+                for buffer, result in zip(results, results_now, strict=True)
+            ]
             carries = jax.tree.map(partial(_store, index=t), carries, new)
         if outputs is not None:
             outputs = _store(outputs, output, t)
@@ -242,13 +256,18 @@ def _forward(
     stored_with_carries = output_index if keep else None
     buffers = (
         jax.tree.map(buffer_of, initial) if keep else None,
-        [buffer_of(call.result) for call in calls] if keep else None,
+        [buffer_of(c.result) if c.held else None for c in convolutions]
+        if keep
+        else None,
         buffer_of(output) if stored_with_carries is None else None,
     )
     steps = jnp.arange(settings.num_steps)
     (carry, (carries, results, outputs)), _ = lax.scan(
         body, (initial, buffers), steps, reverse=settings.reverse
     )
+    if results is not None:
+        pairs = zip(results, hoisted, strict=True)
+        results = [before if result is None else result for result, before in pairs]
     if stored_with_carries is not None:
         outputs = jax.tree.leaves(carries)[stored_with_carries]
         if valid is not None:
@@ -265,6 +284,8 @@ def _backward(
     carry_gradient, output_gradients = gradients
     calls, *_ = _trace(settings, arguments)
     convolutions = [_prepare(settings, kernels, call, on_cpu) for call in calls]
+    if _in_parallel(settings, on_cpu):
+        return _all_at_once_backward(settings, arguments, convolutions, kept, gradients)
     # Inputs whose convolutions were all hoisted are not read in the loop.
     pairs = zip(calls, convolutions, strict=True)
     read = any(set(call.of_inputs) - set(c.hoisted) for call, c in pairs)
@@ -324,6 +345,73 @@ def _backward(
     return _Arguments(
         kernel_gradients, parameter_gradient, carry_gradient, input_gradients, None
     )
+
+
+def _in_parallel(settings: _Settings, on_cpu: bool) -> bool:
+    """Whether all frames are computed at once, which a linear step allows.
+
+    On two cores the loop takes 0.4 of the time and of the memory for frames of 64×64
+    with 64 channels, as its convolutions are among tiles and each frame stays in the
+    cache from one to the other; for frames as small as 16×16 with 16, of which 200
+    take a tenth of a second, 1.4 times as long.
+    """
+    return settings.hoist and not on_cpu and _coefficients_of(settings) is not None
+
+
+def _coefficients_of(settings: _Settings) -> Any:
+    return getattr(settings.step, "coefficients", None)
+
+
+def _all_at_once(settings: _Settings, arguments: _Arguments, results: Any) -> Any:
+    """`_forward` of a linear step, given the results of its calls of `convolve`."""
+    _, parameters, initial, _, valid = arguments
+    a, b = _coefficients(settings, arguments, parameters, results)
+    states = linear_recurrence(a, b, initial, reverse=settings.reverse)
+    carry = states[:, 0 if settings.reverse else -1]
+    outputs = states if valid is None else where_valid(valid, states, 0)
+    return (carry, outputs), (states, results)
+
+
+def _all_at_once_backward(
+    settings: _Settings,
+    arguments: _Arguments,
+    convolutions: list[_Convolution],
+    kept: Any,
+    gradients: Any,
+) -> _Arguments:
+    """`_backward` of a linear step."""
+    _, parameters, initial, _, valid = arguments
+    states, results = kept
+    carry_gradient, gradient = gradients
+    if valid is not None:
+        gradient = where_valid(valid, gradient, 0)
+    gradient = gradient.at[:, 0 if settings.reverse else -1].add(carry_gradient)
+    (a, _), pull_back = jax.vjp(
+        partial(_coefficients, settings, arguments), parameters, results
+    )
+    *gradients, initial_gradient = linear_recurrence_gradient(
+        a, initial, states, gradient, reverse=settings.reverse
+    )
+    parameter_gradient, result_gradients = pull_back(tuple(gradients))
+    kernel_gradients, input_gradients = _gradients_after_the_loop(
+        settings, arguments, convolutions, [()] * len(results), None, result_gradients
+    )
+    return _Arguments(
+        kernel_gradients, parameter_gradient, initial_gradient, input_gradients, None
+    )
+
+
+def _coefficients(
+    settings: _Settings, arguments: _Arguments, parameters: Tree, results: Any
+) -> tuple[Array, Array]:
+    """Those of all frames; 1 and 0 at invalid frames, which keep the carry."""
+    given, valid = iter(results), arguments.valid
+    a, b = _coefficients_of(settings)(
+        lambda **_: next(given), parameters, StepInputs(arguments.inputs.shape)
+    )
+    if valid is None:
+        return a, b
+    return where_valid(valid, a, 1), where_valid(valid, b, 0)
 
 
 def _step(
@@ -397,7 +485,7 @@ def _prepare(
         return len({kernels[name].shape[:2] for name in names}) == 1
 
     names = tuple(name for name in call.names if name not in call.of_inputs)
-    if names and call.of_inputs and one_size(call.names):
+    if call.of_inputs and one_size(call.names):
         held = hold(*call.names)
         if held.by_tiles is not None:
             return _Convolution(call.names, (held,), (), call.result)

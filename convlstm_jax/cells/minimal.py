@@ -1,0 +1,138 @@
+"""Minimal GRU and LSTM, whose gates see the input alone: linear in the state.
+
+L. Feng et al. 2024, "Were RNNs All We Needed?", arXiv:2410.01201; as convolutions in
+C. C. Horuz et al. 2025, "Minimal Convolutional RNNs Accelerate Spatiotemporal
+Learning", arXiv:2508.03614. A layer sees as far around a pixel as its one kernel.
+
+Both papers compute in logarithms. Here the recurrence is computed as it stands: all
+terms are positive, so that their sums lose no digits. In float32 values are within 6e-7
+of themselves after any number of frames; sums of logarithms, as in the papers' code,
+leave 4e-5 after 200 frames and 4e-4 after 2,000 (with pre-activations of about one).
+The state starts from zero, which has no logarithm; the authors' convolutional program
+starts from ½ where it runs in parallel, and from 0 step by step.
+"""
+
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convlstm_jax.cells.cell import CellWeights, RecurrentCell, state_dtype
+from convlstm_jax.ops.engine import CellInputs, Convolve, per_channel
+from convlstm_jax.types import Array, Hidden
+
+
+class LinearCell(RecurrentCell):
+    """h' = a∘h + b, where a and b depend on the input alone.
+
+    A cell declares its number of gates and `update`. The carry and the output are h
+    `[B, H, W, F]`, float32 whatever `dtype` is. There is no kernel that reads the
+    state, and no use of the fields that describe one.
+
+    Attributes: See `RecurrentCell`.
+    """
+
+    needs_input: ClassVar[bool] = True
+    num_gates: ClassVar[int]
+    """Gates, of F features each, side by side in the kernel and in the bias."""
+
+    @nn.nowrap
+    def update(self, *gates: Array) -> tuple[Array, Array]:
+        """The coefficients a and b from the pre-activations of all gates."""
+        raise NotImplementedError
+
+    @nn.compact
+    def weights(
+        self, input_features: int | None, height: Any, width: Any
+    ) -> CellWeights:
+        """See `RecurrentCell`; a ValueError without input."""
+        if input_features is None:
+            raise ValueError(
+                f"inputs is None: a {type(self).__name__} cannot run without input"
+            )
+        outputs = self.num_gates * self.features
+        kernels = self.kernels(input_features, input_kernel=(False, outputs))
+        bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
+        return CellWeights(kernels, {"bias": bias})
+
+    @nn.nowrap
+    def coefficients(
+        self, convolve: Convolve, parameters: dict[str, Any], inputs: CellInputs
+    ) -> tuple[Array, Array]:
+        """Those of a frame or of all, `[B, T, H, W, F]`; see `ops.engine.run`."""
+        z = convolve(input_kernel=inputs).astype(state_dtype(self.dtype))
+        biases = jnp.split(parameters["bias"].astype(z.dtype), self.num_gates)
+        gates = zip(jnp.split(z, self.num_gates, axis=-1), biases, strict=True)
+        return self.update(*(gate + per_channel(b, gate.shape) for gate, b in gates))
+
+    @nn.nowrap
+    def step(
+        self,
+        convolve: Convolve,
+        parameters: dict[str, Any],
+        carry: Hidden,
+        inputs: CellInputs,
+    ) -> tuple[Hidden, Hidden]:
+        """See `RecurrentCell`."""
+        a, b = self.coefficients(convolve, parameters, inputs)
+        hidden = a * carry + b
+        return hidden, hidden
+
+    @nn.nowrap
+    def initialize_carry(
+        self, rng: Array | None, input_shape: tuple[Any, ...]
+    ) -> Hidden:
+        """See `RecurrentCell`."""
+        return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))
+
+
+class MinGRUCell(LinearCell):
+    """One step of a minimal convolutional GRU (arXiv:2508.03614; arXiv:2410.01201).
+
+        z = σ(W_z∗x + b_z)
+        n = g(W_n∗x + b_n)
+        h' = (1 − z)∘h + z∘n
+
+    with g of `positive`. Gates stand in the order z, n. With the kernel W_i − W_f for
+    W_z it is also the exponentially gated LSTM of arXiv:2508.03614.
+
+    Attributes: See `RecurrentCell`.
+    """
+
+    num_gates: ClassVar[int] = 2
+
+    @nn.nowrap
+    def update(self, *gates: Array) -> tuple[Array, Array]:
+        """See `LinearCell`."""
+        z, n = gates
+        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * positive(n)
+
+
+class MinLSTMCell(LinearCell):
+    """One step of a minimal convolutional LSTM (arXiv:2508.03614; arXiv:2410.01201).
+
+        f = σ(W_f∗x + b_f)
+        i = σ(W_i∗x + b_i)
+        n = g(W_n∗x + b_n)
+        h' = (f∘h + i∘n) / (f + i)
+
+    with g of `positive`. Gates stand in the order f, i, n.
+
+    Attributes: See `RecurrentCell`.
+    """
+
+    num_gates: ClassVar[int] = 3
+
+    @nn.nowrap
+    def update(self, *gates: Array) -> tuple[Array, Array]:
+        """See `LinearCell`."""
+        f, i, n = gates
+        # f / (f + i) is the sigmoid of this, also where both gates are 0 in float32.
+        log_ratio = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
+        return jax.nn.sigmoid(log_ratio), jax.nn.sigmoid(-log_ratio) * positive(n)
+
+
+def positive(x: Array) -> Array:
+    """The g of both papers: x + ½ where x ≥ 0, σ(x) elsewhere."""
+    return jnp.where(x >= 0, x + 0.5, jax.nn.sigmoid(x))
