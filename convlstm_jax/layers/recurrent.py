@@ -1,6 +1,7 @@
 """A recurrent cell run over a whole sequence, of frames or of vectors."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ from convlstm_jax.cells.cell import (
     step_of,
 )
 from convlstm_jax.cells.convlstm import ConvLSTMCell
-from convlstm_jax.ops.engine import MEMORY, Tree, run
+from convlstm_jax.ops.engine import MEMORY, Tree, run, run_by_scan
 from convlstm_jax.types import Array, HiddenSequence, Video
 
 IMPLEMENTATIONS = ("fused", "scan")
@@ -30,8 +31,8 @@ class RecurrentLayer(nn.Module):
 
     Attributes:
         cell: The cell.
-        implementation: "fused" (fast, `ops.engine`) or "scan" (the cell under
-            `nn.scan`, plain autodiff: the reference).
+        implementation: "fused" (fast, `ops.engine.run`) or "scan" (the cell's step
+            under `lax.scan`, plain autodiff: the reference).
         reverse: Runs from the last valid frame to the first; outputs stay at their
             frames.
         memory: What "fused" keeps for the backward pass, see `ops.engine.run`.
@@ -98,11 +99,12 @@ class RecurrentLayer(nn.Module):
         carry = checked_carry("initial_carry", self.cell, initial_carry, frame_shape)
         shape = frame_shape or jax.tree.leaves(carry)[0].shape
         valid = _valid_frames(seq_lengths, shape[0], num_steps)
-        if self.implementation == "scan":
-            return self._scan(inputs, carry, valid, num_steps)
         channels = None if inputs is None else inputs.shape[-1]
         kernels, parameters = self.cell.weights(channels, *shape[1:3])
-        return run(
+        run_cell = run_by_scan
+        if self.implementation == "fused":
+            run_cell = partial(run, memory=self.memory)
+        return run_cell(
             step_of(self.cell),
             kernels,
             parameters,
@@ -111,34 +113,8 @@ class RecurrentLayer(nn.Module):
             num_steps=num_steps,
             valid=valid,
             reverse=self.reverse,
-            memory=self.memory,
             dtype=self.cell.dtype,
         )
-
-    def _scan(self, inputs: Any, carry: Any, valid: Any, num_steps: Any) -> Any:
-        def step(cell: Any, carry: Any, frame: Any) -> Any:
-            inputs, valid = frame
-            if valid is None:
-                return cell(carry, inputs)
-            keep = valid[:, None, None, None]
-            if inputs is not None:
-                inputs = jnp.where(keep, inputs, 0)
-            new_carry, output = cell(carry, inputs)
-            new_carry = jax.tree.map(
-                lambda new, old: jnp.where(keep, new, old), new_carry, carry
-            )
-            return new_carry, jnp.where(keep, output, 0)
-
-        scan = nn.scan(
-            step,
-            variable_broadcast="params",
-            split_rngs={"params": False},
-            in_axes=1,
-            out_axes=1,
-            length=num_steps,
-            reverse=self.reverse,
-        )
-        return scan(self.cell, carry, (inputs, valid))
 
 
 def _valid_frames(seq_lengths: Any, batch: Any, num_steps: Any) -> Array | None:

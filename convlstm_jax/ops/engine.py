@@ -41,6 +41,7 @@ from convlstm_jax.ops.convolution import (
     start_gathering,
     transposed_kernel,
 )
+from convlstm_jax.ops.explicit_mesh import over_batch
 from convlstm_jax.types import Array, Frame
 
 Tree = Any
@@ -158,6 +159,22 @@ def run(
     """
     if memory not in MEMORY:
         raise ValueError(f"memory is {memory!r}: it must be one of {MEMORY}")
+    run_all = partial(_run_all, step, num_steps, reverse, memory, dtype)
+    return over_batch(run_all, (dict(kernels), parameters), carry, (inputs, valid))
+
+
+def _run_all(
+    step: Step,
+    num_steps: int,
+    reverse: bool,
+    memory: str,
+    dtype: Any,
+    weights: tuple[dict[str, Array], Tree],
+    carry: Tree,
+    sequences: tuple[Tree, ValidFrames | None],
+) -> tuple[Tree, Array]:
+    """`run` with its arrays last."""
+    inputs, valid = sequences
     if valid is not None:
         inputs = jax.tree.map(lambda x: _where(valid, x, 0), inputs)
     hoist = inputs is not None and not isinstance(inputs, tuple)
@@ -171,13 +188,47 @@ def run(
         arguments = _Arguments(kernels, parameters, carry, inputs, valid)
         return _run(settings, arguments)
 
-    weights, sequences = (dict(kernels), parameters), (inputs, valid)
+    sequences = inputs, valid
     if not num_steps:
         shape = jax.eval_shape(partial(run_part, 1), weights, carry, _one(sequences))[1]
         return carry, jnp.zeros((shape.shape[0], 0, *shape.shape[2:]), shape.dtype)
     if in_loop:
         return _in_segments(run_part, weights, carry, sequences, num_steps, reverse)
     return run_part(num_steps, weights, carry, sequences)
+
+
+def run_by_scan(
+    step: Step,
+    kernels: Kernels,
+    parameters: Tree,
+    carry: Tree,
+    inputs: Tree,
+    *,
+    num_steps: int,
+    valid: ValidFrames | None = None,
+    reverse: bool = False,
+    dtype: Any = jnp.float32,
+) -> tuple[Tree, Array]:
+    """What `run` must equal: `step` under `lax.scan`, with plain autodiff."""
+
+    def scan(weights: Any, carry: Tree, sequences: Any) -> tuple[Tree, Array]:
+        kernels, parameters = weights
+        convolve = convolve_with(kernels, dtype)
+
+        def body(carry: Tree, frame: Any) -> tuple[Tree, Array]:
+            inputs, valid = frame
+            if valid is None:
+                return step(convolve, parameters, carry, inputs)
+            inputs = jax.tree.map(lambda x: _where(valid, x, 0), inputs)
+            new, output = step(convolve, parameters, carry, inputs)
+            new = jax.tree.map(lambda x, y: _where(valid, x, y), new, carry)
+            return new, _where(valid, output, 0)
+
+        frames = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), sequences)
+        carry, outputs = lax.scan(body, carry, frames, num_steps, reverse)
+        return carry, jnp.moveaxis(outputs, 0, 1)
+
+    return over_batch(scan, (dict(kernels), parameters), carry, (inputs, valid))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
