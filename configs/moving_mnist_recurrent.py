@@ -14,8 +14,8 @@ with scheduled sampling.
 | large  | 4 x 192 | 26,115,072 | 27.78, 86.14, 0.9343, 22.44     | not measured yet |
 
 OpenSTL counts 15.0 M parameters for the small network, as its cells hold two unused
-convolutions; its SSIM is `ssim_openstl` here. OpenSTL clips predictions to [0, 1] for
-SSIM and PSNR; here they are scored unclipped.
+convolutions; its SSIM is `ssim_openstl` here. For that and PSNR alone predictions are
+clipped to [0, 1], as in OpenSTL.
 
 `--config.task.sampling=reverse_scheduled` selects reverse scheduled sampling
 (PredRNN-V2, arXiv:2103.09504) with the values of that paper, and the preset

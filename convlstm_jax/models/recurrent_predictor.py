@@ -40,8 +40,8 @@ class RecurrentPredictor(ForecastingNetwork):
     convolution without bias from the last layer's hidden state gives the patches of
     the next frame, without a nonlinearity. Four layers of 128 or 192 features with
     kernels of 5×5 on 4×4 patches are OpenSTL's ConvLSTM-S and -L, whose published
-    counts also hold two convolutions per cell that are never used. As there, predicted
-    frames are clipped to [0, 1] for SSIM and PSNR alone.
+    counts also hold two convolutions per cell that are never used. Predicted frames are
+    not bounded; the metrics `ssim_openstl` and `psnr_db` clip them, as OpenSTL does.
 
     Attributes: See `RecurrentPredictorConfig`.
     """
