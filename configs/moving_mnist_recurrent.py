@@ -21,8 +21,8 @@ sampling, PredRNN-V2 with reverse scheduled sampling and its decoupling loss.
 
 OpenSTL counts 15.0 M parameters for the small network, 38.6 M for PredRNN++ and 38.0 M
 for MIM, as their cells hold convolutions that are never used; its SSIM is
-`ssim_openstl` here. OpenSTL clips predictions to [0, 1] for
-SSIM and PSNR; here they are scored unclipped.
+`ssim_openstl` here. For that and PSNR alone predictions are clipped to [0, 1], as in
+OpenSTL.
 
 `--config.task.sampling=reverse_scheduled` selects reverse scheduled sampling
 (PredRNN-V2, arXiv:2103.09504) with the values of that paper, and the preset

@@ -16,6 +16,7 @@ from convlstm_jax.ops.engine import (
     Tree,
     convolve_with,
 )
+from convlstm_jax.ops.explicit_mesh import over_batch
 from convlstm_jax.types import Array, Frame, Hidden
 
 _NORM_EPSILON = 1e-5
@@ -141,9 +142,12 @@ class RecurrentCell(nn.RNNCellBase):
         carry = checked_carry("carry", self, carry, frame_shape)
         _, height, width, _ = frame_shape or jax.tree.leaves(carry)[0].shape
         channels = None if inputs is None else inputs.shape[-1]
-        kernels, parameters = self.weights(channels, height, width)
-        convolve = convolve_with(kernels, self.dtype)
-        return self.step(convolve, parameters, carry, inputs)
+
+        def step(weights: CellWeights, carry: Tree, inputs: Any) -> tuple[Tree, Hidden]:
+            convolve = convolve_with(weights.kernels, self.dtype)
+            return self.step(convolve, weights.others, carry, inputs)
+
+        return over_batch(step, self.weights(channels, height, width), carry, inputs)
 
     def kernels(
         self, input_features: int | None, **kernels: tuple[bool, int]

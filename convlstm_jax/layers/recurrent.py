@@ -17,6 +17,7 @@ from convlstm_jax.cells.cell import (
 )
 from convlstm_jax.cells.convlstm import ConvLSTMCell
 from convlstm_jax.ops.engine import MEMORY, Tree, run, where_valid
+from convlstm_jax.ops.explicit_mesh import over_batch
 from convlstm_jax.types import Array, HiddenSequence, Video
 
 IMPLEMENTATIONS = ("fused", "scan")
@@ -31,7 +32,7 @@ class RecurrentLayer(nn.Module):
 
     Attributes:
         cell: The cell.
-        implementation: "fused" (fast, `ops.engine`) or "scan" (the cell under
+        implementation: "fused" (fast, `ops.engine.run`) or "scan" (the cell under
             `nn.scan`, plain autodiff: the reference).
         reverse: Runs from the last valid frame to the first; outputs stay at their
             frames.
@@ -117,6 +118,9 @@ class RecurrentLayer(nn.Module):
         )
 
     def _scan(self, inputs: Any, carry: Any, valid: Any, num_steps: Any) -> Any:
+        # On a mesh with explicit axes a carry of zeros is sharded as it will be.
+        carry = over_batch(lambda _, carry, inputs: carry, None, carry, inputs)
+
         def step(cell: Any, carry: Any, frame: Any) -> Any:
             inputs, valid = frame
             if valid is None:

@@ -56,9 +56,9 @@ class VideoConvolution(nn.Module):
         """
         count = self.num_past_frames
         if past is None:
-            shape = (inputs.shape[0], count, *inputs.shape[2:])
-            past = jnp.zeros(shape, inputs.dtype)
-        sequence = jnp.concatenate([past.astype(inputs.dtype), inputs], axis=1)
+            sequence = jnp.pad(inputs, [(0, 0), (count, 0), *[(0, 0)] * 3])
+        else:
+            sequence = jnp.concatenate([past.astype(inputs.dtype), inputs], axis=1)
         return sequence[:, sequence.shape[1] - count :]
 
     @nn.compact

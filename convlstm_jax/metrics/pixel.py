@@ -42,16 +42,18 @@ def absolute_error(prediction: Video, target: Video) -> PerFrame:
 
 @frame_metric(Metric("psnr_db", "PSNR", unit="dB", direction="higher", order=30,
     convention=(
-    "Peak signal-to-noise ratio in dB of each frame for data range 1, at most 100 "
-    "dB (identical frames), averaged over frames and samples.")))  # fmt: skip
+    "Peak signal-to-noise ratio in dB of each frame for data range 1, predictions "
+    "clipped to [0, 1] as in OpenSTL, at most 100 dB (identical frames), averaged "
+    "over frames and samples.")))  # fmt: skip
 def psnr_db(prediction: Video, target: Video) -> PerFrame:
     """Peak signal-to-noise ratio of each frame, dB, `[B, T]`: −10 log10(m).
 
-    m is the mean squared error over pixels and channels, at least 1e-10: identical
-    frames give 100 dB (in OpenSTL, infinity).
+    m is the mean squared error over pixels and channels, of a prediction clipped to
+    [0, 1], at least 1e-10: identical frames give 100 dB (in OpenSTL, infinity).
     """
     prediction, target = matched_frames(prediction, target)
-    mean_squared_error = jnp.mean(jnp.square(prediction - target), axis=_FRAME)
+    error = jnp.clip(prediction, 0, 1) - target
+    mean_squared_error = jnp.mean(jnp.square(error), axis=_FRAME)
     return -10.0 * jnp.log10(jnp.maximum(mean_squared_error, 1e-10))
 
 

@@ -69,17 +69,18 @@ def ssim(prediction: Video, target: Video) -> PerFrame:
 
 @frame_metric(Metric("ssim_openstl", "SSIM, OpenSTL", direction="higher", order=21,
     min_side=7, convention=(
-    "SSIM as in OpenSTL's tables: uniform window 7×7, data range 2, sample "
-    "covariance, K1 0.01, K2 0.03, averaged over the pixels whose window lies "
-    "inside the frame, channels, frames and samples.")))  # fmt: skip
+    "SSIM as in OpenSTL's tables: predictions clipped to [0, 1], uniform window "
+    "7×7, data range 2, sample covariance, K1 0.01, K2 0.03, averaged over the "
+    "pixels whose window lies inside the frame, channels, frames and "
+    "samples.")))  # fmt: skip
 def ssim_openstl(prediction: Video, target: Video) -> PerFrame:
     """SSIM of each frame as in OpenSTL's tables, `[B, T]`, comparable only with those.
 
     The defaults of scikit-image 0.19: a uniform window of 7×7 pixels, sample
     covariance, data range 2. Equal to `structural_similarity(data_range=2,
-    channel_axis=-1)` to 1e-6 in float32.
+    channel_axis=-1)` of a prediction clipped to [0, 1], to 1e-6 in float32.
     """
-    return _mean_similarity(prediction, target, _UNIFORM)
+    return _mean_similarity(jnp.clip(prediction, 0, 1), target, _UNIFORM)
 
 
 def _mean_similarity(prediction: Video, target: Video, window: _Window) -> PerFrame:

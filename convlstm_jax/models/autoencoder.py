@@ -115,13 +115,14 @@ class FCLSTMAutoencoder(LayersNetwork):
         """
         carries = self._encode(inputs)
         batch, _, *frame_shape = inputs.shape
-        num_pixels = inputs[0, 0].size
+        # Sharded as the inputs are.
+        black = jnp.zeros_like(inputs[:, 0].reshape(batch, -1), jnp.float32)
         logits = {}
         for name, steps in num_frames.items():
             if self.conditional:
-                flat = self._feed_back(self.decoder[name], carries, steps, num_pixels)
+                flat = self._feed_back(self.decoder[name], carries, steps, black)
             else:
-                _, flat = self.decoder[name](None, carries, steps, num_pixels)
+                _, flat = self.decoder[name](None, carries, steps, black.shape[1])
             logits[name] = flat.reshape(batch, steps, *frame_shape)
         return logits
 
@@ -139,13 +140,13 @@ class FCLSTMAutoencoder(LayersNetwork):
         decoder: Decoder,
         carries: tuple[_Carry, ...],
         num_frames: int,
-        num_pixels: int,
+        first: Float[Array, "B D"],
     ) -> _Vectors:
         """Unrolls a conditional decoder frame by frame on its own outputs."""
 
         def step(decoder: Any, state: Any, _: Any) -> Any:
             carries, frame = state
-            carries, logits = decoder(frame[:, None], carries, 1, num_pixels)
+            carries, logits = decoder(frame[:, None], carries, 1, frame.shape[1])
             logits = logits[:, 0]
             return (carries, jax.nn.sigmoid(logits)), logits
 
@@ -156,8 +157,7 @@ class FCLSTMAutoencoder(LayersNetwork):
             out_axes=1,
             length=num_frames,
         )
-        batch = carries[0][0].shape[0]
-        _, logits = scan(decoder, (carries, jnp.zeros((batch, num_pixels))), None)
+        _, logits = scan(decoder, (carries, first), None)
         return logits
 
 

@@ -41,7 +41,9 @@ class RecurrentPredictor(ForecastingNetwork):
     the next frame, without a nonlinearity. Four layers of 128 or 192 features with
     kernels of 5×5 on 4×4 patches are OpenSTL's ConvLSTM-S and -L, whose published
     counts also hold two convolutions per cell that are never used; with other cells it
-    is PredRNN, PredRNN++, PredRNN-V2 (with a decoupling weight) and MIM.
+    is PredRNN, PredRNN++, PredRNN-V2 (with a decoupling weight) and MIM. Predicted
+    frames are not bounded; the metrics `ssim_openstl` and `psnr_db` clip them, as
+    OpenSTL does.
 
     Attributes: See `RecurrentPredictorConfig`.
     """

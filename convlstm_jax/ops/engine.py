@@ -42,6 +42,7 @@ from convlstm_jax.ops.convolution import (
     start_gathering,
     transposed_kernel,
 )
+from convlstm_jax.ops.explicit_mesh import over_batch
 from convlstm_jax.ops.linear_recurrence import (
     linear_recurrence,
     linear_recurrence_gradient,
@@ -166,6 +167,22 @@ def run(
     """
     if memory not in MEMORY:
         raise ValueError(f"memory is {memory!r}: it must be one of {MEMORY}")
+    run_all = partial(_run_all, step, num_steps, reverse, memory, dtype)
+    return over_batch(run_all, (dict(kernels), parameters), carry, (inputs, valid))
+
+
+def _run_all(
+    step: Step,
+    num_steps: int,
+    reverse: bool,
+    memory: str,
+    dtype: Any,
+    weights: tuple[dict[str, Array], Tree],
+    carry: Tree,
+    sequences: tuple[Tree, ValidFrames | None],
+) -> tuple[Tree, Array]:
+    """`run` with its arrays last."""
+    inputs, valid = sequences
     if valid is not None:
         inputs = jax.tree.map(lambda x: where_valid(valid, x, 0), inputs)
     hoist = inputs is not None and not isinstance(inputs, tuple)
@@ -179,7 +196,7 @@ def run(
         arguments = _Arguments(kernels, parameters, carry, inputs, valid)
         return _run(settings, arguments)
 
-    weights, sequences = (dict(kernels), parameters), (inputs, valid)
+    sequences = inputs, valid
     if not num_steps:
         shape = jax.eval_shape(partial(run_part, 1), weights, carry, _one(sequences))[1]
         return carry, jnp.zeros((shape.shape[0], 0, *shape.shape[2:]), shape.dtype)

@@ -2,6 +2,7 @@
 
 from jaxtyping import Float
 
+from convlstm_jax.ops.explicit_mesh import over_batch
 from convlstm_jax.types import Array, Video
 
 Patches = Float[Array, "B T R S D"]
@@ -23,21 +24,29 @@ def to_patches(video: Video, patch_size: int) -> Patches:
             f"{height}×{width} pixels"
         )
     rows, columns = height // patch_size, width // patch_size
-    patches = video.reshape(
-        batch, time, rows, patch_size, columns, patch_size, channels
-    )
-    return patches.swapaxes(3, 4).reshape(
-        batch, time, rows, columns, patch_size * patch_size * channels
-    )
+
+    def cut(_: None, video: Video) -> Patches:
+        patches = video.reshape(
+            batch, time, rows, patch_size, columns, patch_size, channels
+        )
+        return patches.swapaxes(3, 4).reshape(
+            batch, time, rows, columns, patch_size * patch_size * channels
+        )
+
+    return over_batch(cut, None, video)
 
 
 def from_patches(patches: Patches, patch_size: int) -> Video:
     """The inverse of `to_patches`."""
     batch, time, rows, columns, depth = patches.shape
     channels = depth // (patch_size * patch_size)
-    video = patches.reshape(
-        batch, time, rows, columns, patch_size, patch_size, channels
-    )
-    return video.swapaxes(3, 4).reshape(
-        batch, time, rows * patch_size, columns * patch_size, channels
-    )
+
+    def join(_: None, patches: Patches) -> Video:
+        video = patches.reshape(
+            batch, time, rows, columns, patch_size, patch_size, channels
+        )
+        return video.swapaxes(3, 4).reshape(
+            batch, time, rows * patch_size, columns * patch_size, channels
+        )
+
+    return over_batch(join, None, patches)

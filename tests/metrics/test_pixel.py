@@ -46,6 +46,29 @@ def test_random_clips_agree_with_numpy(metric):
         np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
+def test_predictions_beyond_0_and_1_are_scored_as_openstl_scores_them():
+    """Its formulas: clipped for PSNR alone."""
+    generator = np.random.default_rng(4)
+    target = generator.random(SHAPE)
+    prediction = target + generator.normal(0, 0.5, SHAPE)
+    clipped = np.minimum(np.maximum(prediction, 0), 1)
+    psnr = [
+        20 * np.log10(1 / np.sqrt(np.mean((x - y) ** 2)))
+        for x, y in zip(clipped.reshape(6, -1), target.reshape(6, -1), strict=True)
+    ]
+    error = prediction - target
+    with jax.enable_x64(True):
+        mse, mae, found = (
+            np.asarray(metric(jnp.asarray(prediction), jnp.asarray(target)))
+            for metric in (squared_error, absolute_error, psnr_db)
+        )
+    np.testing.assert_allclose(mse.mean(), np.mean(error**2, axis=(0, 1)).sum(), 1e-12)
+    np.testing.assert_allclose(
+        mae.mean(), np.mean(np.abs(error), axis=(0, 1)).sum(), 1e-12
+    )
+    np.testing.assert_allclose(found.ravel(), psnr, 1e-12)
+
+
 def test_psnr_is_at_most_100_db():
     target = jnp.asarray([[[0.0, 1.0]], [[0.5, 0.5]]])[None, ..., None]
     found = psnr_db(target.at[:, 1].set(1.0), target)

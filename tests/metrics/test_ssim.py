@@ -9,9 +9,12 @@ from convlstm_jax.metrics import ssim as module
 from convlstm_jax.metrics.ssim import SCALE_WEIGHTS, scale_weights, ssim, ssim_openstl
 
 
-def scikit_image_ssim(prediction, target, **options):
-    """`[B, T]` by scikit-image in float64, a frame at a time."""
+def scikit_image_ssim(prediction, target, clip_range=None, **options):
+    """`[B, T]` by scikit-image in float64, a frame at a time, as OpenSTL calls it."""
     prediction, target = np.float64(prediction), np.float64(target)
+    if clip_range is not None:
+        prediction = np.maximum(prediction, clip_range[0])
+        prediction = np.minimum(prediction, clip_range[1])
     return np.asarray(
         [
             [
@@ -29,7 +32,7 @@ WANG = {
     "use_sample_covariance": False,
     "data_range": 1,
 }
-OPENSTL = {"data_range": 2}
+OPENSTL = {"data_range": 2, "clip_range": (0, 1)}
 CONVENTIONS = [
     pytest.param(ssim, WANG, id="wang"),
     pytest.param(ssim_openstl, OPENSTL, id="openstl"),
@@ -58,6 +61,7 @@ def clip_pairs():
     return {
         "random": (generator.random(shape), generator.random(shape)),
         "digits": (np.clip(blurred + noise, 0, 1), digits),
+        "beyond 0 and 1": (digits + 30 * (noise - 0.005), digits),
         "black": (np.zeros(shape), digits),
         "bright": (0.9 + weak[0], 0.7 + weak[1]),
         "constant": (np.full(shape, 0.93), np.full(shape, 0.71)),
