@@ -1,5 +1,6 @@
 """The work that all contenders do: shapes, and random weights and inputs for them."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -7,7 +8,10 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
-SYSTEMS = ("layer", "encoder_forecaster", "recurrent_predictor")
+GRU_LAYERS = ("convgru", "trajgru")
+SYSTEMS = ("layer", *GRU_LAYERS, "encoder_forecaster", "recurrent_predictor")
+
+FLOW_FEATURES, FLOW_KERNEL_SIZE = 32, 5
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,9 @@ class Workload:
 
     Attributes:
         name: what it is called on the command line and in tables.
-        system: "layer", one ConvLSTM layer; "encoder_forecaster", Shi et al. 2015;
-            "recurrent_predictor", OpenSTL's, every second frame to be forecast is read.
+        system: "layer", one ConvLSTM layer; "convgru", "trajgru", one of HKO-7's;
+            "encoder_forecaster", Shi et al. 2015; "recurrent_predictor", OpenSTL's,
+            every second frame to be forecast is read.
         batch_size: B.
         num_frames: T, frames given.
         frame_shape: (H, W, C) of a frame, pixels and channels.
@@ -25,6 +30,7 @@ class Workload:
         kernel_size: of input-to-state and state-to-state convolutions alike.
         num_outputs: frames forecast; a layer has none.
         patch_size: side of the patches that become channels.
+        num_links: L of a TrajGRU.
     """
 
     name: str
@@ -36,6 +42,12 @@ class Workload:
     kernel_size: int
     num_outputs: int = 0
     patch_size: int = 1
+    num_links: int = 0
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is a single layer, whose inputs have gradients too."""
+        return self.system in ("layer", *GRU_LAYERS)
 
     @property
     def patched_shape(self) -> tuple[int, int, int]:
@@ -52,6 +64,10 @@ class Workload:
         gradient by what it reads and one by its kernel.
         """
         height, width, depth = self.patched_shape
+        if self.system in GRU_LAYERS:
+            kernels = [s for s in gru_shapes(self).values() if len(s) == 4]
+            per_point = self.num_frames * sum(map(math.prod, kernels))
+            return self.batch_size * height * width * per_point
         area = self.kernel_size**2
         recurrent = sum(area * size * 4 * size for size in self.features)
         pairs = zip(self.features[:-1], self.features[1:], strict=True)
@@ -78,6 +94,7 @@ class Workload:
         return (
             f"{frames} B{self.batch_size} {height}×{width}, {channels}→{layers}, "
             f"{self.kernel_size}×{self.kernel_size}"
+            + f", L = {self.num_links}" * bool(self.num_links)
         )
 
 
@@ -85,6 +102,10 @@ WORKLOADS = (
     Workload("layer_16x16", "layer", 8, 10, (16, 16, 16), (128,), 5),
     Workload("layer_64x64", "layer", 4, 10, (64, 64, 64), (64,), 3),
     Workload("layer_40x40", "layer", 10, 15, (40, 40, 40), (40,), 3),
+    Workload("convgru_64x64", "convgru", 4, 10, (64, 64, 64), (64,), 3),
+    Workload(
+        "trajgru_32x32", "trajgru", 4, 10, (32, 32, 64), (64,), 3, num_links=13
+    ),
     Workload(
         "encoder_forecaster",
         "encoder_forecaster",
@@ -112,9 +133,14 @@ WORKLOADS = (
 
 def tiny(workload: Workload) -> Workload:
     """The same system in a size for tests, of two layers; no two sizes are equal."""
-    if workload.system == "layer":
+    if workload.is_layer:
         return replace(
-            workload, batch_size=2, num_frames=3, frame_shape=(5, 6, 2), features=(3,)
+            workload,
+            batch_size=2,
+            num_frames=3,
+            frame_shape=(5, 6, 2),
+            features=(3,),
+            num_links=min(workload.num_links, 2),
         )
     return replace(
         workload,
@@ -173,8 +199,18 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
     def add(name: str, layer_weights: Arrays) -> None:
         weights.update({f"{name}/{key}": value for key, value in layer_weights.items()})
 
-    if workload.system == "layer":
-        add("cell", layer(depth, features[0]))
+    if workload.is_layer:
+        if workload.system == "layer":
+            add("cell", layer(depth, features[0]))
+        else:
+            for key, shape in gru_shapes(workload).items():
+                scale = math.prod(shape[:-1]) ** -0.5
+                weights[f"cell/{key}"] = normal(*shape, scale=scale)
+        if workload.system == "trajgru":
+            # Halfway between pixels: gradients by the flow jump at whole numbers.
+            weights["cell/flow_output_kernel"] *= 0.1
+            halves = generator.integers(-2, 2, 2 * workload.num_links) + 0.5
+            weights["cell/flow_output_bias"] = halves.astype(np.float32)
         return Problem(weights, inputs, normal(batch, frames, height, width, *features))
     num_predicted = workload.num_outputs
     if workload.system == "encoder_forecaster":
@@ -195,6 +231,35 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
         scale = features[-1] ** -0.5
         weights["output_kernel"] = normal(1, 1, features[-1], depth, scale=scale)
     return Problem(weights, inputs, normal(batch, num_predicted, *workload.frame_shape))
+
+
+def gru_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
+    """The weights of a GRU layer, by their names in this project."""
+    size, depth, (features,) = (
+        workload.kernel_size,
+        workload.patched_shape[-1],
+        workload.features,
+    )
+    links = workload.num_links
+    reads = (1, 1, links * features) if links else (size, size, features)
+    shapes = {
+        "gates_input_kernel": (size, size, depth, 2 * features),
+        "candidate_input_kernel": (size, size, depth, features),
+        "gates_kernel": (*reads, 2 * features),
+        "candidate_kernel": (*reads, features),
+        "bias": (3 * features,),
+        "recurrent_bias": (features,),
+    }
+    if links:
+        area = FLOW_KERNEL_SIZE, FLOW_KERNEL_SIZE
+        shapes |= {
+            "flow_input_kernel": (*area, depth, FLOW_FEATURES),
+            "flow_kernel": (*area, features, FLOW_FEATURES),
+            "flow_bias": (FLOW_FEATURES,),
+            "flow_output_kernel": (*area, FLOW_FEATURES, 2 * links),
+            "flow_output_bias": (2 * links,),
+        }
+    return shapes
 
 
 def reorder_gates(array: np.ndarray, order: str, new_order: str) -> np.ndarray:

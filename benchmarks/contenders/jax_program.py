@@ -31,7 +31,7 @@ class JaxProgram:
         workload: Workload,
         gradients_by_path: Callable[[Any], Arrays],
     ):
-        self._frames_too = workload.system == "layer"
+        self._frames_too = workload.is_layer
         self._gradients_by_path = gradients_by_path
         arrays = (weights, problem.inputs["frames"], problem.cotangent)
         self._arguments = jax.tree.map(jnp.asarray, arrays)

@@ -16,8 +16,9 @@ from benchmarks.contenders.pytorch_networks import (
     Layer,
     RecurrentPredictor,
 )
+from benchmarks.contenders.pytorch_gru import GRULayer
 from benchmarks.contenders.pytorch_weights import by_our_paths, load_weights
-from benchmarks.workloads import Arrays, Problem, Workload
+from benchmarks.workloads import GRU_LAYERS, Arrays, Problem, Workload
 
 
 class PyTorchProgram:
@@ -30,7 +31,7 @@ class PyTorchProgram:
         # The shapes never change: cuDNN may try what is fastest, as XLA does.
         torch.backends.cudnn.benchmark = True
         self._half = settings.dtype == "bfloat16"
-        self._frames_too = workload.system == "layer"
+        self._frames_too = workload.is_layer
         network = make_network(workload)
         load_weights(network, problem.weights)
         self._weights = problem.weights
@@ -136,6 +137,8 @@ def make_network(workload: Workload) -> nn.Module:
     features, size = workload.features, workload.kernel_size
     if workload.system == "layer":
         return Layer(depth, features[0], size)
+    if workload.system in GRU_LAYERS:
+        return GRULayer(depth, features[0], size, workload.num_links)
     patch_size = workload.patch_size
     if workload.system == "encoder_forecaster":
         return EncoderForecaster(

@@ -5,12 +5,14 @@ from typing import Any
 from convlstm_jax.cells.cell import RecurrentCell
 from convlstm_jax.cells.convgru import ConvGRUCell
 from convlstm_jax.cells.convlstm import ConvLSTMCell
+from convlstm_jax.cells.trajgru import TrajGRUCell
 
 __all__ = ["CELLS", "RecurrentCell", "build_cell"]
 
 CELLS: dict[str, type[RecurrentCell]] = {
     "convlstm": ConvLSTMCell,
     "convgru": ConvGRUCell,
+    "trajgru": TrajGRUCell,
 }
 
 

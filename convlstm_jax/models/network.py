@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from convlstm_jax.cells import CELLS, RecurrentCell, build_cell
+from convlstm_jax.cells.cell import ACTIVATIONS
 from convlstm_jax.config import Config, field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer, memory_problem
 from convlstm_jax.types import Array, Video
@@ -116,6 +117,8 @@ class CellNetwork(LayersNetwork, kw_only=True):
     """The fields of networks whose layers are any of `CELLS`."""
 
     cell: str = "convlstm"
+    reset_after: bool = False
+    num_links: int = 13
 
     def _cell(self, features: int, name: str, **fields: Any) -> RecurrentCell:
         return build_cell(
@@ -123,6 +126,8 @@ class CellNetwork(LayersNetwork, kw_only=True):
             features=features,
             peephole=self.peephole,
             activation=self.activation,
+            reset_after=self.reset_after,
+            num_links=self.num_links,
             dtype=self.dtype,
             name=name,
             **fields,
@@ -197,20 +202,38 @@ class LayersConfig(ModelConfig):
         yield from memory_problem(self.memory, self.implementation)
 
 
-class ConvLayersConfig(LayersConfig):
-    """`LayersConfig` of convolutional layers, which have locations."""
+class CellConfig(Config):
+    """The recurrent cell, and those fields of cells that every network has."""
 
     cell: Literal[tuple(CELLS)] = field("convlstm", "Recurrent cell.")
+    reset_after: bool = field(
+        False,
+        "Whether the reset gate comes after the state-to-state convolution, as in "
+        "HKO-7's ConvGRU, and not before it.",
+        when={"cell": ("convgru",)},
+    )
+    num_links: int = field(
+        13,
+        "Learned flows along which the state is warped.",
+        ge=1,
+        when={"cell": ("trajgru",)},
+    )
+
+
+class ConvLayersConfig(CellConfig, LayersConfig):
+    """`LayersConfig` of convolutional layers, which have locations."""
+
     peephole: Literal["channel", "location", "none"] = field(  # type: ignore[assignment]
         "channel",
         "Weights from the cell state to the gates: one per channel, one per location "
         "and channel, or none.",
         when={"cell": ("convlstm",)},
     )
-    activation: Literal["tanh", "relu"] = field(
+    activation: Literal[tuple(ACTIVATIONS)] = field(
         "tanh",
-        "Nonlinearity of the candidate and of the output.",
-        when={"cell": ("convlstm",)},
+        "Nonlinearity of the candidate, and of a ConvLSTM's output; leaky_relu has the "
+        "slope 0.2, as in HKO-7's ConvGRU.",
+        when={"cell": ("convlstm", "convgru")},
     )
 
     @property
