@@ -203,14 +203,14 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
         if workload.system == "layer":
             add("cell", layer(depth, features[0]))
         else:
+            # Far from where gradients jump: leaky ReLU at 0, flows at whole numbers.
             for key, shape in gru_shapes(workload).items():
-                scale = math.prod(shape[:-1]) ** -0.5
-                weights[f"cell/{key}"] = normal(*shape, scale=scale)
-        if workload.system == "trajgru":
-            # Halfway between pixels: gradients by the flow jump at whole numbers.
-            weights["cell/flow_output_kernel"] *= 0.1
-            halves = generator.integers(-2, 2, 2 * workload.num_links) + 0.5
-            weights["cell/flow_output_bias"] = halves.astype(np.float32)
+                weight = normal(*shape, scale=0.2 * math.prod(shape[:-1]) ** -0.5)
+                if key in ("bias", "flow_bias"):
+                    weight = np.sign(weight)
+                if key == "flow_output_bias":
+                    weight = np.float32(np.round(10 * weight) + 0.5)
+                weights[f"cell/{key}"] = weight
         return Problem(weights, inputs, normal(batch, frames, height, width, *features))
     num_predicted = workload.num_outputs
     if workload.system == "encoder_forecaster":

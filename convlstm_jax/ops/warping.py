@@ -1,7 +1,7 @@
 """Frames read at other positions, by bilinear interpolation."""
 
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +37,24 @@ def warp(frames: Frame, flow: Float[Array, "B H W *L 2"]) -> Float[Array, "B H W
         lax.broadcasted_iota(flow.dtype, flow.shape[:-1], axis) for axis in (1, 2)
     )
     positions = flow + jnp.stack([columns, rows], axis=-1)
-    # Row by row, which is how the backward pass on a CPU goes through them.
     read = jax.vmap(_read)(frames, positions.reshape(batch, height, -1, 2))
     return read.reshape(*flow.shape[:-1], frames.shape[-1])
+
+
+class _Places(NamedTuple):
+    """Where positions are among the pixels.
+
+    Attributes:
+        first: Index of the pixel above and to the left, see `_with_border`.
+        x: Distance to the right of it, `[..., 1]`.
+        y: Distance below it, `[..., 1]`.
+        inside: Whether x, y are not cut off at the border, `[..., 2]`.
+    """
+
+    first: Array
+    x: Array
+    y: Array
+    inside: Array
 
 
 @jax.custom_vjp
@@ -47,10 +62,14 @@ def _read(
     frame: Float[Array, "H W C"], positions: Float[Array, "R N 2"]
 ) -> Float[Array, "R N C"]:
     """One frame at positions (x, y)."""
-    pixels, (indices, x, y, _) = _with_border(frame), _around(frame, positions)
-    x, y = x.astype(frame.dtype), y.astype(frame.dtype)
-    a, b, c, d = (_at(pixels, index) for index in indices)
-    return a * ((1 - y) * (1 - x)) + b * ((1 - y) * x) + c * (y * (1 - x)) + d * (y * x)
+    pixels, stride = _with_border(frame)
+
+    def read(_: None, places: _Places) -> tuple[None, Array]:
+        corners = _corners(pixels, stride, places)
+        a, b, c, d = (pixel * weight.astype(frame.dtype) for _, weight, pixel in corners)
+        return None, a + b + c + d
+
+    return _by_rows(read, None, _places(frame, positions))[1]
 
 
 def _read_forward(frame: Array, positions: Array) -> Any:
@@ -58,64 +77,58 @@ def _read_forward(frame: Array, positions: Array) -> Any:
 
 
 def _read_backward(saved: Any, gradient: Array) -> Any:
-    return lax.platform_dependent(
-        *saved, gradient, cpu=_gradients_by_rows, default=_gradients
-    )
+    frame, positions = saved
+    height, width, channels = frame.shape
+    pixels, stride = _with_border(frame)
+
+    def pull_back(total: Array, row: Any) -> tuple[Array, Array]:
+        places, gradient = row
+        products = []
+        for index, weight, pixel in _corners(pixels, stride, places):
+            share = gradient * weight.astype(gradient.dtype)
+            total = total.at[index].add(share, mode="promise_in_bounds")
+            products.append(_lanes(pixel, gradient).astype(positions.dtype))
+        a, b, c, d = products
+        _, x, y, inside = places
+        by_x = ((1 - y) * (b - a) + y * (d - c)).sum(-1)
+        by_y = ((1 - x) * (c - a) + x * (d - b)).sum(-1)
+        return total, jnp.stack([by_x, by_y], axis=-1) * inside
+
+    rows = _places(frame, positions), gradient
+    total, by_position = _by_rows(pull_back, jnp.zeros_like(pixels), rows)
+    total = total.reshape(height + 2, width + 2, channels)[1:-1, 1:-1]
+    return total, by_position
 
 
 _read.defvjp(_read_forward, _read_backward)
 
 
-def _gradients(frame: Array, positions: Array, gradient: Array) -> tuple[Array, Array]:
-    """The gradients of frame and positions."""
-    total, found = _add_gradients(
-        frame, jnp.zeros_like(_with_border(frame)), positions, gradient
-    )
-    return _without_border(total, frame), found
+def _by_rows(function: Callable[..., Any], total: Any, rows: Any) -> Any:
+    """A function's total and results over positions; on a CPU over a row at a time.
 
-
-def _gradients_by_rows(
-    frame: Array, positions: Array, gradient: Array
-) -> tuple[Array, Array]:
-    """`_gradients`, of which a row at a time fits into a processor's cache."""
-
-    def add_row(total: Array, row: Array) -> tuple[Array, Array]:
-        take = partial(lax.dynamic_index_in_dim, index=row, keepdims=False)
-        return _add_gradients(frame, total, take(positions), take(gradient))
-
-    total, found = lax.scan(
-        add_row, jnp.zeros_like(_with_border(frame)), jnp.arange(positions.shape[0])
-    )
-    return _without_border(total, frame), found
-
-
-def _add_gradients(
-    frame: Array, total: Array, positions: Array, gradient: Array
-) -> tuple[Array, Array]:
-    """Adds to the gradient of the pixels; returns it and the positions' gradient."""
-    dtype = positions.dtype
-    pixels, (indices, x, y, inside) = _with_border(frame), _around(frame, positions)
-    weights = (1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x
-    products = []
-    for index, weight in zip(indices, weights, strict=True):
-        share = gradient * weight.astype(gradient.dtype)
-        total = total.at[index].add(share, mode="promise_in_bounds")
-        products.append(
-            _lanes(_at(pixels, index).astype(dtype) * gradient.astype(dtype))
-        )
-    a, b, c, d = products
-    by_x = ((1 - y) * (b - a) + y * (d - c)).sum(-1)
-    by_y = ((1 - x) * (c - a) + x * (d - b)).sum(-1)
-    return total, jnp.stack([by_x, by_y], axis=-1) * inside
-
-
-def _around(frame: Array, positions: Array) -> tuple[list[Array], Array, Array, Array]:
-    """The four pixels around each position, and where between them it is.
-
-    Returns their indices among those of `_with_border`, from left to right and from top
-    to bottom; the distances x and y from the first, `[..., 1]`; and which coordinates
-    are within the border, `[..., 2]`.
+    A row's work fits into a processor's cache; and XLA:CPU would compute places anew
+    for each channel that is read there, did they not come from outside of a loop.
     """
+
+    def in_loop(total: Any, rows: Any) -> Any:
+        def step(index: Any, state: Any) -> Any:
+            total, results = state
+            row = jax.tree.map(
+                lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), rows
+            )
+            total, result = function(total, row)
+            return total, lax.dynamic_update_index_in_dim(results, result, index, 0)
+
+        num_rows = jax.tree.leaves(rows)[0].shape[0]
+        one_row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
+        _, result = jax.eval_shape(function, total, one_row)
+        results = jnp.zeros((num_rows, *result.shape), result.dtype)
+        return lax.fori_loop(0, num_rows, step, (total, results))
+
+    return lax.platform_dependent(total, rows, cpu=in_loop, default=function)
+
+
+def _places(frame: Array, positions: Array) -> _Places:
     height, width, _ = frame.shape
     x, y = (positions[..., axis] for axis in (0, 1))
     column, row = jnp.floor(x), jnp.floor(y)
@@ -125,28 +138,41 @@ def _around(frame: Array, positions: Array) -> tuple[list[Array], Array, Array, 
     column, row = jnp.clip(column, -1, width - 1), jnp.clip(row, -1, height - 1)
     x, y = (jnp.clip(d, 0, 1)[..., None] for d in (x - column, y - row))
     first = (row.astype(int) + 1) * (width + 2) + column.astype(int) + 1
-    return [first + offset for offset in (0, 1, width + 2, width + 3)], x, y, inside
+    return _Places(first, x, y, inside)
 
 
-def _with_border(frame: Array) -> Array:
-    """All pixels, and one of zeros around them, `[P, C]`."""
+def _with_border(frame: Array) -> tuple[Array, Any]:
+    """All pixels and a border of zeros, `[P, C]`; how far apart those of a column are."""
     padded = jnp.pad(frame, ((1, 1), (1, 1), (0, 0)))
-    return padded.reshape(-1, frame.shape[-1])
+    return padded.reshape(-1, frame.shape[-1]), frame.shape[1] + 2
 
 
-def _without_border(pixels: Array, frame: Array) -> Array:
-    height, width, channels = frame.shape
-    return pixels.reshape(height + 2, width + 2, channels)[1:-1, 1:-1]
+def _corners(pixels: Array, stride: Any, places: _Places) -> list[Any]:
+    """(index, weight, pixel) around each position, from left to right, then down."""
+    first, x, y, _ = places
+    found = []
+    for offset, weight in (
+        (0, (1 - y) * (1 - x)),
+        (1, (1 - y) * x),
+        (stride, y * (1 - x)),
+        (stride + 1, y * x),
+    ):
+        index = first + offset
+        pixel = pixels.at[index].get(mode="promise_in_bounds")
+        found.append((index, weight, pixel))
+    return found
 
 
-def _at(pixels: Array, index: Array) -> Array:
-    return pixels.at[index].get(mode="promise_in_bounds")
+def _lanes(pixel: Array, gradient: Array) -> Array:
+    """Products summed over channels as far as registers are wide.
 
-
-def _lanes(products: Array) -> Array:
-    """Sums over channels as far as registers are wide: XLA:CPU sums one by one."""
-    channels = products.shape[-1]
-    if channels % _LANES:
-        return products
-    starts = range(0, channels, _LANES)
-    return sum(products[..., start : start + _LANES] for start in starts)
+    XLA:CPU adds up the rest, one after another.
+    """
+    channels = pixel.shape[-1]
+    width = channels if channels % _LANES else _LANES
+    parts = [slice(start, start + width) for start in range(0, channels, width)]
+    products = [pixel[..., part] * gradient[..., part] for part in parts]
+    total = products[0]
+    for product in products[1:]:
+        total = total + product
+    return total
