@@ -94,7 +94,8 @@ class Workload:
         return (
             f"{frames} B{self.batch_size} {height}×{width}, {channels}→{layers}, "
             f"{self.kernel_size}×{self.kernel_size}"
-            + f", L = {self.num_links}" * bool(self.num_links)
+            + f", L = {self.num_links}"
+            * bool(self.num_links)
         )
 
 
@@ -103,9 +104,7 @@ WORKLOADS = (
     Workload("layer_64x64", "layer", 4, 10, (64, 64, 64), (64,), 3),
     Workload("layer_40x40", "layer", 10, 15, (40, 40, 40), (40,), 3),
     Workload("convgru_64x64", "convgru", 4, 10, (64, 64, 64), (64,), 3),
-    Workload(
-        "trajgru_32x32", "trajgru", 4, 10, (32, 32, 64), (64,), 3, num_links=13
-    ),
+    Workload("trajgru_32x32", "trajgru", 4, 10, (32, 32, 64), (64,), 3, num_links=13),
     Workload(
         "encoder_forecaster",
         "encoder_forecaster",
@@ -209,7 +208,7 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
                 if key in ("bias", "flow_bias"):
                     weight = np.sign(weight)
                 if key == "flow_output_bias":
-                    weight = np.float32(np.round(10 * weight) + 0.5)
+                    weight = (np.round(10 * weight) + 0.5).astype(np.float32)
                 weights[f"cell/{key}"] = weight
         return Problem(weights, inputs, normal(batch, frames, height, width, *features))
     num_predicted = workload.num_outputs

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from benchmarks.contenders import Settings, Skip
+from benchmarks.contenders.pytorch_gru import GRULayer
 from benchmarks.contenders.pytorch_networks import (
     EncoderForecaster,
     Layer,
     RecurrentPredictor,
 )
-from benchmarks.contenders.pytorch_gru import GRULayer
 from benchmarks.contenders.pytorch_weights import by_our_paths, load_weights
 from benchmarks.workloads import GRU_LAYERS, Arrays, Problem, Workload
 

@@ -43,10 +43,11 @@ class GRUCell(nn.Module):
         flow = self.flow(torch.cat([frame, hidden], dim=1))
         flow = self.flow_output(functional.leaky_relu(flow, 0.2))
         height, width = hidden.shape[2:]
-        columns = torch.arange(width, device=flow.device, dtype=torch.float32)
-        rows = torch.arange(height, device=flow.device, dtype=torch.float32)
+        flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
+        columns = torch.arange(width, device=flow.device, dtype=flow.dtype)
+        rows = torch.arange(height, device=flow.device, dtype=flow.dtype)
         warped = []
-        for u, v in (pair.unbind(1) for pair in flow.float().unflatten(1, (-1, 2)).unbind(1)):
+        for u, v in (pair.unbind(1) for pair in flow.unflatten(1, (-1, 2)).unbind(1)):
             x = 2 * (columns - u) / (width - 1) - 1
             y = 2 * (rows[:, None] - v) / (height - 1) - 1
             grid = torch.stack([x, y], dim=-1)
@@ -63,7 +64,9 @@ class GRULayer(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """`[B, T, C, H, W]` to `[B, T, H, W, F]`."""
-        hidden = frames.new_zeros(frames.shape[0], self.cell.features, *frames.shape[3:])
+        hidden = frames.new_zeros(
+            frames.shape[0], self.cell.features, *frames.shape[3:]
+        )
         if frames[:, 0].is_contiguous(memory_format=torch.channels_last):
             hidden = hidden.contiguous(memory_format=torch.channels_last)
         outputs = []

@@ -64,8 +64,10 @@ class ConvGRUCell(RecurrentCell):
         biases = {"bias": 3 * features}
         if self.reset_after:
             biases["recurrent_bias"] = features
-        zeros, dtype = nn.initializers.zeros, self.param_dtype
-        others = {n: self.param(n, zeros, (d,), dtype) for n, d in biases.items()}
+        others: dict[str, Array | None] = {
+            name: self.param(name, nn.initializers.zeros, (size,), self.param_dtype)
+            for name, size in biases.items()
+        }
         return CellWeights(kernels, others)
 
     @nn.nowrap

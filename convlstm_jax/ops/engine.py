@@ -398,12 +398,9 @@ def _prepare(
         return (hold(*names),) if one_size else tuple(map(hold, names))
 
     held = in_loop(call.names)
-    of_inputs = [
-        kernel
-        for name, kernel in zip(call.names, held * len(call.names))
-        if name in call.of_inputs
-    ]
-    if all(kernel.by_tiles is not None for kernel in of_inputs):
+    held_by = held if len(held) > 1 else held * len(call.names)
+    pairs = zip(call.names, held_by, strict=True)
+    if all(h.by_tiles is not None for name, h in pairs if name in call.of_inputs):
         return _Convolution(call.names, held, (), call.result)
     names = tuple(name for name in call.names if name not in call.of_inputs)
     return _Convolution(names, in_loop(names), call.of_inputs, call.result)

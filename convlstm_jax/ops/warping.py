@@ -1,6 +1,8 @@
 """Frames read at other positions, by bilinear interpolation."""
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -37,8 +39,12 @@ def warp(frames: Frame, flow: Float[Array, "B H W *L 2"]) -> Float[Array, "B H W
         lax.broadcasted_iota(flow.dtype, flow.shape[:-1], axis) for axis in (1, 2)
     )
     positions = flow + jnp.stack([columns, rows], axis=-1)
-    read = jax.vmap(_read)(frames, positions.reshape(batch, height, -1, 2))
+    read = _read(frames, positions.reshape(batch, height, -1, 2))
     return read.reshape(*flow.shape[:-1], frames.shape[-1])
+
+
+_Rows = tuple[Any, ...]
+"""Trees of arrays `[B, R, N, …]` for R rows of N positions."""
 
 
 class _Places(NamedTuple):
@@ -58,78 +64,74 @@ class _Places(NamedTuple):
 
 
 @jax.custom_vjp
-def _read(
-    frame: Float[Array, "H W C"], positions: Float[Array, "R N 2"]
-) -> Float[Array, "R N C"]:
-    """One frame at positions (x, y)."""
-    pixels, stride = _with_border(frame)
+def _read(frames: Frame, positions: Float[Array, "B R N 2"]) -> Float[Array, "B R N C"]:
+    """Frames at positions (x, y)."""
+    pixels, stride = _with_border(frames)
 
-    def read(_: None, places: _Places) -> tuple[None, Array]:
+    def read(_: None, rows: _Rows) -> tuple[None, Array]:
+        (places,) = rows
         corners = _corners(pixels, stride, places)
-        a, b, c, d = (pixel * weight.astype(frame.dtype) for _, weight, pixel in corners)
+        a, b, c, d = (
+            pixel * weight.astype(pixel.dtype) for _, weight, pixel in corners
+        )
         return None, a + b + c + d
 
-    return _by_rows(read, None, _places(frame, positions))[1]
+    return _by_rows(read, None, (_places(frames, positions),))[1]
 
 
-def _read_forward(frame: Array, positions: Array) -> Any:
-    return _read(frame, positions), (frame, positions)
+def _read_forward(frames: Array, positions: Array) -> Any:
+    return _read(frames, positions), (frames, positions)
 
 
 def _read_backward(saved: Any, gradient: Array) -> Any:
-    frame, positions = saved
-    height, width, channels = frame.shape
-    pixels, stride = _with_border(frame)
+    frames, positions = saved
+    batch, height, width, channels = frames.shape
+    pixels, stride = _with_border(frames)
 
-    def pull_back(total: Array, row: Any) -> tuple[Array, Array]:
-        places, gradient = row
+    def pull_back(total: Array, rows: _Rows) -> tuple[Array, Array]:
+        (_, x, y, inside), gradient = rows
         products = []
-        for index, weight, pixel in _corners(pixels, stride, places):
-            share = gradient * weight.astype(gradient.dtype)
-            total = total.at[index].add(share, mode="promise_in_bounds")
-            products.append(_lanes(pixel, gradient).astype(positions.dtype))
+        for index, weight, pixel in _corners(pixels, stride, rows[0]):
+            total = _add_at(total, index, gradient * weight.astype(gradient.dtype))
+            products.append(_lanes(pixel.astype(x.dtype), gradient.astype(x.dtype)))
         a, b, c, d = products
-        _, x, y, inside = places
         by_x = ((1 - y) * (b - a) + y * (d - c)).sum(-1)
         by_y = ((1 - x) * (c - a) + x * (d - b)).sum(-1)
         return total, jnp.stack([by_x, by_y], axis=-1) * inside
 
-    rows = _places(frame, positions), gradient
+    rows = _places(frames, positions), gradient
     total, by_position = _by_rows(pull_back, jnp.zeros_like(pixels), rows)
-    total = total.reshape(height + 2, width + 2, channels)[1:-1, 1:-1]
-    return total, by_position
+    total = total.reshape(batch, height + 2, width + 2, channels)
+    return total[:, 1:-1, 1:-1], by_position
 
 
 _read.defvjp(_read_forward, _read_backward)
 
 
-def _by_rows(function: Callable[..., Any], total: Any, rows: Any) -> Any:
-    """A function's total and results over positions; on a CPU over a row at a time.
+def _by_rows(function: Callable[..., Any], total: Any, rows: _Rows) -> Any:
+    """A function's total and results of all rows; on a CPU it gets one at a time.
 
     A row's work fits into a processor's cache; and XLA:CPU would compute places anew
     for each channel that is read there, did they not come from outside of a loop.
     """
 
-    def in_loop(total: Any, rows: Any) -> Any:
+    def in_loop(total: Any, rows: _Rows) -> Any:
         def step(index: Any, state: Any) -> Any:
             total, results = state
-            row = jax.tree.map(
-                lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), rows
-            )
+            row = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, index, 1, 1), rows)
             total, result = function(total, row)
-            return total, lax.dynamic_update_index_in_dim(results, result, index, 0)
+            return total, lax.dynamic_update_slice_in_dim(results, result, index, 1)
 
-        num_rows = jax.tree.leaves(rows)[0].shape[0]
-        one_row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
-        _, result = jax.eval_shape(function, total, one_row)
-        results = jnp.zeros((num_rows, *result.shape), result.dtype)
-        return lax.fori_loop(0, num_rows, step, (total, results))
+        like = jax.eval_shape(function, total, rows)[1]
+        results = jnp.zeros(like.shape, like.dtype)
+        return lax.fori_loop(0, like.shape[1], step, (total, results))
 
     return lax.platform_dependent(total, rows, cpu=in_loop, default=function)
 
 
-def _places(frame: Array, positions: Array) -> _Places:
-    height, width, _ = frame.shape
+def _places(frames: Array, positions: Array) -> _Places:
+    """Cut off at the border, where pixels are zero."""
+    _, height, width, _ = frames.shape
     x, y = (positions[..., axis] for axis in (0, 1))
     column, row = jnp.floor(x), jnp.floor(y)
     inside = jnp.stack(
@@ -141,10 +143,21 @@ def _places(frame: Array, positions: Array) -> _Places:
     return _Places(first, x, y, inside)
 
 
-def _with_border(frame: Array) -> tuple[Array, Any]:
-    """All pixels and a border of zeros, `[P, C]`; how far apart those of a column are."""
-    padded = jnp.pad(frame, ((1, 1), (1, 1), (0, 0)))
-    return padded.reshape(-1, frame.shape[-1]), frame.shape[1] + 2
+def _with_border(frames: Array) -> tuple[Array, Any]:
+    """Pixels and a border of zeros, `[B, P, C]`; and how many there are in a row."""
+    padded = jnp.pad(frames, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    batch, _, stride, channels = padded.shape
+    return padded.reshape(batch, -1, channels), stride
+
+
+@jax.vmap
+def _at(pixels: Array, index: Array) -> Array:
+    return pixels.at[index].get(mode="promise_in_bounds")
+
+
+@jax.vmap
+def _add_at(pixels: Array, index: Array, more: Array) -> Array:
+    return pixels.at[index].add(more, mode="promise_in_bounds")
 
 
 def _corners(pixels: Array, stride: Any, places: _Places) -> list[Any]:
@@ -158,21 +171,16 @@ def _corners(pixels: Array, stride: Any, places: _Places) -> list[Any]:
         (stride + 1, y * x),
     ):
         index = first + offset
-        pixel = pixels.at[index].get(mode="promise_in_bounds")
-        found.append((index, weight, pixel))
+        found.append((index, weight, _at(pixels, index)))
     return found
 
 
 def _lanes(pixel: Array, gradient: Array) -> Array:
-    """Products summed over channels as far as registers are wide.
+    """Products, summed over channels as far as registers are wide.
 
-    XLA:CPU adds up the rest, one after another.
+    XLA:CPU adds up one after another, which is slow, what is left for it to sum.
     """
     channels = pixel.shape[-1]
     width = channels if channels % _LANES else _LANES
     parts = [slice(start, start + width) for start in range(0, channels, width)]
-    products = [pixel[..., part] * gradient[..., part] for part in parts]
-    total = products[0]
-    for product in products[1:]:
-        total = total + product
-    return total
+    return reduce(operator.add, (pixel[..., p] * gradient[..., p] for p in parts))
