@@ -1,5 +1,6 @@
 """The work that all contenders do: shapes, and random weights and inputs for them."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -7,9 +8,13 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
+GRU_LAYERS = ("convgru", "trajgru")
 # The minimal cells, and the gates of each.
 MINIMAL_LAYERS = {"mingru": 2, "minlstm": 3}
-SYSTEMS = ("layer", *MINIMAL_LAYERS, "encoder_forecaster", "recurrent_predictor")
+CELL_LAYERS = (*GRU_LAYERS, *MINIMAL_LAYERS)
+SYSTEMS = ("layer", *CELL_LAYERS, "encoder_forecaster", "recurrent_predictor")
+
+FLOW_FEATURES, FLOW_KERNEL_SIZE = 32, 5
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,8 @@ class Workload:
 
     Attributes:
         name: what it is called on the command line and in tables.
-        system: "layer", one ConvLSTM layer; "mingru", "minlstm", one of these cells;
+        system: "layer", one ConvLSTM layer; "convgru", "trajgru", one of HKO-7's;
+            "mingru", "minlstm", one of these cells;
             "encoder_forecaster", Shi et al. 2015; "recurrent_predictor", OpenSTL's,
             every second frame to be forecast is read.
         batch_size: B.
@@ -28,6 +34,7 @@ class Workload:
         kernel_size: of input-to-state and state-to-state convolutions alike.
         num_outputs: frames forecast; a layer has none.
         patch_size: side of the patches that become channels.
+        num_links: L of a TrajGRU.
     """
 
     name: str
@@ -39,11 +46,12 @@ class Workload:
     kernel_size: int
     num_outputs: int = 0
     patch_size: int = 1
+    num_links: int = 0
 
     @property
     def is_layer(self) -> bool:
         """Whether it is a single layer, whose inputs have gradients too."""
-        return self.system in ("layer", *MINIMAL_LAYERS)
+        return self.system in ("layer", *CELL_LAYERS)
 
     @property
     def patched_shape(self) -> tuple[int, int, int]:
@@ -60,6 +68,10 @@ class Workload:
         gradient by what it reads and one by its kernel.
         """
         height, width, depth = self.patched_shape
+        if self.system in GRU_LAYERS:
+            kernels = [s for s in gru_shapes(self).values() if len(s) == 4]
+            per_point = self.num_frames * sum(map(math.prod, kernels))
+            return self.batch_size * height * width * per_point
         area = self.kernel_size**2
         recurrent = sum(area * size * 4 * size for size in self.features)
         pairs = zip(self.features[:-1], self.features[1:], strict=True)
@@ -89,6 +101,8 @@ class Workload:
         return (
             f"{frames} B{self.batch_size} {height}×{width}, {channels}→{layers}, "
             f"{self.kernel_size}×{self.kernel_size}"
+            + f", L = {self.num_links}"
+            * bool(self.num_links)
         )
 
 
@@ -98,6 +112,8 @@ WORKLOADS = (
     Workload("layer_40x40", "layer", 10, 15, (40, 40, 40), (40,), 3),
     Workload("mingru_64x64", "mingru", 4, 20, (64, 64, 64), (64,), 3),
     Workload("minlstm_64x64", "minlstm", 4, 20, (64, 64, 64), (64,), 3),
+    Workload("convgru_64x64", "convgru", 4, 10, (64, 64, 64), (64,), 3),
+    Workload("trajgru_32x32", "trajgru", 4, 10, (32, 32, 64), (64,), 3, num_links=13),
     Workload(
         "encoder_forecaster",
         "encoder_forecaster",
@@ -127,7 +143,12 @@ def tiny(workload: Workload) -> Workload:
     """The same system in a size for tests, of two layers; no two sizes are equal."""
     if workload.is_layer:
         return replace(
-            workload, batch_size=2, num_frames=3, frame_shape=(5, 6, 2), features=(3,)
+            workload,
+            batch_size=2,
+            num_frames=3,
+            frame_shape=(5, 6, 2),
+            features=(3,),
+            num_links=min(workload.num_links, 2),
         )
     return replace(
         workload,
@@ -194,8 +215,17 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
             bias[-features[0] :] = 4 * np.sign(bias[-features[0] :])
             kernels = kernel(depth, features[0], gates)
             add("cell", {"input_kernel": kernels, "bias": bias})
-        else:
+        elif workload.system == "layer":
             add("cell", layer(depth, features[0]))
+        else:
+            # Far from where gradients jump: leaky ReLU at 0, flows at whole numbers.
+            for key, shape in gru_shapes(workload).items():
+                weight = normal(*shape, scale=0.2 * math.prod(shape[:-1]) ** -0.5)
+                if key in ("bias", "flow_bias"):
+                    weight = np.sign(weight)
+                if key == "flow_output_bias":
+                    weight = (np.round(10 * weight) + 0.5).astype(np.float32)
+                weights[f"cell/{key}"] = weight
         return Problem(weights, inputs, normal(batch, frames, height, width, *features))
     num_predicted = workload.num_outputs
     if workload.system == "encoder_forecaster":
@@ -216,6 +246,35 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
         scale = features[-1] ** -0.5
         weights["output_kernel"] = normal(1, 1, features[-1], depth, scale=scale)
     return Problem(weights, inputs, normal(batch, num_predicted, *workload.frame_shape))
+
+
+def gru_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
+    """The weights of a GRU layer, by their names in this project."""
+    size, depth, (features,) = (
+        workload.kernel_size,
+        workload.patched_shape[-1],
+        workload.features,
+    )
+    links = workload.num_links
+    reads = (1, 1, links * features) if links else (size, size, features)
+    shapes = {
+        "gates_input_kernel": (size, size, depth, 2 * features),
+        "candidate_input_kernel": (size, size, depth, features),
+        "gates_kernel": (*reads, 2 * features),
+        "candidate_kernel": (*reads, features),
+        "bias": (3 * features,),
+        "recurrent_bias": (features,),
+    }
+    if links:
+        area = FLOW_KERNEL_SIZE, FLOW_KERNEL_SIZE
+        shapes |= {
+            "flow_input_kernel": (*area, depth, FLOW_FEATURES),
+            "flow_kernel": (*area, features, FLOW_FEATURES),
+            "flow_bias": (FLOW_FEATURES,),
+            "flow_output_kernel": (*area, FLOW_FEATURES, 2 * links),
+            "flow_output_bias": (2 * links,),
+        }
+    return shapes
 
 
 def reorder_gates(array: np.ndarray, order: str, new_order: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.contenders import Settings, Skip
+from benchmarks.contenders.pytorch_gru import GRULayer
 from benchmarks.contenders.pytorch_minimal import MinimalLayer
 from benchmarks.contenders.pytorch_networks import (
     EncoderForecaster,
@@ -18,7 +19,13 @@ from benchmarks.contenders.pytorch_networks import (
     RecurrentPredictor,
 )
 from benchmarks.contenders.pytorch_weights import by_our_paths, load_weights
-from benchmarks.workloads import MINIMAL_LAYERS, Arrays, Problem, Workload
+from benchmarks.workloads import (
+    GRU_LAYERS,
+    MINIMAL_LAYERS,
+    Arrays,
+    Problem,
+    Workload,
+)
 
 
 class PyTorchProgram:
@@ -139,6 +146,8 @@ def make_network(workload: Workload) -> nn.Module:
         return Layer(depth, features[0], size)
     if workload.system in MINIMAL_LAYERS:
         return MinimalLayer(depth, features[0], size, MINIMAL_LAYERS[workload.system])
+    if workload.system in GRU_LAYERS:
+        return GRULayer(depth, features[0], size, workload.num_links)
     patch_size = workload.patch_size
     if workload.system == "encoder_forecaster":
         return EncoderForecaster(

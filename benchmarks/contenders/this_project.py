@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from benchmarks.contenders import Settings
 from benchmarks.contenders.jax_program import JaxProgram
-from benchmarks.workloads import Problem, Workload
+from benchmarks.workloads import FLOW_KERNEL_SIZE, Problem, Workload
 from convlstm_jax.cells import build_cell
 from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
@@ -38,9 +38,17 @@ def _apply(workload: Workload, problem: Problem, settings: Settings):
         "dtype": jnp.dtype(settings.dtype),
     }
     if workload.is_layer:
-        name = "convlstm" if workload.system == "layer" else workload.system
-        fields |= {"features": workload.features[0], "peephole": "none"}
-        cell = build_cell(name, **fields)
+        if workload.system == "trajgru":
+            fields["recurrent_kernel_size"] = FLOW_KERNEL_SIZE
+        cell = build_cell(
+            "convlstm" if workload.system == "layer" else workload.system,
+            features=workload.features[0],
+            peephole="none",
+            reset_after=True,
+            activation="tanh" if workload.system == "layer" else "leaky_relu",
+            num_links=workload.num_links,
+            **fields,
+        )
         model = RecurrentLayer(cell, memory=settings.memory)
         return lambda params, frames: model.apply({"params": params}, frames)[1]
     fields |= {

@@ -10,12 +10,14 @@ from convlstm_jax.cells.mim import MIMCell
 from convlstm_jax.cells.minimal import MinGRUCell, MinLSTMCell
 from convlstm_jax.cells.predrnn import SpatiotemporalLSTMCell
 from convlstm_jax.cells.predrnnpp import CausalLSTMCell
+from convlstm_jax.cells.trajgru import TrajGRUCell
 
 __all__ = ["CELLS", "RecurrentCell", "build_cell", "build_layers"]
 
 CELLS: dict[str, type[RecurrentCell]] = {
     "convlstm": ConvLSTMCell,
     "convgru": ConvGRUCell,
+    "trajgru": TrajGRUCell,
     "predrnn": SpatiotemporalLSTMCell,
     "predrnnpp": CausalLSTMCell,
     "mim": MIMCell,

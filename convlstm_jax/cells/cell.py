@@ -1,6 +1,6 @@
 """What every recurrent cell is: parameters and one pure step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,6 +20,21 @@ from convlstm_jax.ops.explicit_mesh import over_batch
 from convlstm_jax.types import Array, Frame, Hidden
 
 _NORM_EPSILON = 1e-5
+
+
+def leaky_relu(x: Array) -> Array:
+    """Leaky ReLU with the slope 0.2, as in HKO-7 (Shi et al. 2017)."""
+    # At 0 its derivative is that of PyTorch and MXNet, 0.2.
+    return jnp.where(x > 0, x, 0.2 * x)
+
+
+# Of relu not `jnp.maximum`, whose derivative at 0 is one half: a state that starts from
+# zero stays exactly there while its candidate is negative.
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "leaky_relu": leaky_relu,
+}
 
 
 class CellWeights(NamedTuple):

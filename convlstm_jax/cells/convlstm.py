@@ -1,6 +1,5 @@
 """The convolutional LSTM of Shi et al. 2015, arXiv:1506.04214."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from convlstm_jax.cells.cell import (
+    ACTIVATIONS,
     CellWeights,
     RecurrentCell,
     normalise,
@@ -26,13 +26,6 @@ GATE_ORDER = ("i", "f", "g", "o")
 PEEPHOLE_ORDER = ("i", "f", "o")
 
 PEEPHOLES = ("none", "channel", "location")
-
-# Of relu not `jnp.maximum`, whose derivative at 0 is one half: a state that starts from
-# zero stays exactly there while its candidate is negative.
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "tanh": jnp.tanh,
-    "relu": jax.nn.relu,
-}
 
 
 def forget_gate_ones(
@@ -77,7 +70,7 @@ class ConvLSTMCell(RecurrentCell):
     Attributes: See `RecurrentCell`; and
         peephole: "channel" (one weight per channel), "location" (one per pixel and
             channel) or "none".
-        activation: φ, "tanh" or "relu".
+        activation: φ, one of `ACTIVATIONS`.
         use_bias: Whether every gate has a bias.
         layer_norm: Whether W∗x and U∗h are each normalised over height, width and
             channels of a sample, with a weight and an offset per pixel and channel, as

@@ -48,6 +48,7 @@ class SpatiotemporalCell(RecurrentCell):
         forget_offset: Constant added to forget gates before their sigmoid.
     """
 
+    needs_input: ClassVar[bool] = True
     passed: ClassVar[tuple[str, ...]] = ("memory",)
     parts_of_inputs: ClassVar[tuple[str, ...]] = ("input",)
 
@@ -63,7 +64,9 @@ class SpatiotemporalCell(RecurrentCell):
         1×1 kernel, "mixing", and "output" read the cell state and the memory.
         """
         if input_features is None:
-            raise ValueError(f"{type(self).__name__} reads inputs: they are missing")
+            raise ValueError(
+                f"inputs is None: a {type(self).__name__} cannot run without input"
+            )
         features, kernel_size = self.features, self.recurrent_kernel_size
         outputs = {part: count * features for part, count in gates.items()}
         of_memory = outputs.pop("output", None)

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from convlstm_jax.config import field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer
 from convlstm_jax.models.network import (
-    SEQUENCE_CELLS,
     STATE_CELLS,
     CellNetwork,
     ConvLayersConfig,
@@ -161,7 +160,7 @@ class EncoderForecasterConfig(PatchConfig, ConvLayersConfig):
     network: ClassVar = EncoderForecaster
 
     name: Literal["encoder_forecaster"] = "encoder_forecaster"
-    cell: Literal[tuple(n for n in SEQUENCE_CELLS if n in STATE_CELLS)] = field(
+    cell: Literal[STATE_CELLS] = field(
         "convlstm",
         "Recurrent cell; the first layer of the forecaster runs without input.",
     )

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from convlstm_jax.cells import CELLS, RecurrentCell, build_cell
+from convlstm_jax.cells.cell import ACTIVATIONS
 from convlstm_jax.config import Config, field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer, memory_problem
 from convlstm_jax.types import Array, PerExample, Video
 
 # The cells whose layers run one after the other, each over a whole sequence.
 SEQUENCE_CELLS = tuple(name for name, cell in CELLS.items() if not cell.passed)
-# Those that read their state, and so can run without input.
+# Those of them that read their state alone, and so can run without input.
 STATE_CELLS = tuple(name for name, cell in CELLS.items() if not cell.needs_input)
 
 # {"params": …} and, where a network has them, other collections such as "batch_stats".
@@ -123,6 +124,8 @@ class CellNetwork(LayersNetwork, kw_only=True):
     """The fields of networks whose layers are any of `CELLS`."""
 
     cell: str = "convlstm"
+    reset_after: bool = False
+    num_links: int = 13
 
     def _cell(self, features: int, name: str, **fields: Any) -> RecurrentCell:
         return build_cell(
@@ -130,6 +133,8 @@ class CellNetwork(LayersNetwork, kw_only=True):
             features=features,
             peephole=self.peephole,
             activation=self.activation,
+            reset_after=self.reset_after,
+            num_links=self.num_links,
             dtype=self.dtype,
             name=name,
             **fields,
@@ -204,7 +209,25 @@ class LayersConfig(ModelConfig):
         yield from memory_problem(self.memory, self.implementation)
 
 
-class ConvLayersConfig(LayersConfig):
+class CellConfig(Config):
+    """The recurrent cell, and those fields of cells that every network has."""
+
+    cell: Literal[tuple(CELLS)] = field("convlstm", "Recurrent cell.")
+    reset_after: bool = field(
+        False,
+        "Whether the reset gate comes after the state-to-state convolution, as in "
+        "HKO-7's ConvGRU, and not before it.",
+        when={"cell": ("convgru",)},
+    )
+    num_links: int = field(
+        13,
+        "Learned flows along which the state is warped.",
+        ge=1,
+        when={"cell": ("trajgru",)},
+    )
+
+
+class ConvLayersConfig(CellConfig, LayersConfig):
     """`LayersConfig` of convolutional layers, which have locations."""
 
     cell: Literal[SEQUENCE_CELLS] = field("convlstm", "Recurrent cell.")
@@ -214,10 +237,11 @@ class ConvLayersConfig(LayersConfig):
         "and channel, or none.",
         when={"cell": ("convlstm",)},
     )
-    activation: Literal["tanh", "relu"] = field(
+    activation: Literal[tuple(ACTIVATIONS)] = field(
         "tanh",
-        "Nonlinearity of the candidate and of the output.",
-        when={"cell": ("convlstm",)},
+        "Nonlinearity of the candidate, and of a ConvLSTM's output; leaky_relu has the "
+        "slope 0.2, as in HKO-7's ConvGRU.",
+        when={"cell": ("convlstm", "convgru")},
     )
 
     @property

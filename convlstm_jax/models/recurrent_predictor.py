@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from convlstm_jax.cells import CELLS, build_layers
+from convlstm_jax.cells.cell import ACTIVATIONS
 from convlstm_jax.config import field
 from convlstm_jax.layers.rollout import TeacherForcing, rollout
 from convlstm_jax.models.network import (
+    CellConfig,
     Forecast,
     ForecastingNetwork,
     ModelConfig,
@@ -55,6 +57,9 @@ class RecurrentPredictor(ForecastingNetwork):
     recurrent_kernel_size: int = 5
     patch_size: int = 4
     cell: str = "convlstm"
+    reset_after: bool = False
+    activation: str = "tanh"
+    num_links: int = 13
     layer_norm: bool = False
     forget_offset: float = 1.0
     decoupling_weight: float = 0.0
@@ -96,6 +101,9 @@ class RecurrentPredictor(ForecastingNetwork):
             recurrent_kernel_size=self.recurrent_kernel_size,
             peephole="none",
             use_bias=False,
+            reset_after=self.reset_after,
+            activation=self.activation,
+            num_links=self.num_links,
             layer_norm=self.layer_norm,
             forget_offset=self.forget_offset,
             decoupling=with_decoupling,
@@ -228,7 +236,7 @@ class SamplingConfig(NetworkTrainingConfig):
         return draw < probability[None, :]
 
 
-class RecurrentPredictorConfig(PatchConfig, ModelConfig):
+class RecurrentPredictorConfig(CellConfig, PatchConfig, ModelConfig):
     """Recurrent layers that predict one frame and read it again (OpenSTL)."""
 
     network: ClassVar = RecurrentPredictor
@@ -236,7 +244,11 @@ class RecurrentPredictorConfig(PatchConfig, ModelConfig):
     reads_own_predictions: ClassVar[bool] = True
 
     name: Literal["recurrent_predictor"] = "recurrent_predictor"
-    cell: Literal[tuple(CELLS)] = field("convlstm", "Recurrent cell.")
+    activation: Literal[tuple(ACTIVATIONS)] = field(
+        "tanh",
+        "Nonlinearity of the candidate; leaky_relu has the slope 0.2, as in HKO-7.",
+        when={"cell": ("convgru",)},
+    )
     layer_norm: bool = field(
         False,
         "Whether the results of each layer's convolutions are normalised over height, "

@@ -498,16 +498,17 @@ def _prepare(
         kernel = jnp.concatenate(together, axis=2)
         return hold_kernel(kernel, call.result.shape, on_cpu=on_cpu)
 
-    def one_size(names: tuple[str, ...]) -> bool:
-        return len({kernels[name].shape[:2] for name in names}) == 1
+    def in_loop(names: tuple[str, ...]) -> tuple[HeldKernel, ...]:
+        one_size = len({kernels[name].shape[:2] for name in names}) == 1
+        return (hold(*names),) if one_size else tuple(map(hold, names))
 
+    held = in_loop(call.names)
+    held_by = held if len(held) > 1 else held * len(call.names)
+    pairs = zip(call.names, held_by, strict=True)
+    if all(h.by_tiles is not None for name, h in pairs if name in call.of_inputs):
+        return _Convolution(call.names, held, (), call.result)
     names = tuple(name for name in call.names if name not in call.of_inputs)
-    if call.of_inputs and one_size(call.names):
-        held = hold(*call.names)
-        if held.by_tiles is not None:
-            return _Convolution(call.names, (held,), (), call.result)
-    held_apart = (hold(*names),) if one_size(names) else tuple(map(hold, names))
-    return _Convolution(names, held_apart, call.of_inputs, call.result)
+    return _Convolution(names, in_loop(names), call.of_inputs, call.result)
 
 
 def _hoist(

@@ -224,7 +224,7 @@ def test_the_layers_of_a_stack():
 def test_a_layer_needs_inputs():
     cell = SpatiotemporalLSTMCell(FEATURES)
     carry = cell.initialize_carry(None, (1, 4, 4, 2))
-    with pytest.raises(ValueError, match=r"^SpatiotemporalLSTMCell reads inputs: they"):
+    with pytest.raises(ValueError, match=r"^inputs is None: a SpatiotemporalLSTM"):
         RecurrentLayer(cell).init(
             jax.random.key(0), None, initial_carry=carry, num_steps=2
         )

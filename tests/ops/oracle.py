@@ -44,6 +44,21 @@ def convolve(frame, kernel):
     return output
 
 
+def warp(frame, flow):
+    """One frame `[H, W, C]`, `flow[y, x]` = (u, v): out(y, x) = frame(y + v, x + u).
+
+    Every pixel counts by its distance from there (arXiv:1706.03458, section 3.3).
+    """
+    height, width, _ = frame.shape
+    output = np.zeros(frame.shape)
+    for y, x in np.ndindex(height, width):
+        u, v = flow[y, x]
+        for row, column in np.ndindex(height, width):
+            near = max(0, 1 - abs(y + v - row)) * max(0, 1 - abs(x + u - column))
+            output[y, x] += near * frame[row, column]
+    return output
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
