@@ -100,8 +100,10 @@ def get_config(preset: str = "small") -> ConfigDict:
         task=ForecastConfig(loss="mse"),
         training=SamplingConfig(sampling="scheduled"),
         data=MovingMNISTConfig(),
-        # Adam with a one-cycle schedule over 200 epochs, as in OpenSTL.
-        optimizer=AdamConfig(learning_rate=5e-4, schedule="one_cycle"),
+        # Adam with PyTorch's one-cycle schedule over 200 epochs, as in OpenSTL.
+        optimizer=AdamConfig(
+            learning_rate=5e-4, schedule="one_cycle", cycle_momentum=True
+        ),
         train=TrainConfig(num_steps=125_000, batch_size=16),
         presets=PRESETS,
         preset=preset,

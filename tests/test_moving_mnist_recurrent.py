@@ -82,6 +82,7 @@ def test_the_presets_train_as_openstl_does():
         assert not task.model.layer_norm
         assert task.model.forget_offset == 1
         assert config.optimizer.schedule == "one_cycle"
+        assert config.optimizer.cycle_momentum
         assert config.optimizer.learning_rate == 5e-4
         assert config.train.batch_size == 16
     quick = moving_mnist_recurrent.get_config("quick")

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -27,7 +28,8 @@ class OptimizerConfig(Config):
         "constant",
         "Learning rate by step: constant; cosine, which falls to 0 at the last step; "
         "one_cycle (arXiv:1708.07120), which rises for 30 % of the steps and falls to "
-        "almost 0; or reduce_on_plateau, by a factor where the training loss stalls.",
+        "almost 0, as PyTorch's OneCycleLR; or reduce_on_plateau, by a factor where "
+        "the training loss stalls.",
     )
     warmup_steps: int = field(
         0,
@@ -54,14 +56,16 @@ class OptimizerConfig(Config):
         when=_PLATEAU,
     )
 
-    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+    def _optimizer(
+        self, rate: optax.Schedule, num_steps: int
+    ) -> optax.GradientTransformation:
         raise NotImplementedError
 
     def learning_rates(self, num_steps: int) -> optax.Schedule:
         """The learning rate by step, of a run of so many, before any plateau."""
         rate, warmup_steps = self.learning_rate, self.warmup_steps
         if self.schedule == "one_cycle":
-            return optax.cosine_onecycle_schedule(num_steps, rate)
+            return _one_cycle(num_steps, rate / 25, rate, rate / 25e4)
         main = optax.constant_schedule(rate)
         if self.schedule == "cosine":
             main = optax.cosine_decay_schedule(rate, max(1, num_steps - warmup_steps))
@@ -80,7 +84,7 @@ class OptimizerConfig(Config):
         chain = []
         if self.clip_norm:
             chain.append(optax.clip_by_global_norm(self.clip_norm))
-        chain.append(self._optimizer(self.learning_rates(num_steps)))
+        chain.append(self._optimizer(self.learning_rates(num_steps), num_steps))
         if self.schedule == "reduce_on_plateau":
             chain.append(
                 optax.contrib.reduce_on_plateau(
@@ -92,23 +96,78 @@ class OptimizerConfig(Config):
         return optax.with_extra_args_support(optax.chain(*chain))
 
 
-class AdamConfig(OptimizerConfig):
+def _one_cycle(
+    num_steps: int, first: float, middle: float, last: float
+) -> optax.Schedule:
+    """Half a cosine from the first value to the middle one, another to the last.
+
+    The steps are those of PyTorch's OneCycleLR: the middle is at 0.3·N − 1, the last
+    value at step N − 1. (Optax has them at 0.3·N and N, one step after the last.)
+    """
+    turn, end = 0.3 * num_steps - 1, num_steps - 1
+
+    def value(step: Any) -> Any:
+        rises = step <= turn
+        done = jnp.where(rises, step / turn, (step - turn) / (end - turn))
+        start, stop = (jnp.where(rises, *x) for x in ((first, middle), (middle, last)))
+        left = (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1))) / 2
+        return stop + (start - stop) * left
+
+    return value
+
+
+class _AdamFamilyConfig(OptimizerConfig):
+    """The fields of Adam and AdamW."""
+
+    cycle_momentum: bool = field(
+        False,
+        "Whether the decay of Adam's first moment falls from 0.95 to 0.85 while the "
+        "learning rate rises, and returns while it falls, as PyTorch's OneCycleLR has "
+        "it by default; otherwise it stays at 0.9.",
+        when={"schedule": ("one_cycle",)},
+    )
+
+    def _direction(self, num_steps: int) -> optax.GradientTransformation:
+        """Updates before the learning rate; states are Adam's in either case."""
+        adam = optax.scale_by_adam()
+        if self.schedule != "one_cycle" or not self.cycle_momentum:
+            return adam
+        decay = _one_cycle(num_steps, 0.95, 0.85, 0.95)
+
+        def update(updates, state, params=None):
+            now = optax.scale_by_adam(b1=decay(state.count))
+            return now.update(updates, state, params)
+
+        return optax.GradientTransformation(adam.init, update)
+
+
+class AdamConfig(_AdamFamilyConfig):
     """Adam, arXiv:1412.6980."""
 
     name: Literal["adam"] = "adam"
 
-    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        return optax.adam(rate)
+    def _optimizer(
+        self, rate: optax.Schedule, num_steps: int
+    ) -> optax.GradientTransformation:
+        return optax.chain(
+            self._direction(num_steps), optax.scale_by_learning_rate(rate)
+        )
 
 
-class AdamWConfig(OptimizerConfig):
+class AdamWConfig(_AdamFamilyConfig):
     """AdamW, Adam with decoupled weight decay, arXiv:1711.05101."""
 
     name: Literal["adamw"] = "adamw"
     weight_decay: float = field(0.0, "Decoupled weight decay.", ge=0)
 
-    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
-        return optax.adamw(rate, weight_decay=self.weight_decay)
+    def _optimizer(
+        self, rate: optax.Schedule, num_steps: int
+    ) -> optax.GradientTransformation:
+        return optax.chain(
+            self._direction(num_steps),
+            optax.add_decayed_weights(self.weight_decay),
+            optax.scale_by_learning_rate(rate),
+        )
 
 
 class RMSPropConfig(OptimizerConfig):
@@ -117,7 +176,9 @@ class RMSPropConfig(OptimizerConfig):
     name: Literal["rmsprop"] = "rmsprop"
     rmsprop_decay: float = field(0.9, "Decay of the mean squared gradient.", ge=0, lt=1)
 
-    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+    def _optimizer(
+        self, rate: optax.Schedule, num_steps: int
+    ) -> optax.GradientTransformation:
         return optax.rmsprop(rate, decay=self.rmsprop_decay)
 
 
@@ -126,7 +187,9 @@ class AdadeltaConfig(OptimizerConfig):
 
     name: Literal["adadelta"] = "adadelta"
 
-    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+    def _optimizer(
+        self, rate: optax.Schedule, num_steps: int
+    ) -> optax.GradientTransformation:
         return optax.adadelta(rate, rho=0.95)
 
 
@@ -140,7 +203,9 @@ class MuonConfig(OptimizerConfig):
 
     name: Literal["muon"] = "muon"
 
-    def _optimizer(self, rate: optax.Schedule) -> optax.GradientTransformation:
+    def _optimizer(
+        self, rate: optax.Schedule, num_steps: int
+    ) -> optax.GradientTransformation:
         inner = optax.contrib.muon(
             rate,
             beta=_MUON_MOMENTUM,

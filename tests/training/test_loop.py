@@ -31,7 +31,10 @@ TASK = ForecastObjective(
     num_input_frames=2,
     num_output_frames=2,
 )
-OPTIMIZER = AdamConfig(learning_rate=1e-2).build(8, 8)
+# Its learning rate and its momentum depend on the step.
+OPTIMIZER = AdamConfig(
+    learning_rate=1e-2, schedule="one_cycle", cycle_momentum=True
+).build(8, 8)
 SETTINGS = TrainConfig(
     num_steps=8,
     batch_size=2,

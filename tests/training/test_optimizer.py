@@ -95,7 +95,7 @@ def test_clip_norm_scales_only_larger_gradients():
         ("constant", 10, {0: 0, 5: 0.5, 10: 1, 100: 1}),
         ("cosine", 0, {0: 1, 25: 0.5 + np.sqrt(0.125), 50: 0.5, 100: 0, 120: 0}),
         ("cosine", 20, {0: 0, 10: 0.5, 20: 1, 60: 0.5, 100: 0}),
-        ("one_cycle", 40, {0: 1 / 25, 15: (1 + 1 / 25) / 2, 30: 1, 100: 0}),
+        ("one_cycle", 40, {0: 1 / 25, 14.5: (1 + 1 / 25) / 2, 29: 1, 64: 0.5, 99: 0}),
     ],
 )
 def test_schedules_by_hand(schedule, warmup_steps, expected):
@@ -105,6 +105,56 @@ def test_schedules_by_hand(schedule, warmup_steps, expected):
     rate = config.learning_rates(100)
     for step, fraction in expected.items():
         assert rate(step) == pytest.approx(RATE * fraction, abs=1e-4 * RATE), step
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 20])
+@pytest.mark.parametrize(
+    ("name", "fields"), [("adam", {}), ("adamw", {"weight_decay": 0.3})]
+)
+def test_one_cycle_with_momentum_trains_as_in_pytorch(name, fields, num_steps):
+    """A quadratic of unequal curvature: learning rates, and weights after each step."""
+    torch = pytest.importorskip("torch")
+    curvature = np.array([0.1, 1.0, 7.0])
+    theirs = torch.tensor([1.5, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
+    cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    optimizer = cls([theirs], lr=RATE, **fields)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, num_steps)
+    config = OPTIMIZERS[name](
+        learning_rate=RATE, schedule="one_cycle", cycle_momentum=True, **fields
+    )
+    with jax.enable_x64(True):
+        transformation = config.build(num_steps, 1)
+        ours = jnp.asarray(theirs.detach().numpy())
+        state, update = transformation.init(ours), jax.jit(transformation.update)
+        rates = config.learning_rates(num_steps)
+        for step in range(num_steps):
+            rate = schedule.get_last_lr()[0]
+            assert rates(step) == pytest.approx(rate, rel=1e-7)
+            optimizer.zero_grad()
+            (torch.tensor(curvature) * theirs**2).sum().backward()
+            optimizer.step()
+            schedule.step()
+            change, state = update(2 * curvature * ours, state, ours, value=0.0)
+            ours += change
+            np.testing.assert_allclose(ours, theirs.detach(), rtol=0, atol=1e-12)
+
+
+def test_the_momentum_cycles_where_asked_alone():
+    """And leaves the states of Adam, so that a checkpoint is read either way."""
+    gradients = [GRADIENTS, jax.tree.map(jnp.negative, GRADIENTS)]
+    updates, states = [], []
+    for fields in ({}, {"cycle_momentum": False}, {"cycle_momentum": True}):
+        optimizer = make(schedule="one_cycle", **fields)
+        states.append(jax.tree.structure(optimizer.init(PARAMS)))
+        updates.append(updates_of(optimizer, gradients, (1.0, 1.0))[1]["bias"])
+    assert states[0] == states[1] == states[2]
+    np.testing.assert_array_equal(updates[0], updates[1])
+    assert np.abs(updates[2] - updates[1]).max() > 1e-4
+    _, problems = validated(AdamConfig, {"schedule": "cosine", "cycle_momentum": True})
+    assert problems == [
+        "cycle_momentum does not exist with schedule='cosine': it needs "
+        "schedule='one_cycle'"
+    ]
 
 
 def test_reduce_on_plateau_waits_patience_windows():
