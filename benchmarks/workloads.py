@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,14 @@ GRU_LAYERS = ("convgru", "trajgru")
 # The minimal cells, and the gates of each.
 MINIMAL_LAYERS = {"mingru": 2, "minlstm": 3}
 CELL_LAYERS = (*GRU_LAYERS, *MINIMAL_LAYERS)
-SYSTEMS = ("layer", *CELL_LAYERS, "encoder_forecaster", "recurrent_predictor")
+OPENSTL_NETWORKS = ("predrnn", "predrnnpp", "mim")
+SYSTEMS = (
+    "layer",
+    *CELL_LAYERS,
+    "encoder_forecaster",
+    "recurrent_predictor",
+    *OPENSTL_NETWORKS,
+)
 
 FLOW_FEATURES, FLOW_KERNEL_SIZE = 32, 5
 
@@ -26,7 +34,8 @@ class Workload:
         system: "layer", one ConvLSTM layer; "convgru", "trajgru", one of HKO-7's;
             "mingru", "minlstm", one of these cells;
             "encoder_forecaster", Shi et al. 2015; "recurrent_predictor", OpenSTL's,
-            every second frame to be forecast is read.
+            every second frame to be forecast is read; "predrnn", "predrnnpp" and "mim",
+            the same with these cells.
         batch_size: B.
         num_frames: T, frames given.
         frame_shape: (H, W, C) of a frame, pixels and channels.
@@ -71,6 +80,11 @@ class Workload:
         if self.system in GRU_LAYERS:
             kernels = [s for s in gru_shapes(self).values() if len(s) == 4]
             per_point = self.num_frames * sum(map(math.prod, kernels))
+            return self.batch_size * height * width * per_point
+        if self.system in OPENSTL_NETWORKS:
+            kernels = [s for s in openstl_shapes(self).values() if len(s) == 4]
+            steps = self.num_frames + self.num_outputs - 1
+            per_point = steps * sum(map(math.prod, kernels))
             return self.batch_size * height * width * per_point
         area = self.kernel_size**2
         recurrent = sum(area * size * 4 * size for size in self.features)
@@ -136,6 +150,12 @@ WORKLOADS = (
         num_outputs=10,
         patch_size=4,
     ),
+    *(
+        Workload(
+            f"openstl_{name}", name, 4, 10, (64, 64, 1), (128,) * 4, 5, 10, patch_size=4
+        )
+        for name in OPENSTL_NETWORKS
+    ),
 )
 
 
@@ -156,7 +176,7 @@ def tiny(workload: Workload) -> Workload:
         num_frames=3,
         num_outputs=2,
         frame_shape=(8, 12, 1),
-        features=(3, 4),
+        features=(3, 3) if workload.system in OPENSTL_NETWORKS else (3, 4),
     )
 
 
@@ -241,6 +261,12 @@ def draw(workload: Workload, seed: int = 0) -> Problem:
         teacher_forcing = np.ones((batch, num_predicted), bool)
         teacher_forcing[::2, frames::2] = teacher_forcing[1::2, frames + 1 :: 2] = False
         inputs["teacher_forcing"] = teacher_forcing
+        cotangent = normal(batch, num_predicted, *workload.frame_shape)
+        if workload.system in OPENSTL_NETWORKS:
+            for key, shape in openstl_shapes(workload).items():
+                scale = math.prod(shape[:-1]) ** -0.5 if len(shape) == 4 else 0.3
+                weights[key] = normal(*shape, scale=scale)
+            return Problem(weights, inputs, cotangent)
         for index, channels in enumerate((depth, *features[:-1])):
             add(f"layer_{index}", layer(channels, features[index], bias=False))
         scale = features[-1] ** -0.5
@@ -275,6 +301,27 @@ def gru_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
             "flow_output_bias": (2 * links,),
         }
     return shapes
+
+
+def openstl_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
+    """The weights of one of `OPENSTL_NETWORKS`, by their paths; imports JAX."""
+    import jax
+
+    from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
+
+    model = RecurrentPredictor(
+        workload.features,
+        workload.kernel_size,
+        workload.kernel_size,
+        workload.patch_size,
+        workload.system,
+    )
+    init = partial(model.init_forecaster, frame_shape=workload.frame_shape)
+    shapes = jax.eval_shape(init, jax.random.key(0))["params"]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+    }
 
 
 def reorder_gates(array: np.ndarray, order: str, new_order: str) -> np.ndarray:

@@ -18,10 +18,16 @@ from benchmarks.contenders.pytorch_networks import (
     Layer,
     RecurrentPredictor,
 )
-from benchmarks.contenders.pytorch_weights import by_our_paths, load_weights
+from benchmarks.contenders.pytorch_openstl import openstl_network
+from benchmarks.contenders.pytorch_weights import (
+    by_our_paths,
+    load_weights,
+    openstl_weights,
+)
 from benchmarks.workloads import (
     GRU_LAYERS,
     MINIMAL_LAYERS,
+    OPENSTL_NETWORKS,
     Arrays,
     Problem,
     Workload,
@@ -40,7 +46,11 @@ class PyTorchProgram:
         self._half = settings.dtype == "bfloat16"
         self._frames_too = workload.is_layer
         network = make_network(workload)
-        load_weights(network, problem.weights)
+        if workload.system in OPENSTL_NETWORKS:
+            load, self._by_our_paths = openstl_weights(workload.system)
+        else:
+            load, self._by_our_paths = load_weights, by_our_paths
+        load(network, problem.weights)
         self._weights = problem.weights
         network = network.to(self._device)
         self._parameters = dict(network.named_parameters())
@@ -114,7 +124,7 @@ class PyTorchProgram:
         outputs = self.forward().float().cpu().numpy()
         gradients = [gradient.float().cpu().numpy() for gradient in self.train()]
         by_name = dict(zip(self._parameters, gradients, strict=False))
-        found = by_our_paths(by_name, self._weights)
+        found = self._by_our_paths(by_name, self._weights)
         if self._frames_too:
             found["frames"] = gradients[-1].transpose(0, 1, 3, 4, 2)
         return {"outputs": outputs} | found
@@ -153,4 +163,9 @@ def make_network(workload: Workload) -> nn.Module:
         return EncoderForecaster(
             depth, features, size, patch_size, workload.num_outputs
         )
+    if workload.system in OPENSTL_NETWORKS:
+        return openstl_network(
+            workload.system, depth, features, size, patch_size,
+            size=workload.patched_shape[:2],
+        )  # fmt: skip
     return RecurrentPredictor(depth, features, size, patch_size)

@@ -156,7 +156,10 @@ class MIMBlock(MemoryModule):
 
 
 class OpenSTLNetwork(nn.Module):
-    """A stack of layers; a step reads its frame, or what the step before predicted."""
+    """A stack of layers; a step reads its frame, or what the step before predicted.
+
+    `size` is (height, width) of a patched frame.
+    """
 
     def __init__(
         self,
@@ -165,11 +168,12 @@ class OpenSTLNetwork(nn.Module):
         kernel_size: int,
         patch_size: int,
         *,
-        norm_size: Size | None = None,
+        size: Size,
+        layer_norm: bool = False,
     ):
         super().__init__()
-        self.patch_size = patch_size
-        how = (kernel_size, norm_size)
+        self.patch_size, self._size = patch_size, size
+        how = (kernel_size, size if layer_norm else None)
         self.conv_last = nn.Conv2d(features[-1], depth, 1, bias=False)
         self.build((depth, *features[:-1]), features, how)
 
@@ -253,11 +257,7 @@ class PredRNNpp(PredRNN):
 
 
 class MIM(OpenSTLNetwork):
-    """MIM; `size` is that of the patched frames."""
-
-    def __init__(self, *arguments: Any, size: Size, **options: Any):
-        self._size = size
-        super().__init__(*arguments, **options)
+    """MIM."""
 
     def build(self, channels: Any, features: Any, how: Any) -> None:
         """See `OpenSTLNetwork`."""
@@ -292,3 +292,9 @@ class MIM(OpenSTLNetwork):
                 states[n] = (hidden, block_c, s)
             started = True
             hidden = yield hidden
+
+
+def openstl_network(cell: str, *arguments: Any, **options: Any) -> OpenSTLNetwork:
+    """The network with the cell that this project calls so."""
+    networks = {"predrnn": PredRNN, "predrnnpp": PredRNNpp, "mim": MIM}
+    return networks[cell](*arguments, **options)

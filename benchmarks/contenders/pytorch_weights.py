@@ -1,12 +1,14 @@
 """Weights and gradients between `Problem.weights` and the PyTorch networks."""
 
 import re
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.workloads import Arrays
+from convlstm_jax.interop.openstl_weights import openstl_name
 
 
 def load_weights(network: nn.Module, weights: Arrays) -> None:
@@ -38,6 +40,28 @@ def by_our_paths(gradients: Arrays, weights: Arrays) -> Arrays:
                 start += shape[axis]
             found[path] = part.reshape(shape)
     return found
+
+
+def openstl_weights(cell: str) -> tuple[Any, Any]:
+    """`load_weights` and `by_our_paths` of the networks with OpenSTL's names."""
+
+    def load(network: nn.Module, weights: Arrays) -> None:
+        axes = {3: (2, 0, 1), 4: (3, 2, 0, 1)}
+        state = {}
+        for path, value in weights.items():
+            value = np.ascontiguousarray(value.transpose(axes[value.ndim]))
+            state[openstl_name(f"params/{path}", cell)] = torch.from_numpy(value)
+        network.load_state_dict(state)
+
+    def back(gradients: Arrays, weights: Arrays) -> Arrays:
+        axes = {3: (1, 2, 0), 4: (2, 3, 1, 0)}
+        found = {}
+        for path in weights:
+            gradient = gradients[openstl_name(f"params/{path}", cell)]
+            found[path] = gradient.transpose(axes[gradient.ndim])
+        return found
+
+    return load, back
 
 
 def _axis(key: str) -> int:

@@ -8,7 +8,12 @@ import jax.numpy as jnp
 
 from benchmarks.contenders import Settings
 from benchmarks.contenders.jax_program import JaxProgram
-from benchmarks.workloads import FLOW_KERNEL_SIZE, Problem, Workload
+from benchmarks.workloads import (
+    FLOW_KERNEL_SIZE,
+    OPENSTL_NETWORKS,
+    Problem,
+    Workload,
+)
 from convlstm_jax.cells import build_cell
 from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
@@ -61,6 +66,8 @@ def _apply(workload: Workload, problem: Problem, settings: Settings):
         model = EncoderForecaster(**fields, peephole="none")
         second = workload.num_outputs
     else:
-        model = RecurrentPredictor(**fields, forget_offset=0.0)
+        ours = workload.system in OPENSTL_NETWORKS
+        fields |= {"cell": workload.system} if ours else {"forget_offset": 0.0}
+        model = RecurrentPredictor(**fields)
         second = jnp.asarray(problem.inputs["teacher_forcing"])
     return lambda params, frames: model.apply({"params": params}, frames, second)

@@ -87,7 +87,7 @@ def import_openstl(
     _require_same_network(path, model, keys)
 
     def source(target: str) -> tuple[str, tuple[int, ...], str]:
-        name = _name_of(target, model.cell)
+        name = openstl_name(target, model.cell)
         axes = KERNEL_AXES if target.endswith("kernel") else _NORM_AXES
         return keys.get(name, name), axes, ""
 
@@ -136,8 +136,8 @@ def _require_same_network(
         )
 
 
-def _name_of(target: str, cell: str) -> str:
-    """The name in OpenSTL of an array of our model, given its path."""
+def openstl_name(target: str, cell: str) -> str:
+    """The name in OpenSTL of an array of our model, given its path `params/…`."""
     match = _IN_LAYER.fullmatch(target)
     if match is None:
         name = target.removeprefix("params/").removesuffix("_kernel")

@@ -1,5 +1,6 @@
 """The benchmark in small: what it compares, refuses, prints and writes."""
 
+import importlib
 import importlib.util
 import json
 
@@ -9,7 +10,7 @@ import pytest
 from benchmarks import memory, train_step
 from benchmarks.contenders import CONTENDERS, OURS, Settings
 from benchmarks.worker import ContenderError, Worker
-from benchmarks.workloads import WORKLOADS, draw, tiny
+from benchmarks.workloads import OPENSTL_NETWORKS, WORKLOADS, draw, tiny
 
 PEERS = [name for name in CONTENDERS if name not in (OURS, "pytorch_compile_model")]
 
@@ -62,6 +63,21 @@ def test_every_peer_does_the_same_work_and_is_measured(
     printed = capsys.readouterr().out
     assert "jaxlib" in printed
     assert f"| {OURS} | " in printed
+
+
+@pytest.mark.parametrize("system", OPENSTL_NETWORKS)
+def test_pytorch_has_the_networks_of_openstl(system):
+    """In this process, outputs and every gradient."""
+    pytest.importorskip("torch", reason="needs torch")
+    (workload,) = (tiny(one) for one in WORKLOADS if one.system == system)
+    problem = draw(workload)
+    expected, found = (
+        importlib.import_module(f"benchmarks.contenders.{CONTENDERS[name].module}")
+        .build(name, workload, problem, Settings())
+        .results()
+        for name in (OURS, "pytorch")
+    )
+    assert train_step.check("pytorch", found, expected, 1e-4) > 0
 
 
 def test_a_contender_that_differs_is_an_error():

@@ -86,20 +86,14 @@ def test_outputs_are_those_of_openstl(name, torch, tmp_path):
         assert loss == pytest.approx(file["loss"], rel=1e-5)
 
 
-def network(torch, cell, layer_norm, unused=True):
+def network(torch, cell, layer_norm):
     """A network of the benchmark's port with random weights, and its state dict."""
-    from benchmarks.contenders import pytorch_openstl
+    from benchmarks.contenders.pytorch_openstl import openstl_network
 
     size = tuple(length // PATCH for length in FRAME_SHAPE[:2])
-    classes = {"predrnn": "PredRNN", "predrnnpp": "PredRNNpp", "mim": "MIM"}
     depth = PATCH * PATCH * FRAME_SHAPE[2]
-    theirs = getattr(pytorch_openstl, classes[cell])(
-        depth,
-        FEATURES,
-        3,
-        PATCH,
-        norm_size=size if layer_norm else None,
-        **({"size": size} if cell == "mim" else {}),
+    theirs = openstl_network(
+        cell, depth, FEATURES, 3, PATCH, size=size, layer_norm=layer_norm
     )
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
