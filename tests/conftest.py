@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, checked shapes, no silent broadcasting, usual Ctrl-C."""
 
+import importlib.metadata
 import os
 import shutil
 import signal
@@ -9,6 +10,15 @@ from pathlib import Path
 # Child processes that the tests start shall not inherit another number of devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Compiling is what the tests take most of their time for. XLA aborts on unknown flags,
+# so they are set only for the versions that they were tried with.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    )
 
 # Decoded frames are kept from test to test, but not beside those of the user.
 os.environ["CONVLSTM_CACHE_DIR"] = tempfile.mkdtemp(prefix="convlstm_jax-")
@@ -49,11 +59,3 @@ def unchecked_types():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.fixture
-def quick_to_compile():
-    """Compiling is what tests of whole modes take their time for."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

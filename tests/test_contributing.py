@@ -89,7 +89,7 @@ def test_the_cell_runs_in_a_layer_and_in_networks(examples):
     }
 
 
-def test_the_metric_is_measured_and_explained(examples, quick_to_compile):
+def test_the_metric_is_measured_and_explained(examples):
     clip = jnp.linspace(0, 0.5, 2 * 3 * 16).reshape(2, 3, 4, 4, 1)
     changed = clip.at[:, 1, 2, 3].add(0.25)
     measured = jax.jit(frame_metrics)(clip, changed)["max_error"]
@@ -106,7 +106,7 @@ def test_the_data_source_builds_clips(examples):
     np.testing.assert_array_equal(clip, sources.train[3]["frames"])
 
 
-def test_the_objective_trains_on_the_data_source(examples, quick_to_compile):
+def test_the_objective_trains_on_the_data_source(examples):
     overrides = SMALL | {
         "task.name": "sharp_forecast",
         "task.gradient_weight": "0.5",

@@ -33,7 +33,7 @@ TINY = [
 ]  # fmt: skip
 PREDICT = ("--mode=predict",)
 
-pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,6 @@ def run_and_counts(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("run") / "tiny"
     steps = ["--config.train.num_steps=6", "--config.train.eval_every_steps=3"]
-    jax.config.update("jax_disable_most_optimizations", True)
     jax.monitoring.register_event_duration_secs_listener(count)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
@@ -312,10 +311,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
         "--config.train.num_pictures=0", "--config.eval.num_pictures=0",
     ]  # fmt: skip
     environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")
+    }  # fmt: skip
 
     def start(folder):
         return subprocess.Popen(

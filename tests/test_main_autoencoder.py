@@ -21,7 +21,7 @@ TINY = [
 USUAL = {"test.gif", "test_00.png", "test_00.gif"}
 REBUILT = {name.replace("test", "reconstruction") for name in USUAL}
 
-pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def train(folder, *arguments):

@@ -22,7 +22,7 @@ TINY = [
     "--config.eval.batch_size=8", "--config.eval.num_pictures=1",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def forecast_errors(folder, clips):

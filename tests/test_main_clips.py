@@ -21,7 +21,7 @@ TINY = [
     "--config.eval.num_pictures=3",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ def start(folder, index, address):
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
         "JAX_PROCESS_ID": str(index),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
     with (folder / f"err{index}").open("w") as errors:
         return subprocess.Popen(

@@ -29,7 +29,7 @@ SQUARES = [
     "--config.optimizer.ema_decay=0.9", *RUN,
 ]  # fmt: skip
 KERAS = ["--mode=import", "--from=keras", *SQUARES, "--config.model.causal_head=false"]
-pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ RADAR = [
     "--config.data.width=12", "--config.data.downsample=2",
     "--config.data.test_conditions=2017-05-09", "--config.eval.rain_thresholds=0.5,5",
 ]  # fmt: skip
-pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 @pytest.fixture(scope="module")

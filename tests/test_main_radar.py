@@ -31,7 +31,7 @@ TINY = [
 ]  # fmt: skip
 
 
-pytestmark = pytest.mark.usefixtures("at_root", "quick_to_compile")
+pytestmark = pytest.mark.usefixtures("at_root")
 
 
 def composites(folder, start, count):

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import csv
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-
-import tensorboardX
-from tensorboardX.proto import summary_pb2
+from types import ModuleType
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
+
+
+def _import_tensorboardx() -> ModuleType:
+    """Without PyTorch, which it imports where it can: seconds, and for nothing."""
+    without = "torch" not in sys.modules
+    if without:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        import tensorboardX
+    finally:
+        if without:
+            del sys.modules["torch"]
+    return tensorboardX
+
+
+tensorboardX = _import_tensorboardx()
 
 _HEADER = "step,split,metric,value\n"
 
@@ -71,16 +86,15 @@ class Writers:
         """Adds an encoded GIF to TensorBoard, which shows it animated."""
         if not self._active:
             return
-        image = summary_pb2.Summary.Image(
+        summary = tensorboardX.proto.summary_pb2.Summary
+        image = summary.Image(
             width=int.from_bytes(gif[6:8], "little"),
             height=int.from_bytes(gif[8:10], "little"),
             colorspace=3,  # RGB
             encoded_image_string=gif,
         )
-        value = summary_pb2.Summary.Value(tag=tag, image=image)
-        self._tensorboard.file_writer.add_summary(
-            summary_pb2.Summary(value=[value]), step
-        )
+        value = summary.Value(tag=tag, image=image)
+        self._tensorboard.file_writer.add_summary(summary(value=[value]), step)
 
 
 def _up_to(step: int, text: str, path: Path) -> str:

@@ -11,8 +11,6 @@ from convlstm_jax.objectives.forecast import ForecastObjective
 
 T_IN, T_OUT, FRAME = 3, 2, (32, 36, 1)
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def clips(batch, frame_shape=FRAME, num_frames=T_IN):
     rng = np.random.default_rng(batch)

@@ -28,8 +28,6 @@ from convlstm_jax.objectives.forecast import FramesObjective
 from convlstm_jax.training.sharding import batch_sharded, data_mesh, replicated
 from convlstm_jax.viz.player import ClipName
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 CLIPS, STEPS, FRAME_SHAPE = 10, 3, (2, 4, 2)
 CONDITIONS = ("slow", "never", "fast")
 # Which condition each clip is of.

@@ -270,7 +270,7 @@ def test_an_imported_model_predicts_what_pytorch_does(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("at_root", "quick_to_compile")
+@pytest.mark.usefixtures("at_root")
 def test_a_run_imported_on_the_command_line_predicts_what_pytorch_does(
     torch, tmp_path, capsys
 ):

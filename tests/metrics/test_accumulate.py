@@ -15,8 +15,6 @@ from convlstm_jax.metrics.pixel import (
 )
 from convlstm_jax.metrics.registry import conventions, frame_metrics
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 SHAPE = (5, 2, 11, 12, 1)
 
 

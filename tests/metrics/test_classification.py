@@ -17,8 +17,6 @@ from convlstm_jax.metrics.classification import (
     summarize_classification,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 CLASSES = ("bag", "normal", "theft", "queue")
 
 

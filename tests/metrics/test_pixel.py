@@ -15,8 +15,6 @@ from convlstm_jax.metrics.pixel import (
     squared_error,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 SHAPE = (2, 3, 5, 4, 2)
 
 

@@ -14,8 +14,6 @@ from convlstm_jax.metrics.registry import (
     without_repeats,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def test_every_convention_is_a_sentence():
     assert len(conventions()) == len(METRICS) - 2  # "loss" and "learning_rate"

@@ -14,8 +14,6 @@ from convlstm_jax.training.steps import make_eval_step
 FRAME_SHAPE = (4, 6, 2)
 INPUTS, OUTPUTS = 4, 3
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def make_task(name, *, conditional=False, **fields):
     model = FCLSTMAutoencoderConfig(features=(5, 4), conditional=conditional)

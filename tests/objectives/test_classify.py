@@ -18,8 +18,6 @@ FRAME_SHAPE = (8, 12, 3)
 CLASSES = ("normal", "theft", "queue")
 COUNTS = (6, 2, 1)
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def make_task(**fields):
     model = ClipClassifier((3, 4), 3, patch_size=2)

@@ -3,7 +3,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.objectives.base import to_unit_interval
@@ -11,8 +10,6 @@ from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.objectives.losses import frame_loss
 
 FRAME_SHAPE = (4, 6, 2)
-
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def make_task(**fields):

@@ -15,8 +15,6 @@ from convlstm_jax.training.steps import make_eval_step, make_train_step
 
 FRAME_SHAPE = (4, 5, 1)
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 
 def make_task(causal_head=True, **fields):
     model = NextFramePredictor((3, 2), (3, 3), 2, causal_head=causal_head)

@@ -11,8 +11,6 @@ from convlstm_jax.objectives.base import DataFacts
 from convlstm_jax.objectives.nowcast import NowcastConfig, NowcastObjective
 from convlstm_jax.rain import RainScale
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 SCALE = RainScale(0.0, 60.0, 223.0, 1.53)
 MODEL = EncoderForecaster(
     features=(2,), input_kernel_size=1, recurrent_kernel_size=1, patch_size=2

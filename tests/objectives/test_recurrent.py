@@ -10,7 +10,6 @@ from convlstm_jax.objectives.forecast import ForecastObjective
 
 FRAME_SHAPE = (4, 6, 2)
 INPUTS, OUTPUTS = 3, 2
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 def make_task(sampling="none", end=100, start=50, decay=10):

@@ -1,6 +1,9 @@
 import io
 import math
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from tensorboardX.proto import event_pb2
 from convlstm_jax.errors import UserError
 from convlstm_jax.training.writers import Writers
 
+ROOT = Path(__file__).parents[2]
 HEADER = "step,split,metric,value\n"
 
 
@@ -50,6 +54,14 @@ def test_csv_keeps_what_is_complete_and_not_later(tmp_path, content, kept):
         with Writers(tmp_path, start_step=1):
             pass
         assert path.read_text() == expected
+
+
+def test_pytorch_is_not_imported_for_tensorboard():
+    """It would take longer than everything else that a start imports."""
+    code = (
+        "import sys, convlstm_jax.training.writers; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("content", [b"epoch,loss\n1,2\n", b"\xff\n\xfe"])
