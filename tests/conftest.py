@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, checked shapes, no silent broadcasting, usual Ctrl-C."""
 
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -37,6 +38,9 @@ jaxtyping.install_import_hook(
 # every process that one starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tracing makes many objects that live: looking through them more often frees nothing.
+gc.set_threshold(100_000)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
