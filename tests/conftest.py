@@ -1,5 +1,6 @@
 """Eight virtual CPU devices, checked shapes, no silent broadcasting, usual Ctrl-C."""
 
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -20,8 +21,11 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
     )
 
-# Decoded frames are kept from test to test, but not beside those of the user.
+# Decoded frames and compiled programs are kept from test to test and for processes that
+# tests start, but not beside those of the user.
 os.environ["CONVLSTM_CACHE_DIR"] = tempfile.mkdtemp(prefix="convlstm_jax-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="convlstm_jax-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 import jax
 import jaxtyping
@@ -38,13 +42,17 @@ jaxtyping.install_import_hook(
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tracing makes many objects that live: looking through them more often frees nothing.
+gc.set_threshold(100_000)
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_sessionfinish():
-    """Removes the decoded frames."""
-    shutil.rmtree(os.environ["CONVLSTM_CACHE_DIR"], ignore_errors=True)
+    """Removes what was kept."""
+    for name in ("CONVLSTM_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR"):
+        shutil.rmtree(os.environ[name], ignore_errors=True)
 
 
 @pytest.fixture

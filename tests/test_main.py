@@ -1,7 +1,6 @@
 """The program as a user runs it: train, evaluate, predict, export, kill, resume."""
 
 import csv
-import os
 import re
 import shutil
 import signal
@@ -310,14 +309,11 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
         "--config.train.log_every_steps=10",
         "--config.train.num_pictures=0", "--config.eval.num_pictures=0",
     ]  # fmt: skip
-    environment = {
-        **os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")
-    }  # fmt: skip
 
     def start(folder):
         return subprocess.Popen(
             [*command, f"--workdir={folder}"],
-            cwd=ROOT, env=environment, text=True,
+            cwd=ROOT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

@@ -9,6 +9,10 @@ from benchmarks import program
 TINY = [
     "--config=configs/moving_mnist.py:quick",
     "--config.data.digits=sklearn",
+    "--config.data.height=32",
+    "--config.data.width=32",
+    "--config.task.num_input_frames=2",
+    "--config.task.num_output_frames=2",
     "--config.model.features=4",
     "--config.train.batch_size=8",  # Divisible by any number of devices here.
     "--config.train.log_every_steps=2",

@@ -12,7 +12,22 @@ from benchmarks.contenders import CONTENDERS, OURS, Settings
 from benchmarks.worker import ContenderError, Worker
 from benchmarks.workloads import OPENSTL_NETWORKS, WORKLOADS, draw, tiny
 
+MEASURED_AS_PYTORCH = ("pytorch_channels_last", "pytorch_compile")
 PEERS = [name for name in CONTENDERS if name not in (OURS, "pytorch_compile_model")]
+
+
+@pytest.fixture(autouse=True)
+def few_calls_and_processes(monkeypatch):
+    """Memory is read, in processes of their own, once from each peer's code."""
+    memory = train_step._memory
+
+    def memory_of_a_layer(workload, problem, entry):
+        if workload.system != "layer" or entry.name in MEASURED_AS_PYTORCH:
+            return {}
+        return memory(workload, problem, entry)
+
+    monkeypatch.setattr(train_step, "_memory", memory_of_a_layer)
+    monkeypatch.setattr(train_step, "_TURN_SECONDS", 0.01)
 
 
 def run(tmp_path, *arguments):
@@ -53,11 +68,12 @@ def test_every_peer_does_the_same_work_and_is_measured(
         for workload in workloads
         for contender in (OURS, *installed)
     }
-    for row in rows.values():
+    for (workload, contender), row in rows.items():
         # Which of the two takes longer is noise at these shapes.
         assert row["train_ms"] > 0 and row["forward_ms"] > 0
         assert row["compile_s"] > 0
-        assert row["process_memory_mb"] > row["peak_memory_mb"] > 0
+        if workload == "layer_16x16" and contender not in MEASURED_AS_PYTORCH:
+            assert row["process_memory_mb"] > row["peak_memory_mb"] > 0
     assert rows[workloads[0], OURS]["ratio"] == 1
     assert rows[workloads[0], OURS]["rounds"] == 2
     printed = capsys.readouterr().out
