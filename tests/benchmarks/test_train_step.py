@@ -10,10 +10,20 @@ import pytest
 from benchmarks import memory, train_step
 from benchmarks.contenders import CONTENDERS, OURS, Settings
 from benchmarks.worker import ContenderError, Worker
-from benchmarks.workloads import OPENSTL_NETWORKS, WORKLOADS, draw, tiny
+from benchmarks.workloads import (
+    CELL_LAYERS,
+    OPENSTL_NETWORKS,
+    WORKLOADS,
+    draw,
+    tiny,
+)
 
 MEASURED_AS_PYTORCH = ("pytorch_channels_last", "pytorch_compile")
-PEERS = [name for name in CONTENDERS if name not in (OURS, "pytorch_compile_model")]
+PEERS = [
+    name
+    for name, contender in CONTENDERS.items()
+    if "layer" in contender.systems and name not in (OURS, "pytorch_compile_model")
+]
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +52,7 @@ def run(tmp_path, *arguments):
     [
         (["layer_16x16"], PEERS),
         (["encoder_forecaster", "openstl_convlstm_s"], ["pytorch", "flax_rnn"]),
+        (["mingru_64x64"], ["our_convlstm"]),
     ],
 )
 def test_every_peer_does_the_same_work_and_is_measured(
@@ -62,7 +73,7 @@ def test_every_peer_does_the_same_work_and_is_measured(
     left = {(one["workload"], one["contender"]) for one in document["left"]}
     assert {contender for _, contender in left} <= {"pytorch_compile"}
     if workloads != ["layer_16x16"]:
-        installed.remove("flax_rnn")  # It has layers alone.
+        installed.discard("flax_rnn")  # It has layers alone.
     assert set(rows) | left == {
         (workload, contender)
         for workload in workloads
@@ -81,8 +92,8 @@ def test_every_peer_does_the_same_work_and_is_measured(
     assert f"| {OURS} | " in printed
 
 
-@pytest.mark.parametrize("system", OPENSTL_NETWORKS)
-def test_pytorch_has_the_networks_of_openstl(system):
+@pytest.mark.parametrize("system", [*CELL_LAYERS, *OPENSTL_NETWORKS])
+def test_pytorch_computes_the_same_with_every_cell(system):
     """In this process, outputs and every gradient."""
     pytest.importorskip("torch", reason="needs torch")
     (workload,) = (tiny(one) for one in WORKLOADS if one.system == system)
@@ -152,6 +163,13 @@ def test_multiply_adds_are_those_of_the_published_systems():
     assert counts["openstl_convlstm_s"] == pytest.approx(56.8e9, rel=1e-3)
     by_hand = 10 * 16 * 16 * 25 * (16 + 128) * 4 * 128
     assert counts["layer_16x16"] == by_hand
+    assert counts["openstl_predrnn"] == pytest.approx(116.0e9, rel=1e-3)
+    assert counts["openstl_predrnnpp"] == pytest.approx(171.7e9, rel=1e-3)
+    assert counts["minlstm_64x64"] == 20 * 64 * 64 * 9 * 64 * 3 * 64
+    assert counts["convgru_64x64"] == 10 * 64 * 64 * 9 * (64 + 64) * 3 * 64
+    flows = 25 * (32 * (64 + 64) + 32 * 26)
+    by_hand = 10 * 32 * 32 * (flows + 3 * 64 * (9 * 64 + 13 * 64))
+    assert counts["trajgru_32x32"] == by_hand
 
 
 @pytest.mark.parametrize(
