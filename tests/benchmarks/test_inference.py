@@ -26,7 +26,8 @@ def test_the_checks_of_a_gpu_pass_on_a_cpu(tmp_path, monkeypatch):
     file = tmp_path / "checks.json"
     for name, size in {"FEATURES": 3, "HEIGHT": 4, "WIDTH": 5, "STEPS": 3}.items():
         monkeypatch.setattr(gpu_checks, name, size)
-    monkeypatch.setattr(gpu_checks, "CASES", {"rollout": gpu_checks.CASES["rollout"]})
+    cases = {name: gpu_checks.CASES[name] for name in ("rollout", "minGRU")}
+    monkeypatch.setattr(gpu_checks, "CASES", cases)
     assert gpu_checks.main(["--size=64", f"--json={file}"]) == 0
     document = json.loads(file.read_text())
     assert document["matrix_product_tflop_s"] > 0
