@@ -183,12 +183,27 @@ def test_a_step_by_hand():
     np.testing.assert_allclose(positive(jnp.array([0.0, 1, -LOG3])), [0.5, 1.5, 0.25])
 
 
-def test_gates_that_are_shut_in_float32_still_have_a_ratio():
-    f, i = jnp.float32(-200), jnp.float32(-200 - LOG3)
-    a, b = MinLSTMCell(1).update(f, i, jnp.float32(0.5))
-    np.testing.assert_allclose([a, b], [0.75, 0.25], rtol=1e-5)
-    slope = jax.grad(lambda f: MinLSTMCell(1).update(f, i, jnp.float32(0))[0])(f)
-    np.testing.assert_allclose(slope, 0.75 * 0.25, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("logits", "expected"),
+    [
+        ((-20, -20 - LOG3), (0.75, 0.25)),
+        ((-200, -200), (0.5, 0.5)),
+        ((-200, 1), (0, 1)),
+        ((1, -200), (1, 0)),
+    ],
+)
+def test_gates_that_are_shut_still_share_what_there_is(logits, expected):
+    """Also in float32, with finite gradients."""
+    update = MinLSTMCell(1).update
+    f, i, n = (jnp.float32(x) for x in (*logits, 0.5))
+    found, pull_back = jax.vjp(update, f, i, n)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-17)
+    slopes = pull_back((jnp.float32(1), jnp.float32(0)))
+    a, b = expected
+    open_gates = [a * b * (x > -40) for x in logits]
+    np.testing.assert_allclose(
+        slopes, [open_gates[0], -open_gates[1], 0], rtol=1e-5, atol=1e-17
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
