@@ -1,4 +1,4 @@
-"""Forward and backward pass of a ConvLSTM here and in the peers, side by side.
+"""Forward and backward pass of recurrent cells here and in peers, side by side.
 
     pip install -r requirements-bench.txt
     python benchmarks/train_step.py --json train_step.json
@@ -7,9 +7,9 @@
 Every contender gets the same weights and inputs. Its outputs and the gradients of all
 weights (for a single layer those of the inputs too) are compared with this project's
 before anything is timed; one that differs or fails is left out and named, and the
-exit code is 1. All layers are without
-peepholes, with tanh and sigmoid, as all contenders have these. The loss is the sum of
-outputs times a fixed array; there is no optimizer.
+exit code is 1. ConvLSTM layers are without peepholes, with tanh and sigmoid, as all
+contenders have these; ConvGRU and TrajGRU, which PyTorch alone has, are those of HKO-7.
+The loss is the sum of outputs times a fixed array; there is no optimizer.
 
 Contenders are processes of their own that take turns, so that what else disturbs the
 machine disturbs all of them. `ratio` is a contender's training time by this project's,

@@ -25,6 +25,7 @@ def run(tmp_path, *arguments):
     ("workloads", "peers"),
     [
         (["layer_16x16"], PEERS),
+        (["convgru_64x64", "trajgru_32x32"], ["pytorch", "flax_rnn"]),
         (["encoder_forecaster", "openstl_convlstm_s"], ["pytorch", "flax_rnn"]),
     ],
 )
@@ -120,6 +121,10 @@ def test_multiply_adds_are_those_of_the_published_systems():
     assert counts["openstl_convlstm_s"] == pytest.approx(56.8e9, rel=1e-3)
     by_hand = 10 * 16 * 16 * 25 * (16 + 128) * 4 * 128
     assert counts["layer_16x16"] == by_hand
+    assert counts["convgru_64x64"] == 10 * 64 * 64 * 9 * (64 + 64) * 3 * 64
+    flows = 25 * (32 * (64 + 64) + 32 * 26)
+    by_hand = 10 * 32 * 32 * (flows + 3 * 64 * (9 * 64 + 13 * 64))
+    assert counts["trajgru_32x32"] == by_hand
 
 
 @pytest.mark.parametrize(
