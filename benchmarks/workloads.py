@@ -284,10 +284,8 @@ def gru_shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
     links = workload.num_links
     reads = (1, 1, links * features) if links else (size, size, features)
     shapes = {
-        "gates_input_kernel": (size, size, depth, 2 * features),
-        "candidate_input_kernel": (size, size, depth, features),
-        "gates_kernel": (*reads, 2 * features),
-        "candidate_kernel": (*reads, features),
+        "gates_input_kernel": (size, size, depth, 3 * features),
+        "gates_kernel": (*reads, 3 * features),
         "bias": (3 * features,),
         "recurrent_bias": (features,),
     }

@@ -16,7 +16,7 @@ def load_weights(network: nn.Module, weights: Arrays) -> None:
     state = {}
     for key in network.state_dict():
         found = [weights[path] for path in _paths(key, weights)]
-        value = np.concatenate(found, _axis(key)) if found[0].ndim > 1 else found[0]
+        value = np.concatenate(found, axis=-2) if found[0].ndim > 1 else found[0]
         if value.ndim == 2:  # Of a dense layer.
             value = value[None, None]
         if value.ndim == 4:
@@ -31,13 +31,13 @@ def by_our_paths(gradients: Arrays, weights: Arrays) -> Arrays:
     for key, gradient in gradients.items():
         if gradient.ndim == 4:
             gradient = gradient.transpose(2, 3, 1, 0)
-        start, axis = 0, _axis(key)
+        start = 0
         for path in _paths(key, weights):
             shape = weights[path].shape
             part = gradient
             if len(shape) == 4:
-                part = gradient.take(range(start, start + shape[axis]), axis)
-                start += shape[axis]
+                part = gradient[:, :, start : start + shape[2]]
+                start += shape[2]
             found[path] = part.reshape(shape)
     return found
 
@@ -64,13 +64,8 @@ def openstl_weights(cell: str) -> tuple[Any, Any]:
     return load, back
 
 
-def _axis(key: str) -> int:
-    """Along which kernels stand side by side: what they read, or of GRUs the gates."""
-    return -1 if key in ("cell.input.weight", "cell.recurrent.weight") else -2
-
-
 def _paths(key: str, weights: Arrays) -> list[str]:
-    """Our paths of one PyTorch parameter; those of a kernel stand side by side."""
+    """Our paths of one PyTorch parameter; those of a kernel read one after another."""
     if key.startswith("output."):
         paths = ["output/bias"]
         if key.endswith("weight"):
@@ -84,8 +79,8 @@ def _paths(key: str, weights: Arrays) -> list[str]:
             "convolution": ("input_kernel", "recurrent_kernel"),
             "conv_x": ("input_kernel",),
             "conv_h": ("recurrent_kernel",),
-            "input": ("gates_input_kernel", "candidate_input_kernel"),
-            "recurrent": ("gates_kernel", "candidate_kernel"),
+            "input": ("gates_input_kernel",),
+            "recurrent": ("gates_kernel",),
             "flow": ("flow_input_kernel", "flow_kernel"),
             "flow_output": ("flow_output_kernel",),
         }[convolution]

@@ -1,5 +1,6 @@
 """The convolutional GRU, in the two forms that are in use."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -54,19 +55,26 @@ class ConvGRUCell(RecurrentCell):
     ) -> CellWeights:
         """See `RecurrentCell`."""
         features = self.features
-        kernels = self.kernels(
-            input_features,
-            gates_input_kernel=(False, 2 * features),
-            gates_kernel=(True, 2 * features),
-            candidate_input_kernel=(False, features),
-            candidate_kernel=(True, features),
-        )
-        biases = {"bias": 3 * features}
         if self.reset_after:
-            biases["recurrent_bias"] = features
+            kernels = self.kernels(
+                input_features,
+                gates_input_kernel=(False, 3 * features),
+                gates_kernel=(True, 3 * features),
+            )
+        else:
+            kernels = self.kernels(
+                input_features,
+                gates_input_kernel=(False, 2 * features),
+                gates_kernel=(True, 2 * features),
+                candidate_input_kernel=(False, features),
+                candidate_kernel=(True, features),
+            )
+        sizes = {"bias": 3 * features}
+        if self.reset_after:
+            sizes["recurrent_bias"] = features
         others: dict[str, Array | None] = {
             name: self.param(name, nn.initializers.zeros, (size,), self.param_dtype)
-            for name, size in biases.items()
+            for name, size in sizes.items()
         }
         return CellWeights(kernels, others)
 
@@ -83,9 +91,13 @@ class ConvGRUCell(RecurrentCell):
         if self.reset_after:
             hidden = reset_after_step(convolve, parameters, carry, inputs, carry, apply)
             return hidden, hidden
-        z, r, b_n = _gates(convolve, parameters, carry, inputs, carry)
+        dtype = carry.dtype
+        b_z, b_r, b_n = _biases(parameters, carry)
+        gates = convolve(gates_input_kernel=inputs, gates_kernel=carry)
+        gates_z, gates_r = jnp.split(gates.astype(dtype), 2, axis=-1)
+        z, r = jax.nn.sigmoid(gates_z + b_z), jax.nn.sigmoid(gates_r + b_r)
         candidate = convolve(candidate_input_kernel=inputs, candidate_kernel=r * carry)
-        n = apply(candidate.astype(carry.dtype) + b_n)
+        n = apply(candidate.astype(dtype) + b_n)
         hidden = (1 - z) * carry + z * n
         return hidden, hidden
 
@@ -103,29 +115,23 @@ def reset_after_step(
     hidden: Hidden,
     inputs: CellInputs,
     read: Array,
-    apply: Any,
+    apply: Callable[[Array], Array],
 ) -> Hidden:
-    """The new state; the state-to-state kernels read `read`, see `ConvGRUCell`."""
-    z, r, b_n = _gates(convolve, parameters, hidden, inputs, read)
-    recurrent = convolve(candidate_kernel=read).astype(hidden.dtype)
-    bias = parameters["recurrent_bias"].astype(hidden.dtype)
-    candidate = r * (recurrent + per_channel(bias, hidden.shape)) + b_n
-    if inputs is not None:
-        candidate += convolve(candidate_input_kernel=inputs).astype(hidden.dtype)
-    return z * hidden + (1 - z) * apply(candidate)
-
-
-def _gates(
-    convolve: Convolve,
-    parameters: dict[str, Any],
-    hidden: Hidden,
-    inputs: CellInputs,
-    read: Array,
-) -> list[Array]:
-    """The gates z and r, and the bias of n for every pixel."""
+    """The new state; the state-to-state kernel reads `read`, see `ConvGRUCell`."""
     dtype = hidden.dtype
-    biases = jnp.split(parameters["bias"].astype(dtype), 3)
-    b_z, b_r, b_n = (per_channel(bias, hidden.shape) for bias in biases)
-    gates = convolve(gates_input_kernel=inputs, gates_kernel=read)
-    gates_z, gates_r = jnp.split(gates.astype(dtype), 2, axis=-1)
-    return [jax.nn.sigmoid(gates_z + b_z), jax.nn.sigmoid(gates_r + b_r), b_n]
+    z, r, n = _biases(parameters, hidden)
+    if inputs is not None:
+        from_inputs = convolve(gates_input_kernel=inputs).astype(dtype)
+        x_z, x_r, x_n = jnp.split(from_inputs, 3, axis=-1)
+        z, r, n = z + x_z, r + x_r, n + x_n
+    from_state = convolve(gates_kernel=read).astype(dtype)
+    h_z, h_r, h_n = jnp.split(from_state, 3, axis=-1)
+    z, r = jax.nn.sigmoid(z + h_z), jax.nn.sigmoid(r + h_r)
+    bias = per_channel(parameters["recurrent_bias"].astype(dtype), hidden.shape)
+    return z * hidden + (1 - z) * apply(n + r * (h_n + bias))
+
+
+def _biases(parameters: dict[str, Any], hidden: Hidden) -> list[Array]:
+    """Those of z, r and n, for every pixel."""
+    biases = jnp.split(parameters["bias"].astype(hidden.dtype), 3)
+    return [per_channel(bias, hidden.shape) for bias in biases]

@@ -43,8 +43,8 @@ class TrajGRUCell(RecurrentCell):
     positions than the original, more so near the border.
 
     Flows start at zero, as in HKO-7. The carry and the output are h `[B, H, W, F]`,
-    float32 whatever `dtype` is, as the flows are. Gates stand in the order z, r along
-    the last axis of their kernels and z, r, n along the bias; flows as u_1, v_1, u_2, …
+    float32 whatever `dtype` is, as the flows are. Gates stand in the order z, r, n
+    along the last axis of kernels and bias; flows as u_1, v_1, u_2, …
 
     Attributes: See `RecurrentCell`; and
         recurrent_kernel_size: Of the kernels W_f, U_f and V that find the flows.
@@ -71,8 +71,7 @@ class TrajGRUCell(RecurrentCell):
         features, size = self.features, self.recurrent_kernel_size
         kernels = self.kernels(
             input_features,
-            gates_input_kernel=(False, 2 * features),
-            candidate_input_kernel=(False, features),
+            gates_input_kernel=(False, 3 * features),
             flow_kernel=(True, _FLOW_FEATURES),
         )
         others: dict[str, Array | None] = {}
@@ -87,19 +86,14 @@ class TrajGRUCell(RecurrentCell):
         if input_features is not None:
             shape = (size, size, input_features, _FLOW_FEATURES)
             kernel("flow_input_kernel", self.kernel_init, *shape)
-        num_flows, warped = 2 * self.num_links, self.num_links * features
-        kernel(
-            "flow_output_kernel",
-            nn.initializers.zeros,
-            *(size, size, _FLOW_FEATURES, num_flows),
-        )
-        init = self.recurrent_kernel_init
-        kernel("gates_kernel", init, 1, 1, warped, 2 * features)
-        kernel("candidate_kernel", init, 1, 1, warped, features)
+        shape = (size, size, _FLOW_FEATURES, 2 * self.num_links)
+        kernel("flow_output_kernel", nn.initializers.zeros, *shape)
+        shape = (1, 1, self.num_links * features, 3 * features)
+        kernel("gates_kernel", self.recurrent_kernel_init, *shape)
         bias("bias", 3 * features)
         bias("recurrent_bias", features)
         bias("flow_bias", _FLOW_FEATURES)
-        bias("flow_output_bias", num_flows)
+        bias("flow_output_bias", 2 * self.num_links)
         return CellWeights(kernels, others)
 
     @nn.nowrap

@@ -14,32 +14,37 @@ SHAPE, FEATURES = (2, 4, 3, 5, 2), 3
 DOUBLE = {"dtype": jnp.float64, "param_dtype": jnp.float64}
 
 
-def reset_before(weights, z, r, candidate, h):
-    n = np.tanh(candidate + convolve(r * h, weights["candidate_kernel"]))
+def reset_before(weights, gates, h, frame):
+    b_z, b_r, b_n = np.split(weights["bias"], 3)
+    from_h, from_frame = gates
+    gates, n = from_h + from_frame, b_n
+    if frame is not None:
+        n = n + convolve(frame, weights["candidate_input_kernel"])
+    z = sigmoid(gates[..., :FEATURES] + b_z)
+    r = sigmoid(gates[..., FEATURES:] + b_r)
+    n = np.tanh(n + convolve(r * h, weights["candidate_kernel"]))
     return (1 - z) * h + z * n
 
 
-def reset_after(weights, z, r, candidate, h):
-    recurrent = convolve(h, weights["candidate_kernel"]) + weights["recurrent_bias"]
-    n = candidate + r * recurrent
+def reset_after(weights, gates, h, frame):
+    h_z, h_r, h_n = np.split(gates[0], 3, axis=-1)
+    x_z, x_r, x_n = np.split(gates[1] + weights["bias"], 3, axis=-1)
+    z, r = sigmoid(x_z + h_z), sigmoid(x_r + h_r)
+    n = x_n + r * (h_n + weights["recurrent_bias"])
     return z * h + (1 - z) * np.where(n > 0, n, 0.2 * n)
 
 
 def oracle(weights, inputs, hidden, update):
     """Clip by clip and frame by frame; inputs may be `None`."""
-    b_z, b_r, b_n = np.split(weights["bias"], 3)
     outputs = []
     for clip, h in enumerate(hidden):
         for t in range(SHAPE[1]):
-            gates = convolve(h, weights["gates_kernel"])
-            candidate = b_n
+            from_h, frame = convolve(h, weights["gates_kernel"]), None
+            from_frame = np.zeros_like(from_h)
             if inputs is not None:
                 frame = inputs[clip, t]
-                gates += convolve(frame, weights["gates_input_kernel"])
-                candidate = b_n + convolve(frame, weights["candidate_input_kernel"])
-            z = sigmoid(gates[..., :FEATURES] + b_z)
-            r = sigmoid(gates[..., FEATURES:] + b_r)
-            h = update(weights, z, r, candidate, h)
+                from_frame = convolve(frame, weights["gates_input_kernel"])
+            h = update(weights, (from_h, from_frame), h, frame)
             outputs.append(h)
     outputs = np.reshape(outputs, (*SHAPE[:4], FEATURES))
     return outputs[:, -1], outputs

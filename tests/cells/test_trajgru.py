@@ -23,30 +23,27 @@ def leaky(x):
 
 def oracle(weights, inputs, hidden):
     """Clip by clip, frame by frame and link by link; inputs may be `None`."""
-    b_z, b_r, b_n = np.split(weights["bias"], 3)
-    gates_kernels, candidate_kernels = (
-        np.split(weights[f"{name}_kernel"], LINKS, axis=2)
-        for name in ("gates", "candidate")
-    )
+    kernels = np.split(weights["gates_kernel"], LINKS, axis=2)
     outputs = []
     for clip, h in enumerate(hidden):
         for t in range(SHAPE[1]):
             flow = convolve(h, weights["flow_kernel"]) + weights["flow_bias"]
-            gates, candidate, recurrent = 0, b_n, weights["recurrent_bias"]
+            from_frame = weights["bias"] + np.zeros((*h.shape[:2], 1))
             if inputs is not None:
                 frame = inputs[clip, t]
                 flow += convolve(frame, weights["flow_input_kernel"])
-                gates = convolve(frame, weights["gates_input_kernel"])
-                candidate = b_n + convolve(frame, weights["candidate_input_kernel"])
+                from_frame += convolve(frame, weights["gates_input_kernel"])
             flow = convolve(leaky(flow), weights["flow_output_kernel"])
             flow += weights["flow_output_bias"]
-            for link in range(LINKS):
+            from_state = np.zeros_like(from_frame)
+            for link, kernel in enumerate(kernels):
                 warped = warp(h, -flow[..., 2 * link : 2 * link + 2])
-                gates = gates + convolve(warped, gates_kernels[link])
-                recurrent = recurrent + convolve(warped, candidate_kernels[link])
-            z = sigmoid(gates[..., :FEATURES] + b_z)
-            r = sigmoid(gates[..., FEATURES:] + b_r)
-            h = z * h + (1 - z) * leaky(candidate + r * recurrent)
+                from_state += convolve(warped, kernel)
+            x_z, x_r, x_n = np.split(from_frame, 3, axis=-1)
+            h_z, h_r, h_n = np.split(from_state, 3, axis=-1)
+            z, r = sigmoid(x_z + h_z), sigmoid(x_r + h_r)
+            n = leaky(x_n + r * (h_n + weights["recurrent_bias"]))
+            h = z * h + (1 - z) * n
             outputs.append(h)
     outputs = np.reshape(outputs, (*SHAPE[:4], FEATURES))
     return outputs[:, -1], outputs
