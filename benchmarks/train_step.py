@@ -9,8 +9,8 @@ weights (for a single layer those of the inputs too) are compared with this proj
 before anything is timed; one that differs or fails is left out and named, and the
 exit code is 1. ConvLSTM layers are without peepholes, with tanh and sigmoid, as all
 contenders have these; ConvGRU and TrajGRU are those of HKO-7. Other cells than ConvLSTM
-are compared with PyTorch alone. The loss is the sum of outputs times a fixed array;
-there is no optimizer.
+are compared with PyTorch and `nn.scan`. The loss is the sum of outputs times a fixed
+array; there is no optimizer.
 
 Contenders are processes of their own that take turns, so that what else disturbs the
 machine disturbs all of them. `ratio` is a contender's training time by this project's,
@@ -25,8 +25,9 @@ before the first one (on a GPU: the peak of its memory).
 Contenders: `pytorch` (one convolution over input and state together, the usual cell),
 `pytorch_channels_last`, `pytorch_compile` (the cell under torch.compile, channels
 last), `keras_tensorflow`, `keras_jax`, `flax_rnn` (`nn.RNN(nn.ConvLSTMCell)`); by name
-alone `pytorch_compile_model` (the whole network, unrolled), and for minimal cells
-`our_convlstm` (this project's ConvLSTM of the same features, not compared in results).
+alone `pytorch_compile_model` (the whole network, unrolled), `plain_scan` (this
+project's cells under `nn.scan`), and for minimal cells `our_convlstm` (this project's
+ConvLSTM of the same features, not compared in results).
 """
 
 import argparse

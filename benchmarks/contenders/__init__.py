@@ -111,4 +111,12 @@ CONTENDERS = {
         other_system="layer",
     ),
     "flax_rnn": Contender("flax_rnn", ("jax", "flax"), _LAYER, slow_on=("cpu",)),
+    # What the engine saves; minutes for a training step.
+    "plain_scan": Contender(
+        "plain_scan",
+        ("jax", "flax"),
+        tuple(name for name in SYSTEMS if name != "encoder_forecaster"),
+        slow_on=("cpu",),
+        by_default=False,
+    ),
 }

@@ -15,6 +15,7 @@ from benchmarks.workloads import (
     Workload,
 )
 from convlstm_jax.cells import build_cell
+from convlstm_jax.cells.cell import RecurrentCell
 from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
@@ -35,31 +36,36 @@ def build(
     )
 
 
+def layer_cell(workload: Workload, settings: Settings) -> RecurrentCell:
+    """The cell of a workload of one layer."""
+    is_trajgru = workload.system == "trajgru"
+    recurrent = FLOW_KERNEL_SIZE if is_trajgru else workload.kernel_size
+    return build_cell(
+        "convlstm" if workload.system == "layer" else workload.system,
+        features=workload.features[0],
+        input_kernel_size=workload.kernel_size,
+        recurrent_kernel_size=recurrent,
+        peephole="none",
+        reset_after=True,
+        activation="tanh" if workload.system == "layer" else "leaky_relu",
+        num_links=workload.num_links,
+        dtype=jnp.dtype(settings.dtype),
+    )
+
+
 def _apply(workload: Workload, problem: Problem, settings: Settings):
     model: Any
-    fields: dict[str, Any] = {
-        "input_kernel_size": workload.kernel_size,
-        "recurrent_kernel_size": workload.kernel_size,
-        "dtype": jnp.dtype(settings.dtype),
-    }
     if workload.is_layer:
-        if workload.system == "trajgru":
-            fields["recurrent_kernel_size"] = FLOW_KERNEL_SIZE
-        cell = build_cell(
-            "convlstm" if workload.system == "layer" else workload.system,
-            features=workload.features[0],
-            peephole="none",
-            reset_after=True,
-            activation="tanh" if workload.system == "layer" else "leaky_relu",
-            num_links=workload.num_links,
-            **fields,
-        )
+        cell = layer_cell(workload, settings)
         model = RecurrentLayer(cell, memory=settings.memory)
         return lambda params, frames: model.apply({"params": params}, frames)[1]
-    fields |= {
+    fields: dict[str, Any] = {
         "features": workload.features,
+        "input_kernel_size": workload.kernel_size,
+        "recurrent_kernel_size": workload.kernel_size,
         "patch_size": workload.patch_size,
         "memory": settings.memory,
+        "dtype": jnp.dtype(settings.dtype),
     }
     second: Any
     if workload.system == "encoder_forecaster":

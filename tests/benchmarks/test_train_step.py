@@ -92,19 +92,21 @@ def test_every_peer_does_the_same_work_and_is_measured(
     assert f"| {OURS} | " in printed
 
 
+@pytest.mark.parametrize("peer", ["pytorch", "plain_scan"])
 @pytest.mark.parametrize("system", [*CELL_LAYERS, *OPENSTL_NETWORKS])
-def test_pytorch_computes_the_same_with_every_cell(system):
+def test_peers_compute_the_same_with_every_cell(system, peer):
     """In this process, outputs and every gradient."""
-    pytest.importorskip("torch", reason="needs torch")
+    if peer == "pytorch":
+        pytest.importorskip("torch", reason="needs torch")
     (workload,) = (tiny(one) for one in WORKLOADS if one.system == system)
     problem = draw(workload)
     expected, found = (
         importlib.import_module(f"benchmarks.contenders.{CONTENDERS[name].module}")
         .build(name, workload, problem, Settings())
         .results()
-        for name in (OURS, "pytorch")
+        for name in (OURS, peer)
     )
-    assert train_step.check("pytorch", found, expected, 1e-4) > 0
+    assert train_step.check(peer, found, expected, 1e-4) > 0
 
 
 def test_a_contender_that_differs_is_an_error():
