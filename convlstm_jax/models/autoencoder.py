@@ -1,7 +1,7 @@
 """The FC-LSTM autoencoder of Srivastava et al. 2015, arXiv:1502.04681."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from convlstm_jax.config import field
 from convlstm_jax.models.network import LayersConfig, LayersNetwork, require_video
-from convlstm_jax.types import Array, Video
+from convlstm_jax.types import Array, Frame, Video
 
 # What a decoder can be asked for: the inputs, last frame first, or what follows them.
 DECODERS = ("reconstruction", "forecast")
@@ -18,6 +18,13 @@ DECODERS = ("reconstruction", "forecast")
 _Vectors = Float[Array, "B T D"]
 # As `VectorCarry`; layers differ in F.
 _Carry = tuple[Array, Array]
+
+
+class AutoencoderState(NamedTuple):
+    """The carry of each encoder layer, and the last frame that was read."""
+
+    carries: tuple[_Carry, ...]
+    last_frame: Frame
 
 
 class Decoder(LayersNetwork):
@@ -95,7 +102,7 @@ class FCLSTMAutoencoder(LayersNetwork):
             return self.generate(
                 inputs, {name: video.shape[1] for name, video in targets.items()}
             )
-        carries = self._encode(inputs)
+        carries = self.read(inputs).carries
         logits = {}
         for name, target in targets.items():
             frames = target.reshape(*target.shape[:2], -1)
@@ -113,10 +120,29 @@ class FCLSTMAutoencoder(LayersNetwork):
 
         `num_frames` holds the decoders to run, and the frames to decode; any number.
         """
-        carries = self._encode(inputs)
-        batch, _, *frame_shape = inputs.shape
+        return self.decode(self.read(inputs), num_frames)
+
+    def read(
+        self, frames: Video, state: AutoencoderState | None = None
+    ) -> AutoencoderState:
+        """The state after some frames, see `ForecastingNetwork.read`."""
+        require_video(frames)
+        hidden = frames.reshape(*frames.shape[:2], -1)
+        carries = []
+        for index, layer in enumerate(self.encoder):
+            before = None if state is None else state.carries[index]
+            carry, hidden = layer(hidden, initial_carry=before)
+            carries.append(carry)
+        return AutoencoderState(tuple(carries), frames[:, -1])
+
+    def decode(
+        self, state: AutoencoderState, num_frames: Mapping[str, int]
+    ) -> dict[str, Array]:
+        """As `generate`, from the state after the inputs."""
+        carries, last_frame = state
+        batch, *frame_shape = last_frame.shape
         # Sharded as the inputs are.
-        black = jnp.zeros_like(inputs[:, 0].reshape(batch, -1), jnp.float32)
+        black = jnp.zeros_like(last_frame.reshape(batch, -1), jnp.float32)
         logits = {}
         for name, steps in num_frames.items():
             if self.conditional:
@@ -125,15 +151,6 @@ class FCLSTMAutoencoder(LayersNetwork):
                 _, flat = self.decoder[name](None, carries, steps, black.shape[1])
             logits[name] = flat.reshape(batch, steps, *frame_shape)
         return logits
-
-    def _encode(self, inputs: Video) -> tuple[_Carry, ...]:
-        require_video(inputs)
-        hidden = inputs.reshape(*inputs.shape[:2], -1)
-        carries = []
-        for layer in self.encoder:
-            carry, hidden = layer(hidden)
-            carries.append(carry)
-        return tuple(carries)
 
     def _feed_back(
         self,

@@ -1,6 +1,6 @@
 """Classification of clips by the last hidden state of a stack of ConvLSTM layers."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,11 +13,19 @@ from convlstm_jax.models.network import (
     PatchConfig,
     require_video,
 )
+from convlstm_jax.ops.engine import Tree
 from convlstm_jax.ops.patches import to_patches
 from convlstm_jax.types import Array, Video
 
 Logits = Float[Array, "B N"]
 """One logit for each of N classes."""
+
+
+class ClassifierState(NamedTuple):
+    """The carry of each layer, and the logits of the frames read so far."""
+
+    carries: tuple[Tree, ...]
+    logits: Logits
 
 
 class ClipClassifier(CellNetwork):
@@ -43,7 +51,6 @@ class ClipClassifier(CellNetwork):
     patch_size: int = 4
     pool_size: int = 2
 
-    @nn.compact
     def __call__(
         self, inputs: Video, *, seq_lengths: Int[Array, " B"] | None = None
     ) -> Logits:
@@ -58,8 +65,19 @@ class ClipClassifier(CellNetwork):
         Returns:
             Logits `[B, num_classes]` in float32.
         """
-        require_video(inputs)
-        hidden = to_patches(2 * inputs - 1, self.patch_size)
+        return self.read(inputs, seq_lengths=seq_lengths).logits
+
+    @nn.compact
+    def read(
+        self,
+        frames: Video,
+        state: ClassifierState | None = None,
+        seq_lengths: Int[Array, " B"] | None = None,
+    ) -> ClassifierState:
+        """The state after some frames, see `ForecastingNetwork.read`."""
+        require_video(frames)
+        hidden = to_patches(2 * frames - 1, self.patch_size)
+        carries = []
         for index, features in enumerate(self.features):
             if index:
                 hidden = _max_pool(hidden, self.pool_size)
@@ -69,9 +87,13 @@ class ClipClassifier(CellNetwork):
                 input_kernel_size=self.input_kernel_size,
                 recurrent_kernel_size=self.recurrent_kernel_size,
             )
-            carry, hidden = self._over_time(cell)(hidden, seq_lengths=seq_lengths)
+            before = None if state is None else state.carries[index]
+            layer = self._over_time(cell)
+            carry, hidden = layer(hidden, initial_carry=before, seq_lengths=seq_lengths)
+            carries.append(carry)
         pooled = cell.hidden(carry).astype(jnp.float32).mean(axis=(1, 2))
-        return nn.Dense(self.num_classes, name="output")(pooled)
+        logits = nn.Dense(self.num_classes, name="output")(pooled)
+        return ClassifierState(tuple(carries), logits)
 
 
 def _max_pool(video: Video, size: int) -> Array:

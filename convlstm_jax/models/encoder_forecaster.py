@@ -4,8 +4,9 @@ X. Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for
 Precipitation Nowcasting", NeurIPS 2015, arXiv:1506.04214.
 """
 
+import math
 from itertools import accumulate
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -21,32 +22,59 @@ from convlstm_jax.models.network import (
     LayersConfig,
     LayersNetwork,
     PatchConfig,
-    Variables,
     forecast_from_logits,
     require_video,
 )
+from convlstm_jax.ops.engine import Tree
 from convlstm_jax.ops.patches import from_patches, to_patches
-from convlstm_jax.types import Array, ForecastVideo, Video
+from convlstm_jax.types import Array, ForecastVideo, Frame, Video
 
 DARK_LOGIT = -3.0
 """A pixel of 0.047, about the mean of two digits on 64×64, where forecasts begin."""
 
 
+class EncoderState(NamedTuple):
+    """The carry of each encoder layer, and the last frame that was read."""
+
+    carries: tuple[Tree, ...]
+    last_frame: Frame
+
+
 class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
-    """What both have in common: a call `(inputs, num_frames)` that gives logits."""
+    """What both have in common: they encode frames, and forecast from the carries."""
 
     features: tuple[int, ...]
     init_arguments: ClassVar[tuple[int]] = (1,)
 
+    def read(self, frames: Video, state: Tree = None) -> EncoderState:
+        """See `ForecastingNetwork`."""
+        return self._run(frames, state, 0)[0]
+
+    def forecast_from(self, state: EncoderState, num_frames: int) -> Forecast:
+        """See `ForecastingNetwork`; any number of frames, whatever was trained."""
+        return forecast_from_logits(self._run(None, state, num_frames)[1])
+
+    def _run(
+        self, frames: Video | None, state: EncoderState | None, num_frames: int
+    ) -> tuple[EncoderState, ForecastVideo]:
+        """Reads frames, if any, and forecasts, if asked to; a method with `compact`."""
+        raise NotImplementedError
+
     def _layer(self, features: int, name: str) -> Any:
         raise NotImplementedError
 
-    def _run_layers(self, hidden: Array, num_frames: int) -> list[Array]:
-        """Encodes, then forecasts; returns the outputs of all forecaster layers."""
+    def _encode(self, hidden: Array, state: EncoderState | None) -> tuple[Tree, ...]:
+        """The carries of the encoder after `[B, T, …]`."""
         carries = []
         for index, features in enumerate(self.features):
-            carry, hidden = self._layer(features, f"encoder_{index}")(hidden)
+            layer = self._layer(features, f"encoder_{index}")
+            before = None if state is None else state.carries[index]
+            carry, hidden = layer(hidden, initial_carry=before)
             carries.append(carry)
+        return tuple(carries)
+
+    def _decode(self, carries: tuple[Tree, ...], num_frames: int) -> list[Array]:
+        """The outputs of all forecaster layers."""
         outputs: list[Array] = []
         forecast: Array | None = None
         for index, features in enumerate(self.features):
@@ -56,13 +84,6 @@ class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
             )
             outputs.append(forecast)
         return outputs
-
-    @nn.nowrap
-    def forecast(
-        self, variables: Variables, inputs: Video, num_frames: int
-    ) -> Forecast:
-        """See `ForecastingNetwork`; any number of frames, whatever was trained."""
-        return forecast_from_logits(self.apply(variables, inputs, num_frames))  # type: ignore[arg-type]
 
 
 class EncoderForecaster(CellNetwork, _EncoderForecaster):
@@ -90,7 +111,6 @@ class EncoderForecaster(CellNetwork, _EncoderForecaster):
         }
         return self._over_time(self._cell(features, name, **sizes))
 
-    @nn.compact
     def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
         """Forecasts the frames that follow; any number, whatever was trained.
 
@@ -99,12 +119,23 @@ class EncoderForecaster(CellNetwork, _EncoderForecaster):
         sigmoid.
         """
         require_video(inputs)
-        hidden = to_patches(inputs, self.patch_size)
-        depth = hidden.shape[-1]
-        outputs = self._run_layers(hidden, num_frames)
+        return self._run(inputs, None, num_frames)[1]
+
+    @nn.compact
+    def _run(
+        self, frames: Video | None, state: EncoderState | None, num_frames: int
+    ) -> tuple[EncoderState, ForecastVideo]:
+        if frames is not None:
+            carries = self._encode(to_patches(frames, self.patch_size), state)
+            state = EncoderState(carries, frames[:, -1])
+        assert state is not None
+        if num_frames == 0:
+            return state, state.last_frame[:, None][:, :0]
+        depth = state.last_frame.shape[-1] * self.patch_size**2
         bias = nn.initializers.constant(self.first_logit)
         output = _DenseOfAll(depth, dtype=self.dtype, bias_init=bias, name="output")
-        return from_patches(output(outputs), self.patch_size).astype(jnp.float32)
+        patches = output(self._decode(state.carries, num_frames))
+        return state, from_patches(patches, self.patch_size).astype(jnp.float32)
 
 
 class _DenseOfAll(nn.Module):
@@ -140,18 +171,29 @@ class FCLSTMEncoderForecaster(_EncoderForecaster):
     def _layer(self, features: int, name: str) -> FCLSTM:
         return self._fc_lstm(features, name)
 
-    @nn.compact
     def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
         """As `EncoderForecaster`: frames in [0, 1] to logits `[B, T, H, W, C]`."""
         require_video(inputs)
-        batch, time, *frame_shape = inputs.shape
-        hidden = inputs.reshape(batch, time, -1)
-        pixels = hidden.shape[-1]
-        *_, forecast = self._run_layers(hidden, num_frames)
+        return self._run(inputs, None, num_frames)[1]
+
+    @nn.compact
+    def _run(
+        self, frames: Video | None, state: EncoderState | None, num_frames: int
+    ) -> tuple[EncoderState, ForecastVideo]:
+        if frames is not None:
+            carries = self._encode(frames.reshape(*frames.shape[:2], -1), state)
+            state = EncoderState(carries, frames[:, -1])
+        assert state is not None
+        if num_frames == 0:
+            return state, state.last_frame[:, None][:, :0]
+        batch, *frame_shape = state.last_frame.shape
         bias = nn.initializers.constant(self.first_logit)
-        output = nn.Dense(pixels, dtype=self.dtype, bias_init=bias, name="output")
-        logits = output(forecast)
-        return logits.reshape(batch, num_frames, *frame_shape).astype(jnp.float32)
+        output = nn.Dense(
+            math.prod(frame_shape), dtype=self.dtype, bias_init=bias, name="output"
+        )
+        *_, hidden = self._decode(state.carries, num_frames)
+        logits = output(hidden).reshape(batch, num_frames, *frame_shape)
+        return state, logits.astype(jnp.float32)
 
 
 class EncoderForecasterConfig(PatchConfig, ConvLayersConfig):

@@ -11,6 +11,7 @@ from convlstm_jax.cells import CELLS, RecurrentCell, build_cell
 from convlstm_jax.cells.cell import ACTIVATIONS
 from convlstm_jax.config import Config, field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer, memory_problem
+from convlstm_jax.ops.engine import Tree
 from convlstm_jax.types import Array, PerExample, Video
 
 # The cells whose layers run one after the other, each over a whole sequence.
@@ -58,7 +59,8 @@ class TrainingPrediction(NamedTuple):
 class ForecastingNetwork(nn.Module):
     """A network that objectives which ask for frames can train and evaluate.
 
-    The methods are pure functions of the variables, called on the unbound module.
+    It declares `read` and `forecast_from`, methods of the bound module. The others are
+    pure functions of the variables, called on the unbound one.
     """
 
     init_arguments: ClassVar[tuple[Any, ...]] = ()
@@ -72,12 +74,28 @@ class ForecastingNetwork(nn.Module):
         frames = jnp.zeros((1, 1, *frame_shape))
         return dict(self.init(key, frames, *self.init_arguments))
 
+    def read(self, frames: Video, state: Tree = None) -> Tree:
+        """The state after some frames `[B, T, H, W, C]`, given that before them.
+
+        At the start of a clip that is `None`, or zeros. It takes as much memory after
+        any number of frames.
+        """
+        raise NotImplementedError
+
+    def forecast_from(self, state: Tree, num_frames: int) -> Forecast:
+        """The frames that follow those read, any number of at least 1."""
+        raise NotImplementedError
+
     @nn.nowrap
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
-        """The `num_frames` frames that follow the inputs, any number of at least 1."""
-        raise NotImplementedError
+        """The `num_frames` frames that follow the inputs."""
+        state = self.apply(variables, inputs, method="read")
+        forecast: Forecast = self.apply(  # type: ignore[assignment]
+            variables, state, num_frames, method="forecast_from"
+        )
+        return forecast
 
     @nn.nowrap
     def predict_for_training(

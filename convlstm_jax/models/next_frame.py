@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from convlstm_jax.config import field
 from convlstm_jax.layers.video_convolution import VideoConvolution
@@ -35,10 +34,14 @@ BATCH_NORM_EPSILON = 1e-3
 
 
 class PredictorState(NamedTuple):
-    """The carry of each layer, and the last features that the head looks back at."""
+    """The carry of each layer, the last features that the head looks back at.
+
+    And the logits of the next frame.
+    """
 
     carries: tuple[Tree, ...]
     past_features: HiddenSequence
+    logits: Frame
 
 
 class NextFramePredictor(CellNetwork, ForecastingNetwork):
@@ -74,21 +77,44 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
         _, logits = self._run(inputs, None, train)
         return logits
 
-    def read(self, inputs: Video) -> tuple[PredictorState, Frame]:
-        """Reads the given frames; returns the state and the next frame's logits."""
-        state, logits = self._run(inputs, None, False)
-        return state, logits[:, -1]
+    def read(self, frames: Video, state: Tree = None) -> PredictorState:
+        """See `ForecastingNetwork`.
 
-    def step(self, state: PredictorState, frame: Frame) -> tuple[PredictorState, Frame]:
-        """Continues by one frame, as if it had been read with the rest."""
-        state, logits = self._run(frame[:, None], state, False)
-        return state, logits[:, 0]
+        A head that is not causal sees zeros after each part that is read at once.
+        """
+        return self._run(frames, state, False)[0]
+
+    def forecast_from(self, state: PredictorState, num_frames: int) -> Forecast:
+        """See `ForecastingNetwork`: reads its own predictions.
+
+        No frame is read twice, and yet it is the same as predicting from the whole
+        track again and again, as the Keras examples do, also with a head that is not
+        causal: it sees zeros after the last frame of a track.
+        """
+
+        def step(network: NextFramePredictor, state: Any, _: Any) -> Any:
+            frame = jax.nn.sigmoid(state.logits)[:, None]
+            state = network.read(frame, state)
+            return state, state.logits
+
+        logits = state.logits[:, None]
+        if num_frames > 1:
+            scan = nn.scan(
+                step,
+                variable_broadcast=True,
+                split_rngs={"params": False},
+                out_axes=1,
+                length=num_frames - 1,
+            )
+            _, later = scan(self, state, None)
+            logits = jnp.concatenate([logits, later], axis=1)
+        return forecast_from_logits(logits)
 
     @nn.compact
     def _run(
         self, inputs: Video, state: PredictorState | None, train: bool
     ) -> tuple[PredictorState, Video]:
-        """A whole clip from its start, or (with a state) one single frame."""
+        """Reads the next frames of a clip; logits at t are of the frame at t+1."""
         require_video(inputs)
         hidden = inputs
         carries = []
@@ -102,11 +128,14 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
                 kernel_init=nn.initializers.glorot_uniform(),
                 recurrent_kernel_init=nn.initializers.orthogonal(),
             )
-            if state is None:
-                carry, hidden = self._over_time(cell)(hidden)
-            else:
-                carry, output = cell(state.carries[index], hidden[:, 0])
+            before = None if state is None else state.carries[index]
+            if before is not None and hidden.shape[1] == 1:
+                # In a loop over frames, the layer would prepare its kernels for each.
+                carry, output = cell(before, hidden[:, 0])
                 hidden = output[:, None]
+            else:
+                layer = self._over_time(cell)
+                carry, hidden = layer(hidden, initial_carry=before)
             carries.append(carry)
             if index < self.num_normalized_layers:
                 hidden = nn.BatchNorm(
@@ -128,31 +157,8 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
         )
         past = None if state is None else state.past_features
         logits = head(hidden, past).astype(jnp.float32)
-        return PredictorState(tuple(carries), head.remember(past, hidden)), logits
-
-    @nn.nowrap
-    def forecast(
-        self, variables: Variables, inputs: Video, num_frames: int
-    ) -> Forecast:
-        """See `ForecastingNetwork`: reads the inputs, then its own predictions.
-
-        No frame is read twice, and yet it is the same as predicting from the whole
-        track again and again, as the Keras examples do, also with a head that is not
-        causal: it sees zeros after the last frame of a track.
-        """
-        state: PredictorState
-        logits: Frame
-        state, logits = self.apply(variables, inputs, method="read")  # type: ignore[assignment]
-
-        def step(carry: Any, _: Any) -> Any:
-            state, logits = carry
-            frame = jax.nn.sigmoid(logits)
-            state, logits = self.apply(variables, state, frame, method="step")
-            return (state, logits), logits
-
-        _, later = lax.scan(step, (state, logits), length=num_frames - 1)
-        later = jnp.moveaxis(later, 0, 1)
-        return forecast_from_logits(jnp.concatenate([logits[:, None], later], axis=1))
+        past = head.remember(past, hidden)
+        return PredictorState(tuple(carries), past, logits[:, -1]), logits
 
     @nn.nowrap
     def predict_for_training(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from convlstm_jax.cells import CELLS, build_layers
 from convlstm_jax.cells.cell import ACTIVATIONS
 from convlstm_jax.config import field
-from convlstm_jax.layers.rollout import TeacherForcing, rollout
+from convlstm_jax.layers.rollout import RolloutState, TeacherForcing, rollout
 from convlstm_jax.models.network import (
     CellConfig,
     Forecast,
@@ -29,6 +29,7 @@ from convlstm_jax.models.network import (
     Variables,
     require_video,
 )
+from convlstm_jax.ops.engine import Tree
 from convlstm_jax.ops.patches import from_patches, to_patches
 from convlstm_jax.types import Array, ForecastVideo, PerExample, Video
 
@@ -78,19 +79,34 @@ class RecurrentPredictor(ForecastingNetwork):
         Returns:
             `[B, S, H, W, C]` in float32, not bounded; output t predicts frame t+1.
         """
-        return self.unroll(frames, teacher_forcing)[0]
+        return self.unroll(frames, teacher_forcing)[1]
+
+    def read(self, frames: Video, state: Tree = None) -> RolloutState:
+        """See `ForecastingNetwork`."""
+        return self.unroll(frames, jnp.ones(frames.shape[:2], bool), state)[0]
+
+    def forecast_from(self, state: RolloutState, num_frames: int) -> Forecast:
+        """See `ForecastingNetwork`: reads its own predictions."""
+        first = from_patches(state.prediction[:, None], self.patch_size)
+        first = first.astype(jnp.float32)
+        if num_frames == 1:
+            return Forecast(first, None)
+        own = jnp.zeros((len(first), num_frames - 1), bool)
+        _, later, _ = self.unroll(first[:, :0], own, state)
+        return Forecast(jnp.concatenate([first, later], axis=1), None)
 
     @nn.compact
     def unroll(
         self,
         frames: Video,
         teacher_forcing: TeacherForcing,
+        state: RolloutState | None = None,
         with_decoupling: bool = False,
-    ) -> tuple[ForecastVideo, PerExample | None]:
-        """As `__call__`, and the decoupling term of each clip if asked for.
+    ) -> tuple[RolloutState, ForecastVideo, PerExample | None]:
+        """As `__call__`, from a state on; returns the state after the last step too.
 
-        That is the mean over steps and layers of what
-        `cells.predrnn.SpatiotemporalLSTMCell` computes.
+        And if asked for, the decoupling term of each clip: the mean over steps and
+        layers of what `cells.predrnn.SpatiotemporalLSTMCell` computes.
         """
         require_video(frames, "frames")
         patches = to_patches(frames, self.patch_size)
@@ -123,25 +139,15 @@ class RecurrentPredictor(ForecastingNetwork):
             output_kernel,
             patches,
             teacher_forcing,
+            state,
             shared_kernels=shared_kernels,
             memory=self.memory,
         )
         predictions = from_patches(predictions, self.patch_size).astype(jnp.float32)
         if not with_decoupling:
-            return predictions, None
+            return state, predictions, None
         terms = sum(carry.decoupling for carry in state.carries)
-        return predictions, terms / (len(cells) * teacher_forcing.shape[1])
-
-    @nn.nowrap
-    def forecast(
-        self, variables: Variables, inputs: Video, num_frames: int
-    ) -> Forecast:
-        """See `ForecastingNetwork`: reads the inputs, then its own predictions."""
-        batch, num_inputs = inputs.shape[:2]
-        steps = jnp.arange(num_inputs + num_frames - 1)
-        mask = jnp.broadcast_to(steps < num_inputs, (batch, len(steps)))
-        next_frames: Video = self.apply(variables, inputs, mask)  # type: ignore[assignment]
-        return Forecast(next_frames[:, num_inputs - 1 :], None)
+        return state, predictions, terms / (len(cells) * teacher_forcing.shape[1])
 
     @nn.nowrap
     def predict_for_training(
@@ -152,9 +158,9 @@ class RecurrentPredictor(ForecastingNetwork):
         mask = draw(step.key, step.number, clips, num_inputs)
         weight = self.decoupling_weight
         unrolled: Any = self.apply(
-            variables, clip[:, :-1], mask, bool(weight), method="unroll"
+            variables, clip[:, :-1], mask, None, bool(weight), method="unroll"
         )
-        next_frames, decoupling = unrolled
+        _, next_frames, decoupling = unrolled
         penalty = weight * decoupling if weight else 0.0
         return TrainingPrediction(Forecast(next_frames, None), 1, {}, penalty)
 

@@ -123,25 +123,25 @@ class AutoencoderObjective(FramesObjective):
         losses = [self.score(_forecast(logits[k]), of) for k, of in targets.items()]
         return sum(losses[1:], start=losses[0]), {}
 
-    def forecast(
-        self, variables: Variables, inputs: Video, num_frames: int
+    def forecast_from(
+        self, variables: Variables, state: Any, num_frames: int
     ) -> Forecast:
         """The frames that follow, any number; without a forecast, the last inputs."""
         name = self._ranked
-        return self._generate(variables, inputs, {name: num_frames})[name]
+        return self._decode(variables, state, {name: num_frames})[name]
 
     def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
         """See `FramesObjective`; the inputs are encoded once."""
         lengths = {"reconstruction": inputs.shape[1]} if len(self.decoders) > 1 else {}
         lengths[self._ranked] = self.num_output_frames
-        outputs = self._generate(variables, inputs, lengths)
+        outputs = self._decode(variables, self.read(variables, inputs), lengths)
         found = {"model": (outputs.pop(self._ranked), target)}
         return found | {name: (out, inputs[:, ::-1]) for name, out in outputs.items()}
 
-    def _generate(
-        self, variables: Variables, inputs: Video, num_frames: Mapping[str, int]
+    def _decode(
+        self, variables: Variables, state: Any, num_frames: Mapping[str, int]
     ) -> dict[str, Forecast]:
-        logits: Any = self.model.apply(variables, inputs, num_frames, method="generate")
+        logits: Any = self.model.apply(variables, state, num_frames, method="decode")
         return {name: _forecast(logits[name]) for name in num_frames}
 
     def check_num_frames(self, num_frames: int | None) -> None:

@@ -186,11 +186,30 @@ class Objective:
     def check_num_frames(self, num_frames: int | None) -> None:
         """Raises UserError where the network cannot predict so many frames."""
 
+    def read(self, variables: Variables, frames: Array, state: Any = None) -> Any:
+        """The network's state after some frames, see `ForecastingNetwork.read`.
+
+        Frames `[B, T, H, W, C]` are uint8 or in [0, 1].
+        """
+        video = to_unit_interval(frames)
+        return self.model.apply(variables, video, state, method="read")
+
+    def predict_from(
+        self, variables: Variables, state: Any, num_frames: int | None
+    ) -> Any:
+        """What the network predicts after the frames it has read.
+
+        Frames `[B, num_frames, H, W, C]`, by default as many as in training; or
+        {class: probabilities `[B]`}.
+        """
+        raise NotImplementedError
+
     def exported(
         self, variables: Variables, num_frames: int | None, clips: Video
     ) -> Any:
         """What an exported program computes of clips `[B, T, H, W, C]`."""
-        raise NotImplementedError
+        state = self.read(variables, clips)
+        return self.predict_from(variables, state, num_frames)
 
     def exported_words(self, num_frames: int | None) -> str:
         """What an exported program returns, in words."""

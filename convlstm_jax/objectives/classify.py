@@ -181,11 +181,11 @@ class ClassificationObjective(Objective):
                 "classifies the clip and predicts no frames"
             )
 
-    def exported(
-        self, variables: Variables, num_frames: int | None, clips: Video
-    ) -> Any:
+    def predict_from(
+        self, variables: Variables, state: Any, num_frames: int | None
+    ) -> dict[str, Array]:
         """See `Objective`: {class: probabilities `[B]`}."""
-        probabilities = self.classify(variables, clips)
+        probabilities = jax.nn.softmax(state.logits)
         return {name: probabilities[:, k] for k, name in enumerate(self.classes)}
 
     def exported_words(self, num_frames: int | None) -> str:

@@ -31,7 +31,7 @@ from convlstm_jax.objectives.base import (
     to_unit_interval,
 )
 from convlstm_jax.objectives.losses import frame_loss
-from convlstm_jax.types import PerExample, Video
+from convlstm_jax.types import Frame, PerExample, Video
 from convlstm_jax.viz.clip_writer import write_clip
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.gif import comparison_gif, gif_bytes
@@ -101,6 +101,12 @@ class FramesObjective(Objective):
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
         """The `num_frames` frames that follow `inputs`, any number."""
+        return self.forecast_from(variables, self.read(variables, inputs), num_frames)
+
+    def forecast_from(
+        self, variables: Variables, state: Any, num_frames: int
+    ) -> Forecast:
+        """The frames that follow those the network has read, any number."""
         raise NotImplementedError
 
     def split(self, frames: Array) -> tuple[Video, Video]:
@@ -258,12 +264,12 @@ class FramesObjective(Objective):
         else:
             write_clip(output, prediction)
 
-    def exported(
-        self, variables: Variables, num_frames: int | None, clips: Video
-    ) -> Any:
+    def predict_from(
+        self, variables: Variables, state: Any, num_frames: int | None
+    ) -> Video:
         """See `Objective`: the predicted frames."""
         count = num_frames or self.num_output_frames
-        return self.forecast(variables, clips, count).frames
+        return self.forecast_from(variables, state, count).frames
 
     def exported_words(self, num_frames: int | None) -> str:
         """See `Objective`."""
@@ -287,12 +293,14 @@ class ForecastObjective(FramesObjective):
         """See `Objective`."""
         return self.model.init_forecaster(key, frame_shape)
 
-    def forecast(
-        self, variables: Variables, inputs: Video, num_frames: int
+    def forecast_from(
+        self, variables: Variables, state: Any, num_frames: int
     ) -> Forecast:
         """See `FramesObjective`; any number of frames, independent of training."""
-        forecast = self.model.forecast(variables, inputs, num_frames)
-        return self.adjusted(forecast, inputs)
+        forecast: Any = self.model.apply(
+            variables, state, num_frames, method="forecast_from"
+        )
+        return self.adjusted(forecast, getattr(state, "last_frame", None))
 
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
@@ -305,12 +313,15 @@ class ForecastObjective(FramesObjective):
             self.num_input_frames,
             TrainingStep(key, step, self.training),
         )
-        forecast = self.adjusted(forecast, clip[:, : self.num_input_frames])
+        forecast = self.adjusted(forecast, clip[:, self.num_input_frames - 1])
         frames = slice(first, first + forecast.frames.shape[1])
         target = to_unit_interval(batch.get("targets", batch["frames"])[:, frames])
         mask = batch["mask"][:, frames] if "mask" in batch else None
         return self.score(forecast, target, mask) + penalty, model_state
 
-    def adjusted(self, forecast: Forecast, inputs: Video) -> Forecast:
-        """What the network's output stands for; itself by default."""
+    def adjusted(self, forecast: Forecast, last_frame: Frame | None) -> Forecast:
+        """What the network's output stands for; itself by default.
+
+        The last frame read is not known of a network that reads its own predictions.
+        """
         return forecast

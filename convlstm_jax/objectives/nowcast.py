@@ -44,7 +44,7 @@ from convlstm_jax.objectives.base import (
 )
 from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig
 from convlstm_jax.objectives.losses import rain_loss, rain_weight
-from convlstm_jax.types import PerExample, Video
+from convlstm_jax.types import Frame, PerExample, Video
 from convlstm_jax.viz.clip_writer import write_clip
 from convlstm_jax.viz.film_strip import film_strip, radar_strip
 from convlstm_jax.viz.pixels import rain_colours
@@ -130,12 +130,13 @@ class NowcastObjective(ForecastObjective):
     takes_whole_area: ClassVar[bool] = True
     with_vmaf: ClassVar[bool] = False
 
-    def adjusted(self, forecast: Forecast, inputs: Video) -> Forecast:
+    def adjusted(self, forecast: Forecast, last_frame: Frame | None) -> Forecast:
         """Adds the logits of the last given frame, where changes are predicted."""
         if not self.config.from_last_frame or forecast.logits is None:
             return forecast
+        assert last_frame is not None  # `check_network` refuses such a network.
         # Closer to 0 or 1, gradients would vanish.
-        last = jnp.clip(inputs[:, -1:], 0.02, 0.98)
+        last = jnp.clip(last_frame[:, None], 0.02, 0.98)
         logits = forecast.logits + jnp.log(last) - jnp.log1p(-last)
         return Forecast(jax.nn.sigmoid(logits), logits)
 

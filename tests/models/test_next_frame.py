@@ -162,24 +162,6 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them():
     assert np.abs(other - logits).max() > 1e-3
 
 
-def test_reading_and_stepping_are_one_whole():
-    model = make(peephole="channel", activation="relu")
-    variables = random_variables(model)
-
-    @fast_jit
-    def run(inputs):
-        whole = model.apply(variables, inputs)
-        state, logits = model.apply(variables, inputs[:, :2], method="read")
-        found = [logits]
-        for t in range(2, inputs.shape[1]):
-            state, logits = model.apply(variables, state, inputs[:, t], method="step")
-            found.append(logits)
-        return whole, jnp.stack(found, axis=1)
-
-    whole, found = run(clip())
-    np.testing.assert_allclose(found, whole[:, 1:], rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
