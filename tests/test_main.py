@@ -275,11 +275,6 @@ def test_predict_says_when_memory_does_not_suffice(trained, clip, capsys, monkey
     assert "--num_frames is 90000: so many frames" in capsys.readouterr().err
 
 
-def test_batch_that_devices_cannot_share(tmp_path, capsys):
-    assert run(*TINY, f"--workdir={tmp_path}", "--config.train.batch_size=6") == 2
-    assert "config.train.batch_size is 6" in capsys.readouterr().err
-
-
 def test_nan_stops_with_the_last_good_step_said(tmp_path, capsys):
     code = run(
         *TINY,

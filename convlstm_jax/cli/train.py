@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from convlstm_jax.cli.build import (
     build_objective,
@@ -20,7 +21,7 @@ from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.evaluate import evaluate
 from convlstm_jax.training.loop import FitResult, fit
-from convlstm_jax.training.sharding import check_batch_size, data_mesh
+from convlstm_jax.training.sharding import training_mesh
 from convlstm_jax.training.steps import make_eval_step, make_train_step
 from convlstm_jax.training.writers import Writers
 
@@ -33,12 +34,18 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
     Where the run's folder holds a checkpoint, training resumes.
     """
     batch_size = experiment.train.batch_size
-    check_batch_size("config.train.batch_size", batch_size, data_mesh())
+    mesh = training_mesh(batch_size)
     with logging_to(workdir):
+        if mesh.size < jax.device_count():
+            _log.warning(
+                "a batch of %d clips is shared by %d of %d devices: all of them need a "
+                "multiple of %d in config.train.batch_size",
+                batch_size, mesh.size, jax.device_count(), jax.device_count(),
+            )  # fmt: skip
         sources = build_sources(experiment)
         _log.info("data: %s", sources.description)
         _warn_of_blank_clips(sources)
-        result = _fit(experiment, sources, workdir)
+        result = _fit(experiment, sources, workdir, mesh)
         if result.outcome == "diverged":
             raise UserError(
                 f"the loss or its gradient is not finite at step {result.step + 1}: "
@@ -69,8 +76,9 @@ def _warn_of_blank_clips(sources: Sources) -> None:
         )
 
 
-def _fit(experiment: Experiment, sources: Sources, workdir: Path) -> FitResult:
-    mesh = data_mesh()
+def _fit(
+    experiment: Experiment, sources: Sources, workdir: Path, mesh: Mesh
+) -> FitResult:
     objective = build_objective(experiment, sources)
     train = experiment.train
     optimizer, state = build_training(experiment, objective, mesh)

@@ -30,13 +30,24 @@ def batch_sharded(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(name: str, batch_size: int, mesh: Mesh) -> None:
-    """Raises a `UserError` unless the global batch can be divided over the devices."""
-    if batch_size % mesh.size:
+def training_mesh(batch_size: int) -> Mesh:
+    """`data_mesh` of as many devices as can share a batch evenly.
+
+    Raises:
+        UserError: There are several processes, which all take part, and their devices
+            cannot share the batch.
+    """
+    count = jax.device_count()
+    if batch_size % count == 0:
+        return data_mesh()
+    if jax.process_count() > 1:
+        above = -(-batch_size // count) * count
         raise UserError(
-            f"{name} is {batch_size}: it must be a multiple of the number of devices, "
-            f"{mesh.size}"
+            f"config.train.batch_size is {batch_size}: it must be a multiple of the "
+            f"number of devices, {count}, such as {above}"
         )
+    used = max(n for n in range(1, count) if batch_size % n == 0)
+    return data_mesh(jax.devices()[:used])
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:

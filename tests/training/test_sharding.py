@@ -17,10 +17,10 @@ from convlstm_jax.training.loop import TrainConfig, fit
 from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import (
     batch_sharded,
-    check_batch_size,
     data_mesh,
     put_batch,
     replicated,
+    training_mesh,
 )
 from convlstm_jax.training.state import init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
@@ -43,11 +43,13 @@ def test_batches_are_divided_in_order_and_states_are_not():
     assert all(shard.data.shape == (8, 3) for shard in state.addressable_shards)
 
 
-def test_check_batch_size():
-    check_batch_size("train.batch_size", 24, data_mesh())
-    message = r"train\.batch_size is 12: it must be a multiple of .* devices, 8$"
+def test_a_batch_is_shared_by_as_many_devices_as_can(monkeypatch):
+    assert [training_mesh(size).size for size in (24, 12, 6, 7, 1)] == [8, 6, 6, 7, 1]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert training_mesh(16).size == 8
+    message = r"batch_size is 12: it must be a multiple of .* devices, 8, such as 16$"
     with pytest.raises(UserError, match=message):
-        check_batch_size("train.batch_size", 12, data_mesh())
+        training_mesh(12)
 
 
 def work(mesh, process, processes):
