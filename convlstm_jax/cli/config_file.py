@@ -22,15 +22,20 @@ def split_preset(text: str) -> tuple[Path, str]:
 def load(text: str) -> ConfigDict:
     """Returns the locked config of `FILE[:PRESET]`, not yet validated.
 
-    Without a preset, the dictionary `DEFAULT_PRESETS` of the file, if it has one, names
-    the preset for this machine under "cpu" or "accelerator".
+    `NAME[:PRESET]` is the shipped file `configs/NAME.py`. Without a preset, the
+    dictionary `DEFAULT_PRESETS` of the file, if it has one, names the preset for this
+    machine under "cpu" or "accelerator".
     """
     path, preset = split_preset(text)
     if not os.path.exists(path):
-        hint = did_you_mean(str(path), map(str, sorted(path.parent.glob("*.py"))))
-        if os.path.exists(shipped := os.path.join("configs", f"{path.stem}.py")):
-            hint = f" (did you mean {shipped}?)"
-        raise UserError(f"--config={text}: '{path}' does not exist{hint}")
+        shipped = {file.stem: file for file in sorted(_shipped().glob("[!_]*.py"))}
+        if str(path) not in shipped:
+            known = [*map(str, sorted(path.parent.glob("*.py"))), *shipped]
+            hint = did_you_mean(str(path), known)
+            if path.stem in shipped:
+                hint = f" (did you mean {path.stem}?)"
+            raise UserError(f"--config={text}: '{path}' does not exist{hint}")
+        path = shipped[str(path)]
     if path.suffix != ".py" or not os.path.isfile(path):
         raise UserError(f"--config={text} must name a Python file (.py), not '{path}'")
     note = ""
@@ -59,6 +64,13 @@ def load(text: str) -> ConfigDict:
             config.note = note
     config.lock()
     return config
+
+
+def _shipped() -> Path:
+    """The folder of the configs that come with this program."""
+    package = Path(__file__).parent.parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def _preset_of_this_machine(presets: dict[str, str]) -> tuple[str, str]:

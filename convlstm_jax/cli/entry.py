@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING
 
-from convlstm_jax.cli import config_file, flags, process, workdir
+from convlstm_jax.cli import config_file, flags, missing_package, process, workdir
 from convlstm_jax.cli.process import say
 from convlstm_jax.errors import UserError
 
@@ -71,6 +71,8 @@ def _exit_code(error: BaseException, *, several: bool) -> int | None:
         )  # fmt: skip
     elif isinstance(error, UserError):
         words = str(error)
+    elif isinstance(error, ModuleNotFoundError):
+        words = missing_package(error)
     elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         file = f" '{error.filename}'" if error.filename else ""
         words = (

@@ -59,7 +59,8 @@ modes:
   export    writes the trained model as one file, which runs without this program.
 
 flags:
-  --config=FILE[:PRESET]  the experiment: a Python file with a function get_config.
+  --config=FILE[:PRESET]  the experiment: a Python file with a function get_config, or
+                          the name of one under configs/, such as bubbles.
   --mode=MODE             one of the modes above.
   --workdir=DIR           where a run keeps its config, checkpoints and results.
                           train: a new folder, or one to resume in; by default a fresh

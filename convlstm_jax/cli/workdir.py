@@ -38,8 +38,13 @@ def holds_checkpoints(workdir: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def require_run(workdir: Path, *, checkpoints: bool) -> None:
-    """Checks that a folder holds a run, and a checkpoint if one is needed."""
+def require_run(
+    workdir: Path, *, checkpoints: bool, named: str = "--workdir={}"
+) -> None:
+    """Checks that a folder holds a run, and a checkpoint if one is needed.
+
+    The message names the folder as in `named`.
+    """
     if not os.path.exists(workdir):
         problem = "does not exist: it must be the folder of a run"
     elif not holds_run(workdir):
@@ -48,7 +53,7 @@ def require_run(workdir: Path, *, checkpoints: bool) -> None:
         problem = f"holds no checkpoint under {CHECKPOINT_FOLDER}/: train there first"
     else:
         return
-    raise UserError(f"--workdir={workdir} {problem}")
+    raise UserError(f"{named.format(workdir)} {problem}")
 
 
 def make_fresh(config_name: str, preset: str) -> Path:

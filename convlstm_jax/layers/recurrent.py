@@ -165,6 +165,48 @@ def memory_problem(memory: str, implementation: str) -> Iterator[str]:
         )
 
 
+class ConvLSTM(nn.Module):
+    """A ConvLSTM over a sequence (Shi et al. 2015, arXiv:1506.04214, equation 3).
+
+    The parameters are those of `nn.RNN(ConvLSTMCell(…))`.
+
+    Attributes:
+        features: Hidden channels F.
+        kernel_size: Input-to-state and state-to-state kernel, pixels, odd.
+        peephole: See `ConvLSTMCell`, as `activation` and `dtype`.
+        reverse: See `RecurrentLayer`, as `memory`.
+    """
+
+    features: int
+    kernel_size: int = 3
+    peephole: str = "channel"
+    activation: str = "tanh"
+    reverse: bool = False
+    memory: str = "default"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Video,
+        *,
+        initial_carry: Tree | None = None,
+        seq_lengths: Int[Array, " B"] | None = None,
+    ) -> tuple[Tree, HiddenSequence]:
+        """The final carry (c, h) and the hidden states, see `RecurrentLayer`."""
+        cell = ConvLSTMCell(
+            features=self.features,
+            input_kernel_size=self.kernel_size,
+            recurrent_kernel_size=self.kernel_size,
+            peephole=self.peephole,
+            activation=self.activation,
+            dtype=self.dtype,
+            name="cell",
+        )
+        layer = RecurrentLayer(cell, reverse=self.reverse, memory=self.memory)
+        return layer(inputs, initial_carry=initial_carry, seq_lengths=seq_lengths)
+
+
 class FCLSTM(nn.Module):
     """An LSTM with peepholes over vectors (Graves 2013, arXiv:1308.0850).
 
