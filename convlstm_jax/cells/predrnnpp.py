@@ -55,7 +55,32 @@ class CausalLSTMCell(SpatiotemporalCell):
         """See `RecurrentCell`."""
         gates = {"input": 7, "recurrent": 4, "cell": 3, "memory": 3}
         gates |= {"cell_to_memory": 4, "memory_to_output": 1}
-        return self.spatiotemporal_weights(input_features, (height, width), **gates)
+        size = (height, width)
+        kernels, norms = self.spatiotemporal_weights(input_features, size, **gates)
+        if self.layer_norm:
+            return CellWeights(kernels, norms)
+        kernels = dict(kernels)
+        w_i, w_f, w_g, w_i2, w_f2, w_g2, w_o = _parts(kernels.pop("input_kernel"), 7)
+        u_i, u_f, u_g, u_o = _parts(kernels.pop("recurrent_kernel"), 4)
+        m_i, m_f, m_m = _parts(kernels.pop("memory_kernel"), 3)
+        n_i, n_g, n_f, n_o = _parts(kernels.pop("cell_to_memory_kernel"), 4)
+        return CellWeights(
+            kernels
+            | {
+                "w_cell": _joined(w_i, w_f, w_g),
+                "u_cell": _joined(u_i, u_f, u_g),
+                "w_memory": _joined(w_i2, w_f2),
+                "n_memory": _joined(n_i, n_f),
+                "m_memory": _joined(m_i, m_f),
+                "w_candidate": w_g2,
+                "n_candidate": n_g,
+                "m_candidate": m_m,
+                "w_output": w_o,
+                "u_output": u_o,
+                "n_output": n_o,
+            },
+            norms,
+        )
 
     @nn.nowrap
     def step(
@@ -66,28 +91,56 @@ class CausalLSTMCell(SpatiotemporalCell):
         inputs: CellInputs,
     ) -> tuple[SpatiotemporalCarry, Hidden]:
         """See `RecurrentCell`."""
-
-        def convolved(part: str, array: Any, gates: int) -> list[Frame]:
-            z = self.convolved(convolve, parameters, part, array)
-            return list(jnp.split(z, gates, axis=-1))
-
-        c, m, _, h = carry
-        x_i, x_f, x_g, x_i2, x_f2, x_g2, x_o = convolved("input", inputs, 7)
-        h_i, h_f, h_g, h_o = convolved("recurrent", h, 4)
-        c_i, c_f, c_g = convolved("cell", c, 3)
-        m_i, m_f, m_m = convolved("memory", m, 3)
         sigmoid, offset = jax.nn.sigmoid, self.forget_offset
-        f = sigmoid(x_f + h_f + c_f + offset)
-        c = f * c + sigmoid(x_i + h_i + c_i) * jnp.tanh(x_g + h_g + c_g)
-        n_i, n_g, n_f, n_o = convolved("cell_to_memory", c, 4)
-        f = sigmoid(x_f2 + m_f + n_f + offset)
-        m = f * jnp.tanh(m_m) + sigmoid(x_i2 + m_i + n_i) * jnp.tanh(x_g2 + n_g)
-        (v_o,) = convolved("memory_to_output", m, 1)
-        o = jnp.tanh(x_o + h_o + n_o + v_o)
+        c, m, _, h = carry
+
+        def cell_state(i: Frame, f: Frame, g: Frame) -> Frame:
+            return sigmoid(f + offset) * c + sigmoid(i) * jnp.tanh(g)
+
+        def memory(i: Frame, f: Frame, g: Frame, m_m: Frame) -> Frame:
+            return sigmoid(f + offset) * jnp.tanh(m_m) + sigmoid(i) * jnp.tanh(g)
+
+        if self.layer_norm:
+
+            def convolved(part: str, array: Any, gates: int) -> list[Frame]:
+                return _parts(self.convolved(convolve, parameters, part, array), gates)
+
+            x_i, x_f, x_g, x_i2, x_f2, x_g2, x_o = convolved("input", inputs, 7)
+            h_i, h_f, h_g, h_o = convolved("recurrent", h, 4)
+            c_i, c_f, c_g = convolved("cell", c, 3)
+            m_i, m_f, m_m = convolved("memory", m, 3)
+            c = cell_state(x_i + h_i + c_i, x_f + h_f + c_f, x_g + h_g + c_g)
+            n_i, n_g, n_f, n_o = convolved("cell_to_memory", c, 4)
+            m = memory(x_i2 + m_i + n_i, x_f2 + m_f + n_f, x_g2 + n_g, m_m)
+            (v_o,) = convolved("memory_to_output", m, 1)
+            o = x_o + h_o + n_o + v_o
+        else:
+
+            def summed(gates: int, **arrays: Any) -> list[Frame]:
+                return _parts(convolve(**arrays).astype(m_before.dtype), gates)
+
+            m_before = m
+            c = cell_state(*summed(3, w_cell=inputs, u_cell=h, cell_kernel=c))
+            i, f = summed(2, w_memory=inputs, n_memory=c, m_memory=m_before)
+            (g,) = summed(1, w_candidate=inputs, n_candidate=c)
+            (m_m,) = summed(1, m_candidate=m_before)
+            m = memory(i, f, g, m_m)
+            (o,) = summed(
+                1, w_output=inputs, u_output=h, n_output=c, memory_to_output_kernel=m
+            )
+        o = jnp.tanh(o)
         both = jnp.concatenate([c, m], axis=-1)
         mixed = convolve(mixing_kernel=both).astype(c.dtype)
         h = (o * jnp.tanh(mixed)).astype(self.dtype)
         return SpatiotemporalCarry(c, m, None, h), h
+
+
+def _parts(gates: Array, count: int) -> list[Any]:
+    return list(jnp.split(gates, count, axis=-1))
+
+
+def _joined(*kernels: Array) -> Array:
+    return jnp.concatenate(kernels, axis=-1)
 
 
 def _almost_zero(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:

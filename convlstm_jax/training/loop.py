@@ -1,6 +1,8 @@
 """The training loop: steps, validations, checkpoints, and every way to stop."""
 
 import logging
+import os
+import resource
 import signal
 import sys
 import time
@@ -26,8 +28,13 @@ from convlstm_jax.training.writers import Writers
 _log = logging.getLogger(__name__)
 
 # Steps handed to the device before the result of an earlier one is read: enough to keep
-# it busy, few enough to notice Ctrl-C and NaN at once.
+# it busy, few enough to notice Ctrl-C and NaN at once. Slow steps need none, so that
+# Ctrl-C waits for one step alone.
 _STEPS_IN_FLIGHT = 2
+_SLOW_STEP_SECONDS = 0.5
+# The first step compiles; what training will take is known from those after it.
+_STEPS_BEFORE_ESTIMATE = 4
+_POLL_SECONDS = 0.002
 
 _Outcome = Literal["finished", "stopped early", "interrupted", "diverged"]
 
@@ -157,6 +164,9 @@ class _Run:
     early_stopping: EarlyStopping
     # Whether any process was asked to stop, read by all of them at the same step.
     stops: bool = False
+    # When the first step of this session was read, and how many have been since.
+    first_read: float | None = None
+    steps_read: int = 0
     # Loss and norm of the gradient of each step since a time, for the log.
     measured: list[tuple[float, float]] = dataclass_field(default_factory=list)
     measured_since: float = dataclass_field(default_factory=time.perf_counter)
@@ -188,11 +198,13 @@ class _Run:
                     batch = put_batch(next(batches), mesh)
                 evaluates = step % config.eval_every_steps == 0 or step == num_steps
                 saves = step % config.checkpoint_every_steps == 0
-                stops = self._asked_to_stop()
-                waits_for_all = evaluates or saves or stops
-                while len(in_flight) > (0 if waits_for_all else _STEPS_IN_FLIGHT):
+                waits_for_all = evaluates or saves or self._asked_to_stop()
+                allowed = 0 if waits_for_all else self._steps_in_flight()
+                while len(in_flight) > allowed:
                     if not self._read(*in_flight.popleft(), bar=bar):
                         return self._diverged(state)
+                # With none in flight, Ctrl-C may have come while it waited.
+                stops = not in_flight and self._asked_to_stop()
                 if evaluates:
                     self._evaluate(step, state)
                     if self.early_stopping.should_stop(config.early_stopping_patience):
@@ -202,6 +214,20 @@ class _Run:
                 if stops and step < num_steps:
                     return self._ended("interrupted", step)
         return self._ended("finished", max(start, num_steps))
+
+    def _steps_in_flight(self) -> int:
+        # Several processes have to read the same steps.
+        if jax.process_count() > 1:
+            return _STEPS_IN_FLIGHT
+        seconds = self._seconds_per_step()
+        slow = seconds is None or seconds > _SLOW_STEP_SECONDS
+        return 0 if slow else _STEPS_IN_FLIGHT
+
+    def _seconds_per_step(self) -> float | None:
+        """The mean since the first step of this session; `None` before the second."""
+        if self.first_read is None or self.steps_read < 2:
+            return None
+        return (time.perf_counter() - self.first_read) / (self.steps_read - 1)
 
     def _asked_to_stop(self) -> bool:
         # Several processes stop when all have read it, some steps later.
@@ -214,9 +240,17 @@ class _Run:
 
     def _read(self, step: int, metrics: Mapping[str, Any], bar: tqdm) -> bool:
         """Records the results of a step; false if they were not finite."""
+        finite: Any = metrics["finite"]  # A `jax.Array`, or of NumPy in tests.
+        while hasattr(finite, "is_ready") and not finite.is_ready():
+            time.sleep(_POLL_SECONDS)  # Here Python handles Ctrl-C, and answers it.
         values = jax.device_get(metrics)
         if not values["finite"]:
             return False
+        self.first_read = self.first_read or time.perf_counter()
+        self.steps_read += 1
+        seconds = self._seconds_per_step()
+        if self.steps_read == _STEPS_BEFORE_ESTIMATE and seconds is not None:
+            say_what_it_takes(seconds * (self.config.num_steps - step), seconds)
         self.stops |= bool(values["stops"])
         self.measured.append((float(values["loss"]), float(values["gradient_norm"])))
         loss, norm = map(float, np.mean(self.measured, axis=0))
@@ -259,6 +293,49 @@ class _Run:
         self.checkpoints.save(step, good, self.early_stopping)
         self.checkpoints.wait()
         return FitResult("diverged", step)
+
+
+def say_what_it_takes(seconds_left: float, seconds_per_step: float) -> None:
+    """Logs the time to the end and the memory; warns above an hour or the machine's."""
+    used, available = memory_bytes()
+    _log.info(
+        "about %s to the last step, without validations (%.2g s a step); "
+        "%.1f of %.1f GiB of memory",
+        in_words(seconds_left), seconds_per_step, used / 2**30, available / 2**30,
+    )  # fmt: skip
+    problems = []
+    if seconds_left > 3600:
+        problems.append(f"takes {in_words(seconds_left)}")
+    if used > 0.9 * available:
+        problems.append("needs almost all memory of this machine")
+    if problems:
+        _log.warning(
+            "this training %s: on a machine without an accelerator use the preset "
+            "quick, as in --config=bubbles:quick",
+            " and ".join(problems),
+        )
+
+
+def memory_bytes() -> tuple[int, int]:
+    """What training needs at its peak and what there is, of the device or the host."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics and "bytes_limit" in statistics:
+        return statistics["peak_bytes_in_use"], statistics["bytes_limit"]
+    unit = 1 if sys.platform == "darwin" else 1024
+    used = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def in_words(seconds: float) -> str:
+    """A duration in its largest two units, such as `2 h 10 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_of_hour = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours_of_day} h"
+    if hours:
+        return f"{hours} h {minutes_of_hour} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
