@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convlstm_jax import pretrained
-from convlstm_jax.cli import workdir
-from convlstm_jax.cli.build import build_objective, load_variables
-from convlstm_jax.cli.experiment import Experiment, experiment
+from convlstm_jax.cli import pretrained
+from convlstm_jax.cli.build import build_objective
+from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.errors import UserError
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.types import Array
@@ -176,18 +175,8 @@ def load(folder: str | Path) -> Predictor:
     Raises:
         UserError: The folder holds neither, or they cannot be read.
     """
-    if str(folder).startswith(pretrained.HUB):
-        folder = pretrained.download(str(folder))
-    folder = Path(folder)
-    is_pretrained = pretrained.holds_weights(folder)
-    workdir.require_run(folder, checkpoints=not is_pretrained, named="'{}'")
-    config = workdir.load_config(folder)
-    loaded = experiment(config, reads_data=False)
-    if is_pretrained:
-        step, variables = pretrained.load_variables(folder, loaded)
-    else:
-        step, variables = load_variables(build_objective(loaded), loaded, folder)
-    return Predictor(loaded, variables, step, _evaluation(folder))
+    folder, experiment, step, variables = pretrained.load(str(folder), named="'{}'")
+    return Predictor(experiment, variables, step, _evaluation(folder))
 
 
 def _evaluation(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,11 @@ import pytest
 
 import convlstm_jax
 from convlstm_jax import ConvLSTM, ConvLSTMCell, RecurrentLayer, load
+from convlstm_jax.cli import config_file, pretrained, train
+from convlstm_jax.cli.build import build_objective, build_training
+from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.errors import UserError
+from convlstm_jax.training.sharding import data_mesh
 from tests.program import run as main_py
 
 ROOT = Path(__file__).parent.parent
@@ -194,3 +198,44 @@ def test_the_wheel_asks_for_what_requirements_txt_lists():
         lines = (ROOT / f"requirements-{file}.txt").read_text().splitlines()
         more = {line for line in lines if line and line[0] not in "#-"}
         assert more == set(extras[extra])
+
+
+def test_a_training_may_begin_with_the_weights_of_another(run, tmp_path):
+    other, options = tmp_path / "other", [*TINY, f"--init_from={run}"]
+    # So small a step changes no weight.
+    options.append("--config.optimizer.learning_rate=1e-30")
+    assert main_py("--config=moving_mnist:quick", f"--workdir={other}", *options) == 0
+    assert f"arrays are those of step 1 of {run}" in (other / "log.txt").read_text()
+    found, given = load(other).variables, load(run).variables
+    jax.tree.map(np.testing.assert_array_equal, found, given)
+
+
+def test_arrays_that_do_not_fit_begin_anew_and_are_named(run, caplog):
+    mesh = data_mesh(jax.devices()[:1])
+
+    def started(config, *changes):
+        overrides = dict(change.removeprefix("--config.").split("=") for change in TINY)
+        overrides |= dict(change.split("=") for change in changes)
+        chosen = experiment(config_file.load(config), overrides)
+        optimizer, state = build_training(chosen, build_objective(chosen), mesh)
+        with caplog.at_level("INFO"):
+            start = pretrained.load(str(run), named="{}")
+            return state, train.with_weights(state, optimizer, start, mesh)
+
+    state, found = started("moving_mnist:quick", "model.features=4,5")
+    given = load(run).variables["params"]
+    for layer in ("encoder_0", "forecaster_0"):
+        jax.tree.map(np.testing.assert_array_equal, found.params[layer], given[layer])
+    arrays = (s.params["encoder_1"]["bias"] for s in (state, found))
+    np.testing.assert_array_equal(*arrays)
+    name = "params/forecaster_1/recurrent_kernel"
+    line = f"{name} of shape (3, 3, 5, 20) begins anew: shape (3, 3, 3, 12) there"
+    assert line in caplog.text
+    with pytest.raises(UserError, match="holds no array of this network"):
+        started("moving_mnist_recurrent:quick")
+
+
+def test_a_run_to_begin_with_must_exist(tmp_path, capsys):
+    options = ("--init_from=nowhere", f"--workdir={tmp_path / 'a'}", *TINY)
+    assert main_py("--config=moving_mnist:quick", *options) == 2
+    assert "--init_from=nowhere does not exist" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,11 @@ def _print_help(command: flags.Command) -> None:
 def _run(command: flags.Command) -> None:
     # Quick checks come first and JAX starts last, so that a typo is reported at once.
     mode, folder = command.mode, command.workdir
+    if mode == "compare":
+        from convlstm_jax.cli import compare
+
+        compare.run(command.runs)
+        return
     if folder is not None and mode == "import" and workdir.holds_run(folder):
         raise UserError(
             f"--workdir={folder} holds a run: --mode=import needs a new folder"
@@ -164,8 +170,9 @@ def _train(
         folder = workdir.make_fresh(path.stem, experiment.general.preset)
     else:
         raise UserError(f"training in {process_count} processes needs --workdir")
+    run = partial(run, experiment, workdir=folder, init_from=command.init_from)
     if process_index != 0:
-        run(experiment, workdir=folder)
+        run()
         return
     with workdir.locked(folder):
         if workdir.holds_run(folder) and workdir.holds_checkpoints(folder):
@@ -175,7 +182,7 @@ def _train(
         say(f"workdir: {folder}")
         _say_note(experiment)
         try:
-            run(experiment, workdir=folder)
+            run()
         finally:
             # Also after an interruption: it is the folder to resume in.
             say(f"workdir: {folder}")

@@ -14,7 +14,7 @@ from convlstm_jax.errors import UserError, did_you_mean, raise_problems
 
 # The flags that each mode needs, and those that it may be given besides.
 _FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "train": ((), ("config", "workdir")),
+    "train": ((), ("config", "workdir", "init_from")),
     "evaluate": (("workdir",), ("config",)),
     "predict": (("workdir", "input", "output"), ("config", "num_frames")),
     "describe": ((), ("config", "workdir")),
@@ -22,6 +22,7 @@ _FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prepare": (("config", "output"), ()),
     "import": (("from", "checkpoint", "config", "workdir"), ()),
     "export": (("workdir", "output"), ("config", "num_frames")),
+    "compare": ((), ()),
 }
 MODES = tuple(_FLAGS)
 IMPORTS_FROM = ("keras", "openstl", "pytorch")
@@ -57,6 +58,7 @@ modes:
             --config.data.path=OUTPUT then reads it.
   import    makes a run from weights that another program trained.
   export    writes the trained model as one file, which runs without this program.
+  compare   prints a table of runs, as in --mode=compare runs/*.
 
 flags:
   --config=FILE[:PRESET]  the experiment: a Python file with a function get_config, or
@@ -69,6 +71,8 @@ flags:
   --output=PATH           predict: where to write the predicted frames. export: a .jax
                           file. prepare: a folder for the decoded frames, or one to
                           resume. inspect: the .npy file for --input, or the .png.
+  --init_from=RUN         train: begins with the weights of another run, or of a folder
+                          that Predictor.save_pretrained wrote.
   --num_frames=N          predict, export: how many frames; by default as many as in
                           training.
   --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
@@ -111,6 +115,8 @@ class Command:
     num_frames: int | None = None
     source: str | None = None
     checkpoint: Path | None = None
+    init_from: str | None = None
+    runs: tuple[Path, ...] = ()
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -124,13 +130,18 @@ def parse(arguments: Sequence[str]) -> Command:
     """
     if not arguments:
         raise UserError(_NOTHING_TO_DO)
-    values, problems = _split(arguments)
+    values, runs, problems = _split(arguments)
     overrides = {
         name.removeprefix(_FIELD_PREFIX): values.pop(name)
         for name in list(values)
         if name.startswith(_FIELD_PREFIX)
     }
     mode, source = values.pop("mode", "train"), values.get("from")
+    if mode == "compare":
+        if not runs:
+            problems.append("--mode=compare needs the folders of runs, as in runs/*")
+    else:
+        problems += [f"{a!r} is not a flag: values follow their flag" for a in runs]
     problems += _unknown("mode", mode, MODES) or _misfits(mode, values, bool(problems))
     num_frames, text = None, values.get("num_frames")
     if text:
@@ -163,6 +174,8 @@ def parse(arguments: Sequence[str]) -> Command:
         config=values.get("config"),
         num_frames=num_frames,
         source=source,
+        init_from=values.get("init_from"),
+        runs=tuple(Path(run).expanduser() for run in runs),
         overrides=overrides,
         **paths,
     )
@@ -178,15 +191,18 @@ def _unknown(flag: str, value: str, known: Sequence[str]) -> list[str]:
     ]
 
 
-def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Splits a command line into flags and values; also returns the problems."""
+def _split(
+    arguments: Sequence[str],
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Splits a command line into flags with values, other words, and the problems."""
     values: dict[str, str] = {}
+    words: list[str] = []
     problems: list[str] = []
     remaining = list(arguments)
     while remaining:
         argument = remaining.pop(0)
         if not _is_flag(argument):
-            problems.append(f"{argument!r} is not a flag: values follow their flag")
+            words.append(argument)
             continue
         name, equals, value = argument.lstrip("-").partition("=")
         is_field = name.startswith(_FIELD_PREFIX)
@@ -201,7 +217,7 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             problems.append(f"--{name} needs a value, as in --{name}=...")
         else:
             values[name] = value
-    return values, problems
+    return values, words, problems
 
 
 def _is_flag(argument: str) -> bool:
@@ -224,6 +240,6 @@ def _misfits(mode: str, values: dict[str, str], others_are_wrong: bool) -> list[
         problems.append(f"--mode={mode} needs {', '.join(missing)}")
     has_config = bool(needed) or not values.keys().isdisjoint({"config", "workdir"})
     # After a misspelt --config this would only repeat the problem.
-    if not has_config and not others_are_wrong:
+    if not has_config and not others_are_wrong and mode != "compare":
         problems.append(f"--mode={mode} needs --config, or the --workdir of a run")
     return problems

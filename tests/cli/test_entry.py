@@ -104,7 +104,7 @@ def test_train_makes_a_folder_with_the_config_and_names_it_first_and_last(
     assert config.is_locked
     [folder] = Path("runs").iterdir()
     assert folder.name.startswith("moving_mnist-quick-")
-    assert arguments == {"workdir": folder}
+    assert arguments == {"workdir": folder, "init_from": None}
     assert load_config(folder).to_dict() == config.to_dict()
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"workdir: {folder}"] * 2
@@ -126,7 +126,7 @@ def test_train_resumes_where_the_config_agrees(calls, capsys):
     assert main("--workdir=w", "--config.eval.num_sequences=5") == 0
     assert calls[-1][1].train.num_steps == 2000
     assert calls[-1][1].eval.num_sequences == 5
-    assert calls[-1][2] == {"workdir": Path("w")}
+    assert calls[-1][2] == {"workdir": Path("w"), "init_from": None}
     Path("w/checkpoints/100").mkdir(parents=True)
     capsys.readouterr()
     assert main(config, "--workdir=w", "--config.seed=3") == 2
@@ -182,7 +182,7 @@ def test_without_devices_nothing_is_written(calls, capsys, monkeypatch, preset):
 
 
 def test_the_workdir_is_named_after_an_interruption_too(calls, capsys, monkeypatch):
-    def interrupt(config, *, workdir):
+    def interrupt(config, *, workdir, init_from):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("convlstm_jax.cli.train.run", interrupt)

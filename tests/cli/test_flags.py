@@ -63,7 +63,8 @@ def test_each_mode_takes_its_flags(tmp_path):
         (
             "--config=f.py --mode=trian",
             "--mode=trian is unknown: it must be one of train, evaluate, predict, "
-            "describe, inspect, prepare, import, export (did you mean train?)",
+            "describe, inspect, prepare, import, export, "
+            "compare (did you mean train?)",
         ),
         ("--config=f.py train", "'train' is not a flag: values follow their flag"),
         ("--config=", "--config needs a value, as in --config=..."),

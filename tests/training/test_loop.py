@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import signal
+import time
 import weakref
 
 import jax
@@ -15,6 +16,7 @@ import pytest
 
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.objectives.forecast import ForecastObjective
+from convlstm_jax.training import loop
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.checkpoint_reading import steps_on_disk
 from convlstm_jax.training.loop import TrainConfig, fit, graceful_interrupts
@@ -245,6 +247,55 @@ def test_a_batch_is_gone_before_the_next_one_is_made(tmp_path, caplog):
     # Without a terminal the log shows the progress.
     assert "step 1 of 4: loss " in caplog.text and "samples/s" in caplog.text
     assert "step 4 of 4: validation loss" in caplog.text
+
+
+def test_ctrl_c_waits_for_one_slow_step_alone(tmp_path):
+    class Interrupted:
+        """A result during which Ctrl-C is pressed while the program waits for it."""
+
+        def __init__(self, value):
+            self.value, self.asked = value, 0
+
+        def is_ready(self):
+            self.asked += 1
+            if self.asked == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return self.asked > 3
+
+        def __array__(self, *arguments, **options):
+            return np.asarray(self.value)
+
+    taken = []
+
+    def step(state, batch):
+        state, metrics = STEP(state, batch)
+        taken.append(len(taken) + 1)
+        if len(taken) == 5:
+            metrics = {**metrics, "finite": Interrupted(metrics["finite"])}
+        time.sleep(0.6)
+        return state, metrics
+
+    intervals = {"eval_every_steps": 100, "checkpoint_every_steps": 100}
+    result, _ = run(tmp_path, step=step, num_steps=20, **intervals)
+    assert (result.outcome, result.step, taken[-1]) == ("interrupted", 5, 5)
+    assert saved(tmp_path)[0] == 5
+
+
+def test_what_training_takes_is_said(tmp_path, caplog, monkeypatch):
+    with caplog.at_level("INFO"):
+        run(tmp_path / "short", num_steps=5)
+    assert "about 0 s to the last step, without validations" in caplog.text
+    assert "GiB of memory" in caplog.text and "preset quick" not in caplog.text
+    monkeypatch.setattr(loop, "memory_bytes", lambda: (15 * 2**30, 16 * 2**30))
+    with caplog.at_level("INFO"):
+        loop.say_what_it_takes(3600 * 24 * 10 + 3600 * 5, 45)
+    said = "about 10 d 5 h to the last step, without validations (45 s a step); 15.0 of"
+    assert said in caplog.text
+    warning = "takes 10 d 5 h and needs almost all memory of this machine: on a"
+    assert warning in caplog.text
+    assert [loop.in_words(s) for s in (59.6, 3599, 3600, 90_000)] == [
+        "1 min 0 s", "59 min 59 s", "1 h 0 min", "1 d 1 h"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

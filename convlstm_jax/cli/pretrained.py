@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,10 +16,14 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import convlstm_jax
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli import workdir
-from convlstm_jax.cli.build import build_objective, initial_shapes
-from convlstm_jax.cli.experiment import Experiment
+from convlstm_jax.cli.build import (
+    build_objective,
+    initial_shapes,
+    load_variables,
+)
+from convlstm_jax.cli.experiment import Experiment, experiment
 from convlstm_jax.errors import UserError
-from convlstm_jax.metrics.registry import conventions, format_value, in_order
+from convlstm_jax.metrics.registry import find_metric, format_value, in_order
 from convlstm_jax.objectives.base import Variables
 
 HUB = "hf://"
@@ -27,11 +31,6 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
 _NOT_CONTENDERS = ("per_lead_time", "per_condition", "data", "conventions")
-
-
-def holds_weights(folder: Path) -> bool:
-    """Whether `save` wrote into the folder."""
-    return (folder / WEIGHTS_FILE).is_file()
 
 
 def save(
@@ -59,12 +58,34 @@ def save(
         partial.write_text(card, encoding="utf-8")
 
 
-def load_variables(folder: Path, experiment: Experiment) -> tuple[int, Variables]:
-    """The training steps and the variables that `save` wrote.
+class Loaded(NamedTuple):
+    """A trained network: its folder, config, steps of training and variables."""
+
+    folder: Path
+    experiment: Experiment
+    training_step: int
+    variables: Variables
+
+
+def load(where: str, *, named: str) -> Loaded:
+    """The best weights of a run, or what `save` wrote, also on the hub.
+
+    Messages name the folder as in `named`.
 
     Raises:
-        UserError: The file is damaged, or its arrays are not those of the network.
+        UserError: There is no such folder, or its files are damaged.
     """
+    folder = download(where) if where.startswith(HUB) else Path(where).expanduser()
+    is_saved = (folder / WEIGHTS_FILE).is_file()
+    workdir.require_run(folder, checkpoints=not is_saved, named=named)
+    loaded = experiment(workdir.load_config(folder), reads_data=False)
+    if is_saved:
+        return Loaded(folder, loaded, *_saved_variables(folder, loaded))
+    weights = load_variables(build_objective(loaded), loaded, folder)
+    return Loaded(folder, loaded, *weights)
+
+
+def _saved_variables(folder: Path, experiment: Experiment) -> tuple[int, Variables]:
     file = folder / WEIGHTS_FILE
     try:
         with safetensors.safe_open(file, framework="numpy") as content:
@@ -150,16 +171,15 @@ def _results(evaluation: Mapping[str, Any]) -> Iterator[str]:
     yield "|---" * (1 + len(contenders)) + "|"
     model = contenders["model"]
     metrics = [
-        metric
-        for metric in in_order(model)
-        if isinstance(model[metric], float | None) and metric in conventions()
+        metric for metric in in_order(model) if isinstance(model[metric], float | None)
     ]
     for metric in metrics:
         values = (format_value(of.get(metric)) for of in contenders.values())
         yield f"| {metric} | {' | '.join(values)} |"
     yield ""
     for metric in metrics:
-        yield f"- {metric}: {conventions()[metric]}"
+        if convention := find_metric(metric).convention:
+            yield f"- {metric}: {convention}"
 
 
 def _commit() -> str:
