@@ -10,12 +10,14 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import av
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from convlstm_jax.metrics.vmaf import find_ffmpeg
+from convlstm_jax.viz.clip_writer import write_clip
 from tests.program import first_test_clips, results_of, run, trained_model
 from tests.read_clip import read_clip
 
@@ -195,6 +197,37 @@ def test_predict_in_every_form(trained, clip, tmp_path, capsys):
     inputs = pixels[None, -3:].astype(np.float32) / 255
     expected = np.asarray(task.forecast(variables, inputs, 7).frames)[0]
     np.testing.assert_allclose(long, expected, atol=1e-6)
+
+
+def test_a_film_keeps_its_rate_and_may_be_enlarged_with_what_was_given(
+    trained, clip, tmp_path, capsys
+):
+    film = tmp_path / "film.mp4"
+    write_clip(film, np.load(clip) / 255, frames_per_second=24)
+    options = [*PREDICT, f"--workdir={trained}", f"--input={film}"]
+    found = {}
+    for name, more in {
+        "plain.npy": [],
+        "both.npy": ["--with_input"],
+        "large.mp4": ["--with_input", "--scale=3", "--num_frames=3"],
+    }.items():
+        assert run(*options, f"--output={tmp_path / name}", *more) == 0
+        found[name] = capsys.readouterr().out
+    plain, both = np.load(tmp_path / "plain.npy"), np.load(tmp_path / "both.npy")
+    np.testing.assert_array_equal(both[3:], plain)
+    np.testing.assert_allclose(both[:3], np.load(clip)[-3:] / 255, atol=0.1)
+    with av.open(str(tmp_path / "large.mp4")) as container:
+        stream = container.streams.video[0]
+        size = stream.frames, stream.height, stream.width
+        assert size == (6, 96, 120) and stream.average_rate == 24
+    assert "note:" not in found["plain.npy"] + found["both.npy"]
+    assert "note: training scored 2 frames, so frame 3 and those" in found["large.mp4"]
+    for wrong, message in (
+        ("--scale=0", "--scale=0 is wrong: it must be an integer from 1 to 32"),
+        ("--with_input=maybe", "--with_input=maybe is wrong: it must be true or false"),
+    ):
+        assert run(*options, f"--output={tmp_path / 'x.gif'}", wrong) == 2
+        assert message in capsys.readouterr().err
 
 
 # Run where nothing of the project can be imported.

@@ -12,6 +12,7 @@ from jax import Array, export
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
+from convlstm_jax.cli.predict import beyond_training
 from convlstm_jax.viz.clip_writer import validate_output_path
 
 # The platforms of an exported program, wherever it was written.
@@ -52,6 +53,8 @@ def run(
         f"from [B, {objective.num_input_frames}, {sizes}, {channels}] in [0, 1] to "
         f"{objective.exported_words(num_frames)}"
     )
+    if longer := beyond_training(objective, num_frames):
+        print(longer)
     if objective.exported_unit():
         print(objective.exported_unit())
 

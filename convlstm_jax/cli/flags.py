@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from convlstm_jax.errors import UserError, did_you_mean, raise_problems
 
@@ -16,7 +17,10 @@ from convlstm_jax.errors import UserError, did_you_mean, raise_problems
 _FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "train": ((), ("config", "workdir", "init_from")),
     "evaluate": (("workdir",), ("config",)),
-    "predict": (("workdir", "input", "output"), ("config", "num_frames")),
+    "predict": (
+        ("workdir", "input", "output"),
+        ("config", "num_frames", "with_input", "scale"),
+    ),
     "describe": ((), ("config", "workdir")),
     "inspect": (("config",), ("input", "output")),
     "prepare": (("config", "output"), ()),
@@ -30,7 +34,9 @@ IMPORTS_FROM = ("keras", "openstl", "pytorch")
 _KNOWN_FLAGS = ("mode", *dict.fromkeys(sum((a + b for a, b in _FLAGS.values()), ())))
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
-_MAX_NUM_FRAMES = 100_000
+_SWITCHES = ("with_input",)  # Flags that may stand without a value.
+# Flags that take an integer from 1 on, and their largest values.
+_INTEGERS = {"num_frames": 100_000, "scale": 32}
 
 HELP = """\
 Predict the next frames of a video with convolutional recurrent networks.
@@ -75,6 +81,8 @@ flags:
                           that Predictor.save_pretrained wrote.
   --num_frames=N          predict, export: how many frames; by default as many as in
                           training.
+  --with_input            predict: writes the given frames before the predicted ones.
+  --scale=N               predict: enlarges GIF and MP4, N pixels for each pixel.
   --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
                           or pytorch (the network of configs/bubbles.py).
   --checkpoint=FILE       import: a .keras, .weights.h5 or .h5 file of Keras, or a .pth
@@ -113,6 +121,8 @@ class Command:
     input: Path | None = None
     output: Path | None = None
     num_frames: int | None = None
+    with_input: bool = False
+    scale: int = 1
     source: str | None = None
     checkpoint: Path | None = None
     init_from: str | None = None
@@ -143,13 +153,19 @@ def parse(arguments: Sequence[str]) -> Command:
     else:
         problems += [f"{a!r} is not a flag: values follow their flag" for a in runs]
     problems += _unknown("mode", mode, MODES) or _misfits(mode, values, bool(problems))
-    num_frames, text = None, values.get("num_frames")
-    if text:
-        num_frames = int(text) if text.isdecimal() else 0
-        if not 1 <= num_frames <= _MAX_NUM_FRAMES:
-            allowed = f"an integer from 1 to {_MAX_NUM_FRAMES}"
-            problems.append(f"--num_frames={text} is wrong: it must be {allowed}")
-    paths = {
+    given: dict[str, Any] = {}
+    for name, largest in _INTEGERS.items():
+        if text := values.get(name):
+            given[name] = int(text) if text.isdecimal() else 0
+            if not 1 <= given[name] <= largest:
+                allowed = f"an integer from 1 to {largest}"
+                problems.append(f"--{name}={text} is wrong: it must be {allowed}")
+    for name in _SWITCHES:
+        if text := values.get(name):
+            given[name] = text == "true"
+            if text not in ("true", "false"):
+                problems.append(f"--{name}={text} is wrong: it must be true or false")
+    paths: dict[str, Any] = {
         name: Path(values[name]).expanduser()
         for name in ("workdir", "input", "output", "checkpoint")
         if name in values
@@ -172,11 +188,11 @@ def parse(arguments: Sequence[str]) -> Command:
         mode=mode,
         help=asks_for_help,
         config=values.get("config"),
-        num_frames=num_frames,
         source=source,
         init_from=values.get("init_from"),
         runs=tuple(Path(run).expanduser() for run in runs),
         overrides=overrides,
+        **given,
         **paths,
     )
 
@@ -206,7 +222,9 @@ def _split(
             continue
         name, equals, value = argument.lstrip("-").partition("=")
         is_field = name.startswith(_FIELD_PREFIX)
-        if not equals and remaining and not _is_flag(remaining[0]):
+        if not equals and name in _SWITCHES:
+            value = "true"
+        elif not equals and remaining and not _is_flag(remaining[0]):
             value = remaining.pop(0)
         if name not in _KNOWN_FLAGS and not is_field:
             hint = did_you_mean(name, _KNOWN_FLAGS).replace("mean ", "mean --")

@@ -18,7 +18,7 @@ from convlstm_jax.data.video.annotated import AnnotatedVideoConfig
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
 from convlstm_jax.objectives.base import Variables
-from convlstm_jax.viz.clip_writer import validate_output_path
+from convlstm_jax.viz.clip_writer import ClipLook, validate_output_path
 
 
 def run(
@@ -28,6 +28,8 @@ def run(
     input: Path,
     output: Path,
     num_frames: int | None,
+    with_input: bool = False,
+    scale: int = 1,
 ) -> None:
     """Predicts the frames that follow a clip, which is read as in training.
 
@@ -35,7 +37,9 @@ def run(
     a classifier writes the class of each clip of a film as `.json`. `.npy`, `.gif` and
     `.mp4` hold only the predicted frames, `.png` a film strip of input and prediction.
     For radar models `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN where the
-    last composite has no data. Without `num_frames`, as many frames as in training.
+    last composite has no data. Without `num_frames`, as many frames as in training;
+    `with_input`, the given frames come first. A film keeps its frames per second, and
+    in GIF and MP4 each pixel becomes `scale` × `scale`.
     """
     if os.path.realpath(input) in map(os.path.realpath, (output, output.parent)):
         raise UserError(
@@ -47,7 +51,22 @@ def run(
     if experiment.model.kind == "classes":
         _classify(experiment, objective, workdir, input, output)
     else:
-        _forecast(experiment, objective, workdir, input, output, num_frames)
+        count = _forecast(
+            experiment, objective, workdir, input, output, num_frames, with_input, scale
+        )
+        if longer := beyond_training(objective, count):
+            print(longer)
+
+
+def beyond_training(objective: Any, num_frames: int | None) -> str:
+    """A line about a roll-out that is longer than those of the training, or ""."""
+    trained = getattr(objective, "num_output_frames", 0)
+    if num_frames is None or num_frames <= trained:
+        return ""
+    return (
+        f"note: training scored {trained} frames, so frame {trained + 1} and those "
+        "after it are less certain than the metrics say"
+    )
 
 
 def _forecast(
@@ -57,7 +76,9 @@ def _forecast(
     input: Path,
     output: Path,
     num_frames: int | None,
-) -> None:
+    with_input: bool,
+    scale: int,
+) -> int:
     num_frames = num_frames or objective.num_output_frames
     clip = experiment.data.read_input(str(input), objective.num_input_frames)
     whole_area = objective.takes_whole_area and clip.mask is not None
@@ -88,7 +109,11 @@ def _forecast(
         raise UserError(
             f"--num_frames is {num_frames}: so many frames do not fit into memory"
         ) from error
-    objective.write_prediction(output, frames, clip.mask, prediction)
+    look = ClipLook(clip.rate, scale)
+    written = prediction
+    if with_input and output.suffix.lower() != ".png":  # The strip has both.
+        written = np.concatenate([frames, prediction])
+    objective.write_prediction(output, frames, clip.mask, written, look)
     what = f"predicted from the last {objective.num_input_frames} of {clip.label}"
     if "model" in objective.reconstructions:
         what = f"reconstructed, not predicted: the last of {input}, in reverse"
@@ -99,6 +124,7 @@ def _forecast(
     print(
         f"{output}: {num_frames} frames{after} {what}, with the weights of step {step}"
     )
+    return num_frames
 
 
 def _classify(

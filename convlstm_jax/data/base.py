@@ -26,6 +26,7 @@ Augmentation = Callable[
 class InputClip:
     """Frames to predict from, uint8 or float32 `[T, H, W, C]`; `label` names them.
 
+    `rate` is their number in a second, where it is known.
     `mask`, uint8 `[T, H, W, 1]`, is 1 where there is data; None: everywhere.
     """
 
@@ -33,6 +34,7 @@ class InputClip:
     mask: np.ndarray | None = None
     times: tuple[datetime, ...] | None = None
     label: str = ""
+    rate: float | None = None
 
 
 def clip_limit(default: int, split: str, **rule: Any) -> Any:
@@ -112,12 +114,12 @@ class DataConfig(Config):
         """
         file = Path(path)
         settings = FrameSettings(*self.frame_shape)
-        frames, _ = read_last(file, settings, num_frames, resize=False)
+        frames, _, rate = read_last(file, settings, num_frames, resize=False)
         if file.suffix.lower() == ".npy":
             array = np.load(file, mmap_mode="r", allow_pickle=False)
             if array.dtype.kind == "f":  # Exact, not in 256 levels.
                 frames = array[-num_frames:].astype(np.float32).reshape(frames.shape)
-        return InputClip(frames, label=path)
+        return InputClip(frames, label=path, rate=rate)
 
 
 class FolderDataConfig(DataConfig):

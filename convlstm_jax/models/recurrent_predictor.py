@@ -91,7 +91,7 @@ class RecurrentPredictor(ForecastingNetwork):
         first = first.astype(jnp.float32)
         if num_frames == 1:
             return Forecast(first, None)
-        own = jnp.zeros((len(first), num_frames - 1), bool)
+        own = jnp.zeros((first.shape[0], num_frames - 1), bool)
         _, later, _ = self.unroll(first[:, :0], own, state)
         return Forecast(jnp.concatenate([first, later], axis=1), None)
 

@@ -32,7 +32,7 @@ from convlstm_jax.objectives.base import (
 )
 from convlstm_jax.objectives.losses import frame_loss
 from convlstm_jax.types import Frame, PerExample, Video
-from convlstm_jax.viz.clip_writer import write_clip
+from convlstm_jax.viz.clip_writer import ClipLook, write_clip
 from convlstm_jax.viz.film_strip import film_strip
 from convlstm_jax.viz.gif import comparison_gif, gif_bytes
 from convlstm_jax.viz.pixels import outcome_name
@@ -255,14 +255,19 @@ class FramesObjective(Objective):
         }
 
     def write_prediction(
-        self, output: Path, inputs: Pixels, mask: Pixels | None, prediction: Pixels
+        self,
+        output: Path,
+        inputs: Pixels,
+        mask: Pixels | None,
+        prediction: Pixels,
+        look: ClipLook = ClipLook(),  # noqa: B008
     ) -> None:
         """Writes frames `[T, H, W, C]` that were predicted from others."""
         if output.suffix.lower() == ".png":
             reconstructs = "model" in self.reconstructions
             film_strip(output, inputs, None, prediction, reconstruction=reconstructs)
         else:
-            write_clip(output, prediction)
+            write_clip(output, prediction, look.frames_per_second or 10, look.scale)
 
     def predict_from(
         self, variables: Variables, state: Any, num_frames: int | None

@@ -45,7 +45,7 @@ from convlstm_jax.objectives.base import (
 from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig
 from convlstm_jax.objectives.losses import rain_loss, rain_weight
 from convlstm_jax.types import Frame, PerExample, Video
-from convlstm_jax.viz.clip_writer import write_clip
+from convlstm_jax.viz.clip_writer import ClipLook, write_clip
 from convlstm_jax.viz.film_strip import film_strip, radar_strip
 from convlstm_jax.viz.pixels import rain_colours
 from convlstm_jax.viz.player import PlayerClip, nowcast_clip
@@ -253,11 +253,16 @@ class NowcastObjective(ForecastObjective):
         )  # fmt: skip
 
     def write_prediction(
-        self, output: Path, inputs: Pixels, mask: Pixels | None, prediction: Pixels
+        self,
+        output: Path,
+        inputs: Pixels,
+        mask: Pixels | None,
+        prediction: Pixels,
+        look: ClipLook = ClipLook(),  # noqa: B008
     ) -> None:
         """Writes rain rates; pixels without data are NaN or grey."""
         if mask is None:
-            super().write_prediction(output, inputs, mask, prediction)
+            super().write_prediction(output, inputs, mask, prediction, look)
             return
         scale, suffix = self.facts.rain_scale, output.suffix.lower()
         rain = scale.rain_mm_per_h(prediction)
@@ -270,7 +275,7 @@ class NowcastObjective(ForecastObjective):
             given = rain_colours(scale.rain_mm_per_h(inputs[..., 0]), mask[..., 0])
             film_strip(output, given / 255.0, None, coloured)
         else:
-            write_clip(output, coloured, frames_per_second=5)
+            write_clip(output, coloured, look.frames_per_second or 5, look.scale)
 
     def exported_unit(self) -> str:
         """See `Objective`: how pixels become reflectivity and rain."""

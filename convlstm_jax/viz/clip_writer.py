@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -11,6 +12,17 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.viz.film_strip import clip_strip
 from convlstm_jax.viz.gif import gif_bytes
 from convlstm_jax.viz.pixels import to_pixels
+
+
+class ClipLook(NamedTuple):
+    """How a clip is written: frames per second, and pixels that each of its pixels has.
+
+    Without a rate it is that of the kind of clip.
+    """
+
+    frames_per_second: float | None = None
+    scale: int = 1
+
 
 OUTPUT_SUFFIXES = (".npy", ".gif", ".mp4", ".png")
 
@@ -37,19 +49,27 @@ def validate_output_path(
 
 
 def write_clip(
-    path: str | Path, frames: np.ndarray, frames_per_second: float = 10
+    path: str | Path,
+    frames: np.ndarray,
+    frames_per_second: float = 10,
+    scale: int = 1,
 ) -> None:
     """Writes a clip whole or not at all; missing folders are created.
 
     Frames are `[T, H, W, C]` or `[T, H, W]`, floats in [0, 1], drawn as `to_pixels` has
     it. `.npy` holds them exactly, as float32; `.gif` see `gif_bytes`; `.png` is a film
     strip in rows of ten; `.mp4` H.264 in yuv420p, which every player shows: colour has
-    half the resolution, and an odd last row or column is repeated once.
+    half the resolution, and an odd last row or column is repeated once. In GIF and MP4
+    each pixel becomes `scale` × `scale`.
     """
     path = validate_output_path(path)
     frames = np.asarray(frames)
     pixels = to_pixels(frames)
     suffix = path.suffix.lower()
+    if scale > 1 and suffix in (".gif", ".mp4"):
+        frames, pixels = (
+            x.repeat(scale, axis=1).repeat(scale, axis=2) for x in (frames, pixels)
+        )
     if suffix == ".png":
         clip_strip(path, frames)
     elif suffix == ".npy":

@@ -89,11 +89,11 @@ class FilmFields(FolderDataConfig):
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last frames of a film; see `DataConfig.read_input`."""
         film, settings = Path(path).expanduser(), self.frame_settings
-        frames, masks = read_last(
+        frames, masks, rate = read_last(
             film, settings, num_frames, self.frame_stride, self.bad_files
         )
         mask = None if masks is None else masks.astype(np.uint8)
-        return InputClip(frames, mask, label=path)
+        return InputClip(frames, mask, label=path, rate=rate)
 
     def open_film(self, path: str) -> Film:
         """Opens one film as training does, through the cache."""

@@ -304,9 +304,10 @@ def read_last(
     bad_files: BadFiles = "refuse",
     *,
     resize: bool = True,
-) -> tuple[np.ndarray, np.ndarray | None]:
+) -> tuple[np.ndarray, np.ndarray | None, float | None]:
     """The last frames of a film and their masks, see `fit`, without the cache.
 
+    And its frames per second, where they are known, those between a stride left out.
     With `bad_files` "skip", they follow the last frame that cannot be read. `resize` is
     whether frames of another size are resized or refused.
     """
@@ -329,4 +330,5 @@ def read_last(
             f"{span} are needed{every}"
         )
     frames, masks = zip(*list(last)[::frame_stride], strict=True)
-    return np.stack(frames), None if masks[0] is None else np.stack(masks)
+    rate = facts["rate"] and facts["rate"] / frame_stride
+    return np.stack(frames), None if masks[0] is None else np.stack(masks), rate

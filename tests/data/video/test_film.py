@@ -513,7 +513,7 @@ def test_the_last_frames_are_those_that_training_reads(tmp_path):
     settings = FrameSettings(8, 12, 1, crop_box=(2, 3, 16, 24))
     whole = frames_of(path, height=8, width=12, crop_box=(2, 3, 16, 24))
     for stride, expected in ((1, whole[5:]), (3, whole[1::3])):
-        frames, mask = read_last(path, settings, 3, stride)
+        frames, mask, _ = read_last(path, settings, 3, stride)
         np.testing.assert_array_equal(frames, expected)
         assert mask is None
     words = r"clip.avi' ends with 8 frames .* at least 9 are needed with frame_stride 4"
