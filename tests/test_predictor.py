@@ -1,6 +1,7 @@
 """A trained model in Python: `load`, streams, and folders to share."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -239,3 +240,23 @@ def test_a_run_to_begin_with_must_exist(tmp_path, capsys):
     options = ("--init_from=nowhere", f"--workdir={tmp_path / 'a'}", *TINY)
     assert main_py("--config=moving_mnist:quick", *options) == 2
     assert "--init_from=nowhere does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
+def test_the_examples_of_the_documents_run(run, page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    for name in ("paper", "films"):
+        Path("runs", name).symlink_to(run)
+    text = (ROOT / page).read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    clips = frames(2, 3, 32, 32, 1).astype(np.float32) / 255
+    names = {"clips": clips, "frames": clips[0], "camera": [clips[:1, 0]] * 2}
+    names["frame"] = clips[:1, 0]
+    if "paper.jax" in text:
+        export = ("--mode=export", f"--workdir={run}", "--output=paper.jax")
+        assert main_py(*export) == 0
+    for example in examples:
+        exec(example.replace("64, 64, 1", "8, 8, 1"), names)
+    assert np.shape(names["following"])[-3:] == (32, 32, 1)
+    assert names["next_frame"].shape == (1, 32, 32, 1)
