@@ -277,6 +277,8 @@ def experiment(
     problems += _problems_between(sections)
     if reads_data and "data" in sections:
         problems += [f"config.data.{text}" for text in sections["data"].check_disk()]
+    if reads_data and "task" in sections:
+        problems += [f"config.task.{text}" for text in sections["task"].check_code()]
     raise_problems(problems, _HEADER)
     general = sections.pop("")
     applicable = {name: section.applicable() for name, section in sections.items()}

@@ -48,6 +48,7 @@ class ReconstructConfig(AutoencoderConfig):
 
     def check(self) -> Iterator[str]:
         """Yields the problems between fields."""
+        yield from super().check()
         if self.num_output_frames > self.num_input_frames:
             yield (
                 f"num_output_frames is {self.num_output_frames}: it must be at most "

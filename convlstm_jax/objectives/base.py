@@ -76,6 +76,13 @@ class ObjectiveConfig(Config):
         """Frames that a clip must have."""
         return self.num_input_frames
 
+    def check_code(self) -> Iterator[str]:
+        """Yields the problems with code of the user's that fields name.
+
+        Not asked of a network that is only loaded: then none of it is imported.
+        """
+        yield from ()
+
     def check_network(self, model: ModelConfig) -> Iterator[str]:
         """Yields the problems with a network of the right kind; none by default."""
         yield from ()

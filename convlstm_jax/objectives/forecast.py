@@ -1,7 +1,7 @@
 """Forecasting: the next frames of a clip from its first ones."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from convlstm_jax.config import Config, field
+from convlstm_jax.errors import UserError
 from convlstm_jax.metrics import frame_metrics
 from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, summarize
 from convlstm_jax.metrics.baselines import BASELINES
@@ -30,7 +31,12 @@ from convlstm_jax.objectives.base import (
     WriteGif,
     to_unit_interval,
 )
-from convlstm_jax.objectives.losses import frame_loss
+from convlstm_jax.objectives.losses import (
+    FRAME_LOSSES,
+    OwnLoss,
+    frame_loss,
+    own_loss,
+)
 from convlstm_jax.types import Frame, PerExample, Video
 from convlstm_jax.viz.clip_writer import ClipLook, write_clip
 from convlstm_jax.viz.film_strip import film_strip
@@ -56,11 +62,25 @@ class FramesConfig(ObjectiveConfig):
 class PixelLossConfig(FramesConfig):
     """Fields of the objectives that score every pixel of a frame."""
 
-    loss: Literal["cross_entropy", "mse", "mae", "mse_sum"] = field(
+    loss: str = field(
         "cross_entropy",
-        "cross_entropy: nats per frame, summed over its pixels; mse, mae: mean over "
-        "pixels; mse_sum: squared error summed over the pixels of a frame.",
+        "cross_entropy: nats per frame, summed over its pixels; mse, mae, huber: mean "
+        "over pixels (huber: squared errors up to 0.1, absolute ones beyond); mse_sum: "
+        "squared error summed over the pixels of a frame; MODULE:FUNCTION: your own, "
+        "of prediction and target `[B, T, H, W, C]`.",
+        must=(
+            f"be one of {', '.join(FRAME_LOSSES)}, or MODULE:FUNCTION",
+            lambda loss: loss in FRAME_LOSSES or 0 < loss.find(":") < len(loss) - 1,
+        ),
     )
+
+    def check_code(self) -> Iterator[str]:
+        """See `ObjectiveConfig`: a loss of the user's own must exist."""
+        if ":" in self.loss:
+            try:
+                own_loss(self.loss)
+            except UserError as error:
+                yield f"loss is {self.loss!r}: {error}"
 
 
 class ForecastConfig(PixelLossConfig):
@@ -87,10 +107,10 @@ class Example:
 
 @dataclass(frozen=True)
 class FramesObjective(Objective):
-    """An objective that asks for frames; `loss` is a name of `losses.frame_loss`."""
+    """An objective that asks for frames; `loss` is one of `losses.frame_loss`."""
 
     num_output_frames: int
-    loss: str = "cross_entropy"
+    loss: str | OwnLoss = "cross_entropy"
 
     with_vmaf: ClassVar[bool] = True
 

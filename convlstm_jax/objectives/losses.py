@@ -4,13 +4,17 @@ Radar losses count only pixels with data. B-MSE and B-MAE give heavy rain more
 weight (Shi et al. 2017, arXiv:1706.03458, section 5.1).
 """
 
+import importlib
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import optax
 from jax import Array
 
+from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.pixel import (
     absolute_error,
     cross_entropy_from_logits,
@@ -20,20 +24,57 @@ from convlstm_jax.metrics.pixel import (
 from convlstm_jax.models.network import Forecast
 from convlstm_jax.types import PerExample, Video
 
+FRAME_LOSSES = ("cross_entropy", "mse", "mae", "mse_sum", "huber")
 
-def frame_loss(name: str, forecast: Forecast, target: Video) -> PerExample:
-    """The average over frames of cross-entropy, nats, or of errors.
+# Where the Huber loss turns from squared to absolute errors, of pixels in [0, 1].
+HUBER_DELTA = 0.1
 
-    "cross_entropy" and "mse_sum" are summed over the pixels of a frame, "mse" and "mae"
-    are means over them.
+OwnLoss = Callable[[Video, Video], Array]
+"""(prediction, target), `[B, T, H, W, C]` each, to one number or one for each clip."""
+
+
+def frame_loss(loss: str | OwnLoss, forecast: Forecast, target: Video) -> PerExample:
+    """The average over frames of cross-entropy, nats, or of errors; or a loss of yours.
+
+    "cross_entropy" and "mse_sum" are summed over the pixels of a frame, "mse", "mae"
+    and "huber" are means over them.
+
+    Args:
+        loss: One of `FRAME_LOSSES`, `MODULE:FUNCTION` or a function, see `OwnLoss`.
+        forecast: What the network predicts.
+        target: What was to be predicted.
+
+    Raises:
+        UserError: There is no such function.
     """
-    if name == "cross_entropy" and forecast.logits is not None:
+    if callable(loss) or ":" in loss:
+        own = loss if callable(loss) else own_loss(loss)
+        return jnp.broadcast_to(own(forecast.frames, target), target.shape[:1])
+    if loss == "cross_entropy" and forecast.logits is not None:
         return cross_entropy_from_logits(forecast.logits, target).mean(axis=1)
-    if name == "cross_entropy":
+    if loss == "cross_entropy":
         return cross_entropy_from_probabilities(forecast.frames, target).mean(axis=1)
-    error = absolute_error if name == "mae" else squared_error
-    summed = error(forecast.frames, target).mean(axis=1)
-    return summed if name == "mse_sum" else summed / math.prod(target.shape[2:])
+    if loss == "huber":
+        error = optax.huber_loss(forecast.frames, target, delta=HUBER_DELTA)
+        return error.mean(axis=tuple(range(1, error.ndim)))
+    error_of = absolute_error if loss == "mae" else squared_error
+    summed = error_of(forecast.frames, target).mean(axis=1)
+    return summed if loss == "mse_sum" else summed / math.prod(target.shape[2:])
+
+
+def own_loss(name: str) -> OwnLoss:
+    """The function `MODULE:FUNCTION`; modules of the current folder are found too."""
+    module, _, function = name.partition(":")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"it cannot be imported ({error})") from error
+    if not callable(found):
+        raise UserError(f"it must be a function, not {found!r}")
+    return found
 
 
 def rain_weight(

@@ -147,7 +147,7 @@ class NowcastObjective(ForecastObjective):
             self.config.rain_weight_rates,
             self.config.rain_weights,
         )
-        return rain_loss(self.loss, forecast, target, mask, weight)
+        return rain_loss(self.config.loss, forecast, target, mask, weight)
 
     def baselines(self, inputs: Video, batch: Batch) -> dict[str, Video]:
         """Persistence and, where it is installed, optical flow."""

@@ -1,13 +1,22 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convlstm_jax.config import validated
 from convlstm_jax.models.network import Forecast
-from convlstm_jax.objectives.losses import frame_loss, rain_loss, rain_weight
+from convlstm_jax.objectives import ForecastConfig
+from convlstm_jax.objectives.losses import (
+    FRAME_LOSSES,
+    frame_loss,
+    rain_loss,
+    rain_weight,
+)
 
 SHAPE = (3, 2, 4, 5, 2)  # B, T, H, W, C
-NAMES = ("cross_entropy", "mse", "mae", "mse_sum")
+NAMES = FRAME_LOSSES
 
 
 def by_numpy():
@@ -22,6 +31,10 @@ def by_numpy():
         "mse": square.mean((1, 2, 3, 4)),
         "mae": absolute.mean((1, 2, 3, 4)),
         "mse_sum": square.sum((1, 2, 3, 4)) / SHAPE[1],
+        # Of equal value and slope at an error of 0.1.
+        "huber": np.where(absolute < 0.1, square / 2, 0.1 * absolute - 0.005).mean(
+            (1, 2, 3, 4)
+        ),
     }
     return logits, target, expected
 
@@ -46,7 +59,44 @@ def test_losses_stay_finite_where_the_sigmoid_is_full(name):
         for sign in (1, -1)
     )
     assert right == 0
-    assert wrong == {"cross_entropy": 400, "mse": 1, "mae": 1, "mse_sum": 2}[name]
+    expected = {"cross_entropy": 400, "mse": 1, "mae": 1, "mse_sum": 2, "huber": 0.095}
+    np.testing.assert_allclose(wrong, expected[name], rtol=1e-6)
+
+
+def test_a_loss_of_ones_own(tmp_path, monkeypatch):
+    """As a function and by its name, for each clip and as one number."""
+    (tmp_path / "edges_of_mine.py").write_text(
+        "import jax.numpy as jnp\n"
+        "def edges(prediction, target):\n"
+        "    slopes = jnp.diff(prediction, axis=3) - jnp.diff(target, axis=3)\n"
+        "    return jnp.abs(slopes).sum((1, 2, 3, 4))\n"
+        "def total(prediction, target):\n"
+        "    return jnp.abs(prediction - target).max()\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    logits, target, _ = by_numpy()
+    forecast, target = from_logits(jnp.float32(logits)), jnp.float32(target)
+    found = frame_loss("edges_of_mine:edges", forecast, target)
+    slopes = np.diff(forecast.frames, axis=3) - np.diff(target, axis=3)
+    np.testing.assert_allclose(found, np.abs(slopes).sum((1, 2, 3, 4)), rtol=1e-5)
+    import edges_of_mine
+
+    largest = np.abs(forecast.frames - target).max()
+    for one in (edges_of_mine.total, "edges_of_mine:total"):
+        np.testing.assert_allclose(frame_loss(one, forecast, target), [largest] * 3)
+    for name, message in (
+        ("edges_of_mine:edge", "has no attribute 'edge'"),
+        ("edges_of_mine:number", "it must be a function, not 3"),
+        ("nowhere:edges", "it cannot be imported (No module named 'nowhere')"),
+    ):
+        (problem,) = ForecastConfig(loss=name).check_code()
+        assert message in problem
+    assert list(ForecastConfig(loss="edges_of_mine:edges").check_code()) == []
+    (problem,) = validated(ForecastConfig, {"loss": "huge"})[1]
+    allowed = "must be one of cross_entropy, mse, mae, mse_sum, huber, or MODULE:FUNC"
+    assert allowed in problem
 
 
 def test_cross_entropy_without_logits_is_that_of_the_frames():
