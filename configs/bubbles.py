@@ -30,9 +30,9 @@ Differences from the tutorial: training scores every frame after the given ones,
 predicted from the true frames before it, instead of only the last one (no difference
 with 20to1); peepholes are initialised with zeros instead of uninitialised memory.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); the
-others have not been measured yet. Without a preset, `quick` is used on a CPU and
-`20to20` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon
+(docs/systems.md); the others have not been measured yet. Without a preset, `quick` is
+used on a CPU and `20to20` on an accelerator.
 """
 
 from typing import Any

@@ -18,9 +18,9 @@ with one of `data.event_labels` is visible in it. Whole videos are assigned to t
 validation and test. Without a folder the program draws clips of a shop in memory, half
 of them with a theft.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md);
-`full` has not been measured yet. Without a preset, `quick` is used on a CPU and `full`
-on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon
+(docs/systems.md); `full` has not been measured yet. Without a preset, `quick` is used
+on a CPU and `full` on an accelerator.
 """
 
 from typing import Any

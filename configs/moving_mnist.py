@@ -21,9 +21,9 @@ are the features of the layers. The models with a state-to-state kernel of 1x1 a
 | 9x9-128-64-64     | 8,830,480   | 4231.50                  | not measured yet  |
 
 `quick` predicts 3 frames from 3: MSE 57.7 per frame with scikit-learn's digits, 70.1
-with MNIST's (README.md), in 4 minutes on two cores. Hardware and time of the others:
-not measured yet. Without a preset, `quick` is used on a CPU and `5x5-128-64-64` on an
-accelerator.
+with MNIST's (docs/systems.md), in 4 minutes on two cores. Hardware and time of the
+others: not measured yet. Without a preset, `quick` is used on a CPU and `5x5-128-64-64`
+on an accelerator.
 """
 
 from typing import Any

@@ -27,8 +27,8 @@ one 92,307,456.
 The paper reports 341.2 nats per frame on Moving MNIST.
 
 Hardware and time: `quick`, a small composite model, was run on two shared cores of an
-Intel Xeon (README.md); the others have not been measured yet. Without a preset, `quick`
-is used on a CPU and `composite-2048-2048` on an accelerator.
+Intel Xeon (docs/systems.md); the others have not been measured yet. Without a preset,
+`quick` is used on a CPU and `composite-2048-2048` on an accelerator.
 """
 
 from typing import Any

@@ -29,9 +29,9 @@ the training loss, and validation measures the forecast of 10 frames; clips are
 generated as those of the file `mnist_test_seq.npy`, from which the example takes its
 own.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md);
-`keras` has not been measured yet. Without a preset, `quick` is used on a CPU and
-`keras` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon
+(docs/systems.md); `keras` has not been measured yet. Without a preset, `quick` is used
+on a CPU and `keras` on an accelerator.
 """
 
 from typing import Any

@@ -28,10 +28,10 @@ OpenSTL.
 (PredRNN-V2, arXiv:2103.09504) with the values of that paper, and the preset
 `quick-reverse` a small version of it.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md); the
-others have not been measured yet. 200 epochs of 10,000 clips are 125,000 steps, with
-56.8 G multiply-adds per clip in a forward pass (small). Without a preset, `quick` is
-used on a CPU and `small` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon
+(docs/systems.md); the others have not been measured yet. 200 epochs of 10,000 clips are
+125,000 steps, with 56.8 G multiply-adds per clip in a forward pass (small). Without a
+preset, `quick` is used on a CPU and `small` on an accelerator.
 """
 
 from typing import Any

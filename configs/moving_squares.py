@@ -27,9 +27,9 @@ which makes hardly any difference to Adadelta.
 
 `quick` has two layers of 16 features, more films, fewer steps, and Muon.
 
-Hardware and time: `quick` was run on two shared cores of an Intel Xeon (README.md);
-`keras` has not been measured yet. Without a preset, `quick` is used on a CPU and
-`keras` on an accelerator.
+Hardware and time: `quick` was run on two shared cores of an Intel Xeon
+(docs/systems.md); `keras` has not been measured yet. Without a preset, `quick` is used
+on a CPU and `keras` on an accelerator.
 """
 
 from typing import Any
