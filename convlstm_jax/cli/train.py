@@ -48,9 +48,9 @@ def run(experiment: Experiment, *, workdir: Path, init_from: str | None = None) 
     with logging_to(workdir):
         if mesh.size < jax.device_count():
             _log.warning(
-                "a batch of %d clips is shared by %d of %d devices: all of them need a "
-                "multiple of %d in config.train.batch_size",
-                batch_size, mesh.size, jax.device_count(), jax.device_count(),
+                "each batch is shared by %d of %d devices: to use all of them, make "
+                "config.train.batch_size, which is %d, a multiple of their number",
+                mesh.size, jax.device_count(), batch_size,
             )  # fmt: skip
         sources = build_sources(experiment)
         _log.info("data: %s", sources.description)
