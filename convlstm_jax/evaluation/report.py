@@ -1,6 +1,7 @@
 """The report of an evaluation: one HTML file that holds everything it shows."""
 
 import base64
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -32,6 +33,13 @@ _HEADLINES = (
 )  # fmt: skip
 
 
+# A difference of less than this share is not called better or worse: other seeds give
+# as much.
+_SMALL_SHARE = 0.02
+# Above this mean of the pixels, nobody would forecast a black frame.
+_DARK = 0.2
+
+
 def write_report(
     path: str | Path,
     *,
@@ -49,6 +57,7 @@ def write_report(
     script and style alone, by their hashes.
     """
     files = resources.files("convlstm_jax.evaluation")
+    result = _without_needless_zeros(result)
     style, script, template = (
         files.joinpath(f"report.{suffix}").read_text(encoding="utf-8")
         for suffix in ("css", "js", "html.j2")
@@ -94,6 +103,17 @@ def write_report(
         partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
+def _without_needless_zeros(result: EvaluationResult) -> EvaluationResult:
+    """The result without the all-zeros forecast where frames are not dark."""
+    zeros = result.contenders.get("zeros")
+    # Its absolute error is the mean of the true pixels.
+    mean_pixel = zeros.total.get("mae_per_pixel") if zeros else None
+    if mean_pixel is None or mean_pixel <= _DARK:
+        return result
+    others = {name: c for name, c in result.contenders.items() if name != "zeros"}
+    return dataclasses.replace(result, contenders=others)
+
+
 def _hash(text: str) -> str:
     """The source of a script or style as a content security policy names it."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
@@ -127,6 +147,8 @@ def _versus(key: str, result: EvaluationResult) -> tuple[str, str]:
     words = f"{contender_label(best)} ({format_value(rivals[best])})"
     if value == rivals[best]:
         return "equal to", words
+    if abs(value - rivals[best]) < _SMALL_SHARE * abs(rivals[best]):
+        return "about equal to", words
     return ("better" if (value > rivals[best]) == higher else "worse") + " than", words
 
 

@@ -129,7 +129,8 @@ def test_the_model_is_compared_with_the_best_baseline(tmp_path):
     text, _ = report(tmp_path)
     assert "better than</span> all zeros (173.0)" in text
     assert "better than</span> copy last frame (0.6100)" in text
-    for model, words in ((3.0, "worse than"), (2.0, "equal to")):
+    compared = ((3.0, "worse than"), (2.0, "equal to"), (1.97, "about equal to"))
+    for model, words in compared:
         contenders = {"model": model, "zeros": 2.0, "copy_last": 9.0}
         text, _ = report(tmp_path, result=of_mse(**contenders))
         assert f"{words}</span> all zeros (2.0000)" in text
@@ -137,6 +138,21 @@ def test_the_model_is_compared_with_the_best_baseline(tmp_path):
     text, page = report(tmp_path, result=of_mse(model=3.0, reconstruction=1.0))
     assert "reconstruction of the inputs" in page.text
     assert "worse than" not in text
+
+
+@pytest.mark.parametrize(("mean_pixel", "shown"), [(0.05, True), (0.6, False)])
+def test_an_all_zeros_forecast_is_shown_where_frames_are_dark(
+    tmp_path, mean_pixel, shown
+):
+    contenders = {
+        "model": contender(mse=3.0, mae_per_pixel=0.01),
+        "zeros": contender(mse=90.0, mae_per_pixel=mean_pixel),
+    }
+    result = EvaluationResult(contenders)
+    file = tmp_path / "report.html"
+    write_report(file, title="t", config={}, data_description="d", result=result)
+    assert ("all zeros" in file.read_text()) == shown
+    assert list(result.contenders) == ["model", "zeros"]
 
 
 def test_pictures_are_inside(tmp_path):
