@@ -107,7 +107,7 @@ def find_composites(
                 left_out.add("unreadable", f"'{name}' is no regular file")
             elif time in by_time:
                 told = f"'{name}' is of the same time as '{by_time[time].name}'"
-                left_out.add("of a time there was", told)
+                left_out.add("with the time of another", told)
             else:
                 by_time[time] = CompositeFile(path, name, time)
     refuse_left_out(left_out, config)
@@ -209,7 +209,8 @@ def usable_composites(
     for one in composites:
         if one.size != usual:
             here, most = (f"{height}×{width}" for height, width in (one.size, usual))
-            left_out.add(f"not of {most} pixels as most", f"'{one.name}' has {here}")
+            what = f"of another size than most, {most} pixels"
+            left_out.add(what, f"'{one.name}' has {here}")
     refuse_left_out(left_out, config)
     return [one for one in composites if one.size == usual]
 
