@@ -1,7 +1,7 @@
 """The FC-LSTM autoencoder of Srivastava et al. 2015, arXiv:1502.04681."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -9,8 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from convlstm_jax.config import field
-from convlstm_jax.models.network import LayersConfig, LayersNetwork, require_video
-from convlstm_jax.types import Array, Frame, Video
+from convlstm_jax.models.network import (
+    EncoderState,
+    LayersConfig,
+    LayersNetwork,
+    carries_after,
+    require_video,
+)
+from convlstm_jax.types import Array, Video
 
 # What a decoder can be asked for: the inputs, last frame first, or what follows them.
 DECODERS = ("reconstruction", "forecast")
@@ -18,13 +24,6 @@ DECODERS = ("reconstruction", "forecast")
 _Vectors = Float[Array, "B T D"]
 # As `VectorCarry`; layers differ in F.
 _Carry = tuple[Array, Array]
-
-
-class AutoencoderState(NamedTuple):
-    """The carry of each encoder layer, and the last frame that was read."""
-
-    carries: tuple[_Carry, ...]
-    last_frame: Frame
 
 
 class Decoder(LayersNetwork):
@@ -122,21 +121,16 @@ class FCLSTMAutoencoder(LayersNetwork):
         """
         return self.decode(self.read(inputs), num_frames)
 
-    def read(
-        self, frames: Video, state: AutoencoderState | None = None
-    ) -> AutoencoderState:
+    def read(self, frames: Video, state: EncoderState | None = None) -> EncoderState:
         """The state after some frames, see `ForecastingNetwork.read`."""
         require_video(frames)
         hidden = frames.reshape(*frames.shape[:2], -1)
-        carries = []
-        for index, layer in enumerate(self.encoder):
-            before = None if state is None else state.carries[index]
-            carry, hidden = layer(hidden, initial_carry=before)
-            carries.append(carry)
-        return AutoencoderState(tuple(carries), frames[:, -1])
+        before = None if state is None else state.carries
+        carries = carries_after(self.encoder, hidden, before)
+        return EncoderState(carries, frames[:, -1])
 
     def decode(
-        self, state: AutoencoderState, num_frames: Mapping[str, int]
+        self, state: EncoderState, num_frames: Mapping[str, int]
     ) -> dict[str, Array]:
         """As `generate`, from the state after the inputs."""
         carries, last_frame = state

@@ -6,7 +6,7 @@ Precipitation Nowcasting", NeurIPS 2015, arXiv:1506.04214.
 
 import math
 from itertools import accumulate
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,11 +17,13 @@ from convlstm_jax.models.network import (
     STATE_CELLS,
     CellNetwork,
     ConvLayersConfig,
+    EncoderState,
     Forecast,
     ForecastingNetwork,
     LayersConfig,
     LayersNetwork,
     PatchConfig,
+    carries_after,
     forecast_from_logits,
     require_video,
 )
@@ -33,18 +35,20 @@ DARK_LOGIT = -3.0
 """A pixel of 0.047, about the mean of two digits on 64×64, where forecasts begin."""
 
 
-class EncoderState(NamedTuple):
-    """The carry of each encoder layer, and the last frame that was read."""
-
-    carries: tuple[Tree, ...]
-    last_frame: Frame
-
-
 class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
     """What both have in common: they encode frames, and forecast from the carries."""
 
     features: tuple[int, ...]
     init_arguments: ClassVar[tuple[int]] = (1,)
+
+    def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
+        """Forecasts the frames that follow; any number, whatever was trained.
+
+        Takes `[B, T, H, W, C]`, pixels in [0, 1]; `patch_size`, if there is one, must
+        divide H and W. Returns float32 logits `[B, num_frames, H, W, C]`, of which the
+        forecast is the sigmoid.
+        """
+        return self._run(inputs, None, num_frames)[1]
 
     def read(self, frames: Video, state: Tree = None) -> EncoderState:
         """See `ForecastingNetwork`."""
@@ -54,24 +58,35 @@ class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
         """See `ForecastingNetwork`; any number of frames, whatever was trained."""
         return forecast_from_logits(self._run(None, state, num_frames)[1])
 
+    @nn.compact
     def _run(
         self, frames: Video | None, state: EncoderState | None, num_frames: int
     ) -> tuple[EncoderState, ForecastVideo]:
-        """Reads frames, if any, and forecasts, if asked to; a method with `compact`."""
-        raise NotImplementedError
+        """Reads frames, if any, and forecasts, if asked to."""
+        if frames is not None:
+            require_video(frames, "inputs")
+            layers = (
+                self._layer(f, f"encoder_{i}") for i, f in enumerate(self.features)
+            )
+            before = None if state is None else state.carries
+            carries = carries_after(layers, self._hidden(frames), before)
+            state = EncoderState(carries, frames[:, -1])
+        assert state is not None
+        if num_frames == 0:
+            return state, state.last_frame[:, None][:, :0]
+        logits = self._logits(self._decode(state.carries, num_frames), state.last_frame)
+        return state, logits.astype(jnp.float32)
 
     def _layer(self, features: int, name: str) -> Any:
         raise NotImplementedError
 
-    def _encode(self, hidden: Array, state: EncoderState | None) -> tuple[Tree, ...]:
-        """The carries of the encoder after `[B, T, …]`."""
-        carries = []
-        for index, features in enumerate(self.features):
-            layer = self._layer(features, f"encoder_{index}")
-            before = None if state is None else state.carries[index]
-            carry, hidden = layer(hidden, initial_carry=before)
-            carries.append(carry)
-        return tuple(carries)
+    def _hidden(self, frames: Video) -> Array:
+        """Frames as the first layer reads them."""
+        raise NotImplementedError
+
+    def _logits(self, outputs: list[Array], frame: Frame) -> ForecastVideo:
+        """Logits in a frame's shape, from the outputs of the forecaster's layers."""
+        raise NotImplementedError
 
     def _decode(self, carries: tuple[Tree, ...], num_frames: int) -> list[Array]:
         """The outputs of all forecaster layers."""
@@ -111,31 +126,14 @@ class EncoderForecaster(CellNetwork, _EncoderForecaster):
         }
         return self._over_time(self._cell(features, name, **sizes))
 
-    def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
-        """Forecasts the frames that follow; any number, whatever was trained.
+    def _hidden(self, frames: Video) -> Array:
+        return to_patches(frames, self.patch_size)
 
-        Takes `[B, T, H, W, C]`, pixels in [0, 1]; `patch_size` must divide H and W.
-        Returns float32 logits `[B, num_frames, H, W, C]`, of which the forecast is the
-        sigmoid.
-        """
-        require_video(inputs)
-        return self._run(inputs, None, num_frames)[1]
-
-    @nn.compact
-    def _run(
-        self, frames: Video | None, state: EncoderState | None, num_frames: int
-    ) -> tuple[EncoderState, ForecastVideo]:
-        if frames is not None:
-            carries = self._encode(to_patches(frames, self.patch_size), state)
-            state = EncoderState(carries, frames[:, -1])
-        assert state is not None
-        if num_frames == 0:
-            return state, state.last_frame[:, None][:, :0]
-        depth = state.last_frame.shape[-1] * self.patch_size**2
+    def _logits(self, outputs: list[Array], frame: Frame) -> ForecastVideo:
+        depth = frame.shape[-1] * self.patch_size**2
         bias = nn.initializers.constant(self.first_logit)
         output = _DenseOfAll(depth, dtype=self.dtype, bias_init=bias, name="output")
-        patches = output(self._decode(state.carries, num_frames))
-        return state, from_patches(patches, self.patch_size).astype(jnp.float32)
+        return from_patches(output(outputs), self.patch_size)
 
 
 class _DenseOfAll(nn.Module):
@@ -171,29 +169,16 @@ class FCLSTMEncoderForecaster(_EncoderForecaster):
     def _layer(self, features: int, name: str) -> FCLSTM:
         return self._fc_lstm(features, name)
 
-    def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
-        """As `EncoderForecaster`: frames in [0, 1] to logits `[B, T, H, W, C]`."""
-        require_video(inputs)
-        return self._run(inputs, None, num_frames)[1]
+    def _hidden(self, frames: Video) -> Array:
+        return frames.reshape(*frames.shape[:2], -1)
 
-    @nn.compact
-    def _run(
-        self, frames: Video | None, state: EncoderState | None, num_frames: int
-    ) -> tuple[EncoderState, ForecastVideo]:
-        if frames is not None:
-            carries = self._encode(frames.reshape(*frames.shape[:2], -1), state)
-            state = EncoderState(carries, frames[:, -1])
-        assert state is not None
-        if num_frames == 0:
-            return state, state.last_frame[:, None][:, :0]
-        batch, *frame_shape = state.last_frame.shape
+    def _logits(self, outputs: list[Array], frame: Frame) -> ForecastVideo:
         bias = nn.initializers.constant(self.first_logit)
         output = nn.Dense(
-            math.prod(frame_shape), dtype=self.dtype, bias_init=bias, name="output"
+            math.prod(frame.shape[1:]), dtype=self.dtype, bias_init=bias, name="output"
         )
-        *_, hidden = self._decode(state.carries, num_frames)
-        logits = output(hidden).reshape(batch, num_frames, *frame_shape)
-        return state, logits.astype(jnp.float32)
+        logits = output(outputs[-1])
+        return logits.reshape(*logits.shape[:2], *frame.shape[1:])
 
 
 class EncoderForecasterConfig(PatchConfig, ConvLayersConfig):

@@ -1,6 +1,6 @@
 """What networks share: base classes of their configs, and how they forecast."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
@@ -12,7 +12,7 @@ from convlstm_jax.cells.cell import ACTIVATIONS
 from convlstm_jax.config import Config, field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer, memory_problem
 from convlstm_jax.ops.engine import Tree
-from convlstm_jax.types import Array, PerExample, Video
+from convlstm_jax.types import Array, Frame, PerExample, Video
 
 # The cells whose layers run one after the other, each over a whole sequence.
 SEQUENCE_CELLS = tuple(name for name, cell in CELLS.items() if not cell.passed)
@@ -33,6 +33,25 @@ class Forecast(NamedTuple):
 def forecast_from_logits(logits: Video) -> Forecast:
     """The forecast whose pixels are the sigmoid of the logits."""
     return Forecast(jax.nn.sigmoid(logits), logits)
+
+
+class EncoderState(NamedTuple):
+    """The carry of each layer of an encoder, and the last frame that was read."""
+
+    carries: tuple[Tree, ...]
+    last_frame: Frame
+
+
+def carries_after(
+    layers: Iterable[Any], hidden: Array, carries: tuple[Tree, ...] | None
+) -> tuple[Tree, ...]:
+    """The carries of a stack that has read `[B, T, …]`, given those before."""
+    after = []
+    for index, layer in enumerate(layers):
+        before = None if carries is None else carries[index]
+        carry, hidden = layer(hidden, initial_carry=before)
+        after.append(carry)
+    return tuple(after)
 
 
 class TrainingStep(NamedTuple):
