@@ -130,7 +130,7 @@ class Predictor:
         Raises:
             UserError: huggingface_hub is not installed.
         """
-        pretrained.save_and_push(name, **self._content)
+        pretrained.push(name, **self._content)
 
     @property
     def _content(self) -> dict[str, Any]:

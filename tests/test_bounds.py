@@ -46,15 +46,20 @@ def cases(classes):
     ]
 
 
+def legal(cls, needs, field, value):
+    """The config; `None` if the value is refused beside the defaults of others."""
+    config, problems = validated(cls, {**needs, field: value})
+    assert all("must" in problem for problem in problems)
+    assert (config is None) == bool(problems)
+    return config
+
+
 @pytest.mark.parametrize(("cls", "field", "value", "needs"), cases(MODELS))
 def test_networks_are_built(cls, field, value, needs):
     """Their outputs have the shapes they should, traced without computing any."""
-    config, problems = validated(cls, {**needs, field: value})
-    if problems:
-        # Legal by itself, and refused beside the defaults of other fields.
-        assert all("must" in problem for problem in problems)
+    if (config := legal(cls, needs, field, value)) is None:
         return
-    assert config is not None and applies(cls, field, vars(config))
+    assert applies(cls, field, vars(config))
     if getattr(config, "patch_size", 1) > 32:
         return  # Of no frame of 64 pixels; the experiment refuses it.
     network = config.build()
@@ -77,9 +82,7 @@ def test_networks_are_built(cls, field, value, needs):
 
 @pytest.mark.parametrize(("cls", "field", "value", "needs"), cases(OPTIMIZERS))
 def test_optimizers_take_a_step(cls, field, value, needs):
-    config, problems = validated(cls, {**needs, field: value})
-    if problems:
-        assert all("must" in problem for problem in problems)
+    if (config := legal(cls, needs, field, value)) is None:
         return
     optimizer = config.build(10, 5)
     params = {
@@ -97,9 +100,7 @@ def test_optimizers_take_a_step(cls, field, value, needs):
     cases({name: DATA_SETS[name] for name in sorted(SYNTHETIC)}),
 )
 def test_synthetic_clips_are_drawn(cls, field, value, needs):
-    config, problems = validated(cls, {**needs, field: value})
-    if problems:
-        assert all("must" in problem for problem in problems)
+    if (config := legal(cls, needs, field, value)) is None:
         return
     if math.prod(config.frame_shape) > 1e6:
         return  # Gigabytes a clip: legal where there is the memory.

@@ -157,11 +157,11 @@ class SpatiotemporalLSTMCell(SpatiotemporalCell):
         """See `RecurrentCell`."""
         c, m, decoupling, h = carry
         of_cell, of_memory = self._gates(convolve, parameters, inputs, h, m)
-        i, f, g, o = _split(of_cell, 4)
+        i, f, g, o = split_gates(of_cell, 4)
         sigmoid, offset = jax.nn.sigmoid, self.forget_offset
         new_in_cell = sigmoid(i) * jnp.tanh(g)
         c = sigmoid(f + offset) * c + new_in_cell
-        i, f, g = _split(of_memory, 3)
+        i, f, g = split_gates(of_memory, 3)
         new_in_memory = sigmoid(i) * jnp.tanh(g)
         m = sigmoid(f + offset) * m + new_in_memory
         both = jnp.concatenate([c, m], axis=-1)
@@ -210,12 +210,12 @@ class SpatiotemporalLSTMCell(SpatiotemporalCell):
 
 def _cell_and_memory(gates: Array) -> tuple[Array, Array]:
     """Of seven gates those of the cell state, i, f, g, o, and those of the memory."""
-    i, f, g, *of_memory, o = jnp.split(gates, 7, axis=-1)
-    cell, memory = ([i, f, g, o], of_memory)
-    return jnp.concatenate(cell, axis=-1), jnp.concatenate(memory, axis=-1)
+    i, f, g, *memory, o = split_gates(gates, 7)
+    return jnp.concatenate([i, f, g, o], axis=-1), jnp.concatenate(memory, axis=-1)
 
 
-def _split(gates: Frame, count: int) -> list[Hidden]:
+def split_gates(gates: Array, count: int) -> list[Array]:
+    """Splits the last axis into gates of one width each."""
     return list(jnp.split(gates, count, axis=-1))
 
 

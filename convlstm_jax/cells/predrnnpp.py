@@ -12,7 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from convlstm_jax.cells.cell import CellWeights, RecurrentCell, normalise, state_dtype
-from convlstm_jax.cells.predrnn import SpatiotemporalCarry, SpatiotemporalCell
+from convlstm_jax.cells.predrnn import (
+    SpatiotemporalCarry,
+    SpatiotemporalCell,
+    split_gates,
+)
 from convlstm_jax.ops.engine import CellInputs, Convolve
 from convlstm_jax.types import Array, Frame, Hidden
 
@@ -60,10 +64,12 @@ class CausalLSTMCell(SpatiotemporalCell):
         if self.layer_norm:
             return CellWeights(kernels, norms)
         kernels = dict(kernels)
-        w_i, w_f, w_g, w_i2, w_f2, w_g2, w_o = _parts(kernels.pop("input_kernel"), 7)
-        u_i, u_f, u_g, u_o = _parts(kernels.pop("recurrent_kernel"), 4)
-        m_i, m_f, m_m = _parts(kernels.pop("memory_kernel"), 3)
-        n_i, n_g, n_f, n_o = _parts(kernels.pop("cell_to_memory_kernel"), 4)
+        w_i, w_f, w_g, w_i2, w_f2, w_g2, w_o = split_gates(
+            kernels.pop("input_kernel"), 7
+        )
+        u_i, u_f, u_g, u_o = split_gates(kernels.pop("recurrent_kernel"), 4)
+        m_i, m_f, m_m = split_gates(kernels.pop("memory_kernel"), 3)
+        n_i, n_g, n_f, n_o = split_gates(kernels.pop("cell_to_memory_kernel"), 4)
         return CellWeights(
             kernels
             | {
@@ -103,7 +109,9 @@ class CausalLSTMCell(SpatiotemporalCell):
         if self.layer_norm:
 
             def convolved(part: str, array: Any, gates: int) -> list[Frame]:
-                return _parts(self.convolved(convolve, parameters, part, array), gates)
+                return split_gates(
+                    self.convolved(convolve, parameters, part, array), gates
+                )
 
             x_i, x_f, x_g, x_i2, x_f2, x_g2, x_o = convolved("input", inputs, 7)
             h_i, h_f, h_g, h_o = convolved("recurrent", h, 4)
@@ -117,7 +125,7 @@ class CausalLSTMCell(SpatiotemporalCell):
         else:
 
             def summed(gates: int, **arrays: Any) -> list[Frame]:
-                return _parts(convolve(**arrays).astype(m_before.dtype), gates)
+                return split_gates(convolve(**arrays).astype(m_before.dtype), gates)
 
             m_before = m
             c = cell_state(*summed(3, w_cell=inputs, u_cell=h, cell_kernel=c))
@@ -133,10 +141,6 @@ class CausalLSTMCell(SpatiotemporalCell):
         mixed = convolve(mixing_kernel=both).astype(c.dtype)
         h = (o * jnp.tanh(mixed)).astype(self.dtype)
         return SpatiotemporalCarry(c, m, None, h), h
-
-
-def _parts(gates: Array, count: int) -> list[Any]:
-    return list(jnp.split(gates, count, axis=-1))
 
 
 def _joined(*kernels: Array) -> Array:

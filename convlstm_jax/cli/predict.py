@@ -51,11 +51,9 @@ def run(
     if experiment.model.kind == "classes":
         _classify(experiment, objective, workdir, input, output)
     else:
-        count = _forecast(
+        _forecast(
             experiment, objective, workdir, input, output, num_frames, with_input, scale
         )
-        if longer := beyond_training(objective, count):
-            print(longer)
 
 
 def beyond_training(objective: Any, num_frames: int | None) -> str:
@@ -78,7 +76,7 @@ def _forecast(
     num_frames: int | None,
     with_input: bool,
     scale: int,
-) -> int:
+) -> None:
     num_frames = num_frames or objective.num_output_frames
     clip = experiment.data.read_input(str(input), objective.num_input_frames)
     whole_area = objective.takes_whole_area and clip.mask is not None
@@ -124,7 +122,8 @@ def _forecast(
     print(
         f"{output}: {num_frames} frames{after} {what}, with the weights of step {step}"
     )
-    return num_frames
+    if longer := beyond_training(objective, num_frames):
+        print(longer)
 
 
 def _classify(

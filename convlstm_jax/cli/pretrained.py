@@ -106,11 +106,13 @@ def _saved_variables(folder: Path, experiment: Experiment) -> tuple[int, Variabl
     return step, unflatten_dict(arrays, sep="/")
 
 
-def push_to_hub(folder: Path, name: str) -> None:
-    """Uploads a folder that `save` wrote to `OWNER/NAME` on the Hugging Face Hub."""
+def push(name: str, **content: Any) -> None:
+    """As `save`, to `OWNER/NAME` on the Hugging Face Hub."""
     api = _hub().HfApi()
-    api.create_repo(name, exist_ok=True)
-    api.upload_folder(repo_id=name, folder_path=str(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder), **content)
+        api.create_repo(name, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder)
 
 
 def download(address: str) -> Path:
@@ -193,10 +195,3 @@ def _commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def save_and_push(name: str, **content: Any) -> None:
-    """As `save` into a temporary folder, and `push_to_hub`."""
-    with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder), **content)
-        push_to_hub(Path(folder), name)

@@ -34,9 +34,10 @@ BATCH_NORM_EPSILON = 1e-3
 
 
 class PredictorState(NamedTuple):
-    """The carry of each layer, the last features that the head looks back at.
+    """What the network remembers of a clip.
 
-    And the logits of the next frame.
+    The carry of each layer, the last features that the head looks back at, and the
+    logits of the next frame.
     """
 
     carries: tuple[Tree, ...]

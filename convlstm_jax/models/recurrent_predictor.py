@@ -103,10 +103,11 @@ class RecurrentPredictor(ForecastingNetwork):
         state: RolloutState | None = None,
         with_decoupling: bool = False,
     ) -> tuple[RolloutState, ForecastVideo, PerExample | None]:
-        """As `__call__`, from a state on; returns the state after the last step too.
+        """Runs from a state, that of the start of a clip if `None`.
 
-        And if asked for, the decoupling term of each clip: the mean over steps and
-        layers of what `cells.predrnn.SpatiotemporalLSTMCell` computes.
+        Returns the state after the last step, the predictions, and `with_decoupling`
+        the decoupling term of each clip: the mean over steps and layers of what
+        `cells.predrnn.SpatiotemporalLSTMCell` computes.
         """
         require_video(frames, "frames")
         patches = to_patches(frames, self.patch_size)

@@ -280,7 +280,7 @@ class FramesObjective(Objective):
         inputs: Pixels,
         mask: Pixels | None,
         prediction: Pixels,
-        look: ClipLook = ClipLook(),  # noqa: B008
+        look: ClipLook,
     ) -> None:
         """Writes frames `[T, H, W, C]` that were predicted from others."""
         if output.suffix.lower() == ".png":
@@ -347,6 +347,7 @@ class ForecastObjective(FramesObjective):
     def adjusted(self, forecast: Forecast, last_frame: Frame | None) -> Forecast:
         """What the network's output stands for; itself by default.
 
-        The last frame read is not known of a network that reads its own predictions.
+        `last_frame` is the last one read; `None` for networks that read their own
+        predictions.
         """
         return forecast

@@ -258,7 +258,7 @@ class NowcastObjective(ForecastObjective):
         inputs: Pixels,
         mask: Pixels | None,
         prediction: Pixels,
-        look: ClipLook = ClipLook(),  # noqa: B008
+        look: ClipLook,
     ) -> None:
         """Writes rain rates; pixels without data are NaN or grey."""
         if mask is None:

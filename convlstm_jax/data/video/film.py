@@ -305,10 +305,10 @@ def read_last(
     *,
     resize: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None, float | None]:
-    """The last frames of a film and their masks, see `fit`, without the cache.
+    """The last frames of a film, their masks (see `fit`) and rate, without the cache.
 
-    And its frames per second, where they are known, those between a stride left out.
-    With `bad_files` "skip", they follow the last frame that cannot be read. `resize` is
+    The rate is in frames per second after `frame_stride`; `None` if unknown. With
+    `bad_files` "skip", the frames follow the last one that cannot be read. `resize` is
     whether frames of another size are resized or refused.
     """
     span = (num_frames - 1) * frame_stride + 1
