@@ -1,6 +1,5 @@
 """A trained model in Python: whole clips, or streams frame by frame."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from convlstm_jax.cli.build import build_objective
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.errors import UserError
 from convlstm_jax.objectives.base import Variables
+from convlstm_jax.paths import read_json
 from convlstm_jax.types import Array
 
 Frames = Array | np.ndarray
@@ -184,7 +184,7 @@ def _evaluation(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except ValueError as error:
         raise UserError(f"'{file}' cannot be read: {error}") from error
     return content if isinstance(content, dict) else {}

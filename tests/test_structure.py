@@ -23,3 +23,10 @@ def test_no_function_is_long_or_has_many_parameters():
 
 def test_there_is_no_module_for_everything_else():
     assert not [path for path in PACKAGE.rglob("*.py") if "util" in path.stem]
+
+
+def test_paths_of_users_go_through_one_function():
+    texts = {path.name: path.read_text("utf-8") for path in PACKAGE.rglob("*.py")}
+    assert [name for name, text in texts.items() if "expanduser" in text] == [
+        "paths.py"
+    ]

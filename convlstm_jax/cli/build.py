@@ -11,9 +11,11 @@ from jax.sharding import Mesh
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.data.pipeline import BatchIterator, eval_batches, train_batches
 from convlstm_jax.data.sources import ClipSource, Sources
+from convlstm_jax.errors import UserError
 from convlstm_jax.objectives import DataFacts, Objective
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.training.checkpoint_reading import restore_best
+from convlstm_jax.training.loop import host_memory_bytes
 from convlstm_jax.training.sharding import data_mesh, replicated
 from convlstm_jax.training.state import TrainState, init_state
 
@@ -39,6 +41,25 @@ def build_sources(experiment: Experiment) -> Sources:
     return experiment.data.sources(
         num_frames=experiment.task.clip_length, seed=experiment.general.seed
     )
+
+
+def check_memory(experiment: Experiment) -> None:
+    """Refuses batches that are larger than the memory, before any is made."""
+    data, length = experiment.data, experiment.task.clip_length
+    height, width, channels = data.frame_shape
+    available = host_memory_bytes()
+    for section in ("train", "eval"):
+        batch_size = getattr(experiment, section).batch_size
+        clips = (1 + data.prefetch_batches) * batch_size // jax.process_count()
+        needed = 4 * clips * length * height * width * channels
+        if needed > available:
+            raise UserError(
+                f"config.{section}.batch_size is {batch_size} and config.data."
+                f"prefetch_batches {data.prefetch_batches}: with {length} frames of "
+                f"{height}×{width} pixels in a clip this takes {needed / 2**30:,.0f} "
+                f"GiB, and must take less than the {available / 2**30:,.0f} GiB of "
+                "this machine"
+            )
 
 
 def process_train_batches(

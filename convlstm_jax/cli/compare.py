@@ -1,6 +1,5 @@
 """`--mode=compare`: runs side by side, the fields in which they differ, and metrics."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from convlstm_jax.cli import workdir
 from convlstm_jax.cli.experiment import leaves
 from convlstm_jax.metrics.registry import find_metric, format_value, in_order
+from convlstm_jax.paths import read_json
 
 _IGNORED_FIELDS = ("note",)
 # Of these as many as the runs have, the first of them ranks.
@@ -71,7 +71,7 @@ def _shown(config: dict[str, Any], name: str) -> str:
 def _results(folder: Path) -> dict[str, float | None]:
     """The metrics of a run's model; none before its evaluation."""
     try:
-        content = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        content = read_json(folder / "evaluation.json")
         return dict(content["model"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}

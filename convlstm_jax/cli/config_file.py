@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.cli.process import default_backend
 from convlstm_jax.errors import UserError, did_you_mean
+from convlstm_jax.paths import local_path
 
 
 def split_preset(text: str) -> tuple[Path, str]:
@@ -16,7 +17,7 @@ def split_preset(text: str) -> tuple[Path, str]:
     file, colon, preset = text.rpartition(":")
     if not colon or os.path.exists(text):
         file, preset = text, ""
-    return Path(file).expanduser(), preset
+    return local_path(file), preset
 
 
 def load(text: str) -> ConfigDict:

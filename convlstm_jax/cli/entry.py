@@ -80,6 +80,12 @@ def _exit_code(error: BaseException, *, several: bool) -> int | None:
             f"the file system refuses{file} ({error.strerror}); what was saved before "
             "is intact"
         )
+    elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        words = (
+            f"the memory does not suffice ({str(error).splitlines()[0][:200]}): it "
+            "takes less with a smaller config.train.batch_size, smaller frames, "
+            "shorter clips or a smaller network"
+        )
     else:
         return None
     print(f"error: {words}", file=sys.stderr)

@@ -276,7 +276,7 @@ def experiment(
             sections[section] = instance
     problems += _problems_between(sections)
     if reads_data and "data" in sections:
-        problems += [f"config.data.{text}" for text in sections["data"].check_disk()]
+        problems += [f"config.data.{text}" for text in sections["data"].check_machine()]
     if reads_data and "task" in sections:
         problems += [f"config.task.{text}" for text in sections["task"].check_code()]
     raise_problems(problems, _HEADER)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from convlstm_jax.errors import UserError, did_you_mean, raise_problems
+from convlstm_jax.paths import local_path
 
 # The flags that each mode needs, and those that it may be given besides.
 _FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -166,7 +167,7 @@ def parse(arguments: Sequence[str]) -> Command:
             if text not in ("true", "false"):
                 problems.append(f"--{name}={text} is wrong: it must be true or false")
     paths: dict[str, Any] = {
-        name: Path(values[name]).expanduser()
+        name: local_path(values[name])
         for name in ("workdir", "input", "output", "checkpoint")
         if name in values
     }
@@ -190,7 +191,7 @@ def parse(arguments: Sequence[str]) -> Command:
         config=values.get("config"),
         source=source,
         init_from=values.get("init_from"),
-        runs=tuple(Path(run).expanduser() for run in runs),
+        runs=tuple(local_path(run) for run in runs),
         overrides=overrides,
         **given,
         **paths,

@@ -6,6 +6,7 @@ from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.cli.workdir import locked, make
 from convlstm_jax.data.prepared import KINDS, MANIFEST_FILE, Manifest, is_prepared
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path
 
 _SHOWN_PROBLEMS = 10
 
@@ -21,7 +22,7 @@ def run(experiment: Experiment, *, output: Path) -> None:
             f"config.data.name is {data.name!r}: --mode=prepare needs "
             f"config.data.path, a folder of {', '.join(KINDS.values())}"
         )
-    path = Path(data.path).expanduser()  # type: ignore[attr-defined]
+    path = local_path(data.path)  # type: ignore[attr-defined]
     if is_prepared(path):
         raise UserError(
             f"config.data.path is '{path}', which is a prepared folder already"

@@ -25,6 +25,7 @@ from convlstm_jax.cli.experiment import Experiment, experiment
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.registry import find_metric, format_value, in_order
 from convlstm_jax.objectives.base import Variables
+from convlstm_jax.paths import local_path
 
 HUB = "hf://"
 WEIGHTS_FILE = "model.safetensors"
@@ -75,7 +76,7 @@ def load(where: str, *, named: str) -> Loaded:
     Raises:
         UserError: There is no such folder, or its files are damaged.
     """
-    folder = download(where) if where.startswith(HUB) else Path(where).expanduser()
+    folder = download(where) if where.startswith(HUB) else local_path(where)
     is_saved = (folder / WEIGHTS_FILE).is_file()
     workdir.require_run(folder, checkpoints=not is_saved, named=named)
     loaded = experiment(workdir.load_config(folder), reads_data=False)

@@ -15,6 +15,7 @@ from convlstm_jax.cli.build import (
     build_objective,
     build_sources,
     build_training,
+    check_memory,
     process_eval_batches,
     process_train_batches,
 )
@@ -42,6 +43,7 @@ def run(experiment: Experiment, *, workdir: Path, init_from: str | None = None) 
     """
     batch_size = experiment.train.batch_size
     mesh = training_mesh(batch_size)
+    check_memory(experiment)
     start = None
     if init_from is not None and not holds_checkpoints(workdir):
         start = pretrained.load(init_from, named="--init_from={}")

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import read_json
 
 CONFIG_FILE = "config.json"
 CHECKPOINT_FOLDER = "checkpoints"
@@ -119,8 +120,8 @@ def load_config(workdir: Path) -> ConfigDict:
 
     path = workdir / CONFIG_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_tuples)
-    except (ValueError, OSError, RecursionError) as error:
+        values = read_json(path, object_hook=_with_tuples)
+    except (ValueError, OSError) as error:
         raise UserError(f"the saved config '{path}' cannot be read: {error}") from error
     version = values.pop("version", None) if isinstance(values, dict) else None
     if version != _VERSION:

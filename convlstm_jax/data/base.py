@@ -1,5 +1,6 @@
 """Base classes of the configs of data sets."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -103,9 +104,14 @@ class DataConfig(Config):
             **names,
         )
 
-    def check_disk(self) -> Iterator[str]:
-        """Yields problems with the files and folders that fields name."""
-        yield from ()
+    def check_machine(self) -> Iterator[str]:
+        """Yields problems with this machine: files that fields name, its processors."""
+        most = 4 * (os.cpu_count() or 1)
+        if self.num_workers > most:
+            yield (
+                f"num_workers is {self.num_workers}: it must be at most {most}, four "
+                "for each processor of this machine"
+            )
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last frames of a file or folder as training reads them.

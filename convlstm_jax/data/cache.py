@@ -9,9 +9,11 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
+import time
 import uuid
 import weakref
 import zlib
@@ -25,6 +27,7 @@ import numpy as np
 
 from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path, read_json
 
 VERSION = 1
 """Part of every key; raised when decoding changes."""
@@ -32,6 +35,9 @@ VERSION = 1
 FOLDER_VARIABLE = "CONVLSTM_CACHE_DIR"
 LIMIT_VARIABLE = "CONVLSTM_CACHE_GB"
 _DEFAULT_GB = 20.0
+_SILENT_SECONDS = 10.0  # Waiting for another process longer than this is logged.
+
+_log = logging.getLogger(__name__)
 
 
 class CacheError(UserError):
@@ -226,7 +232,7 @@ class FrameCache:
         """The entry of a name (see `entry_name`); None if missing or incomplete."""
         folder = self.folder / name
         try:
-            entry = json.loads((folder / "entry.json").read_bytes())
+            entry = read_json(folder / "entry.json")
             for file, size in entry["sizes"].items():
                 if (folder / file).stat().st_size != size:
                     return None
@@ -320,7 +326,15 @@ class FrameCache:
             folder.mkdir(exist_ok=True)
             file = (folder / name).open("ab")
         with file:
-            _flock(file.fileno(), fcntl.LOCK_EX)
+            told = time.monotonic() + _SILENT_SECONDS
+            while not _flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if time.monotonic() > told:
+                    told = float("inf")
+                    _log.warning(
+                        "waiting for another process, which decodes frames into '%s'",
+                        self.folder,
+                    )
+                time.sleep(0.05)
             yield
 
 
@@ -360,4 +374,4 @@ def default_cache() -> FrameCache:
             f"the environment variable {LIMIT_VARIABLE} is {text!r}: it must be a "
             "number above 0"
         )
-    return _cache(folder.expanduser().absolute(), int(gigabytes * 1e9))
+    return _cache(local_path(folder).absolute(), int(gigabytes * 1e9))

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import re
-import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from convlstm_jax.atomic_file import replacing
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import read_json
 
 MAX_FRAMES = 10_000_000
 """Most frames that are read from one file."""
@@ -55,16 +55,6 @@ def check_budget(path: Path, num_frames: int, frame_bytes: int) -> None:
             )
 
 
-def check_regular(path: Path) -> None:
-    """Refuses what is not a regular file: reading a pipe may never end."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
-    if not stat.S_ISREG(mode):
-        raise UserError(f"'{path}' cannot be read: it must be a regular file")
-
-
 def natural_order(name: str) -> list[tuple[int, int | str]]:
     """Sort key that puts `frame2` before `frame10`, ignoring case."""
     return [
@@ -96,7 +86,7 @@ def content_hash(files: Sequence[Path], index: Path) -> str:
     names = "\0".join(map(str, files)).encode("utf-8", "surrogateescape")
     kept = index / f"{hashlib.sha256(names).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        found_state, found = json.loads(kept.read_text("utf-8"))
+        found_state, found = read_json(kept)
         if found_state == state:
             return str(found)
     began = time.time()

@@ -1,5 +1,9 @@
 """The input pipeline: shuffled, sharded, batched and prefetched clips, by Grain."""
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -59,6 +63,20 @@ def _own_arrays(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: np.array(value) for key, value in batch.items()}
 
 
+def _follow_the_program(index: int, count: int) -> None:
+    """Makes a worker end with the program, also a killed one, and leave it Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    def follow() -> None:
+        program = multiprocessing.parent_process()
+        if program is not None:
+            program.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
 def _read_ahead(prefetch_batches: int) -> grain.ReadOptions:
     # More threads would only wait for each other: making a clip holds the GIL.
     return grain.ReadOptions(
@@ -111,7 +129,9 @@ def train_batches(
     options = grain.MultiprocessingOptions(
         num_workers=num_workers, per_worker_buffer_size=max(1, prefetch_batches)
     )
-    shared = batches.to_iter_dataset(_read_ahead(0)).mp_prefetch(options)
+    shared = batches.to_iter_dataset(_read_ahead(0)).mp_prefetch(
+        options, worker_init_fn=_follow_the_program
+    )
     return iter(shared.map(_own_arrays))
 
 

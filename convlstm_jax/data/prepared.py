@@ -16,6 +16,7 @@ from convlstm_jax.atomic_file import replacing
 from convlstm_jax.data.cache import FrameCache, Frames
 from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path, read_json
 
 MANIFEST_FILE = "manifest.json"
 PROGRESS_FILE = "progress.json"
@@ -83,7 +84,7 @@ def read_prepared(
     Raises a `UserError` if it is incomplete, damaged, of another kind or version, or
     settings differ.
     """
-    folder = Path(path).expanduser()
+    folder = local_path(path)
     if not (folder / MANIFEST_FILE).is_file():
         raise UserError(
             f"'{folder}' is not prepared completely: run the same command of "
@@ -115,7 +116,7 @@ def read_prepared(
 def is_prepared(path: str | Path) -> bool:
     """Whether a folder was prepared, also partially or by an earlier version."""
     for name in (MANIFEST_FILE, PROGRESS_FILE):
-        with suppress(OSError), (Path(path).expanduser() / name).open("rb") as file:
+        with suppress(OSError), (local_path(path) / name).open("rb") as file:
             if b'"format": "convlstm_jax ' in file.read(200):
                 return True
     return False
@@ -123,7 +124,7 @@ def is_prepared(path: str | Path) -> bool:
 
 def _read(path: Path, kind: type[_HeadT]) -> _HeadT:
     try:
-        return kind.model_validate(json.loads(path.read_bytes()))
+        return kind.model_validate(read_json(path))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -164,7 +165,7 @@ def prepare(
     """
     head = Head(
         kind=kind,  # type: ignore[arg-type]
-        source=str(Path(source).expanduser().resolve()),
+        source=str(local_path(source).resolve()),
         settings=dict(settings),
     )
     before: Manifest | None = None

@@ -8,7 +8,7 @@
 
 import io
 import itertools
-import json
+import math
 import os
 import re
 import zipfile
@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import MAX_BYTES, parse_json
 
 # The layers that are known, with their variables in the order of Keras's numbers.
 VARIABLES = {
@@ -28,8 +29,6 @@ VARIABLES = {
 }
 _GROUPS = ("conv_lstm2d", "batch_normalization", "conv3d")  # Their names in files.
 _NUMBERED = re.compile(r"layers/(\w+?)(?:_(\d+))?/(?:cell/)?vars/(\d+)")
-
-_MAX_BYTES = 2**32  # Limit of one array; a few bytes on disk can declare any size.
 
 # For each key of `VARIABLES` its layers in order: the path of each variable.
 Layers = dict[str, list[dict[str, str]]]
@@ -54,8 +53,8 @@ def read(path: str | Path) -> KerasFile:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                config = json.loads(archive.read("config.json"))
-                weights = io.BytesIO(archive.read("model.weights.h5"))
+                config = parse_json(_member(archive, "config.json"))
+                weights = io.BytesIO(_member(archive, "model.weights.h5"))
             arrays, layer_names, _ = _hdf5_contents(weights)
             config = {} if config is None else config
         else:
@@ -75,20 +74,40 @@ def read(path: str | Path) -> KerasFile:
     return KerasFile(arrays, layers, config, unknown)
 
 
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    # Reading ends at the size that is checked, whatever the compressed bytes hold.
+    _check_size(name, archive.getinfo(name).file_size)
+    return archive.read(name)
+
+
+def _check_size(what: str, num_bytes: int) -> None:
+    if num_bytes > MAX_BYTES:
+        raise ValueError(f"{what} has {num_bytes:,} bytes, more than {MAX_BYTES:,}")
+
+
 def _hdf5_contents(source: Any) -> tuple[dict[str, np.ndarray], list[str], Any]:
     """All arrays, the names of the layers and the architecture, where they exist."""
-    arrays = {}
+    found: dict[str, h5py.Dataset] = {}
 
     def take(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and np.issubdtype(item.dtype, np.number):
-            if item.nbytes > _MAX_BYTES:
-                raise ValueError(f"{name} has {item.nbytes} bytes")
-            arrays[name] = np.asarray(item[()])
+            if item.external or item.is_virtual:
+                raise ValueError(f"the values of {name} must lie in the file itself")
+            found[name] = item
 
     with h5py.File(source, "r") as file:
         file.visititems(take)  # This does not follow links to other files.
-        config = json.loads(file.attrs.get("model_config", "null"))
-        attributes = file.get("model_weights", file).attrs
+        # A few bytes on disk can declare any size, and a chunk is read whole.
+        sizes = (
+            max(item.size, math.prod(item.chunks or ())) * item.dtype.itemsize
+            for item in found.values()
+        )
+        _check_size("it", sum(sizes))
+        arrays = {name: np.asarray(item[()]) for name, item in found.items()}
+        config = parse_json(file.attrs.get("model_config", "null"))
+        link = file.get("model_weights", getlink=True)
+        is_inside = isinstance(link, h5py.HardLink)
+        attributes = (file["model_weights"] if is_inside else file).attrs
         # Keras splits a list of names that is long into `layer_names0`, `layer_names1`…
         numbered = (f"layer_names{number}" for number in itertools.count())
         keys = ["layer_names", *itertools.takewhile(attributes.__contains__, numbered)]

@@ -10,7 +10,6 @@ from convlstm_jax.interop import keras_files
 from convlstm_jax.interop.placement import Imported, Placement
 from convlstm_jax.models.next_frame import (
     BATCH_NORM_EPSILON,
-    BATCH_NORM_MOMENTUM,
     NextFramePredictor,
 )
 
@@ -34,20 +33,28 @@ _CONVOLUTION: dict[str, tuple] = {
 _SETTINGS: dict[str, dict[str, tuple]] = {
     "ConvLSTM2D": _CONVOLUTION | {
         "recurrent_activation": ("sigmoid",), "strides": ([1, 1],),
-        "dilation_rate": ([1, 1],), "dropout": (0.0,), "recurrent_dropout": (0.0,),
-        "return_sequences": (True,), "return_state": (False,),
-        "go_backwards": (False,), "stateful": (False,),
+        "dilation_rate": ([1, 1],), "return_sequences": (True,),
+        "return_state": (False,), "go_backwards": (False,), "stateful": (False,),
     },
     "BatchNormalization": {
-        "axis": (-1, 4, [-1], [4]), "momentum": (BATCH_NORM_MOMENTUM,),
-        "epsilon": (BATCH_NORM_EPSILON,), "center": (True,), "scale": (True,),
-        "renorm": (False,),
+        "axis": (-1, 4, [-1], [4]), "epsilon": (BATCH_NORM_EPSILON,),
+        "center": (True,), "scale": (True,), "renorm": (False,),
     },
     "Conv3D": _CONVOLUTION | {
         "activation": ("sigmoid",), "strides": ([1, 1, 1],),
         "dilation_rate": ([1, 1, 1],), "groups": (1,),
     },
 }  # fmt: skip
+# The fields of the model that settings must agree with.
+_FIELDS = {
+    ("ConvLSTM2D", "activation"): "activation",
+    ("BatchNormalization", "momentum"): "batch_norm_momentum",
+}
+# They act in training alone, which does without them here.
+_DROPOUT = (
+    "Dropout", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout",
+    "AlphaDropout", "GaussianNoise",
+)  # fmt: skip
 
 
 def import_keras(
@@ -64,8 +71,9 @@ def import_keras(
     """
     file = keras_files.read(path)
     problems = _model_problems(file.layers, model)
+    dropout: list[str] = []
     if file.config is not None:
-        problems += _setting_problems(file.config, model)
+        problems += _setting_problems(file.config, model, dropout)
     if file.unknown:
         problems.append(
             f"its layers {', '.join(file.unknown)} are none of "
@@ -88,10 +96,16 @@ def import_keras(
     assumed = (
         "the file holds only weights, so these settings are assumed: activation "
         f"{model.activation!r}, plain sigmoid gates, epsilon {BATCH_NORM_EPSILON:g} in "
-        "batch normalisation, a sigmoid at the end"
+        "batch normalisation, padding 'same', strides and dilation 1, forwards in "
+        "time, a sigmoid at the end"
     )
-    notes = (assumed,) if file.config is None else ()
-    return Imported(variables, placement.report(keras_files.why_unused, notes))
+    notes = [assumed] if file.config is None else []
+    if dropout:
+        notes.append(
+            f"the dropout of {', '.join(dropout)} is left out: predictions are the "
+            "same, training does without it"
+        )
+    return Imported(variables, placement.report(keras_files.why_unused, tuple(notes)))
 
 
 def _model_problems(layers: keras_files.Layers, model: NextFramePredictor) -> list[str]:
@@ -121,8 +135,13 @@ def _model_problems(layers: keras_files.Layers, model: NextFramePredictor) -> li
     return problems
 
 
-def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
-    """The settings of an architecture that differ from the model, a clause each."""
+def _setting_problems(
+    config: Any, model: NextFramePredictor, dropout: list[str]
+) -> list[str]:
+    """The settings of an architecture that differ from the model, a clause each.
+
+    The names of layers with dropout are added to `dropout`.
+    """
     # Keras before 2.2.3 has the list of a Sequential right under "config".
     network = config.get("config") if isinstance(config, dict) else None
     layers = network.get("layers") if isinstance(network, dict) else network
@@ -137,21 +156,28 @@ def _setting_problems(config: Any, model: NextFramePredictor) -> list[str]:
         if nodes and inputs != [before]:
             read = " and ".join(inputs) or "nothing"
             problems.append(f"{name} reads {read}: it must read only {before}")
-        possible = _SETTINGS.get(kind, {})
-        if kind == "ConvLSTM2D":
-            possible = {"activation": (model.activation,), **possible}
+        if kind in _DROPOUT or any(map(settings.get, ("dropout", "recurrent_dropout"))):
+            dropout.append(str(name))
         problems += [
             f"{name} has {setting}={reprlib.repr(settings[setting])}, where only "
             f"{allowed[0]!r} is possible"
-            for setting, allowed in possible.items()
+            for setting, allowed in _SETTINGS.get(kind, {}).items()
             if settings.get(setting, allowed[0]) not in allowed
+        ]
+        problems += [
+            f"{name} has {setting}={reprlib.repr(settings[setting])}, where "
+            f"model.{field} is {getattr(model, field)!r}"
+            for (of, setting), field in _FIELDS.items()
+            if of == kind
+            and settings.get(setting, getattr(model, field)) != getattr(model, field)
         ]
     expected = []
     for index in range(len(model.features)):
         normalized = index < model.num_normalized_layers
         expected += ["ConvLSTM2D", "BatchNormalization"][: 1 + normalized]
     expected.append("Conv3D")
-    kinds = [x["class_name"] for x in layers if x["class_name"] != "InputLayer"]
+    ignored = ("InputLayer", *_DROPOUT)
+    kinds = [x["class_name"] for x in layers if x["class_name"] not in ignored]
     if kinds != expected:
         problems.append(
             f"its layers are {', '.join(kinds) or 'none'}, where the model of the "

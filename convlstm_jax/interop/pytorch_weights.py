@@ -254,37 +254,79 @@ def convlstm_layers(
 ) -> list[tuple[ConvLSTMCell, dict[str, Any]]]:
     """The cell and the variables of a `RecurrentLayer` for each layer, bottom first.
 
+    Peepholes beside a convolution, `W_ci`, `W_cf` and `W_co` or `Wci`, `Wcf` and `Wco`
+    of `[1, F, H, W]` or `[F, H, W]`, are taken too (H = W = 1: one weight a channel).
+
     Args:
         state_dict: from `read_state_dict`, or a module's `state_dict()` on the CPU.
         gate_order: the order in which a cell splits its convolution into gates, a
             permutation of "ifgo", g being the candidate.
-        convolution: the name of the convolution of layer `{}`, counted from 0.
+        convolution: the name of the convolution of layer `{}`, a number.
+
+    Raises:
+        UserError: naming arrays that are missing or do not fit, and other weights
+            beside a convolution, such as a normalisation.
     """
     if sorted(gate_order) != sorted("ifgo"):
         raise UserError(
             f"gate_order is {gate_order!r}: it must be a permutation of 'ifgo'"
         )
-    state_dict = without_wrappers(state_dict)
-    found = _by_number("the state dict", convolution, 0, _convolutions(state_dict))
-    if not found or set(found) != set(range(len(found))):
+    arrays = without_wrappers(state_dict)
+    found = _by_number("the state dict", convolution, 0, _convolutions(arrays))
+    if not found or max(found) - min(found) + 1 != len(found):
         raise UserError(
-            f"the state dict must have the kernels {convolution}.weight, numbered from "
-            f"0 on: it has {list(found.values()) or 'none'} among {list(state_dict)}"
+            f"the state dict must have the kernels {convolution}.weight, numbered "
+            f"without a gap: it has {list(found.values()) or 'none'} among "
+            f"{list(arrays)}"
         )
-    placement = Placement("the weights of the layers do not fit together", state_dict)
+    peepholes = {
+        index: _peepholes(arrays, name, convolution) for index, name in found.items()
+    }
+    placement = Placement("the weights of the layers do not fit together", arrays)
     layers = []
     channels = None
     for index, name in sorted(found.items()):
-        outputs, inputs, size, *_ = state_dict[f"{name}.weight"].shape
-        features, use_bias = outputs // 4, f"{name}.bias" in state_dict
+        outputs, inputs, size, *_ = arrays[f"{name}.weight"].shape
+        features, use_bias = outputs // 4, f"{name}.bias" in arrays
         # A kernel that is none of input and state together does not have this shape.
         channels = max(inputs - features, 1) if channels is None else channels
         sizes = size, channels, features
         params = _take_convolution(
             placement, name, f"layer {index}", sizes, gate_order, use_bias
         )
-        cell = ConvLSTMCell(features, size, size, peephole="none", use_bias=use_bias)
+        kind = "none"
+        if names := peepholes[index]:
+            known = next(arrays[n] for n in names if n in arrays)
+            _, height, width = (*np.shape(known), 1, 1)[:3]
+            kind = "channel" if height == width == 1 else "location"
+            shape, target = (height, width, features), f"layer {index}/peephole"
+            weights = [placement.take(n, target, shape, _PEEPHOLE_AXES) for n in names]
+            weight = np.stack(weights)
+            params["peephole"] = weight[:, 0, 0] if kind == "channel" else weight
+        cell = ConvLSTMCell(features, size, size, peephole=kind, use_bias=use_bias)
         layers.append((cell, {"params": {"cell": params}}))
         channels = features
     placement.report(lambda name: "as it belongs to no layer")
     return layers
+
+
+def _peepholes(arrays: dict[str, Any], name: str, convolution: str) -> list[str]:
+    """The names of a cell's peepholes in our order, their arrays made `[F, H, W]`."""
+    if "{}" not in convolution.rpartition(".")[0]:
+        return []  # What stands beside it may be of any layer.
+    module = name.rpartition(".")[0]
+    found = {}
+    for key in arrays:
+        if not key.startswith(f"{module}.") or key.startswith(f"{name}."):
+            continue
+        match = re.fullmatch(r"W_?c([ifo])", key.removeprefix(f"{module}."))
+        if match is None:
+            raise UserError(
+                f"the state dict has {key} beside {name}: a cell may have peepholes, "
+                "W_ci, W_cf and W_co, there, and no other weights, such as those of a "
+                "normalisation"
+            )
+        found[match[1]] = key
+        array = np.asarray(arrays[key])
+        arrays[key] = array[0] if array.ndim == 4 else array
+    return [found.get(gate, f"{module}.W_c{gate}") for gate in PEEPHOLE_ORDER if found]

@@ -1,6 +1,7 @@
 """Reads the state dicts that PyTorch saves; PyTorch itself is optional."""
 
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import MAX_BYTES
 
 # The axes of a kernel, for `Placement.take`: [out, in, K, K] to [K, K, in, out].
 KERNEL_AXES = (2, 3, 1, 0)
@@ -43,7 +45,10 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     if not os.path.isfile(path):
         raise UserError(f"'{path}' is not a file: it must be one that torch.save wrote")
     try:
+        _check_size(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # Damage surfaces as a dozen types.
         raise UserError(
             f"'{path}' cannot be read as a state dict of PyTorch: it is damaged, or "
@@ -58,6 +63,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     for key, tensor in tensors.items():
         if isinstance(tensor, torch.Tensor):
             try:
+                if tensor.untyped_storage().nbytes() < tensor.nbytes:
+                    raise ValueError("one value stands for many")
                 tensor = tensor.float() if tensor.is_floating_point() else tensor
                 arrays[str(key)] = tensor.numpy(force=True)
             except Exception as error:  # Sparse, quantized or without values.
@@ -71,6 +78,17 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
             'with one in "state_dict"'
         )
     return without_wrappers(arrays)
+
+
+def _check_size(path: str | Path) -> None:
+    """Refuses a zip archive that would be unpacked to more than is allowed."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MAX_BYTES:
+            raise UserError(
+                f"'{path}' holds {size:,} bytes: it must hold at most {MAX_BYTES:,}"
+            )
 
 
 def without_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:

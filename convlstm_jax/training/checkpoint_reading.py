@@ -23,6 +23,7 @@ import pydantic
 from flax.traverse_util import unflatten_dict
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import read_json
 from convlstm_jax.training.state import EarlyStopping, FrozenModel
 
 PyTree = Any
@@ -128,8 +129,8 @@ def read_record(directory: pathlib.Path, step: int) -> Record:
     """Returns the record of a checkpoint, if it is intact and of this step."""
     path = directory / str(step) / "record" / "metadata"
     try:
-        record = Record.unseal(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, RecursionError) as error:
+        record = Record.unseal(read_json(path))
+    except (OSError, ValueError) as error:
         raise DamagedCheckpointError(one_line(error)) from error
     if record.step != step:
         raise DamagedCheckpointError(f"it is that of step {record.step}")

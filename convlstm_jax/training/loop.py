@@ -323,7 +323,12 @@ def memory_bytes() -> tuple[int, int]:
         return statistics["peak_bytes_in_use"], statistics["bytes_limit"]
     unit = 1 if sys.platform == "darwin" else 1024
     used = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return used, host_memory_bytes()
+
+
+def host_memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def in_words(seconds: float) -> str:

@@ -80,7 +80,7 @@ def test_wrong_fields_are_named(name, fields, message):
 
 def test_files_that_are_not_there_are_told_before_work():
     config = MovingMNISTConfig(test_file="none.npy", digits_dir="nowhere")
-    problems = list(config.check_disk())
+    problems = list(config.check_machine())
     assert [text.split(":")[0] for text in problems] == [
         "digits_dir is 'nowhere'",
         "test_file is 'none.npy'",

@@ -340,5 +340,5 @@ def test_fields_that_do_not_suit_each_other_or_the_disk(tmp_path):
     other = {"radar_format": "odim_hdf5", "dbz_gain": 1.0}
     (problem,) = validated(RadarConfig, other, "config.data.")[1]
     assert "config.data.dbz_gain" in problem
-    (problem,) = config(tmp_path / "none").check_disk()
+    (problem,) = config(tmp_path / "none").check_machine()
     assert "none': it must be a folder of radar composites" in problem

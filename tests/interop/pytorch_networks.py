@@ -54,9 +54,9 @@ def _randomize(torch, model):
     return model
 
 
-def stack(torch, channels, features, gate_order, bias):
-    """Cells in a `cell_list`, everything random."""
-    cell = _cell_class(torch, gate_order=gate_order, bias=bias)
+def stack(torch, channels, features, gate_order, bias, frame_size=None):
+    """Cells in a `cell_list`, everything random; with peepholes if given a size."""
+    cell = _cell_class(torch, gate_order=gate_order, bias=bias, frame_size=frame_size)
 
     class Stack(torch.nn.Module):
         def __init__(self):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.interop import keras_files
 from convlstm_jax.interop.keras_files import read, why_unused
 from tests.interop.keras_layout import (
     config_of,
@@ -95,6 +96,21 @@ def write_damaged(kind, path):
     elif kind == "an archive without JSON":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("config.json", "{")
+    elif kind == "deep JSON":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("config.json", "[" * 100_000)
+    elif kind == "HDF5 that reads another file":
+        np.arange(9.0).tofile(path.with_name("other"))
+        with h5py.File(path, "w") as file:
+            group = file.create_group("layers/conv3d/vars")
+            group.create_dataset(
+                "0", (9,), "f8", external=[(str(path.with_name("other")), 0, 72)]
+            )
+    elif kind == "HDF5 that claims too much":
+        with h5py.File(path, "w") as file:
+            group = file.create_group("layers/conv3d/vars")
+            for number in range(3):
+                group.create_dataset(f"{number}", (2**40,), "f8", chunks=(2**10,))
     elif kind == "HDF5 of something else":
         with h5py.File(path, "w") as file:
             file["data"] = np.zeros(3)
@@ -108,6 +124,9 @@ def write_damaged(kind, path):
         ("HDF5 cut short", "cannot be read as a file of Keras"),
         ("an archive with altered bytes", "cannot be read as a file of Keras"),
         ("an archive without JSON", "cannot be read as a file of Keras"),
+        ("deep JSON", "something else: it is nested too deeply"),
+        ("HDF5 that reads another file", "vars/0 must lie in the file itself"),
+        ("HDF5 that claims too much", "it has 26,388,279,066,624 bytes, more than"),
         ("HDF5 of something else", "is an HDF5 file, but holds no layers of Keras"),
     ],
 )
@@ -118,3 +137,12 @@ def test_damaged_and_foreign_files_get_one_sentence(kind, message, tmp_path):
         read(path)
     assert f"'{path}'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("limit", [100, 5000])
+def test_what_is_unpacked_to_too_much_is_refused(limit, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras_files, "MAX_BYTES", limit)
+    write_keras(tmp_path / "model.keras", LAYERS, CONFIG)
+    member = "config.json" if limit == 100 else "model.weights.h5"
+    with pytest.raises(UserError, match=rf"{member} has [\d,]+ bytes, more than"):
+        read(tmp_path / "model.keras")

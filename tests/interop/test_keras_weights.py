@@ -55,12 +55,12 @@ def test_every_array_goes_to_its_place(tmp_path):
     assert placed in report.placed
     (note,) = report.notes
     assert "these settings are assumed: activation 'relu', plain sigmoid gates" in note
+    assert "padding 'same', strides and dilation 1, forwards in time" in note
 
 
 @pytest.mark.parametrize(
     ("kind", "setting", "value", "usual"),
     [
-        ("ConvLSTM2D", "activation", "tanh", "relu"),
         ("ConvLSTM2D", "recurrent_activation", "hard_sigmoid", "sigmoid"),
         ("ConvLSTM2D", "strides", [2, 2], [1, 1]),
         ("ConvLSTM2D", "go_backwards", True, False),
@@ -82,16 +82,57 @@ def test_settings_that_compute_something_else_are_refused(
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting", "value", "field"),
+    [
+        ("ConvLSTM2D", "activation", "tanh", "activation is 'relu'"),
+        ("BatchNormalization", "momentum", 0.9, "batch_norm_momentum is 0.99"),
+    ],
+)
+def test_settings_that_the_model_must_share(kind, setting, value, field, tmp_path):
+    config = config_of(LAYERS, NEXT_FRAME)
+    for layer in config["config"]["layers"]:
+        if layer["class_name"] == kind:
+            layer["config"][setting] = value
+    write_keras(tmp_path / "model.keras", LAYERS, config)
+    message = f" has {setting}={value!r}, where model.{field}"
+    assert message in refusal(tmp_path / "model.keras")
+    name = field.partition(" ")[0]
+    model = MODEL.clone(**{name: value})
+    assert import_keras(tmp_path / "model.keras", model, shapes(model))
+
+
+def test_dropout_changes_no_prediction_and_is_told(tmp_path):
+    config = config_of(LAYERS, NEXT_FRAME)
+    layers = config["config"]["layers"]
+    plain = import_keras_config(tmp_path, config)
+    layers[1]["config"]["recurrent_dropout"] = 0.3
+    dropout = {"class_name": "SpatialDropout3D", "config": {"name": "drop", "rate": 1}}
+    layers.insert(-1, dropout | {"inbound_nodes": layers[-1]["inbound_nodes"]})
+    history = {"config": {"keras_history": ["drop", 0, 0]}}
+    layers[-1]["inbound_nodes"] = [{"args": [history], "kwargs": {}}]
+    variables, report = import_keras_config(tmp_path, config)
+    np.testing.assert_equal(variables, plain.variables)
+    (note,) = report.notes
+    named = f"{layers[1]['config']['name']}, drop is left out: predictions are the same"
+    assert f"the dropout of {named}" in note
+
+
+def import_keras_config(folder, config):
+    write_keras(folder / "model.keras", LAYERS, config)
+    return import_keras(folder / "model.keras", MODEL, shapes(MODEL))
+
+
 def test_all_settings_and_other_layers_are_told_at_once(tmp_path):
     config = config_of(LAYERS, NEXT_FRAME)
     settings(config, "Conv3D")["padding"] = "valid"
-    config["config"]["layers"][-2]["class_name"] = "Dropout"
+    config["config"]["layers"][-2]["class_name"] = "Flatten"
     write_legacy(tmp_path / "model.h5", LAYERS, config)
     message = refusal(tmp_path / "model.h5", predictor(NEXT_FRAME, causal_head=True))
     for words in (
         "model.causal_head is True, where it must be False",
         "padding='valid'",
-        "BatchNormalization, Dropout, Conv3D, where the model of the config has "
+        "BatchNormalization, Flatten, Conv3D, where the model of the config has "
         "ConvLSTM2D, BatchNormalization, ConvLSTM2D, BatchNormalization, ConvLSTM2D, ",
     ):
         assert words in message

@@ -300,13 +300,26 @@ def test_a_run_imported_on_the_command_line_predicts_what_pytorch_does(
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("gate_order", "bias"), [("ifog", True), ("ifgo", False)])
-def test_outputs_and_gradients_of_a_stack_equal_pytorchs(torch, gate_order, bias):
-    theirs = pytorch_networks.stack(torch, 3, (4, 2), gate_order, bias)
-    arrays = {
-        f"net.{key.replace('cell_list.', 'cell').replace('conv', 'gates')}": value
-        for key, value in theirs.state_dict().items()
-    }
+@pytest.mark.parametrize(
+    ("gate_order", "bias", "frame_size"),
+    [
+        ("ifog", True, None),
+        ("ifgo", False, None),
+        ("ifog", True, (5, 7)),
+        ("ifog", True, (1, 1)),
+    ],
+)
+def test_outputs_and_gradients_of_a_stack_equal_pytorchs(
+    torch, gate_order, bias, frame_size
+):
+    theirs = pytorch_networks.stack(torch, 3, (4, 2), gate_order, bias, frame_size)
+    arrays = {}
+    for key, value in theirs.state_dict().items():
+        # Numbered from 1 on, and peepholes as others write them.
+        _, number, rest = key.split(".", maxsplit=2)
+        if rest.startswith("W_c"):
+            rest, value = rest.replace("_", ""), value[None]
+        arrays[f"net.cell{int(number) + 1}.{rest.replace('conv', 'gates')}"] = value
     layers = convlstm_layers(arrays, gate_order=gate_order, convolution="cell{}.gates")
     cells, variables = zip(*layers, strict=True)
     generator = np.random.default_rng(2)
@@ -351,9 +364,25 @@ def test_outputs_and_gradients_of_a_stack_equal_pytorchs(torch, gate_order, bias
         ((15, 7, 3, 3), {}, r"expected \(12, 7, 3, 3\)"),
         ((16, 4, 3, 3), {}, r"expected \(16, 5, 3, 3\)"),
         ((16, 7, 4, 4), {}, "size is 4: it must be odd"),
+        (
+            (16, 7, 3, 3),
+            {"beside": {"cell_list.0.norm.weight": np.ones(4)}},
+            r"has cell_list\.0\.norm\.weight beside cell_list\.0\.conv: a cell may",
+        ),
+        (
+            (16, 7, 3, 3),
+            {"beside": {"cell_list.0.W_cf": np.ones((4, 5, 5))}},
+            r"cell_list\.0\.W_ci is missing, expected with shape \(4, 5, 5\)",
+        ),
+        (
+            (16, 7, 3, 3),
+            {"beside": {"cell_list.2.conv.weight": np.ones((16, 8, 3, 3))}},
+            r"numbered without a gap: it has \['cell_list.0.conv', 'cell_list.2.conv",
+        ),
     ],
 )
 def test_cells_that_cannot_be_taken_get_one_sentence(shape, fields, message):
+    arrays = {"cell_list.0.conv.weight": np.zeros(shape)} | fields.pop("beside", {})
     with pytest.raises(ValueError, match=message) as caught:
-        convlstm_layers({"cell_list.0.conv.weight": np.zeros(shape)}, **fields)
+        convlstm_layers(arrays, **fields)
     assert "\n" not in str(caught.value)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.interop import torch_files
 from convlstm_jax.interop.torch_files import read_state_dict, without_wrappers
 
 
@@ -62,7 +63,12 @@ def test_damaged_and_foreign_files_get_one_sentence(torch, write, message, tmp_p
 @pytest.mark.filterwarnings("ignore")
 def test_tensors_without_all_of_their_values_are_refused(torch, tmp_path):
     message = r"w.pth' cannot be read: a\.odd must be a dense tensor with its values"
-    for odd in (torch.zeros(2, device="meta"), torch.eye(3).to_sparse()):
+    for odd in (
+        torch.zeros(2, device="meta"),
+        torch.eye(3).to_sparse(),
+        torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8),
+        torch.zeros(1).expand(10**12),  # One value on disk.
+    ):
         torch.save({"good": torch.eye(3), "a.odd": odd}, tmp_path / "w.pth")
         with pytest.raises(UserError, match=message):
             read_state_dict(tmp_path / "w.pth")
@@ -74,3 +80,13 @@ def test_keys_are_without_wrappers(torch, tmp_path):
     assert list(read_state_dict(tmp_path / "w.pth")) == ["a.w", "b"]
     with pytest.raises(UserError, match=r"the state dict has a\.w twice, once as modu"):
         without_wrappers({"a.w": 1, "module.a.w": 2})
+
+
+def test_an_archive_that_is_unpacked_to_too_much_is_refused(
+    torch, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch_files, "MAX_BYTES", 4000)
+    torch.save({"w": torch.zeros(1000)}, tmp_path / "w.pth")
+    message = r"w\.pth' holds [\d,]+ bytes: it must hold at most 4,000"
+    with pytest.raises(UserError, match=message):
+        read_state_dict(tmp_path / "w.pth")

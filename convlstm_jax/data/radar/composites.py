@@ -24,6 +24,7 @@ from convlstm_jax.data.radar.formats import (
     read_reflectivity,
 )
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path
 
 if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig
@@ -83,7 +84,7 @@ def find_composites(
     """
     check_packages(config.radar_format)
     wanted = RADAR_FORMATS[config.radar_format]
-    root = Path(folder).expanduser()
+    root = local_path(folder)
     if not root.is_dir():
         raise UserError(f"path is '{root}': it must be a folder of radar composites")
 

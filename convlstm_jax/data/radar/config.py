@@ -40,6 +40,7 @@ from convlstm_jax.data.sources import (
     shares,
 )
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path
 
 _RAIN_MM_PER_H = 0.1  # From this rate on a pixel counts as rain in a crop.
 _ORDER_SEED = 2**63 + 2  # Of the order of clips; no training seed is as large.
@@ -213,9 +214,10 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         """Minutes from one frame of a clip to the next."""
         return self.time_step_minutes * self.frame_stride
 
-    def check_disk(self) -> Iterator[str]:
-        """Yields what is wrong with the folder."""
-        if not self.path or not Path(self.path).expanduser().is_dir():
+    def check_machine(self) -> Iterator[str]:
+        """See `DataConfig.check_machine`."""
+        yield from super().check_machine()
+        if not self.path or not local_path(self.path).is_dir():
             yield f"path is {self.path!r}: it must be a folder of radar composites"
 
     def shaping(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The handwritten digits that moving-digit videos are drawn from."""
 
 import functools
-import gzip
 import os
 import struct
 import zlib
@@ -12,10 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path, read_bytes
 
 # The environment variable that names the folder of IDX files where no field does.
 FOLDER_VARIABLE = "CONVLSTM_MNIST_DIR"
 
+_MAX_BYTES = 2**30
 _MAGIC = 0x00000803  # Of IDX files of unsigned bytes in three dimensions.
 _FILES = ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")
 _ADDRESS = "https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -48,7 +49,7 @@ def load_digits(
         raise UserError(problem)
     named = digits_dir or os.environ.get(FOLDER_VARIABLE, "")
     if source == "idx" or (source == "auto" and named):
-        folder = Path(named).expanduser()
+        folder = local_path(named)
         paths = [find_idx_file(folder, name) for name in _FILES]
         return _split_mnist(paths, "idx", f"from the IDX files in {folder}")
     if source == "sklearn":
@@ -72,7 +73,7 @@ def check_digits_folder(source: str, digits_dir: str) -> Iterator[str]:
     variable = os.environ.get(FOLDER_VARIABLE, "")
     named = digits_dir or (variable if source in ("idx", "auto") else "")
     which = "digits_dir" if named == digits_dir else FOLDER_VARIABLE
-    missing = named and not Path(named).expanduser().is_dir()
+    missing = named and not local_path(named).is_dir()
     if missing or (source == "idx" and not named):
         yield (
             f"{which} is {named!r}: it must be an existing folder of MNIST's IDX files "
@@ -101,7 +102,7 @@ def _download(tfds_dir: str) -> list[Path]:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import download_manager, util
 
-    folder = Path(tfds_dir or tfds.core.constants.DATA_DIR, "downloads").expanduser()
+    folder = local_path(tfds_dir or tfds.core.constants.DATA_DIR) / "downloads"
     manager = tfds.download.DownloadManager(
         download_dir=folder, dataset_name="mnist_digits"
     )
@@ -169,9 +170,7 @@ def read_idx_images(path: Path) -> np.ndarray:
         f"it must be an IDX file (magic number {_MAGIC}) of images of 28x28 bytes"
     )
     try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
+        content = read_bytes(path, _MAX_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}): {expected}") from error
     magic, count, *size = struct.unpack(">4I", content[:16].ljust(16, b"\0"))

@@ -19,6 +19,7 @@ from convlstm_jax.data.sources import Sources, checked_index
 from convlstm_jax.data.synthetic.clips import SyntheticClips, uniform_draws
 from convlstm_jax.data.synthetic.digits import check_digits_folder, load_digits
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path
 
 DIGIT_SIZE = 28
 """Height and width of one digit, in pixels."""
@@ -176,10 +177,11 @@ class MovingMNISTConfig(DataConfig):
                 f"{self.num_digits}, height of {self.height} and width of {self.width}"
             )
 
-    def check_disk(self) -> Iterator[str]:
-        """Yields problems with the digits' folder and the test file."""
+    def check_machine(self) -> Iterator[str]:
+        """See `DataConfig.check_machine`."""
+        yield from super().check_machine()
         yield from check_digits_folder(self.digits, self.digits_dir)
-        if self.test_file and not Path(self.test_file).expanduser().is_file():
+        if self.test_file and not local_path(self.test_file).is_file():
             yield f"test_file is {self.test_file!r}: it must be an existing file, or ''"
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
@@ -198,6 +200,6 @@ class MovingMNISTConfig(DataConfig):
         )
         if not self.test_file:
             return sources
-        path = Path(self.test_file).expanduser()
+        path = local_path(self.test_file)
         test = MovingMNISTFile(path, num_frames, self.num_test_sequences)
         return replace(sources, test=test)

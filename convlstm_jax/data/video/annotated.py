@@ -27,6 +27,7 @@ from convlstm_jax.data.video.cvat import (
 )
 from convlstm_jax.data.video.film import Film, find_films
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path
 
 NO_EVENT = "normal"
 """The class of clips without the event; its label is 0, that of the event 1."""
@@ -43,7 +44,7 @@ def find_annotated(path: str | Path) -> list[Film]:
     or it is the only film there. Films get "annotations" among their facts, or a
     problem.
     """
-    root = Path(path).expanduser()
+    root = local_path(path)
     if not root.is_dir():
         raise UserError(
             f"path is '{path}', but must be a folder of videos and CVAT's XML files"

@@ -37,6 +37,7 @@ from convlstm_jax.data.video.film import (
 )
 from convlstm_jax.data.video.fit import FrameSettings
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path
 
 
 def _is_box(value: tuple[int, ...]) -> bool:
@@ -71,9 +72,10 @@ class FilmFields(FolderDataConfig):
         ge=0,
     )
 
-    def check_disk(self) -> Iterator[str]:
-        """Yields problems with the folder of films."""
-        if not Path(self.path).expanduser().exists():
+    def check_machine(self) -> Iterator[str]:
+        """See `DataConfig.check_machine`."""
+        yield from super().check_machine()
+        if not local_path(self.path).exists():
             yield (
                 f"path is {self.path!r}: it must be an existing folder of "
                 f"{KINDS[self.name]}, or one film"
@@ -88,7 +90,7 @@ class FilmFields(FolderDataConfig):
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last frames of a film; see `DataConfig.read_input`."""
-        film, settings = Path(path).expanduser(), self.frame_settings
+        film, settings = local_path(path), self.frame_settings
         frames, masks, rate = read_last(
             film, settings, num_frames, self.frame_stride, self.bad_files
         )
@@ -97,7 +99,7 @@ class FilmFields(FolderDataConfig):
 
     def open_film(self, path: str) -> Film:
         """Opens one film as training does, through the cache."""
-        film = Film(Path(path).name, Path(path).expanduser())
+        film = Film(Path(path).name, local_path(path))
         (film,) = open_films([film], self.frame_settings, self.bad_files)
         if not film.num_frames:
             raise UserError(film.problem)
@@ -132,7 +134,7 @@ class FilmFields(FolderDataConfig):
         manifest, found = read_prepared(self.path, self.name, settings.as_json())
         films = []
         for item, frames in zip(manifest.items, found, strict=True):
-            path = Path(self.path).expanduser() / item.name
+            path = local_path(self.path) / item.name
             problem = str(item.facts.get("problem", ""))
             film = Film(item.name, path, problem=problem, facts=item.facts)
             if frames is not None:

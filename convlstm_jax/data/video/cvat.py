@@ -15,8 +15,9 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from convlstm_jax.data.files import check_regular, reason
+from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import check_regular
 
 SHAPES = ("box", "points", "polygon", "polyline", "cuboid", "ellipse", "mask",
           "skeleton")  # fmt: skip

@@ -13,7 +13,6 @@ import numpy as np
 from convlstm_jax.data.cache import FrameCache, Frames, FrameWriter
 from convlstm_jax.data.files import (
     MAX_FRAMES,
-    check_regular,
     content_hash,
     natural_order,
     plural,
@@ -22,6 +21,7 @@ from convlstm_jax.data.files import (
 from convlstm_jax.data.video import arrays, containers, pictures
 from convlstm_jax.data.video.fit import Bad, FrameSettings, Opened, SetupError, fit
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import check_regular, local_path
 
 BadFiles = Literal["refuse", "skip"]
 
@@ -82,7 +82,7 @@ def find_films(folder: str | Path, *, beside_files: bool = True) -> list[Film]:
     files unless `beside_files`). Hidden files and folders are ignored. A subfolder that
     cannot be read counts as a film that cannot be read.
     """
-    root = Path(folder).expanduser()
+    root = local_path(folder)
     if root.is_file() or _is_zarr(root):
         return [Film(root.name, root)]
     if not root.is_dir():

@@ -16,12 +16,12 @@ from PIL import Image, ImageOps
 from convlstm_jax.data.files import (
     MAX_FRAME_BYTES,
     check_budget,
-    check_regular,
     natural_order,
     reason,
 )
 from convlstm_jax.data.video.fit import Bad, Opened, Raw
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import check_regular
 
 PICTURE_SUFFIXES = (
     ".png", ".apng", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pgm.gz", ".tif",

@@ -85,9 +85,9 @@ def test_folder_that_cannot_be_read(tmp_path):
         open_folder(tmp_path / "nothing")
     with refuses("holds no video and no pictures"):
         open_folder(tmp_path)
-    (problem,) = VideoConfig(path=str(tmp_path / "none")).check_disk()
+    (problem,) = VideoConfig(path=str(tmp_path / "none")).check_machine()
     assert problem.startswith(f"path is '{tmp_path / 'none'}': it must be an existing")
-    assert not list(VideoConfig(path=str(tmp_path)).check_disk())
+    assert not list(VideoConfig(path=str(tmp_path)).check_machine())
 
 
 # --- splitting ------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""Files that a user names: their paths, and reading them within limits."""
+
+import errno
+import gzip
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from convlstm_jax.errors import UserError
+
+MAX_BYTES = 2**32
+"""Most bytes that are read from one file into memory at once, also after unpacking."""
+
+
+def local_path(path: str | Path) -> Path:
+    """The path with `~` expanded; a `UserError` if no file can have such a path."""
+    shown = text if len(text := str(path)) <= 200 else f"{text[:100]}…{text[-80:]}"
+    try:
+        found = Path(path).expanduser()
+        os.lstat(found)
+    except RuntimeError as error:
+        raise UserError(f"'{shown}' is not a path here: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{shown!r} is not a path: {error}") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"'{shown}' is not a path here: it is too long") from error
+    return found
+
+
+def check_regular(path: Path) -> None:
+    """Refuses what is not a regular file: reading a pipe may never end."""
+    try:
+        _require_regular(path)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"'{path}' cannot be read ({why})") from error
+
+
+def _require_regular(path: Path) -> None:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(f"'{path}' cannot be read: it must be a regular file")
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a regular file, unpacked if its name ends in `.gz`.
+
+    Raises a `UserError` if it is longer than the limit or no regular file, an
+    `OSError`, `EOFError` or `zlib.error` if it is missing or damaged.
+    """
+    _require_regular(path)
+    with path.open("rb") as file:
+        packed = path.suffix.lower() == ".gz"
+        content: Any = gzip.GzipFile(fileobj=file) if packed else file
+        found: bytes = content.read(max_bytes + 1)
+    if len(found) > max_bytes:
+        raise UserError(f"'{path}' has more than {max_bytes:,} bytes, the most allowed")
+    return found
+
+
+def read_json(path: Path, **options: Any) -> Any:
+    """The content of a JSON file; an `OSError` or `ValueError` if it is damaged."""
+    return parse_json(read_bytes(path), **options)
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """As `json.loads`, with a `ValueError` also where Python's recursion ends."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -1,0 +1,66 @@
+"""Paths that users give, and reading what lies there."""
+
+import gzip
+import os
+
+import pytest
+
+from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path, parse_json, read_bytes, read_json
+
+
+def test_the_home_folder_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(local_path("~/runs")) == "/home/somebody/runs"
+    assert str(local_path("a/../~b")) == "a/../~b"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "~nobody-of-this-name/x",
+            "'~nobody-of-this-name/x' is not a path here",
+        ),
+        ("a" * 300, r"^'a{100}…a{80}' is not a path here: it is too long$"),
+        ("a/" * 2500, "is not a path here: it is too long"),
+        ("a\0b", "is not a path: embedded null byte"),
+    ],
+)
+def test_what_can_be_no_path(path, message):
+    with pytest.raises(UserError, match=message):
+        local_path(path)
+
+
+def test_reading_ends_at_the_limit(tmp_path):
+    plain, packed = tmp_path / "a", tmp_path / "a.gz"
+    plain.write_bytes(bytes(1000))
+    packed.write_bytes(gzip.compress(bytes(1000)))
+    assert len(packed.read_bytes()) < 100
+    for path in (plain, packed):
+        assert read_bytes(path, 1000) == bytes(1000)
+        with pytest.raises(UserError, match=f"'{path}' has more than 999 bytes"):
+            read_bytes(path, 999)
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(EOFError):
+        read_bytes(packed)
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero", "."):
+        with pytest.raises(UserError, match="it must be a regular file"):
+            read_bytes(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_bytes(tmp_path / "none")
+
+
+def test_json_however_deep_is_an_error_of_its_content(tmp_path):
+    (tmp_path / "a.json").write_text('{"b": [1]}')
+    assert read_json(tmp_path / "a.json") == {"b": [1]}
+    with pytest.raises(ValueError, match="it is nested too deeply"):
+        parse_json("[" * 200_000)
+    (tmp_path / "a.json").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="utf-8"):
+        read_json(tmp_path / "a.json")
