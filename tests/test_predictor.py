@@ -162,15 +162,20 @@ def test_the_public_names_exist_and_start_nothing():
         "took = time.perf_counter() - start\n"
         "assert not jax._src.xla_bridge._backends, 'a device was started'\n"
         "print(took)\n"
-        "print(*(m for m in ('av', 'grain', 'ml_collections') if m in sys.modules))"
+        "print(*(m for m in ('av', 'grain', 'ml_collections') if m in sys.modules))\n"
+        "sys.modules['ml_collections'] = None\n"
+        "try:\n    from convlstm_jax import load\n"
+        "except ImportError as error:\n    print(error)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True,
         text=True,
     )  # fmt: skip
-    seconds, packages = done.stdout.splitlines()
+    seconds, packages, without_data = done.stdout.splitlines()
     assert float(seconds) < 1
     assert packages == ""
+    expected = "this needs ml_collections, which is not installed: pip install "
+    assert without_data == expected + "'convlstm_jax[data]'"
 
 
 def test_the_layer_is_the_cell_over_time():
@@ -192,8 +197,8 @@ def test_the_wheel_asks_for_what_requirements_txt_lists():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     listed = {line for line in lines if line and not line.startswith("#")}
     assert listed == {*project["dependencies"], *extras["data"]}
-    for extra, file in (("radar", "radar"), ("xarray", "xarray")):
-        lines = (ROOT / f"requirements-{file}.txt").read_text().splitlines()
+    for extra in ("radar", "tracking", "xarray"):
+        lines = (ROOT / f"requirements-{extra}.txt").read_text().splitlines()
         more = {line for line in lines if line and line[0] not in "#-"}
         assert more == set(extras[extra])
 
