@@ -63,7 +63,12 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        from convlstm_jax.cli import missing_package
+
+        raise ModuleNotFoundError(missing_package(error), name=error.name) from None
     return getattr(module, name)
 
 

@@ -162,15 +162,20 @@ def test_the_public_names_exist_and_start_nothing():
         "took = time.perf_counter() - start\n"
         "assert not jax._src.xla_bridge._backends, 'a device was started'\n"
         "print(took)\n"
-        "print(*(m for m in ('av', 'grain', 'ml_collections') if m in sys.modules))"
+        "print(*(m for m in ('av', 'grain', 'ml_collections') if m in sys.modules))\n"
+        "sys.modules['ml_collections'] = None\n"
+        "try:\n    from convlstm_jax import load\n"
+        "except ImportError as error:\n    print(error)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True,
         text=True,
     )  # fmt: skip
-    seconds, packages = done.stdout.splitlines()
+    seconds, packages, without_data = done.stdout.splitlines()
     assert float(seconds) < 1
     assert packages == ""
+    expected = "this needs ml_collections, which is not installed: pip install "
+    assert without_data == expected + "'convlstm_jax[data]'"
 
 
 def test_the_layer_is_the_cell_over_time():
@@ -192,8 +197,8 @@ def test_the_wheel_asks_for_what_requirements_txt_lists():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     listed = {line for line in lines if line and not line.startswith("#")}
     assert listed == {*project["dependencies"], *extras["data"]}
-    for extra, file in (("radar", "radar"), ("xarray", "xarray")):
-        lines = (ROOT / f"requirements-{file}.txt").read_text().splitlines()
+    for extra in ("radar", "tracking", "xarray"):
+        lines = (ROOT / f"requirements-{extra}.txt").read_text().splitlines()
         more = {line for line in lines if line and line[0] not in "#-"}
         assert more == set(extras[extra])
 
@@ -239,21 +244,44 @@ def test_a_run_to_begin_with_must_exist(tmp_path, capsys):
     assert "--init_from=nowhere does not exist" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
-def test_the_examples_of_the_documents_run(run, page, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A folder with an untrained classifier of clips."""
+    sizes = {"model.features": "3", "data.height": "32", "data.width": "32"}
+    chosen = experiment(config_file.load("clip_classification:quick"), sizes)
+    variables = build_objective(chosen).init(jax.random.key(0), chosen.data.frame_shape)
+    folder = tmp_path_factory.mktemp("classifier")
+    convlstm_jax.Predictor(chosen, variables, 0).save_pretrained(folder)
+    return folder
+
+
+PAGES = [f"docs/{name}.md" for name in ("library", "streaming", "export")]
+
+
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
+def test_the_examples_of_the_documents_run(
+    run, classifier, page, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
-    for name in ("paper", "films"):
+    for name in ("paper", "films", "first"):
         Path("runs", name).symlink_to(run)
+    Path("runs/shop").symlink_to(classifier)
     text = (ROOT / page).read_text()
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     clips = frames(2, 3, 32, 32, 1).astype(np.float32) / 255
-    names = {"clips": clips, "frames": clips[0], "camera": [clips[:1, 0]] * 2}
-    names["frame"] = clips[:1, 0]
+    names = {"clips": clips, "frames": clips[0], "frame": clips[:1, 0]}
     if "paper.jax" in text:
         export = ("--mode=export", f"--workdir={run}", "--output=paper.jax")
         assert main_py(*export) == 0
     for example in examples:
         exec(example.replace("64, 64, 1", "8, 8, 1"), names)
+        if "new[0]" in example:  # Of two streams the second starts again.
+            for array in jax.tree.leaves(names["state"]):
+                assert np.any(array[0]) and not np.any(array[1])
     assert np.shape(names["following"])[-3:] == (32, 32, 1)
-    assert names["next_frame"].shape == (1, 32, 32, 1)
+    if "streaming" in page:
+        assert names["predicted"].shape == (12, 1, 32, 32, 1)
+        jax.tree.map(np.testing.assert_array_equal, names["restored"], names["state"])
+        assert set(names["probabilities"]) == {"normal", "theft"}
+        assert names["next_frames"].shape == (2, 32, 32, 1)

@@ -9,7 +9,7 @@ from convlstm_jax.cli.experiment import leaves
 from convlstm_jax.metrics.registry import find_metric, format_value, in_order
 from convlstm_jax.paths import read_json
 
-_IGNORED_FIELDS = ("note",)
+_IGNORED_FIELDS = ("note", "train.trackers")
 # Of these as many as the runs have, the first of them ranks.
 _METRICS = (
     "mse", "mae", "ssim", "psnr_db", "cross_entropy_nats", "accuracy",

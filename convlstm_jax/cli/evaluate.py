@@ -19,7 +19,7 @@ from convlstm_jax.data.sources import Sources
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.evaluate import add_vmaf, evaluate
 from convlstm_jax.evaluation.report import write_report
-from convlstm_jax.evaluation.result import clip_namer
+from convlstm_jax.evaluation.result import EvaluationResult, clip_namer
 from convlstm_jax.objectives.base import Drawn
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.training.steps import make_eval_step
@@ -40,7 +40,9 @@ def run(experiment: Experiment, *, workdir: Path) -> None:
         evaluate_run(experiment, sources, workdir=workdir)
 
 
-def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> None:
+def evaluate_run(
+    experiment: Experiment, sources: Sources, *, workdir: Path
+) -> EvaluationResult:
     """As `run`, with sources that are open; training ends with it."""
     objective, mesh = build_objective(experiment, sources), data_mesh()
     step, variables = load_variables(objective, experiment, workdir, mesh)
@@ -85,7 +87,7 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
             num_vmaf_sequences=experiment.eval.num_vmaf_sequences,
         )
     if jax.process_index() != 0:
-        return
+        return result
     result.write(workdir)
     for line in result.table():
         _log.info(line)
@@ -110,6 +112,7 @@ def evaluate_run(experiment: Experiment, sources: Sources, *, workdir: Path) -> 
         clips=[*objective.played(first), *objective.played(worst_clips)],
     )
     _log.info("report: %s", workdir / "report.html")
+    return result
 
 
 def _learning_curves(workdir: Path) -> list[tuple[str, Path]]:

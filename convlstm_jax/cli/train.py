@@ -1,6 +1,7 @@
 """`--mode=train`: trains or resumes, then evaluates and draws."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from convlstm_jax.cli.build import (
     process_train_batches,
 )
 from convlstm_jax.cli.evaluate import evaluate_run
-from convlstm_jax.cli.experiment import Experiment
+from convlstm_jax.cli.experiment import Experiment, leaves
 from convlstm_jax.cli.process import logging_to
 from convlstm_jax.cli.workdir import holds_checkpoints
 from convlstm_jax.data.sources import Sources
@@ -30,6 +31,7 @@ from convlstm_jax.training.loop import FitResult, fit
 from convlstm_jax.training.sharding import replicated, training_mesh
 from convlstm_jax.training.state import TrainState
 from convlstm_jax.training.steps import make_eval_step, make_train_step
+from convlstm_jax.training.trackers import Trackers, check_installed
 from convlstm_jax.training.writers import Writers
 
 _log = logging.getLogger(__name__)
@@ -41,13 +43,19 @@ def run(experiment: Experiment, *, workdir: Path, init_from: str | None = None) 
     Where the run's folder holds a checkpoint, training resumes. Otherwise it begins
     with the weights of `init_from`, see `pretrained.load`, if given.
     """
-    batch_size = experiment.train.batch_size
+    train, batch_size = experiment.train, experiment.train.batch_size
+    check_installed(train.trackers)
     mesh = training_mesh(batch_size)
     check_memory(experiment)
     start = None
     if init_from is not None and not holds_checkpoints(workdir):
         start = pretrained.load(init_from, named="--init_from={}")
-    with logging_to(workdir):
+    # The first process writes; the others take part in the work.
+    names = train.trackers if jax.process_index() == 0 else ()
+    with (
+        logging_to(workdir),
+        Trackers(names, workdir, leaves(experiment.config)) as trackers,
+    ):
         if mesh.size < jax.device_count():
             _log.warning(
                 "each batch is shared by %d of %d devices: to use all of them, make "
@@ -57,7 +65,7 @@ def run(experiment: Experiment, *, workdir: Path, init_from: str | None = None) 
         sources = build_sources(experiment)
         _log.info("data: %s", sources.description)
         _warn_of_blank_clips(sources)
-        result = _fit(experiment, sources, workdir, mesh, start)
+        result = _fit(experiment, sources, workdir, mesh, start, trackers)
         if result.outcome == "diverged":
             raise UserError(
                 f"the loss or its gradient is not finite at step {result.step + 1}: "
@@ -69,11 +77,13 @@ def run(experiment: Experiment, *, workdir: Path, init_from: str | None = None) 
             _log.info(
                 "stopped at step %d of %d and saved; the same command with "
                 "--workdir=%s resumes",
-                result.step, experiment.train.num_steps, workdir,
+                result.step, train.num_steps, workdir,
             )  # fmt: skip
             return
         _log.info("training %s at step %d", result.outcome, result.step)
-        evaluate_run(experiment, sources, workdir=workdir)
+        found = evaluate_run(experiment, sources, workdir=workdir)
+        for name, summary in found.contenders.items():
+            trackers.write(result.step, f"test/{name}", _numbers(summary.total))
 
 
 def with_weights(
@@ -131,6 +141,7 @@ def _fit(
     workdir: Path,
     mesh: Mesh,
     start: pretrained.Loaded | None,
+    trackers: Trackers,
 ) -> FitResult:
     objective = build_objective(experiment, sources)
     train = experiment.train
@@ -147,8 +158,7 @@ def _fit(
             sources.validation, experiment, num_validation, mesh
         )
         result = evaluate(eval_step, objective.summarize, variables, batches, mesh)
-        metrics = result.contenders["model"].total
-        return {name: value for name, value in metrics.items() if value is not None}
+        return _numbers(result.model.total)
 
     def draw(step: int, variables: Any, writers: Writers) -> None:
         if drawn:
@@ -167,4 +177,9 @@ def _fit(
         train,
         workdir=workdir,
         mesh=mesh,
+        trackers=trackers,
     )
+
+
+def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}

@@ -23,7 +23,8 @@ from convlstm_jax.config import Config, field
 from convlstm_jax.training.checkpoint import Checkpoints
 from convlstm_jax.training.sharding import any_process, put_batch
 from convlstm_jax.training.state import EarlyStopping, TrainState
-from convlstm_jax.training.writers import Writers
+from convlstm_jax.training.trackers import TRACKERS
+from convlstm_jax.training.writers import Writer, Writers
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,15 @@ class TrainConfig(Config):
     )
     num_validation_sequences: int = field(256, "Clips of one validation.", ge=1)
     num_pictures: int = field(4, "Clips drawn at a validation.", ge=0, may_change=True)
+    trackers: tuple[str, ...] = field(
+        (),
+        "Services that get metrics and pictures beside the files of the run.",
+        must=(
+            f"be any of {', '.join(TRACKERS)}, separated by commas",
+            lambda names: set(names) <= set(TRACKERS) and len(set(names)) == len(names),
+        ),
+        may_change=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ def fit(
     *,
     workdir: Path,
     mesh: Mesh,
+    trackers: Writer | None = None,
 ) -> FitResult:
     """Trains from the latest checkpoint of a folder, or from `state` if it has none.
 
@@ -132,6 +143,7 @@ def fit(
         config: lengths and intervals.
         workdir: folder of checkpoints and logs.
         mesh: devices.
+        trackers: what gets metrics and pictures beside the files of the folder.
     """
     start, early_stopping = 0, EarlyStopping()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
@@ -139,9 +151,11 @@ def fit(
         if restored is not None:
             start, state, early_stopping = restored
             _log.info("resumed at step %d of %d", start, config.num_steps)
-        is_first_process = jax.process_index() == 0
+        active = jax.process_index() == 0
         with (
-            Writers(workdir, start_step=start, active=is_first_process) as writers,
+            Writers(
+                workdir, start_step=start, active=active, trackers=trackers
+            ) as writers,
             closing(make_batches(start)) as batches,
             graceful_interrupts() as interrupts,
         ):
