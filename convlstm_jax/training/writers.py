@@ -5,31 +5,34 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 
 
-def _import_tensorboardx() -> ModuleType:
-    """Without PyTorch, which it imports where it can: seconds, and for nothing."""
+@contextmanager
+def _without_pytorch() -> Iterator[None]:
+    """Keeps tensorboardX from importing PyTorch where it can: seconds, for nothing."""
     without = "torch" not in sys.modules
     if without:
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        import tensorboardX
+        yield
     finally:
         if without:
             del sys.modules["torch"]
-    return tensorboardX
 
 
-tensorboardX = _import_tensorboardx()
+with _without_pytorch():
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2, summary_pb2
 
 _HEADER = "step,split,metric,value\n"
+_FLUSH_SECONDS = 10.0
 
 
 class Writer(Protocol):
@@ -110,38 +113,50 @@ class _CsvWriter:
         pass  # A table has no pictures.
 
     def close(self, *, failed: bool) -> None:
-        self._file.close()
+        with suppress(OSError) if failed else nullcontext():
+            self._file.close()
 
 
 class _TensorBoardWriter:
-    """Metrics under the tag `split/name`, and GIFs, which it shows animated."""
+    """Metrics under the tag `split/name`, and GIFs, which it shows animated.
+
+    `SummaryWriter` would write in a thread, whose errors end in a traceback.
+    """
 
     def __init__(self, folder: Path, start_step: int):
-        self._writer = tensorboardX.SummaryWriter(
-            str(folder),
-            purge_step=start_step + 1,
-            flush_secs=10,
-            # The name holds whole seconds only: a quick restart would overwrite it.
-            filename_suffix=f".{time.time_ns()}",
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        # The name holds whole seconds only: a quick restart would overwrite it.
+        suffix = f".{time.time_ns()}"
+        self._file = event_file_writer.EventsWriter(str(folder / "events"), suffix)
+        self._flushed = 0.0
+        log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(step=start_step + 1, session_log=log)
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", float(value), step)
+            one = summary.scalar(f"{split}/{name}", float(value))
+            self._add(step=step, summary=one)
 
     def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        summary = tensorboardX.proto.summary_pb2.Summary
-        image = summary.Image(
+        image = summary_pb2.Summary.Image(
             width=int.from_bytes(gif[6:8], "little"),
             height=int.from_bytes(gif[8:10], "little"),
             colorspace=3,  # RGB
             encoded_image_string=gif,
         )
-        value = summary.Value(tag=tag, image=image)
-        self._writer.file_writer.add_summary(summary(value=[value]), step)
+        value = summary_pb2.Summary.Value(tag=tag, image=image)
+        self._add(step=step, summary=summary_pb2.Summary(value=[value]))
+
+    def _add(self, **content: Any) -> None:
+        now = time.time()
+        self._file.write_event(event_pb2.Event(wall_time=now, **content))
+        if now - self._flushed > _FLUSH_SECONDS:
+            self._file.flush()
+            self._flushed = now
 
     def close(self, *, failed: bool) -> None:
-        self._writer.close()
+        with suppress(OSError) if failed else nullcontext():
+            self._file.close()
 
 
 def _up_to(step: int, text: str, path: Path) -> str:
