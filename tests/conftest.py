@@ -49,6 +49,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_addoption(parser):
+    """A longer run of what is drawn at random."""
+    help_text = "tests/survival: a thousand kills, thousands of damaged files"
+    parser.addoption("--full", action="store_true", help=help_text)
+
+
 def pytest_sessionfinish():
     """Removes what was kept."""
     for name in ("CONVLSTM_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR"):

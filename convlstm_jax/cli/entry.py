@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _FOR_SEVERAL_PROCESSES = ("train", "evaluate", "describe")
 # The state of a disk is never a bug of the program.
 _DISK_ERRORS = (
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO,
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO,
     errno.EISDIR, errno.ENOTDIR,
 )  # fmt: skip
 
