@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import stat
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,22 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def seal(content: Any) -> dict[str, Any]:
+    """JSON content with a CRC-32 of its canonical text, for `unseal`."""
+    content = json.loads(json.dumps(content))
+    return {"crc32": _checksum(content), "content": content}
+
+
+def unseal(sealed: Any, named: str = "it") -> Any:
+    """The content that `seal` was given; a `ValueError` if it has changed."""
+    if not isinstance(sealed, dict) or sorted(sealed) != ["content", "crc32"]:
+        raise ValueError(f"{named} has no checksum")
+    if _checksum(sealed["content"]) != sealed["crc32"]:
+        raise ValueError(f"{named} does not match its checksum")
+    return sealed["content"]
+
+
+def _checksum(content: Any) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())

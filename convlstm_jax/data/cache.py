@@ -27,9 +27,9 @@ import numpy as np
 
 from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
-from convlstm_jax.paths import local_path, read_json
+from convlstm_jax.paths import local_path, read_json, seal, unseal
 
-VERSION = 1
+VERSION = 2
 """Part of every key; raised when decoding changes."""
 
 FOLDER_VARIABLE = "CONVLSTM_CACHE_DIR"
@@ -150,7 +150,7 @@ class FrameWriter:
             entry = {"shape": shape, "masked": "mask.npy" in sizes, "sizes": sizes}
             entry |= {"key": key_parts, "extra": extra}
             with (self._folder / "entry.json").open("wb") as file:
-                file.write(json.dumps(entry).encode())
+                file.write(json.dumps(seal(entry)).encode())
                 _sync(file)
 
     def close(self) -> None:
@@ -232,7 +232,7 @@ class FrameCache:
         """The entry of a name (see `entry_name`); None if missing or incomplete."""
         folder = self.folder / name
         try:
-            entry = read_json(folder / "entry.json")
+            entry = unseal(read_json(folder / "entry.json"))
             for file, size in entry["sizes"].items():
                 if (folder / file).stat().st_size != size:
                     return None

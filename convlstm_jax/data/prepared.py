@@ -16,7 +16,7 @@ from convlstm_jax.atomic_file import replacing
 from convlstm_jax.data.cache import FrameCache, Frames
 from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
-from convlstm_jax.paths import local_path, read_json
+from convlstm_jax.paths import local_path, read_json, seal, unseal
 
 MANIFEST_FILE = "manifest.json"
 PROGRESS_FILE = "progress.json"
@@ -58,7 +58,7 @@ class Head(_Strict):
     """What a prepared folder is made from."""
 
     format: Literal["convlstm_jax frames"] = "convlstm_jax frames"
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     kind: Literal["video", "annotated_video", "radar"]
     source: _Text
     settings: dict[str, Any]
@@ -124,7 +124,7 @@ def is_prepared(path: str | Path) -> bool:
 
 def _read(path: Path, kind: type[_HeadT]) -> _HeadT:
     try:
-        return kind.model_validate(read_json(path))
+        return kind.model_validate(unseal(read_json(path)))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -234,7 +234,7 @@ def _check_same_items(
 def _write(path: Path, head: Head) -> None:
     try:
         with replacing(path) as partial:
-            partial.write_text(json.dumps(head.model_dump(), indent=1), "utf-8")
+            partial.write_text(json.dumps(seal(head.model_dump()), indent=1), "utf-8")
     except OSError as error:
         raise UserError(
             f"'{path.parent}' cannot be written to ({reason(error)}): make room, or "

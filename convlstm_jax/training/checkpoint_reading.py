@@ -8,7 +8,6 @@ itself sealed by a CRC-32. It also holds the step, as folders can be renamed or 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import pathlib
 import tempfile
@@ -23,7 +22,7 @@ import pydantic
 from flax.traverse_util import unflatten_dict
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.paths import read_json
+from convlstm_jax.paths import read_json, seal, unseal
 from convlstm_jax.training.state import EarlyStopping, FrozenModel
 
 PyTree = Any
@@ -59,19 +58,14 @@ class Record(FrozenModel):
 
     def seal(self) -> dict[str, Any]:
         """Returns the record as JSON with a checksum of its canonical text."""
-        text = json.dumps(self.model_dump(), sort_keys=True)
-        return {"crc32": zlib.crc32(text.encode()), "content": json.loads(text)}
+        return seal(self.model_dump())
 
     @classmethod
     def unseal(cls, sealed: Any) -> Record:
         """Returns the record that `seal` wrapped; a `ValueError` if it was changed."""
-        if not isinstance(sealed, dict) or sorted(sealed) != ["content", "crc32"]:
-            raise ValueError("its record is not one of ours")
-        text = json.dumps(sealed["content"], sort_keys=True)
-        if zlib.crc32(text.encode()) != sealed["crc32"]:
-            raise ValueError("its record does not match its checksum")
+        content = unseal(sealed, "its record")
         try:
-            return cls.model_validate(sealed["content"])
+            return cls.model_validate(content)
         except pydantic.ValidationError as error:
             field = ".".join(map(str, error.errors()[0]["loc"]))
             raise ValueError(

@@ -1,5 +1,6 @@
 """Prepared folders: the clips of the folder itself, whatever happens on the way."""
 
+import json
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from convlstm_jax.data.prepared import is_prepared, read_prepared
 from convlstm_jax.data.sources import SPLITS
 from convlstm_jax.data.video import clips as film_clips
 from convlstm_jax.data.video.config import VideoConfig
+from convlstm_jax.paths import seal
 from tests.data.video.film_files import (
     grey_pixels,
     refuses,
@@ -221,14 +223,20 @@ def test_manifests_that_cannot_be_read(films, tmp_path):
     text = (out / "manifest.json").read_text()
     for old, new, words in (
         (text[300:], "", r"manifest.json' cannot be read \("),
-        ('"version": 3', '"version": 4', r"cannot be read \(version: "),
+        ('"version": 4', '"version": 5', r"cannot be read \(version: "),
         ('"items": [', '"itmes": [', r"cannot be read \(items: Field required"),
         ('"name": "fast/d.gif"', '"name": 7', r"\(items.0.name: .* must be a text"),
         ('"entry": "', '"entry": "../', r"\(items.0.entry: String should match pat"),
         ("convlstm_jax frames", "convlstm_jax prepared videos", r"\(format: Input"),
     ):
         assert old in text
-        (out / "manifest.json").write_text(text.replace(old, new, 1))
+        changed = text.replace(old, new, 1)
+        (out / "manifest.json").write_text(changed)
+        with refuses("it does not match its checksum|manifest.json' cannot be read"):
+            sources(out)
+        if new:
+            resealed = seal(json.loads(changed)["content"])
+            (out / "manifest.json").write_text(json.dumps(resealed))
         with refuses(words):
             sources(out)
     (out / "manifest.json").write_text("{}")
@@ -241,7 +249,8 @@ def test_a_folder_of_another_kind(films, tmp_path, monkeypatch):
     with refuses(r"out' is prepared from videos: it must be from r"):
         read_prepared(out, "radar", {})
     path = out / "manifest.json"
-    path.write_text(path.read_text().replace('"kind": "video"', '"kind": "radar"'))
+    content = json.loads(path.read_text())["content"] | {"kind": "radar"}
+    path.write_text(json.dumps(seal(content)))
     with refuses(r"out' is prepared from radar composites: it must be from videos"):
         sources(out)
     with refuses(r"out' was begun with .*: kind is 'radar' there"):

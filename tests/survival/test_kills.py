@@ -121,8 +121,8 @@ def test_prepare_that_is_killed_goes_on(program, budget, tmp_path, monkeypatch):
 def start(workdir, *arguments, before=(), **options):
     command = [sys.executable, "main.py", *TRAINING, f"--workdir={workdir}", *arguments]
     return subprocess.Popen(
-        [*before, *command], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        **options,
+        [*before, *command], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
     )  # fmt: skip
 
 

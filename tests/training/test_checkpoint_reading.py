@@ -268,7 +268,7 @@ def sealed_again(**changes):
     ("sealed", "message"),
     [
         ({**RECORD.seal(), "content": {"step": 4}}, "does not match its checksum"),
-        ([], "not one of ours"),
+        ([], "its record has no checksum"),
         (sealed_again(step="4"), "of another version: step has"),
         (sealed_again(early_stopping={"best": 1}), "early_stopping.best has"),
         (sealed_again(leaves={"a": {"shape": [2.5], "dtype": 1}}), "leaves.a.shape.0"),

@@ -4,6 +4,7 @@ import importlib.util
 import math
 import re
 import threading
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ SUFFIXES = (".npy", ".npz", ".nc", ".nc4", ".cdf", ".zarr")
 # What the libraries raise on damaged files; RuntimeError: an encrypted zip.
 _ARRAY_ERRORS = (
     OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, EOFError,
-    AttributeError, zlib.error, zipfile.BadZipFile,
+    AttributeError, zlib.error, zipfile.BadZipFile, SyntaxError, tokenize.TokenError,
 )  # fmt: skip
 _HEADS = threading.Lock()  # Parsing in two threads at once may fail (Python 3.11).
 _BLOCK_VALUES = 2**23  # 64 MiB of floats with 64 bits.
