@@ -9,10 +9,20 @@ import numpy as np
 import optax
 import pytest
 
+from convlstm_jax.cli import config_file
+from convlstm_jax.cli.build import build_objective, initial_shapes
+from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.config import applies, validated
 from convlstm_jax.data.data_sets import DATA_SETS
+from convlstm_jax.errors import UserError
+from convlstm_jax.evaluation.evaluate import EvalConfig
 from convlstm_jax.models import MODELS
+from convlstm_jax.objectives import OBJECTIVES
+from convlstm_jax.training.loop import TrainConfig
 from convlstm_jax.training.optimizer import OPTIMIZERS
+from tests.annotated_films import write_annotated_films
+from tests.data.test_radar import write_frames
+from tests.program import results_of, run
 
 FRAMES = np.zeros((1, 2, 64, 64, 1), np.float32)
 # Data that are drawn in memory.
@@ -108,3 +118,94 @@ def test_synthetic_clips_are_drawn(cls, field, value, needs):
     clip = sources.train[0]["frames"]
     assert clip.shape == (2, *config.frame_shape)
     assert np.isfinite(clip).all()
+
+
+QUICK = {
+    "reconstruct": "moving_mnist_autoencoder", "classify": "clip_classification",
+    "nowcast": "radar_nowcasting", "forecast": "moving_mnist_recurrent",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cls", "field", "value", "needs"), cases(OBJECTIVES))
+def test_objectives_give_a_loss(cls, field, value, needs):
+    """Traced, without computing any."""
+    name = cls.model_fields["name"].default
+    config = config_file.load(f"{QUICK.get(name, QUICK['reconstruct'])}:quick")
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    changes = {"task.name": name, f"task.{field}": text}
+    changes |= {f"task.{other}": str(wanted) for other, wanted in needs.items()}
+    try:
+        found = experiment(config, changes, reads_data=False)
+    except UserError as error:
+        assert "must" in str(error)
+        return
+    objective = build_objective(found)
+    height, width, channels = found.data.frame_shape
+    frames = np.zeros((1, found.task.clip_length, height, width, channels), np.float32)
+    batch = {
+        "frames": frames, "mask": frames, "label": np.zeros(1, np.int32),
+        "index": np.zeros(1, np.int32),
+    }  # fmt: skip
+    variables = initial_shapes(objective, found)
+    losses, _ = jax.eval_shape(
+        lambda v: objective.loss_fn(v, batch, jax.random.key(0), jnp.zeros((), int)),
+        variables,
+    )
+    assert losses.shape == (1,)
+
+
+OWN_DATA = {name: DATA_SETS[name] for name in sorted(DATA_SETS.keys() - SYNTHETIC)}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Data of one's own, by the name of what reads it."""
+    folder = tmp_path_factory.mktemp("data")
+    write_annotated_films(folder / "video", height=8, width=24)
+    rain = np.random.default_rng(0).integers(64, 180, (60, 12, 10), np.uint8)
+    write_frames(folder / "radar", "201609281400", rain)
+    paths = {"video": "video", "annotated_video": "video", "radar": "radar"}
+    return {name: str(folder / path) for name, path in paths.items()}
+
+
+@pytest.mark.parametrize(("cls", "field", "value", "needs"), cases(OWN_DATA))
+def test_data_of_ones_own_are_read(cls, field, value, needs, folders):
+    name = cls.model_fields["name"].default
+    small = {"height": 4, "width": 5} if name == "radar" else {"height": 8, "width": 24}
+    needs = {"path": folders[name], **small, **needs}
+    if (config := legal(cls, needs, field, value)) is None:
+        return
+    if math.prod(config.frame_shape) > 1e6:
+        return  # Gigabytes a clip: legal where there is the memory.
+    try:
+        clip = config.sources(num_frames=2, seed=0).train[0]["frames"]
+    except UserError:
+        return  # No clip of this folder is left, and it says so.
+    assert clip.shape == (2, *config.frame_shape)
+
+
+FLAGS = [
+    "--config=moving_mnist:quick", "--config.model.features=1",
+    "--config.task.num_input_frames=1", "--config.task.num_output_frames=1",
+    "--config.data.digits=sklearn", "--config.data.height=32",
+    "--config.data.width=32",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["smallest", "largest"])
+def test_a_training_with_all_limits_of_its_fields(which, tmp_path):
+    """Those of training and evaluation; steps and clips in a number that ends."""
+    flags = []
+    for section, cls in {"train": TrainConfig, "eval": EvalConfig}.items():
+        for name in cls.model_fields:
+            rule = cls.rule(name)
+            largest = int(min(rule.le, 10**12))
+            if name in ("num_steps", "batch_size", "num_sequences"):
+                largest = 3
+            if cls.model_fields[name].annotation is int:
+                value = int(rule.ge) if which == "smallest" else largest
+                flags.append(f"--config.{section}.{name}={value}")
+    assert len(flags) >= 12
+    few = [f"--config.data.num_{split}_sequences=3" for split in ("validation", "test")]
+    assert run(*FLAGS, *flags, *few, f"--workdir={tmp_path / 'run'}") == 0
+    assert results_of(tmp_path / "run")["model"]["mse"] > 0

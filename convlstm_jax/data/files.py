@@ -3,9 +3,10 @@
 import contextlib
 import hashlib
 import json
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +54,42 @@ def check_budget(path: Path, num_frames: int, frame_bytes: int) -> None:
                 f"'{path}' has {found:,} {what} by its own account: it must have at "
                 f"most {limit:,}"
             )
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
+    """The folder `root` and all below it, following links, each once.
+
+    Yields a folder's path below `root`, "" or ending in "/", and its entries by name,
+    or why it cannot be read. Hidden entries are left out. A Zarr store is an entry, and
+    not searched.
+    """
+    seen: set[tuple[int, int]] = set()
+    folders = [""]
+    while folders:  # No recursion: folders may be nested deeper than calls can be.
+        prefix = folders.pop()
+        folder = str(root / prefix)
+        try:
+            found = os.stat(folder)
+            if (found.st_dev, found.st_ino) in seen:  # Links may form cycles.
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            with os.scandir(folder) as entries:
+                visible = [one for one in entries if not one.name.startswith(".")]
+        except OSError as error:
+            yield prefix, error
+            continue
+        visible.sort(key=lambda entry: entry.name)
+        folders += [
+            f"{prefix}{entry.name}/"
+            for entry in visible
+            if entry.is_dir() and not is_store(entry.name)
+        ]
+        yield prefix, visible
+
+
+def is_store(name: str) -> bool:
+    """Whether a folder of this name is a Zarr store."""
+    return name.lower().endswith(".zarr")
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:

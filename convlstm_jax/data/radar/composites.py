@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convlstm_jax.data.cache import FrameCache, Frames, FrameWriter
-from convlstm_jax.data.files import LeftOut, content_hash, reason
+from convlstm_jax.data.files import LeftOut, content_hash, reason, walk
 from convlstm_jax.data.radar.formats import (
     RADAR_FORMATS,
     check_packages,
@@ -88,18 +88,16 @@ def find_composites(
     if not root.is_dir():
         raise UserError(f"path is '{root}': it must be a folder of radar composites")
 
-    def refuse(error: OSError) -> None:
-        raise UserError(f"'{error.filename}' cannot be read ({reason(error)})")
-
     by_time: dict[datetime, CompositeFile] = {}
     left_out = LeftOut(noun="composite")
-    for place, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(files):
-            if file.startswith(".") or not file.lower().endswith(wanted.suffixes):
+    for prefix, entries in walk(root):
+        if isinstance(entries, OSError):
+            why = f"'{entries.filename}' cannot be read ({reason(entries)})"
+            raise UserError(why) from entries
+        for file in (entry.name for entry in entries if not entry.is_dir()):
+            if not file.lower().endswith(wanted.suffixes):
                 continue
-            path = Path(place, file)
-            name = path.relative_to(root).as_posix()
+            path, name = Path(root, prefix, file), prefix + file
             time = time_of(file, day_of_year=wanted.day_of_year)
             if time is None:
                 told = f"'{name}' has no time in its name, such as 201609281445"

@@ -1,6 +1,5 @@
 """Films: found below a folder, decoded once, read from the cache."""
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,9 +13,11 @@ from convlstm_jax.data.cache import FrameCache, Frames, FrameWriter
 from convlstm_jax.data.files import (
     MAX_FRAMES,
     content_hash,
+    is_store,
     natural_order,
     plural,
     reason,
+    walk,
 )
 from convlstm_jax.data.video import arrays, containers, pictures
 from convlstm_jax.data.video.fit import Bad, FrameSettings, Opened, SetupError, fit
@@ -92,48 +93,37 @@ def find_films(folder: str | Path, *, beside_files: bool = True) -> list[Film]:
 
 
 def _search(root: Path, beside_files: bool) -> Iterator[Film]:
-    seen: set[tuple[int, int]] = set()
-    folders = [(str(root), "")]
-    while folders:  # No recursion: folders may be nested deeper than calls can be.
-        folder, prefix = folders.pop()
-        name = prefix[:-1] or root.name
+    for prefix, entries in walk(root):
+        folder, name = Path(root, prefix), prefix[:-1] or root.name
+        if isinstance(entries, OSError):
+            if not prefix:
+                why = f"The folder '{folder}' cannot be read ({reason(entries)})"
+                raise UserError(why) from entries
+            yield Film(name, folder)
+            continue
         files: list[str] = []
         single: list[str] = []
-        try:
-            found = os.stat(folder)
-            if (found.st_dev, found.st_ino) in seen:  # Links may form cycles.
+        for entry in entries:
+            lower = entry.name.lower()
+            if entry.is_dir() and not is_store(lower):
                 continue
-            seen.add((found.st_dev, found.st_ino))
-            with os.scandir(folder) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    lower, is_folder = entry.name.lower(), entry.is_dir()
-                    if lower.startswith("."):
-                        continue
-                    if is_folder and not lower.endswith(".zarr"):
-                        folders.append((entry.path, f"{prefix}{entry.name}/"))
-                    elif is_folder or lower.endswith(FILM_SUFFIXES):
-                        files.append(entry.name)
-                    elif lower.endswith(pictures.PICTURE_SUFFIXES):
-                        single.append(entry.name)
-        except OSError as error:
-            if not prefix:
-                why = f"The folder '{folder}' cannot be read ({reason(error)})"
-                raise UserError(why) from error
-            yield Film(name, Path(folder))
-            continue
+            if lower.endswith(FILM_SUFFIXES):
+                files.append(entry.name)
+            elif lower.endswith(pictures.PICTURE_SUFFIXES):
+                single.append(entry.name)
         # In a folder, the files of one suffix are all stacks or all single pictures.
         for suffix in pictures.STACK_SUFFIXES:
             alike = [one for one in single if one.lower().endswith(suffix)]
-            if alike and pictures.num_pages(Path(folder, alike[0])) > 1:
+            if alike and pictures.num_pages(folder / alike[0]) > 1:
                 files += alike
                 single = [one for one in single if one not in alike]
-        yield from (Film(prefix + one, Path(folder, one)) for one in files)
+        yield from (Film(prefix + one, folder / one) for one in files)
         if single and (beside_files or not files):
-            yield Film(name, Path(folder))
+            yield Film(name, folder)
 
 
 def _is_zarr(path: Path) -> bool:
-    return path.suffix.lower() == ".zarr" and path.is_dir()
+    return is_store(path.name) and path.is_dir()
 
 
 def open_film(path: Path, settings: FrameSettings) -> Opened:
