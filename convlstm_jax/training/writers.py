@@ -1,11 +1,11 @@
-"""Logs of metrics and pictures: a CSV file, TensorBoard, and any further writer."""
+"""Logs of metrics and pictures: a CSV file, TensorBoard, and any other writer."""
 
 from __future__ import annotations
 
 import csv
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -33,24 +33,22 @@ _HEADER = "step,split,metric,value\n"
 
 
 class Writer(Protocol):
-    """What keeps the metrics and pictures of a run."""
+    """Takes the metrics and pictures of a run."""
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes metrics of a split, such as `train`, by name."""
+        """Takes metrics of a split, such as `train`, by name."""
 
     def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        """Writes an encoded GIF."""
-
-    def close(self, *, failed: bool) -> None:
-        """Ends the run."""
+        """Takes an encoded GIF."""
 
 
 class Writers:
     """All logs of one run: `metrics.csv` and `tensorboard/` in its work folder.
 
-    They continue where they exist; entries after `start_step` are dropped from the
-    table and hidden by TensorBoard. What is written goes to `trackers` too, which are
-    not closed. One of several processes is `active`; the others write nothing.
+    `others` are given everything too, and are not closed here.
+
+    The CSV file is a table of `step,split,metric,value`, of full precision. Lines are
+    flushed at once: a killed run loses at most the one it was writing.
     """
 
     def __init__(
@@ -59,77 +57,57 @@ class Writers:
         *,
         start_step: int,
         active: bool = True,
-        trackers: Writer | None = None,
+        others: Sequence[Writer] = (),
     ):
-        """Opens the logs; raises `UserError` if `metrics.csv` is of another kind."""
-        self._own: list[Writer] = []
-        if active:
-            csv_writer = _CsvWriter(Path(workdir, "metrics.csv"), start_step)
-            board = _TensorBoardWriter(Path(workdir, "tensorboard"), start_step)
-            self._own = [csv_writer, board]
-        self._all = [*self._own, *([trackers] if active and trackers else [])]
+        """Opens the logs, which continue where they exist.
 
-    def __enter__(self) -> Writers:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        for writer in self._own:
-            writer.close(failed=kind is not None)
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes metrics by name."""
-        for writer in self._all:
-            writer.write(step, split, values)
-
-    def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        """Writes an encoded GIF where one can be shown."""
-        for writer in self._all:
-            writer.write_gif(step, tag, gif)
-
-
-class _CsvWriter:
-    """A table of `step,split,metric,value`, of full precision.
-
-    Lines are flushed at once: a killed run loses at most the one it was writing.
-    """
-
-    def __init__(self, path: Path, start_step: int):
+        Entries after `start_step` are dropped from the table and hidden by TensorBoard.
+        One of several processes is `active`; the others write nothing. Raises
+        `UserError` if `metrics.csv` is a file of another kind.
+        """
+        self._active, self._others = active, others
+        if not active:
+            return
+        workdir = Path(workdir)
+        path = workdir / "metrics.csv"
         text = path.read_text("utf-8", errors="replace") if path.exists() else ""
         kept = _up_to(start_step, text, path)
         if kept != text:
             with atomic_file(path) as partial:
                 partial.write_text(kept, encoding="utf-8", newline="")
-        self._file = path.open("a", encoding="utf-8", newline="")
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        rows = [(step, split, name, repr(float(v))) for name, v in values.items()]
-        csv.writer(self._file, lineterminator="\n").writerows(rows)
-        self._file.flush()
-
-    def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        pass  # A table has no pictures.
-
-    def close(self, *, failed: bool) -> None:
-        self._file.close()
-
-
-class _TensorBoardWriter:
-    """Metrics under the tag `split/name`, and GIFs, which it shows animated."""
-
-    def __init__(self, folder: Path, start_step: int):
-        self._writer = tensorboardX.SummaryWriter(
-            str(folder),
+        self._csv = path.open("a", encoding="utf-8", newline="")
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"),
             purge_step=start_step + 1,
             flush_secs=10,
             # The name holds whole seconds only: a quick restart would overwrite it.
             filename_suffix=f".{time.time_ns()}",
         )
 
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._active:
+            self._csv.close()
+            self._tensorboard.close()
+
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Writes metrics by name; TensorBoard has each under the tag `split/name`."""
+        if not self._active:
+            return
+        rows = [(step, split, name, repr(float(v))) for name, v in values.items()]
+        csv.writer(self._csv, lineterminator="\n").writerows(rows)
+        self._csv.flush()
         for name, value in values.items():
-            self._writer.add_scalar(f"{split}/{name}", float(value), step)
+            self._tensorboard.add_scalar(f"{split}/{name}", float(value), step)
+        for writer in self._others:
+            writer.write(step, split, values)
 
     def write_gif(self, step: int, tag: str, gif: bytes) -> None:
+        """Adds an encoded GIF to TensorBoard, which shows it animated."""
+        if not self._active:
+            return
         summary = tensorboardX.proto.summary_pb2.Summary
         image = summary.Image(
             width=int.from_bytes(gif[6:8], "little"),
@@ -138,10 +116,9 @@ class _TensorBoardWriter:
             encoded_image_string=gif,
         )
         value = summary.Value(tag=tag, image=image)
-        self._writer.file_writer.add_summary(summary(value=[value]), step)
-
-    def close(self, *, failed: bool) -> None:
-        self._writer.close()
+        self._tensorboard.file_writer.add_summary(summary(value=[value]), step)
+        for writer in self._others:
+            writer.write_gif(step, tag, gif)
 
 
 def _up_to(step: int, text: str, path: Path) -> str:
