@@ -1,4 +1,4 @@
-"""The one legend of dimension names, and the shapes that come back everywhere.
+"""Dimension names, and the shapes that are used throughout the package.
 
     B  clips in a batch             F  features (hidden channels) of a layer
     T  frames, oldest first         K  kernel size, pixels

@@ -21,7 +21,19 @@ TINY = [
     "--config.train.eval_every_steps=100000",
     "--config.train.checkpoint_every_steps=5", "--config.train.log_every_steps=1",
     "--config.train.num_validation_sequences=2", "--config.eval.num_sequences=2",
+    "--config.train.trackers=mlflow",
 ]  # fmt: skip
+# A stand-in for the package, which writes down in which process a run is started.
+MLFLOW = """
+import os
+from types import SimpleNamespace
+def start_run(run_id, run_name):
+    with open("started", "a") as file:
+        file.write(os.environ["JAX_PROCESS_ID"])
+    data = SimpleNamespace(params={"seed": "0"})
+    return SimpleNamespace(info=SimpleNamespace(run_id="one"), data=data)
+log_dict = log_metrics = log_artifact = end_run = lambda *_, **__: None
+"""
 
 
 def start(folder, index, address):
@@ -31,10 +43,12 @@ def start(folder, index, address):
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
         "JAX_PROCESS_ID": str(index),
+        "PYTHONPATH": str(folder),
     }
     with (folder / f"err{index}").open("w") as errors:
         return subprocess.Popen(
             [sys.executable, ROOT / "main.py", f"--workdir={folder / 'run'}", *TINY],
+            cwd=folder,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=errors,
@@ -43,6 +57,7 @@ def start(folder, index, address):
 
 @pytest.mark.slow
 def test_whoever_is_left_says_so_and_ends(tmp_path):
+    (tmp_path / "mlflow.py").write_text(MLFLOW)
     address = free_address()
     first, second = processes = [start(tmp_path, index, address) for index in (0, 1)]
     try:
@@ -64,3 +79,4 @@ def test_whoever_is_left_says_so_and_ends(tmp_path):
     assert "the same command resumes" in error
     assert "Traceback" not in error
     assert any(checkpoints.iterdir())
+    assert (tmp_path / "started").read_text() == "0"

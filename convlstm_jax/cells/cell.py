@@ -73,9 +73,9 @@ class RecurrentCell(nn.RNNCellBase):
     has_locations: ClassVar[bool] = False
     """Whether the cell always has weights that belong to one location of the frame."""
     only_convolves_inputs: ClassVar[bool] = True
-    """Whether `step` gives its inputs to `convolve` alone, so that layers may hoist."""
+    """Whether `step` only convolves its inputs, so that layers may hoist it."""
     needs_input: ClassVar[bool] = False
-    """Whether a layer of it cannot run without input."""
+    """Whether a layer of this cell needs input."""
 
     features: int
     input_kernel_size: int = 3
@@ -234,7 +234,7 @@ def step_of(cell: RecurrentCell) -> CellStep:
 def state_dtype(compute_dtype: Any) -> Any:
     """The dtype of states that sum over time, and of the arithmetic of gates.
 
-    Float32, or float64 if computed so: it does not follow the compute dtype down.
+    Float32 at least, whatever the dtype of the computation; float64 if that is.
     """
     return jnp.promote_types(compute_dtype, jnp.float32)
 

@@ -48,7 +48,7 @@ class MIMCell(SpatiotemporalCell):
     """One step of memory in memory (arXiv:1811.07490, equations 2 to 4).
 
     An ST-LSTM whose forget gate is replaced by two memories: MIM-N models the
-    non-stationary part of what happens, from differences d between successive inputs,
+    non-stationary part of the motion, from differences d between successive inputs,
     and MIM-S the stationary part t.
 
         MIM(x, h, c):  i = σ(Wᵢ∗x + Uᵢ∗h + pᵢ∘c)        c' = f∘c + i∘tanh(W_g∗x + U_g∗h)

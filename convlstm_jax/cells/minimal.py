@@ -5,9 +5,9 @@ C. C. Horuz et al. 2025, "Minimal Convolutional RNNs Accelerate Spatiotemporal
 Learning", arXiv:2508.03614. A layer sees as far around a pixel as its one kernel.
 
 Both papers compute in logarithms. Here the recurrence is computed as it stands: all
-terms are positive, so that their sums lose no digits. In float32 values are within 6e-7
-of themselves after any number of frames; sums of logarithms, as in the papers' code,
-leave 4e-5 after 200 frames and 4e-4 after 2,000 (with pre-activations of about one).
+terms are positive, so that their sums lose no digits. In float32 the relative error is
+below 6e-7 after any number of frames; with sums of logarithms, as in the papers' code,
+it is 4e-5 after 200 frames and 4e-4 after 2,000 (with pre-activations of about one).
 The state starts from zero, which has no logarithm; the authors' convolutional program
 starts from ½ where it runs in parallel, and from 0 step by step.
 """
@@ -32,8 +32,8 @@ class LinearCell(RecurrentCell):
     """h' = a∘h + b, where a and b depend on the input alone.
 
     A cell declares its number of gates and `update`. The carry and the output are h
-    `[B, H, W, F]`, float32 whatever `dtype` is. There is no kernel that reads the
-    state, and no use of the fields that describe one.
+    `[B, H, W, F]`, float32 whatever `dtype` is. No kernel reads the state, and the
+    fields that describe such a kernel are not used.
 
     Attributes: See `RecurrentCell`.
     """

@@ -25,7 +25,7 @@ from convlstm_jax.types import Array, Frame, Hidden, PerExample
 class SpatiotemporalCarry(NamedTuple):
     """The cell state c, the memory m, and h, each `[B, H, W, F]`.
 
-    `decoupling`, `[B]`, is there with the loss of PredRNN-V2 alone.
+    `decoupling`, `[B]`, exists only with the loss of PredRNN-V2.
     """
 
     cell_state: Frame
@@ -35,13 +35,13 @@ class SpatiotemporalCarry(NamedTuple):
 
 
 class SpatiotemporalCell(RecurrentCell):
-    """What cells with a memory that goes through all layers have in common.
+    """Base class of cells with a memory that passes through all layers.
 
     The memory zigzags: in a step it goes from the bottom layer to the top one, and from
     there to the bottom layer of the next step. All layers have the same features. A
-    layer on its own keeps the memory to itself. Convolutions have no biases. Without
-    layer norm, results that are added come from one convolution of all that it reads,
-    with parts of the kernels: fewer results, a third less memory in training.
+    single layer keeps its own memory. Convolutions have no biases. Without layer norm,
+    convolutions whose results are added are computed as one: fewer results are stored,
+    which takes a third less memory in training.
 
     Attributes: See `RecurrentCell`; and
         layer_norm: Whether the result of each convolution, but for the 1×1 ones, is
@@ -124,7 +124,7 @@ class SpatiotemporalLSTMCell(SpatiotemporalCell):
     With `decoupling`, the carry sums |cos(A∗(i∘g), A∗(i'∘g'))| over the steps, the mean
     over channels of the absolute cosine similarity over pixels (arXiv:2103.09504,
     equation 6, as OpenSTL averages it). The 1×1 kernel A, "adapter_kernel" `[1, 1, F,
-    F]`, is one for all layers, and is given by the network.
+    F]`, is shared by all layers; the network provides it.
 
     Attributes: See `SpatiotemporalCell`.
     """

@@ -159,7 +159,7 @@ class GradientHighwayCell(RecurrentCell):
         z' = s∘p + (1 − s)∘z
 
     The carry and the output are z `[B, H, W, F]`, float32 whatever `dtype` is. Kernels
-    begin uniform in ±0.001, so that at first z' is about half of z.
+    are initialised uniformly in ±0.001, so that at first z' is about half of z.
 
     Attributes: See `RecurrentCell`; and
         layer_norm: See `SpatiotemporalCell`.

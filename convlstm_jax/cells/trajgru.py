@@ -48,7 +48,7 @@ class TrajGRUCell(RecurrentCell):
 
     Attributes: See `RecurrentCell`; and
         recurrent_kernel_size: Of the kernels W_f, U_f and V that find the flows.
-        num_links: L, for which the paper has 13 in most layers.
+        num_links: L; 13 in most layers of the paper.
     """
 
     recurrent_kernel_size: int = 5

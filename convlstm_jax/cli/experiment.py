@@ -1,6 +1,6 @@
 """An experiment: the sections of a config as validated objects, and as a ConfigDict.
 
-The fields `name` of the sections decide of which config classes they are.
+The field `name` of a section chooses its config class.
 """
 
 import copy

@@ -16,7 +16,7 @@ from convlstm_jax.errors import UserError
 from convlstm_jax.viz import pixels as px
 from convlstm_jax.viz.film_strip import Row, draw_strip, selection
 
-_MIN_CLIPS = 20  # With fewer clips, the metrics of a split tell little.
+_MIN_CLIPS = 20  # With fewer clips, the metrics of a split are unreliable.
 _COLUMNS = ("film", "frames", "size", "rate", "condition", "split", "left out")
 _SHEET_CLIPS, _SHEET_FRAMES, _FRAME_SIZE = 4, 6, 96
 
@@ -69,7 +69,7 @@ def _report(
         lines.append(sources.description)
         for split in SPLITS:
             count = len(getattr(sources, split))
-            few = f": warning: fewer than {_MIN_CLIPS} tell little"
+            few = f": warning: fewer than {_MIN_CLIPS} give unreliable metrics"
             told = f"{split}: {plural(count, 'clip')} of {num_frames} frames"
             lines.append(told + (few if count < _MIN_CLIPS else ""))
     if problem:

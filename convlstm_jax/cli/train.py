@@ -1,7 +1,6 @@
 """`--mode=train`: trains or resumes, then evaluates and draws."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from convlstm_jax.training.loop import FitResult, fit
 from convlstm_jax.training.sharding import replicated, training_mesh
 from convlstm_jax.training.state import TrainState
 from convlstm_jax.training.steps import make_eval_step, make_train_step
-from convlstm_jax.training.trackers import Trackers, check_installed
+from convlstm_jax.training.trackers import Trackers
 from convlstm_jax.training.writers import Writers
 
 _log = logging.getLogger(__name__)
@@ -44,18 +43,13 @@ def run(experiment: Experiment, *, workdir: Path, init_from: str | None = None) 
     with the weights of `init_from`, see `pretrained.load`, if given.
     """
     train, batch_size = experiment.train, experiment.train.batch_size
-    check_installed(train.trackers)
     mesh = training_mesh(batch_size)
     check_memory(experiment)
     start = None
     if init_from is not None and not holds_checkpoints(workdir):
         start = pretrained.load(init_from, named="--init_from={}")
-    # The first process writes; the others take part in the work.
-    names = train.trackers if jax.process_index() == 0 else ()
-    with (
-        logging_to(workdir),
-        Trackers(names, workdir, leaves(experiment.config)) as trackers,
-    ):
+    config = leaves(experiment.config)
+    with logging_to(workdir), Trackers(train.trackers, workdir, config) as trackers:
         if mesh.size < jax.device_count():
             _log.warning(
                 "each batch is shared by %d of %d devices: to use all of them, make "
@@ -83,7 +77,8 @@ def run(experiment: Experiment, *, workdir: Path, init_from: str | None = None) 
         _log.info("training %s at step %d", result.outcome, result.step)
         found = evaluate_run(experiment, sources, workdir=workdir)
         for name, summary in found.contenders.items():
-            trackers.write(result.step, f"test/{name}", _numbers(summary.total))
+            total = {m: v for m, v in summary.total.items() if v is not None}
+            trackers.write(result.step, f"test/{name}", total)
 
 
 def with_weights(
@@ -158,7 +153,8 @@ def _fit(
             sources.validation, experiment, num_validation, mesh
         )
         result = evaluate(eval_step, objective.summarize, variables, batches, mesh)
-        return _numbers(result.model.total)
+        metrics = result.model.total
+        return {name: value for name, value in metrics.items() if value is not None}
 
     def draw(step: int, variables: Any, writers: Writers) -> None:
         if drawn:
@@ -177,9 +173,5 @@ def _fit(
         train,
         workdir=workdir,
         mesh=mesh,
-        trackers=trackers,
+        others=[trackers],
     )
-
-
-def _numbers(metrics: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if value is not None}

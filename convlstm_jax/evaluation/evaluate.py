@@ -48,7 +48,7 @@ class RainEvalConfig(EvalConfig):
 
     rain_thresholds: tuple[float, ...] = field(
         (0.5, 2.0, 5.0, 10.0, 30.0),
-        "Rain rates from which on rain counts as forecast and as observed.",
+        "Rain rates from which a pixel counts as an event, forecast or observed.",
         unit="mm/h", gt=0, min_length=1, may_change=True,
     )  # fmt: skip
     fss_window_sizes: tuple[int, ...] = field(

@@ -62,7 +62,7 @@ class EvaluationResult:
         places = ("highest", "second highest", "third highest", "fourth highest")
         return [
             f"The {place} MSE of all sequences: {format_value(clip.mse)} on average "
-            f"over its frames (of all: {mean})."
+            f"over its frames (mean of all: {mean})."
             for place, clip in zip(places, self.worst_clips, strict=False)
         ]
 

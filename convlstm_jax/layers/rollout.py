@@ -17,7 +17,7 @@ TeacherForcing = Bool[Array, "B S"]
 class RolloutState(NamedTuple):
     """The carry of each layer, and the prediction `[B, H, W, C]` of the next frame.
 
-    `passed` holds what the top layer has passed on, which the carries then lack.
+    `passed` holds what the top layer has passed on; it is not in the carries.
     """
 
     carries: tuple[Tree, ...]

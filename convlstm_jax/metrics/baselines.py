@@ -1,4 +1,4 @@
-"""Predictions that need no learning; a model is worth what it gains over them."""
+"""Forecasts without learning, with which a model is compared."""
 
 import contextlib
 import io

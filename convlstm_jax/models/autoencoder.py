@@ -117,7 +117,7 @@ class FCLSTMAutoencoder(LayersNetwork):
     ) -> dict[str, Array]:
         """Logits `[B, num_frames, H, W, C]` of each decoder from the inputs alone.
 
-        `num_frames` holds the decoders to run, and the frames to decode; any number.
+        `num_frames` gives the number of frames, any, for each decoder to run.
         """
         return self.decode(self.read(inputs), num_frames)
 

@@ -31,8 +31,8 @@ class ClassifierState(NamedTuple):
 class ClipClassifier(CellNetwork):
     """ConvLSTM layers → last frame → global average pool → dense.
 
-    Pixels are shifted from [0, 1] to [−1, 1], so that bright frames do not drown what
-    happens in them; frames are cut into patches and read by a stack of ConvLSTM layers.
+    Pixels are shifted from [0, 1] to [−1, 1], so that the brightness of frames does not
+    dominate; frames are cut into patches and read by a stack of ConvLSTM layers.
     Between two layers every frame is max-pooled, as in Keras's stacks of `ConvLSTM2D`
     and `MaxPooling3D((1, 2, 2))`. The top layer's hidden state after the last frame is
     averaged over height and width, and a dense layer gives one logit per class.
@@ -97,12 +97,12 @@ class ClipClassifier(CellNetwork):
 
 
 def _max_pool(video: Video, size: int) -> Array:
-    """The greatest value of every square of each frame; refuses smaller frames."""
+    """Max-pools every frame; refuses frames that are smaller than the window."""
     height, width = video.shape[2:4]
     if min(height, width) < size:
         raise ValueError(
             f"pool_size is {size}: the frames have {height}×{width} pixels where they "
-            "are pooled, and it must not be greater than that"
+            "are pooled, and it must be at most their height and width"
         )
     window = (1, size, size)
     return nn.max_pool(video, window, strides=window)
@@ -117,9 +117,8 @@ class ClipClassifierConfig(PatchConfig, ConvLayersConfig):
     name: Literal["clip_classifier"] = "clip_classifier"
     pool_size: int = field(
         2,
-        "Side of the squares of which the greatest value goes on to the next layer; "
-        "what is left over at the bottom and at the right is dropped. 1: all values "
-        "go on.",
+        "Window of the max-pooling between layers; rows and columns at the bottom and "
+        "right that do not fill a window are dropped. 1: no pooling.",
         unit="points",
         ge=1,
     )

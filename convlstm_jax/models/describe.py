@@ -21,9 +21,9 @@ def parameter_table(params: Any) -> list[tuple[str, tuple[int, ...], int]]:
 def multiply_adds(function: Any, *arguments: Any) -> int:
     """Multiply-adds of the convolutions and matrix products of one call.
 
-    Read off the traced program: loops count as often as they run. Padding counts as
-    data, which is the habit of the field, and a convolution as the direct one even if a
-    CPU takes Winograd's algorithm. Arguments are arrays or `jax.ShapeDtypeStruct`s.
+    Counted in the traced program, loops as often as they run. As usual, padding counts
+    as data, and a convolution as the direct one even if a CPU uses Winograd's
+    algorithm. Arguments are arrays or `jax.ShapeDtypeStruct`s.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 

@@ -32,11 +32,11 @@ from convlstm_jax.ops.patches import from_patches, to_patches
 from convlstm_jax.types import Array, ForecastVideo, Frame, Video
 
 DARK_LOGIT = -3.0
-"""A pixel of 0.047, about the mean of two digits on 64×64, where forecasts begin."""
+"""The logit of 0.047, about the mean pixel of two digits on 64×64."""
 
 
 class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
-    """What both have in common: they encode frames, and forecast from the carries."""
+    """Base class: encodes frames, and forecasts from the carries."""
 
     features: tuple[int, ...]
     init_arguments: ClassVar[tuple[int]] = (1,)

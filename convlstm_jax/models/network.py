@@ -76,14 +76,14 @@ class TrainingPrediction(NamedTuple):
 
 
 class ForecastingNetwork(nn.Module):
-    """A network that objectives which ask for frames can train and evaluate.
+    """A network that predicts frames, for objectives to train and evaluate.
 
     It declares `read` and `forecast_from`, methods of the bound module. The others are
     pure functions of the variables, called on the unbound one.
     """
 
     init_arguments: ClassVar[tuple[Any, ...]] = ()
-    """What follows the frames where the network is called to initialise it."""
+    """The arguments after the frames in the call that initialises the network."""
 
     @nn.nowrap
     def init_forecaster(
@@ -94,10 +94,10 @@ class ForecastingNetwork(nn.Module):
         return dict(self.init(key, frames, *self.init_arguments))
 
     def read(self, frames: Video, state: Tree = None) -> Tree:
-        """The state after some frames `[B, T, H, W, C]`, given that before them.
+        """The state after some frames `[B, T, H, W, C]`, given the state before them.
 
-        At the start of a clip that is `None`, or zeros. It takes as much memory after
-        any number of frames.
+        At the start of a clip that is `None`, or zeros. The size of the state does not
+        depend on the number of frames.
         """
         raise NotImplementedError
 

@@ -88,9 +88,9 @@ class NextFramePredictor(CellNetwork, ForecastingNetwork):
     def forecast_from(self, state: PredictorState, num_frames: int) -> Forecast:
         """See `ForecastingNetwork`: reads its own predictions.
 
-        No frame is read twice, and yet it is the same as predicting from the whole
-        track again and again, as the Keras examples do, also with a head that is not
-        causal: it sees zeros after the last frame of a track.
+        No frame is read twice. The result equals that of the Keras examples, which
+        predict from the whole track at every step, also with a head that is not causal:
+        it sees zeros after the last frame of a track.
         """
 
         def step(network: NextFramePredictor, state: Any, _: Any) -> Any:

@@ -179,9 +179,9 @@ class SamplingConfig(NetworkTrainingConfig):
 
     sampling: Literal["none", "scheduled", "reverse_scheduled"] = field(
         "none",
-        "True frames read in training: the given ones alone (none), fewer and fewer of "
-        "those to forecast besides (scheduled), or at first half of all frames and in "
-        "the end the given ones (reverse_scheduled).",
+        "True frames that are read in training: only the given ones (none); also those "
+        "to forecast, fewer and fewer of them (scheduled); or half of all frames at "
+        "first and only the given ones in the end (reverse_scheduled).",
     )
     sampling_end_step: int = field(
         50_000,

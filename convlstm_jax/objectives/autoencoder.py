@@ -73,10 +73,10 @@ class CompositeConfig(AutoencoderConfig):
 
 @dataclass(frozen=True)
 class AutoencoderObjective(FramesObjective):
-    """Predicts the frames that follow, gives the inputs back last one first, or both.
+    """Predicts the frames that follow, reconstructs the inputs in reverse, or both.
 
     "model" is the forecast, or without one the last `num_output_frames` inputs; beside
-    a forecast, all inputs are given back. The loss is the sum over the decoders.
+    a forecast, all inputs are reconstructed. The loss is the sum over the decoders.
     """
 
     decoders: tuple[str, ...] = ("forecast",)
@@ -152,7 +152,7 @@ class AutoencoderObjective(FramesObjective):
         raise UserError(
             f"--num_frames is {num_frames}: it must be at most "
             f"{self.num_input_frames}, the frames that this network reads and "
-            "gives back, as it predicts none"
+            "reconstructs, as it predicts none"
         )
 
 

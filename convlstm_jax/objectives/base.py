@@ -77,9 +77,9 @@ class ObjectiveConfig(Config):
         return self.num_input_frames
 
     def check_code(self) -> Iterator[str]:
-        """Yields the problems with code of the user's that fields name.
+        """Yields the problems with the user's own code that fields name.
 
-        Not asked of a network that is only loaded: then none of it is imported.
+        Not called for a network that is only loaded, so that none is imported.
         """
         yield from ()
 

@@ -49,8 +49,8 @@ class ClassifyConfig(ObjectiveConfig):
     name: Literal["classify"] = "classify"
     class_weights: Literal["none", "balanced"] = field(
         "none",
-        "balanced: in training clips of a rare class count more, so that all classes "
-        "count the same together.",
+        "balanced: clips of rare classes have larger weights in training, so that all "
+        "classes count equally.",
     )
 
     def build(

@@ -71,13 +71,13 @@ class NowcastConfig(FramesConfig):
     )
     rain_weight_rates: tuple[float, ...] = field(
         (2.0, 5.0, 10.0, 30.0),
-        "Rain rates from which on a pixel counts more; below the first it counts 1.",
+        "Rain rates from which a pixel has a larger weight; below the first it has 1.",
         unit="mm/h",
         **_WEIGHTED,
     )
     rain_weights: tuple[float, ...] = field(
         (2.0, 5.0, 10.0, 30.0),
-        "Weight of a pixel from each of these rates on.",
+        "Weight of a pixel from each of these rates upwards.",
         **_WEIGHTED,
     )
     from_last_frame: bool = field(

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -51,9 +51,7 @@ class TrainConfig(Config):
     checkpoint_every_steps: int = field(
         500, "Steps between checkpoints; each validation saves one as well.", ge=1
     )
-    log_every_steps: int = field(
-        50, "Steps between lines of the log.", ge=1, may_change=True
-    )
+    log_every_steps: int = field(50, "Steps between log lines.", ge=1, may_change=True)
     early_stopping_patience: int = field(
         0,
         "Validations without improvement before training stops; 0: never.",
@@ -63,14 +61,12 @@ class TrainConfig(Config):
     num_validation_sequences: int = field(256, "Clips of one validation.", ge=1)
     num_pictures: int = field(4, "Clips drawn at a validation.", ge=0, may_change=True)
     trackers: tuple[str, ...] = field(
-        (),
-        "Services that get metrics and pictures beside the files of the run.",
+        (), "Services that get the metrics and pictures too.", may_change=True,
         must=(
             f"be any of {', '.join(TRACKERS)}, separated by commas",
-            lambda names: set(names) <= set(TRACKERS) and len(set(names)) == len(names),
+            lambda names: len({*names} & TRACKERS.keys()) == len(names),
         ),
-        may_change=True,
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ def fit(
     *,
     workdir: Path,
     mesh: Mesh,
-    trackers: Writer | None = None,
+    others: Sequence[Writer] = (),
 ) -> FitResult:
     """Trains from the latest checkpoint of a folder, or from `state` if it has none.
 
@@ -143,7 +139,7 @@ def fit(
         config: lengths and intervals.
         workdir: folder of checkpoints and logs.
         mesh: devices.
-        trackers: what gets metrics and pictures beside the files of the folder.
+        others: writers beside the logs in the folder.
     """
     start, early_stopping = 0, EarlyStopping()
     with Checkpoints(workdir / "checkpoints") as checkpoints:
@@ -153,9 +149,7 @@ def fit(
             _log.info("resumed at step %d of %d", start, config.num_steps)
         active = jax.process_index() == 0
         with (
-            Writers(
-                workdir, start_step=start, active=active, trackers=trackers
-            ) as writers,
+            Writers(workdir, start_step=start, active=active, others=others) as writers,
             closing(make_batches(start)) as batches,
             graceful_interrupts() as interrupts,
         ):

@@ -1,11 +1,11 @@
-"""Logs of metrics and pictures: a CSV file, TensorBoard, and any further writer."""
+"""Logs of metrics and pictures: a CSV file, TensorBoard, and any other writer."""
 
 from __future__ import annotations
 
 import csv
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,28 +32,26 @@ with _without_pytorch():
     from tensorboardX.proto import event_pb2, summary_pb2
 
 _HEADER = "step,split,metric,value\n"
-_FLUSH_SECONDS = 10.0
+_FLUSH_SECONDS = 10.0  # Between writes of TensorBoard's events to the disk.
 
 
 class Writer(Protocol):
-    """What keeps the metrics and pictures of a run."""
+    """Takes the metrics and pictures of a run."""
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes metrics of a split, such as `train`, by name."""
+        """Takes metrics of a split, such as `train`, by name."""
 
     def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        """Writes an encoded GIF."""
-
-    def close(self, *, failed: bool) -> None:
-        """Ends the run."""
+        """Takes an encoded GIF."""
 
 
 class Writers:
     """All logs of one run: `metrics.csv` and `tensorboard/` in its work folder.
 
-    They continue where they exist; entries after `start_step` are dropped from the
-    table and hidden by TensorBoard. What is written goes to `trackers` too, which are
-    not closed. One of several processes is `active`; the others write nothing.
+    `others` are given everything too, and are not closed here.
+
+    The CSV file is a table of `step,split,metric,value`, of full precision. Lines are
+    flushed at once: a killed run loses at most the one it was writing.
     """
 
     def __init__(
@@ -62,82 +60,61 @@ class Writers:
         *,
         start_step: int,
         active: bool = True,
-        trackers: Writer | None = None,
+        others: Sequence[Writer] = (),
     ):
-        """Opens the logs; raises `UserError` if `metrics.csv` is of another kind."""
-        self._own: list[Writer] = []
-        if active:
-            csv_writer = _CsvWriter(Path(workdir, "metrics.csv"), start_step)
-            board = _TensorBoardWriter(Path(workdir, "tensorboard"), start_step)
-            self._own = [csv_writer, board]
-        self._all = [*self._own, *([trackers] if active and trackers else [])]
+        """Opens the logs, which continue where they exist.
 
-    def __enter__(self) -> Writers:
-        return self
-
-    def __exit__(self, kind: object, *error: object) -> None:
-        for writer in self._own:
-            writer.close(failed=kind is not None)
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        """Writes metrics by name."""
-        for writer in self._all:
-            writer.write(step, split, values)
-
-    def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        """Writes an encoded GIF where one can be shown."""
-        for writer in self._all:
-            writer.write_gif(step, tag, gif)
-
-
-class _CsvWriter:
-    """A table of `step,split,metric,value`, of full precision.
-
-    Lines are flushed at once: a killed run loses at most the one it was writing.
-    """
-
-    def __init__(self, path: Path, start_step: int):
+        Entries after `start_step` are dropped from the table and hidden by TensorBoard.
+        One of several processes is `active`; the others write nothing. Raises
+        `UserError` if `metrics.csv` is a file of another kind.
+        """
+        self._active, self._others = active, others
+        if not active:
+            return
+        workdir = Path(workdir)
+        path = workdir / "metrics.csv"
         text = path.read_text("utf-8", errors="replace") if path.exists() else ""
         kept = _up_to(start_step, text, path)
         if kept != text:
             with atomic_file(path) as partial:
                 partial.write_text(kept, encoding="utf-8", newline="")
-        self._file = path.open("a", encoding="utf-8", newline="")
-
-    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
-        rows = [(step, split, name, repr(float(v))) for name, v in values.items()]
-        csv.writer(self._file, lineterminator="\n").writerows(rows)
-        self._file.flush()
-
-    def write_gif(self, step: int, tag: str, gif: bytes) -> None:
-        pass  # A table has no pictures.
-
-    def close(self, *, failed: bool) -> None:
-        with suppress(OSError) if failed else nullcontext():
-            self._file.close()
-
-
-class _TensorBoardWriter:
-    """Metrics under the tag `split/name`, and GIFs, which it shows animated.
-
-    `SummaryWriter` would write in a thread, whose errors end in a traceback.
-    """
-
-    def __init__(self, folder: Path, start_step: int):
+        self._csv = path.open("a", encoding="utf-8", newline="")
+        folder = workdir / "tensorboard"
         folder.mkdir(parents=True, exist_ok=True)
-        # The name holds whole seconds only: a quick restart would overwrite it.
-        suffix = f".{time.time_ns()}"
-        self._file = event_file_writer.EventsWriter(str(folder / "events"), suffix)
-        self._flushed = 0.0
-        log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add(step=start_step + 1, session_log=log)
+        # The name holds whole seconds only: a quick restart would overwrite it. Not a
+        # `SummaryWriter`, whose thread ends in a traceback where the disk is full.
+        suffix, self._flushed = f".{time.time_ns()}", 0.0
+        self._events = event_file_writer.EventsWriter(str(folder / "events"), suffix)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add_event(step=start_step + 1, session_log=start)
+
+    def __enter__(self) -> Writers:
+        return self
+
+    def __exit__(self, kind: object, *error: object) -> None:
+        if self._active:
+            # After an error, another one, of a full disk, tells nothing new.
+            with suppress(OSError) if kind else nullcontext():
+                self._csv.close()
+                self._events.close()
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Writes metrics by name; TensorBoard has each under the tag `split/name`."""
+        if not self._active:
+            return
+        rows = [(step, split, name, repr(float(v))) for name, v in values.items()]
+        csv.writer(self._csv, lineterminator="\n").writerows(rows)
+        self._csv.flush()
         for name, value in values.items():
-            one = summary.scalar(f"{split}/{name}", float(value))
-            self._add(step=step, summary=one)
+            scalar = summary.scalar(f"{split}/{name}", float(value))
+            self._add_event(step=step, summary=scalar)
+        for writer in self._others:
+            writer.write(step, split, values)
 
     def write_gif(self, step: int, tag: str, gif: bytes) -> None:
+        """Adds an encoded GIF to TensorBoard, which shows it animated."""
+        if not self._active:
+            return
         image = summary_pb2.Summary.Image(
             width=int.from_bytes(gif[6:8], "little"),
             height=int.from_bytes(gif[8:10], "little"),
@@ -145,18 +122,16 @@ class _TensorBoardWriter:
             encoded_image_string=gif,
         )
         value = summary_pb2.Summary.Value(tag=tag, image=image)
-        self._add(step=step, summary=summary_pb2.Summary(value=[value]))
+        self._add_event(step=step, summary=summary_pb2.Summary(value=[value]))
+        for writer in self._others:
+            writer.write_gif(step, tag, gif)
 
-    def _add(self, **content: Any) -> None:
+    def _add_event(self, **content: Any) -> None:
         now = time.time()
-        self._file.write_event(event_pb2.Event(wall_time=now, **content))
+        self._events.write_event(event_pb2.Event(wall_time=now, **content))
         if now - self._flushed > _FLUSH_SECONDS:
-            self._file.flush()
+            self._events.flush()
             self._flushed = now
-
-    def close(self, *, failed: bool) -> None:
-        with suppress(OSError) if failed else nullcontext():
-            self._file.close()
 
 
 def _up_to(step: int, text: str, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""GIF animations in which every frame counts: clips, and forecasts beside the truth.
+"""GIF animations of clips, and of forecasts beside the truth.
 
 Pillow's `save` would merge frames that are equal; here it encodes each on its own.
 """

@@ -265,7 +265,7 @@ def _percent(share: float) -> str:
 
 
 def space_time_correlation(clips: NDArray, axis: int) -> NDArray[np.float64]:
-    """The two-point correlation of clips: what moves, how fast, how far.
+    """The two-point correlation of clips, which shows how fast patterns move.
 
         R(ξ, τ) = ⟨u'(x, t) u'(x + ξ, t + τ)⟩ / ⟨u'²⟩,    u' = u − ⟨u⟩
 

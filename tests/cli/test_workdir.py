@@ -23,7 +23,7 @@ FREE_WHEN_RESUMING = {
     "note", "data.digits_dir", "data.tfds_dir", "data.test_file",
     "data.num_test_sequences", "data.num_workers", "data.prefetch_batches",
     "train.num_steps", "train.log_every_steps", "train.early_stopping_patience",
-    "train.num_pictures", "eval.num_sequences", "eval.batch_size",
+    "train.num_pictures", "train.trackers", "eval.num_sequences", "eval.batch_size",
     "eval.num_pictures", "eval.num_vmaf_sequences",
 }  # fmt: skip
 FOLDER = Path("runs/a")

@@ -60,7 +60,8 @@ def test_a_table_counts_and_a_sheet(films, tmp_path, capsys):
         "7 films, 219 frames; shortest: flow1/bad.mp4 (0), longest: flow0/film4.npy"
         in (text)
     )
-    assert "\ntest: 8 clips of 5 frames: warning: fewer than 20 tell little" in text
+    unreliable = "warning: fewer than 20 give unreliable metrics"
+    assert f"\ntest: 8 clips of 5 frames: {unreliable}" in text
     assert "Training stops at the first film of which something is left out" in text
     assert lines[-1] == f"{sheet}: the first clips of each split"
     with Image.open(sheet) as picture:

@@ -64,7 +64,7 @@ def test_the_json_of_a_classifier():
 def test_what_is_said_of_the_worst_clips():
     (note,) = make_result().worst_notes()
     assert note == (
-        "The highest MSE of all sequences: – on average over its frames (of all: "
+        "The highest MSE of all sequences: – on average over its frames (mean of all: "
         "1.5000)."
     )
 

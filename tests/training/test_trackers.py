@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.training.trackers import Trackers, check_installed
+from convlstm_jax.training.trackers import Trackers
 from tests.program import results_of
 from tests.program import run as main_py
 
@@ -59,7 +59,7 @@ def services(monkeypatch):
 
     wandb = types.ModuleType("wandb")
 
-    def init(*, id=None, name, dir, resume):
+    def init(*, id, name, dir, resume):
         assert resume == "allow"
         run = start(id, name)
 
@@ -146,7 +146,8 @@ def test_a_tracker_that_fails_is_left_out(services, tmp_path, caplog):
 def test_variables_of_the_user_come_first(services, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_NAME", "mine")
 
-    def init(*, id, dir, resume):
+    def init(*, id, name, dir, resume):
+        assert (name, dir) == ("mine", str(tmp_path))
         raise RuntimeError("no API key")
 
     monkeypatch.setattr(sys.modules["wandb"], "init", init)
@@ -162,13 +163,14 @@ def test_what_is_not_installed_is_said_before_any_work(monkeypatch, tmp_path, ca
     for name in BOTH:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="wandb and mlflow not installed: pip install"):
-        check_installed(BOTH)
+    both = "wandb is not installed: pip install wandb mlflow"
+    with pytest.raises(UserError, match=both):
+        Trackers(BOTH, tmp_path, CONFIG)
     command = (*TINY, "--config.train.trackers=mlflow", f"--workdir={tmp_path}")
     assert main_py(*command) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: config.train.trackers is ('mlflow',), and mlflow")
-    assert "pip install mlflow" in error and not (tmp_path / "log.txt").exists()
+    assert "pip install mlflow" in error and "data:" not in error
     assert main_py(*TINY, "--config.train.trackers=mlflow,mlflow") == 2
     assert "must be any of wandb, mlflow, separated by" in capsys.readouterr().err
 
