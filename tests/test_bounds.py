@@ -1,6 +1,7 @@
 """The smallest and the largest legal value of fields, generated from their classes."""
 
 import math
+import re
 import typing
 
 import jax
@@ -209,3 +210,30 @@ def test_a_training_with_all_limits_of_its_fields(which, tmp_path):
     few = [f"--config.data.num_{split}_sequences=3" for split in ("validation", "test")]
     assert run(*FLAGS, *flags, *few, f"--workdir={tmp_path / 'run'}") == 0
     assert results_of(tmp_path / "run")["model"]["mse"] > 0
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (
+            "data.num_workers",
+            r"num_workers is 1000000000: it must be at most \d+, four",
+        ),
+        ("data.prefetch_batches", r"prefetch_batches 1000000000: .* GiB of this mach"),
+        (
+            "train.batch_size",
+            r"train.batch_size is 1000000000 and .* this takes [\d,]+",
+        ),
+        (
+            "eval.batch_size",
+            r"eval.batch_size is 1000000000 and .* must take less than",
+        ),
+        ("task.num_output_frames", "with 1000000001 frames of 32×32 pixels in a clip"),
+        ("data.height", "frames of 1000000000×32 pixels in a clip this takes"),
+    ],
+)
+def test_what_this_machine_cannot_hold_is_refused(field, message, tmp_path, capsys):
+    clips = "--config.data.num_train_sequences=2000000000"
+    flags = [f"--config.{field}=1000000000", clips]
+    assert run(*FLAGS, *flags, f"--workdir={tmp_path / 'run'}") == 2
+    assert re.search(message, capsys.readouterr().err)

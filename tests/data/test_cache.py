@@ -7,7 +7,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -215,3 +217,29 @@ def test_a_hash_is_kept_while_the_file_stays(tmp_path, monkeypatch):
     assert content_hash([file], index) == "known"
     file.write_bytes(b"two!")
     assert content_hash([file], index) not in ("known", found)
+
+
+def test_waiting_for_another_process_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cache, "_SILENT_SECONDS", 0.1)
+    one, other = FrameCache(tmp_path), FrameCache(tmp_path)
+    frames = film()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(writer):
+        begun.set()
+        assert go_on.wait(10)
+        return producer(frames)(writer)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(one.cached, {"film": 1}, slowly)
+        assert begun.wait(10)
+        second = pool.submit(other.cached, {"film": 1}, producer(frames))
+        end = time.monotonic() + 10
+        while not caplog.messages and time.monotonic() < end:
+            time.sleep(0.01)
+        go_on.set()
+        assert first.result().folder == second.result().folder
+    (message,) = caplog.messages
+    assert message == (
+        f"waiting for another process, which decodes frames into '{tmp_path}'"
+    )

@@ -142,3 +142,23 @@ def test_a_picture_that_is_unpacked_without_end(tmp_path):
     header = b"P5 100000 100000 255\n"
     (tmp_path / "a.pgm.gz").write_bytes(gzip.compress(header + bytes(10**6)))
     refused(tmp_path, r"has 30,000,000,000 bytes in a frame|exceeds limit")
+
+
+def test_what_libraries_raise_on_damaged_headers(tmp_path):
+    """A `KeyError` of Pillow (no such compression), an `AttributeError` of PyAV."""
+    pixels = grey_pixels(8, 16, 16)
+    tiff, video = tmp_path / "tiff" / "a.tif", tmp_path / "video" / "a.mp4"
+    for path in (tiff, video):
+        path.parent.mkdir()
+    content = write_stack(tiff, pixels).read_bytes()
+    compression = b"\x03\x01\x03\x00\x01\x00\x00\x00"
+    before, found, after = content.rpartition(compression)
+    assert found
+    tiff.write_bytes(before + found + b"\0" + after[1:])
+    refused(tiff.parent, r"a.tif' cannot be read as a picture")
+    content = write_video(video, pixels, "mpeg4", "yuv420p").read_bytes()
+    for codec in (b"mp4v", b"esds"):
+        assert codec in content
+        content = content.replace(codec, b"zzzz")
+    video.write_bytes(content)
+    refused(video.parent, "a.mp4' cannot be read as a video")

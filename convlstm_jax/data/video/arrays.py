@@ -4,9 +4,7 @@ import importlib.util
 import math
 import re
 import threading
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,11 +26,6 @@ from convlstm_jax.errors import UserError
 
 SUFFIXES = (".npy", ".npz", ".nc", ".nc4", ".cdf", ".zarr")
 
-# What the libraries raise on damaged files; RuntimeError: an encrypted zip.
-_ARRAY_ERRORS = (
-    OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, EOFError,
-    AttributeError, zlib.error, zipfile.BadZipFile, SyntaxError, tokenize.TokenError,
-)  # fmt: skip
 _HEADS = threading.Lock()  # Parsing in two threads at once may fail (Python 3.11).
 _BLOCK_VALUES = 2**23  # 64 MiB of floats with 64 bits.
 
@@ -76,7 +69,7 @@ def open_array(path: Path, settings: FrameSettings) -> Opened:
         else:
             array = _open_xarray(path, settings, closing)
         _check(path, array, settings)
-    except _ARRAY_ERRORS as error:
+    except Exception as error:  # Of a damaged file, anything may be raised.
         closing.close()
         if isinstance(error, UserError):
             raise
@@ -113,7 +106,7 @@ def _frames(array: _Array, closing: ExitStack) -> Iterator[Raw | Bad]:
             end = min(first + size, array.held)
             try:
                 steps: list[np.ndarray | Bad] = list(array.read(first, end))
-            except _ARRAY_ERRORS:  # Perhaps some of them can be read.
+            except Exception:  # Perhaps some of them can be read.
                 steps = [_one(array, number) for number in range(first, end)]
             if first == 0 and isinstance(steps[0], np.ndarray):
                 valid = _permanent_gap(steps[0], array, size)
@@ -128,7 +121,7 @@ def _frames(array: _Array, closing: ExitStack) -> Iterator[Raw | Bad]:
 def _one(array: _Array, number: int) -> np.ndarray | Bad:
     try:
         return array.read(number, number + 1)[0]
-    except _ARRAY_ERRORS as error:
+    except Exception as error:
         return Bad(reason(error))
 
 
@@ -140,7 +133,7 @@ def _permanent_gap(first: np.ndarray, array: _Array, size: int) -> np.ndarray | 
     for start in range(0, array.held, size):
         try:
             missing = np.isnan(array.read(start, min(start + size, array.held)))
-        except _ARRAY_ERRORS:
+        except Exception:
             continue
         gap &= missing.reshape(*missing.shape[:3], -1).all((0, 3))
         if not gap.any():

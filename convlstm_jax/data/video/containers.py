@@ -24,7 +24,6 @@ _OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,"
     "mpegvideo,asf,flv,ogg,m4v,h264,hevc,dv,ivf",
 }
-_AV_ERRORS = (av.FFmpegError, OSError, ValueError, EOFError)
 _DEEP_GREY = tuple(f"gray{bits}le" for bits in (9, 10, 12, 14, 16))
 _EBML_HEADER, _MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
@@ -43,7 +42,7 @@ def open_container(path: Path, channels: int) -> Opened:
             total = stream.frames or None
     except UserError:
         raise
-    except _AV_ERRORS as error:
+    except Exception as error:  # Of a damaged file, FFmpeg may raise anything.
         why = f"{reason(error)}; {cut}" if cut else reason(error)
         raise UserError(f"'{path}' cannot be read as a video ({why})") from error
     return Opened(_frames(path, channels), total if cut else None, rate, cut)
@@ -82,7 +81,7 @@ def _frames(path: Path, channels: int) -> Iterator[Raw | Bad]:
                 if packet is not None and packet.is_corrupt:
                     raise ValueError("its packet is damaged")
                 decoded = stream.decode(packet)
-            except _AV_ERRORS as error:
+            except Exception as error:
                 why = f"it cannot be decoded: {reason(error)}"
                 if packet is None or packet.pts is None:
                     yield Bad(why)
@@ -96,7 +95,7 @@ def _frames(path: Path, channels: int) -> Iterator[Raw | Bad]:
                     if frame.is_corrupt:
                         raise ValueError("it is damaged")
                     yield _raw(frame, channels, converter)
-                except _AV_ERRORS as error:
+                except Exception as error:
                     yield Bad(reason(error))
             if packet is None:
                 yield from (Bad(why) for _ in lost)

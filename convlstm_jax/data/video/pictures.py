@@ -1,9 +1,7 @@
 """Pictures, folders of them, and files that hold several: GIF, TIFF, APNG, WebP."""
 
-import gzip
 import io
-import struct
-import zlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from convlstm_jax.data.files import (
 )
 from convlstm_jax.data.video.fit import Bad, Opened, Raw
 from convlstm_jax.errors import UserError
-from convlstm_jax.paths import check_regular
+from convlstm_jax.paths import check_regular, read_bytes
 
 PICTURE_SUFFIXES = (
     ".png", ".apng", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".pgm.gz", ".tif",
@@ -35,24 +33,18 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "GIF", "WEBP")
 _FFMPEG_FORMATS = {"PNG": "png_pipe", "PPM": "ppm_pipe"}
 _ORIENTATION = 0x0112
 
-PICTURE_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error,
-    zlib.error, av.FFmpegError, Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)  # fmt: skip
-"""What is raised on pictures that are damaged, truncated or too large."""
+# What it would print is raised as well.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Opens a picture, also one with gzip; raises `PICTURE_ERRORS`."""
-    check_regular(path)
-    if path.suffix.lower() != ".gz":
-        picture = Image.open(path, formats=_FORMATS)
+    """Opens a picture, also one with gzip; of a damaged one anything is raised."""
+    if path.suffix.lower() == ".gz":
+        content = io.BytesIO(read_bytes(path, MAX_FRAME_BYTES))
+        picture = Image.open(content, formats=("PPM",))
     else:
-        with gzip.open(path) as file:
-            content = file.read(MAX_FRAME_BYTES + 1)
-        check_budget(path, 1, len(content))
-        picture = Image.open(io.BytesIO(content), formats=("PPM",))
+        check_regular(path)
+        picture = Image.open(path, formats=_FORMATS)
     check_budget(path, 1, picture.width * picture.height * 3)
     return picture
 
@@ -62,7 +54,7 @@ def num_pages(path: Path) -> int:
     try:
         with open_picture(path) as picture:
             return getattr(picture, "n_frames", 1)
-    except PICTURE_ERRORS:
+    except Exception:
         return 1
 
 
@@ -187,7 +179,7 @@ def open_folder(folder: Path, channels: int) -> Opened:
                 yield raw
             except UserError as error:
                 yield Bad(str(error))
-            except PICTURE_ERRORS as error:
+            except Exception as error:
                 yield Bad(f"'{path}' cannot be read as a picture ({reason(error)})")
 
     return Opened(frames(), total=len(paths))
@@ -212,7 +204,7 @@ def open_stack(path: Path, channels: int) -> Opened:
         check_budget(path, total, 1)
     except UserError:
         raise
-    except PICTURE_ERRORS as error:
+    except Exception as error:
         kind = path.suffix.upper().strip(".")
         raise UserError(
             f"'{path}' cannot be read as a {kind} ({reason(error)})"
@@ -228,7 +220,7 @@ def open_stack(path: Path, channels: int) -> Opened:
                     if picture.format != "TIFF" and total > 1:
                         page = picture.copy()  # Rotating it must not affect the next.
                     yield _pixels(path, page, number, channels)
-        except PICTURE_ERRORS as error:
+        except Exception as error:
             # Nor can those that follow be read.
             yield from (Bad(reason(error)) for _ in range(number, total))
 
