@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import os
 import pickle
+import re
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -239,12 +240,15 @@ def test_bad_files_are_refused_or_left_out_and_counted(tmp_path):
     ("fields", "message"),
     [
         ({"test_conditions": ("2001-01-01",)}, "names '2001-01-01'.*2016-09-28"),
-        ({"num_frames": 13}, "the train split of .* is empty"),
+        ({"num_frames": 13}, "train split .* is empty .*: 39 composites in a row with"),
         (
             {"time_step_minutes": 10.0},
             "is empty .*10 minutes apart, but most .* 5;",
         ),
-        ({"height": 99}, "the train split of .* is empty"),
+        (
+            {"height": 99},
+            "train split .* is empty .*: composites of 12×10 pixels have no crop of 99",
+        ),
         ({"downsample": 11}, "at least downsample=11"),
         ({"radar_format": "odim_hdf5"}, "holds no radar composite that can be used"),
     ],
@@ -253,6 +257,19 @@ def test_what_leaves_no_clip_is_said_in_a_sentence(tmp_path, fields, message):
     write(tmp_path, "201609281445", 12)
     with pytest.raises(UserError, match=message):
         sources(tmp_path, **fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"test_fraction": 0.5}])
+def test_the_number_of_composites_that_is_enough(tmp_path, fields):
+    write(tmp_path / "few", "201609281445", 5)
+    with pytest.raises(UserError, match="composites in a row") as caught:
+        sources(tmp_path / "few", **fields)
+    enough = int(re.search(r"(\d+) composites in a row", str(caught.value))[1])
+    write(tmp_path / "short", "201609281445", enough - 1)
+    with pytest.raises(UserError, match="is empty"):
+        sources(tmp_path / "short", **fields)
+    write(tmp_path / "long", "201609281445", enough)
+    assert sources(tmp_path / "long", **fields).train
 
 
 def test_composites_are_decoded_once_until_they_or_the_fields_change(

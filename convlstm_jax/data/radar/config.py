@@ -257,9 +257,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         for split, found in clips.items():
             if not len(found):
                 raise UserError(
-                    f"the {split} split of '{self.path}' is empty ({facts}{told}): add "
-                    "composites, ask for fewer frames or smaller crops, or change the "
-                    "fractions, data.min_rain_share or data.time_step_minutes"
+                    f"the {split} split of '{self.path}' is empty ({facts}{told}): "
+                    f"{self._remedy(composites[0].size, span)}"
                 )
         description = f"Radar composites of '{self.path}': {facts}."
         if self.test_conditions:
@@ -269,6 +268,27 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         if told:
             description += f" Left out{told}."
         return self.make_sources(clips, description, conditions=conditions)
+
+    def _remedy(self, size: tuple[int, int], span: int) -> str:
+        """What gives each split a clip."""
+        if size[0] < self.height or size[1] < self.width:
+            return (
+                f"composites of {size[0]}×{size[1]} pixels have no crop of "
+                f"{self.height}×{self.width}: config.data.height and width must be at "
+                "most that"
+            )
+        wanted = shares(self.validation_fraction, self.test_fraction, held_out=False)
+        enough = span
+        while any(
+            end - first < span
+            for first, end in cut_in_time(enough, span, wanted).values()
+        ):
+            enough += 1
+        return (
+            f"{enough} composites in a row with rain would be enough; or ask for fewer "
+            "frames, or change the fractions, data.min_rain_share or "
+            "data.time_step_minutes"
+        )
 
     def _facts(self, composites: Sequence[Composite]) -> str:
         """What the folder holds, in words."""
