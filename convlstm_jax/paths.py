@@ -55,10 +55,13 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     with path.open("rb") as file:
         packed = path.suffix.lower() == ".gz"
         content: Any = gzip.GzipFile(fileobj=file) if packed else file
-        found: bytes = content.read(max_bytes + 1)
+        found = bytearray()
+        # In parts: Python reserves as many bytes as are asked for.
+        while len(found) <= max_bytes and (part := content.read(2**20)):
+            found += part
     if len(found) > max_bytes:
         raise UserError(f"'{path}' has more than {max_bytes:,} bytes, the most allowed")
-    return found
+    return bytes(found)
 
 
 def read_json(path: Path, **options: Any) -> Any:

@@ -95,8 +95,8 @@ flags:
 With a --workdir that holds a run, its saved config counts: train, evaluate, predict,
 export and describe work without --config, and a --config that differs from it in what
 shapes the training is refused. Resuming may change only train.num_steps (not with the
-schedules cosine and one_cycle, which span all steps), early stopping, how often is
-logged, pictures, eval.*, where the data files lie and how they are loaded.
+schedules cosine and one_cycle, which span all steps), early stopping, the interval
+of the log, trackers, pictures, eval.*, where the data lie and how they are loaded.
 
 Exit codes: 0 done, 2 a mistake on the command line, in the config or in the data (one
 sentence on stderr), 1 a bug, 130 interrupted.

@@ -51,8 +51,7 @@ def check_budget(path: Path, num_frames: int, frame_bytes: int) -> None:
     ):
         if found > limit:
             raise UserError(
-                f"'{path}' has {found:,} {what} by its own account: it must have at "
-                f"most {limit:,}"
+                f"'{path}' claims {found:,} {what}: it must have at most {limit:,}"
             )
 
 

@@ -161,7 +161,7 @@ def prepare(
 
     `kind` is a key of `KINDS`, `source` the folder that is prepared, and `settings`
     what determines the frames, as JSON. Raises a `UserError` if the folder cannot be
-    written to, holds something else, or was begun with another source or settings.
+    written to, holds something else, or was started with another source or settings.
     """
     head = Head(
         kind=kind,  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def prepare(
         _write(output / PROGRESS_FILE, head)
     else:
         _check_same(
-            f"'{output}' was begun with other settings, so give the same or choose "
+            f"'{output}' was started with other settings, so give the same or choose "
             "another folder",
             {"kind": found.kind, "source": found.source, **found.settings},
             {"kind": head.kind, "source": head.source, **head.settings},

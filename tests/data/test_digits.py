@@ -119,7 +119,7 @@ def test_auto_says_why_it_swaps_and_tfds_what_to_do(monkeypatch, error):
     for text in ("standing in for MNIST", str(error), FOLDER_VARIABLE):
         assert text in digits.description
     np.testing.assert_array_equal(digits.train, load_digits("sklearn").train)
-    with pytest.raises(UserError, match=f"cannot be had: {error}; name a folder"):
+    with pytest.raises(UserError, match=f"is not available: {error}; name a folder"):
         load_digits("tfds")
 
 
@@ -230,7 +230,10 @@ def test_downloads_once_without_tensorflow(served_mnist, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"x", "to be had .*NonMatchingChecksumError"), (None, "to be had .*HTTPError")],
+    [
+        (b"x", "cannot be downloaded from .*NonMatchingChecksumError"),
+        (None, "to be had .*HTTPError"),
+    ],
 )
 def test_other_or_no_files_at_the_address(served_mnist, tmp_path, content, message):
     path = served_mnist[1] / "t10k-images-idx3-ubyte.gz"

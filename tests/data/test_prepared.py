@@ -149,7 +149,7 @@ def test_what_changed_since_is_refused_by_name(films, tmp_path):
     with refuses(r"prepared with other settings.*: height is 6 there and 12 here$"):
         sources(out, height=12)
     shutil.copytree(films, tmp_path / "copy")
-    with refuses(r"out' was begun with other .*source is '.*film"):
+    with refuses(r"out' was started with other .*source is '.*film"):
         config(tmp_path / "copy").prepare(out)
     np.save(films / "fast" / "a.npy", pixels(5, 8))
     with refuses(r"other videos \('fast/a.npy' is new since"):
@@ -253,5 +253,5 @@ def test_a_folder_of_another_kind(films, tmp_path, monkeypatch):
     path.write_text(json.dumps(seal(content)))
     with refuses(r"out' is prepared from radar composites: it must be from videos"):
         sources(out)
-    with refuses(r"out' was begun with .*: kind is 'radar' there"):
+    with refuses(r"out' was started with .*: kind is 'radar' there"):
         config(films).prepare(out)

@@ -227,7 +227,7 @@ def test_bad_files_are_refused_or_left_out_and_counted(tmp_path):
     found = sources(tmp_path, bad_files="skip")
     for told in (
         "3 composites unreadable (first: ",
-        "1 composite of another size than most, 12×10 pixels (first: '2016",
+        "1 composite of another size than 12×10 pixels, that of most (first: '2016",
         "1 composite without a time",
         "1 composite with the time of another",
         "Time steps missing: 1.",

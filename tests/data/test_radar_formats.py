@@ -237,15 +237,15 @@ REFUSED = {
         (odim(set_what(gain="half")), "could not convert string to float: 'half'"),
         (odim(LINKED), "data1/data' must be a dataset in the file itself"),
         (odim(ELSEWHERE), "must lie in the file itself"),
-        (odim(HUGE), "40,000,000,000 pixels by its own"),
-        (odim(HUGE_CHUNK), "900,000,000 pixels by its own"),
+        (odim(HUGE), "claims 40,000,000,000 pixels"),
+        (odim(HUGE_CHUNK), "claims 900,000,000 pixels"),
         (odim(float_without_nodata), "a value of -9999 dBZ, which must"),
         (odim(forecasts_alone), "holds DBZH in dataset2/data1, dataset3/data1: it"),
         (TWICE, "holds DBZH in dataset1/data1, dataset1/data2: it must hold it once"),
         (odim(polar_without_object), "is a 'SCAN' of one radar: it must be"),
         (odim(of_one_radar(b"PVOL")), "is a 'PVOL' of one radar: it must be"),
         (odim(of_one_radar(b"scan\0\0")), "is a 'SCAN' of one radar"),
-        (NO_MINUTES, "does not say in which time its rain was gathered"),
+        (NO_MINUTES, "does not say over which time its rain accumulated"),
         (knmi(), "holds nothing: it must hold one of ODIM's"),
     ],
     "knmi_hdf5": [
@@ -263,7 +263,7 @@ REFUSED = {
     "bom_rf3": [
         (no_hdf5, "cannot be read as bom_rf3"),
         (bom(units=""), "unit is 'None': it must be 'dBZ', 'mm/h' or 'mm'"),
-        (bom(minutes=0), "not say in which time its rain was gathered"),
+        (bom(minutes=0), "not say over which time its rain accumulated"),
         (bom((2, 4, 4)), "has 3 dimensions, not two"),
     ],
 }

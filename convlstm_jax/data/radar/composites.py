@@ -208,7 +208,7 @@ def usable_composites(
     for one in composites:
         if one.size != usual:
             here, most = (f"{height}×{width}" for height, width in (one.size, usual))
-            what = f"of another size than most, {most} pixels"
+            what = f"of another size than {most} pixels, that of most"
             left_out.add(what, f"'{one.name}' has {here}")
     refuse_left_out(left_out, config)
     return [one for one in composites if one.size == usual]

@@ -60,7 +60,7 @@ def date_of(event: Event) -> str:
 def split_events(
     events: Sequence[Event], span: int, config: "RadarConfig"
 ) -> tuple[dict[str, list[Part]], bool]:
-    """Deals events of at least `span` composites out, in the order of time.
+    """Distributes events of at least `span` composites, in the order of time.
 
     Returns the events, or parts of them, of each split; and whether there were so few
     that each was cut in time: the beginning to learn from, the end to test on.
@@ -193,7 +193,7 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
     )
     time_step_minutes: float = field(
         5.0,
-        "Time from one composite to the next, in which mm were gathered unless a file "
+        "Time from one composite to the next, over which mm accumulate unless a file "
         "says otherwise.",
         unit="minutes",
         gt=0,

@@ -153,7 +153,7 @@ def _read_odim(path: Path, config: "RadarConfig") -> Field:
     )
     minutes = _minutes_between(times, "%Y%m%d%H%M")
     if wanted == "ACRR" and minutes is None:
-        raise ValueError("it does not say in which time its rain was gathered")
+        raise ValueError("it does not say over which time its rain accumulated")
     return Field(values, _ODIM_UNITS[wanted], minutes)
 
 
@@ -282,7 +282,7 @@ def _array(group: h5py.Group, name: str) -> np.ndarray:
     # A chunk, which is decompressed whole, may be larger than the field.
     size = max(data.size, math.prod(data.chunks or ()))
     if 8 * size > MAX_FRAME_BYTES:
-        raise ValueError(f"its field has {size:,} pixels by its own account")
+        raise ValueError(f"its field claims {size:,} pixels")
     return np.asarray(data[...])
 
 
@@ -332,7 +332,7 @@ def _read_bom(path: Path, config: "RadarConfig") -> Field:
         values, _, facts = importers.import_bom_rf3(str(path))
     minutes = facts.get("accutime")
     if facts.get("unit") == "mm" and not minutes:
-        raise ValueError("it does not say in which time its rain was gathered")
+        raise ValueError("it does not say over which time its rain accumulated")
     return Field(_upright(values, facts), str(facts.get("unit")), minutes)
 
 

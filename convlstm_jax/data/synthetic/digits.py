@@ -59,8 +59,8 @@ def load_digits(
     except (ImportError, OSError) as error:
         if source == "tfds":
             raise UserError(
-                f"digits is 'tfds', but MNIST cannot be had: {error}; name a folder of "
-                f"its IDX files by digits_dir or {FOLDER_VARIABLE} instead"
+                f"digits is 'tfds', but MNIST is not available: {error}; name a folder "
+                f"of its IDX files by digits_dir or {FOLDER_VARIABLE} instead"
             ) from error
         return _load_sklearn(
             ", standing in for MNIST, as no folder of IDX files is named (digits_dir "
@@ -118,7 +118,7 @@ def _download(tfds_dir: str) -> list[Path]:
         download_manager.NonMatchingChecksumError,
     ) as error:
         raise OSError(
-            f"the published files are not to be had at {_ADDRESS} "
+            f"the published files cannot be downloaded from {_ADDRESS} "
             f"({type(error).__name__})"
         ) from error
 
