@@ -231,8 +231,8 @@ def test_downloads_once_without_tensorflow(served_mnist, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"x", "cannot be downloaded from .*NonMatchingChecksumError"),
-        (None, "to be had .*HTTPError"),
+        (b"x", "from .*NonMatchingChecksumError"),
+        (None, "from .*HTTPError"),
     ],
 )
 def test_other_or_no_files_at_the_address(served_mnist, tmp_path, content, message):
