@@ -18,6 +18,7 @@ from convlstm_jax.data.data_sets import DATA_SETS
 from convlstm_jax.errors import UserError
 from convlstm_jax.layers.recurrent import IMPLEMENTATIONS, RecurrentLayer
 from convlstm_jax.metrics.registry import METRICS, conventions, frame_metrics
+from convlstm_jax.models import MODELS
 from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.objectives import OBJECTIVES
 from convlstm_jax.training.optimizer import OPTIMIZERS
@@ -43,7 +44,7 @@ SMALL = {
 @pytest.fixture
 def examples():
     """The names that the blocks define; the registries are restored afterwards."""
-    registries = (CELLS, METRICS, DATA_SETS, OBJECTIVES, OPTIMIZERS)
+    registries = (CELLS, METRICS, MODELS, DATA_SETS, OBJECTIVES, OPTIMIZERS)
     before = [dict(registry) for registry in registries]
     names = {"__name__": "examples"}
     try:
@@ -111,10 +112,31 @@ def test_the_objective_trains_on_the_data_source(examples):
         "task.name": "sharp_forecast",
         "task.gradient_weight": "0.5",
     }
-    found = experiment(moving_mnist.get_config("quick"), overrides)
-    objective, sources = build_objective(found), build_sources(found)
+    objective = trained_a_step(overrides)
     assert isinstance(objective, examples["SharpForecast"])
     assert objective.gradient_weight == 0.5
+
+
+def test_the_network_trains_and_reads_streams(examples):
+    kernels = {"model.input_kernel_size", "model.recurrent_kernel_size"}
+    small = {name: value for name, value in SMALL.items() if name not in kernels}
+    objective = trained_a_step(small | {"model.name": "two_frames", "task.loss": "mse"})
+    network = objective.model
+    assert isinstance(network, examples["TwoFrames"])
+    frames = jnp.asarray(np.random.default_rng(0).random((2, 5, 8, 8, 1)), jnp.float32)
+    variables = network.init_forecaster(jax.random.key(0), (8, 8, 1))
+    whole = network.forecast(variables, frames, 3).frames
+    assert whole.shape == (2, 3, 8, 8, 1)
+    state = network.apply(variables, frames[:, :2], method="read")
+    state = network.apply(variables, frames[:, 2:], state, method="read")
+    later = network.apply(variables, state, 3, method="forecast_from").frames
+    np.testing.assert_array_equal(later, whole)
+
+
+def trained_a_step(overrides):
+    """The objective of a config, of whose parameters a step changes every one."""
+    found = experiment(moving_mnist.get_config("quick"), overrides)
+    objective, sources = build_objective(found), build_sources(found)
     mesh = data_mesh(jax.devices()[:1])
     optimizer, state = build_training(found, objective, mesh)
     before = jax.device_get(state.params)
@@ -124,3 +146,4 @@ def test_the_objective_trains_on_the_data_source(examples):
     assert state.step == 1 and values["loss"] > 0
     changed = jax.tree.map(lambda a, b: np.any(a != b), before, state.params)
     assert all(jax.tree.leaves(changed))
+    return objective
