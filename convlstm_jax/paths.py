@@ -93,4 +93,7 @@ def unseal(sealed: Any, named: str = "it") -> Any:
 
 
 def _checksum(content: Any) -> int:
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    try:
+        return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

@@ -1,12 +1,20 @@
 """Paths that users give, and reading what lies there."""
 
 import gzip
+import json
 import os
 
 import pytest
 
 from convlstm_jax.errors import UserError
-from convlstm_jax.paths import local_path, parse_json, read_bytes, read_json
+from convlstm_jax.paths import (
+    local_path,
+    parse_json,
+    read_bytes,
+    read_json,
+    seal,
+    unseal,
+)
 
 
 def test_the_home_folder_is_expanded(monkeypatch):
@@ -64,3 +72,23 @@ def test_json_however_deep_is_an_error_of_its_content(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xff")
     with pytest.raises(ValueError, match="utf-8"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_seal_tells_every_change():
+    content = {"a": [1, None, "ü"], "b": {"c": 0.1}}
+    sealed = seal(content)
+    assert unseal(parse_json(json.dumps(sealed))) == content
+    text = json.dumps(sealed)
+    for old, new in (("[1,", "[2,"), ("null", "true"), ('"c"', '"d"'), ("0.1", "0.2")):
+        with pytest.raises(ValueError, match="^it does not match its checksum$"):
+            unseal(json.loads(text.replace(old, new)))
+    for other in (content, [], None, {**sealed, "more": 1}):
+        with pytest.raises(ValueError, match="^a list has no checksum$"):
+            unseal(other, "a list")
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 7))
+def test_a_seal_around_deep_json(depth):
+    deep = '{"crc32": 1, "content": ' + "[" * depth + "]" * depth + "}"
+    with pytest.raises(ValueError, match="nested too deeply|match its checksum"):
+        unseal(parse_json(deep))
