@@ -80,15 +80,15 @@ def test_a_seal_tells_every_change():
     assert unseal(parse_json(json.dumps(sealed))) == content
     text = json.dumps(sealed)
     for old, new in (("[1,", "[2,"), ("null", "true"), ('"c"', '"d"'), ("0.1", "0.2")):
-        with pytest.raises(ValueError, match="^it does not match its checksum$"):
+        with pytest.raises(ValueError, match=r"^it does not match its checksum$"):
             unseal(json.loads(text.replace(old, new)))
     for other in (content, [], None, {**sealed, "more": 1}):
-        with pytest.raises(ValueError, match="^a list has no checksum$"):
+        with pytest.raises(ValueError, match=r"^a list has no checksum$"):
             unseal(other, "a list")
 
 
 @pytest.mark.parametrize("depth", range(900, 1000, 7))
 def test_a_seal_around_deep_json(depth):
     deep = '{"crc32": 1, "content": ' + "[" * depth + "]" * depth + "}"
-    with pytest.raises(ValueError, match="nested too deeply|match its checksum"):
+    with pytest.raises(ValueError, match=r"nested too deeply|match its checksum"):
         unseal(parse_json(deep))
