@@ -11,6 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def pytest_collection_modifyitems(config, items):
+    """The long form has no limit of time."""
+    for item in items:
+        if config.getoption("--full") and Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(0))
+
+
 @pytest.fixture
 def budget(request):
     """`budget(few, many)`: `many` with `--full`."""

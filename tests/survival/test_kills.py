@@ -61,7 +61,7 @@ def test_training_that_is_killed_ends_as_one_that_is_not(program, budget, tmp_pa
     assert program(*TRAINING, f"--workdir={whole}")[0] == 0
     longest = time.monotonic() - started
     expected = trained_model(whole)
-    rng, left, lives = random.Random(0), budget(6, 700), 0
+    rng, left, lives = random.Random(0), budget(4, 700), 0
     while left > 0:
         arguments = [*TRAINING, f"--workdir={broken}"]
         left -= killed_until_done(program, arguments, left, longest, rng)
@@ -75,7 +75,7 @@ def test_training_that_is_killed_ends_as_one_that_is_not(program, budget, tmp_pa
             path.name for path in (whole / "pictures").iterdir()
         )
         shutil.rmtree(broken)
-    print(f"{budget(6, 700)} kills of training in {lives} runs")
+    print(f"{budget(4, 700)} kills of training in {lives} runs")
 
 
 def test_evaluation_that_is_killed_is_repeated(program, budget, tmp_path):
@@ -83,7 +83,7 @@ def test_evaluation_that_is_killed_is_repeated(program, budget, tmp_path):
     assert program(*TRAINING, f"--workdir={run}")[0] == 0
     expected = results_of(run)
     rng, evaluate = random.Random(1), ["--mode=evaluate", f"--workdir={run}"]
-    killed_until_done(program, evaluate, budget(2, 150), 2.0, rng)
+    killed_until_done(program, evaluate, budget(1, 150), 2.0, rng)
     assert results_of(run)["model"] == expected["model"]
 
 
