@@ -28,7 +28,10 @@ SQUARES = [
     "--config.task.num_training_frames=4", "--config.train.num_steps=2",
     "--config.optimizer.ema_decay=0.9", *RUN,
 ]  # fmt: skip
-KERAS = ["--mode=import", "--from=keras", *SQUARES, "--config.model.causal_head=false"]
+KERAS = [
+    "--mode=import", "--from=keras", *SQUARES, "--config.model.causal_head=false",
+    "--config.model.batch_norm_momentum=0.99",
+]  # fmt: skip
 pytestmark = pytest.mark.usefixtures("at_root")
 
 
