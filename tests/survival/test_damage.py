@@ -43,7 +43,7 @@ def test_a_flipped_bit_of_a_run_changes_no_figure_in_silence(program, budget, tm
     )
     files = sorted(path for path in run.rglob("*") if path.is_file())
     files = [path for path in files if path.stat().st_size]
-    for _ in range(budget(2, 250)):
+    for _ in range(budget(2, 150)):
         path, saved = rng.choice(files), tmp_path / "saved"
         shutil.rmtree(saved, ignore_errors=True)
         shutil.copytree(run, saved)
