@@ -39,7 +39,8 @@ def killed_until_done(program, arguments, kills, longest, rng):
     """Runs a command, killed at random times, until it ends; how often it was."""
     count = 0
     while True:
-        seconds = rng.uniform(0, longest) if count < kills else None
+        # More of them early, so that a run is killed several times.
+        seconds = longest * rng.random() ** 2 if count < kills else None
         status, text = program(*arguments, seconds=seconds)
         assert status in (0, -9), text
         if status == 0:
