@@ -12,7 +12,6 @@ from convlstm_jax.cells.cell import (
     CellWeights,
     RecurrentCell,
     require_choice,
-    state_dtype,
 )
 from convlstm_jax.ops.engine import CellInputs, Convolve, per_channel
 from convlstm_jax.types import Array, Hidden
@@ -100,13 +99,6 @@ class ConvGRUCell(RecurrentCell):
         n = apply(candidate.astype(dtype) + b_n)
         hidden = (1 - z) * carry + z * n
         return hidden, hidden
-
-    @nn.nowrap
-    def initialize_carry(
-        self, rng: Array | None, input_shape: tuple[Any, ...]
-    ) -> Hidden:
-        """See `RecurrentCell`."""
-        return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))
 
 
 def reset_after_step(
