@@ -1,4 +1,4 @@
-"""The program as a user runs it: train, evaluate, predict, export, kill, resume."""
+"""The program as a user runs it: train, evaluate, predict, export, diverge."""
 
 import csv
 import re
