@@ -120,8 +120,7 @@ class MIMCell(SpatiotemporalCell):
         c, m, difference, (d, n), s, previous, started, h = carry
         if previous is not None:
             difference, previous = inputs - previous, inputs
-
-        added = self.adding(convolve, parameters)
+        added, sigmoid = self.adding(convolve, parameters), jax.nn.sigmoid
 
         def module(name: str, x: Frame, h: Hidden, c: Hidden) -> tuple[Hidden, Hidden]:
             """A step of MIM-N or MIM-S: its output and its cell state."""
@@ -134,7 +133,6 @@ class MIMCell(SpatiotemporalCell):
             p_o = parameters[f"{name}_output_peephole"][None].astype(c.dtype)
             return sigmoid(o + p_o * c) * jnp.tanh(c), c
 
-        sigmoid = jax.nn.sigmoid
         new_d, new_n = module("nonstationary", difference, d, n)
         has_started = started[:, None, None, None] > 0
         d, n = jnp.where(has_started, new_d, d), jnp.where(has_started, new_n, n)
