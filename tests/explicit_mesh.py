@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from tests.ops.cases import assert_trees_close, fast_jit
+from tests.trees import assert_trees_close, fast_jit
 
 
 def explicit_mesh():

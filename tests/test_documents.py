@@ -14,10 +14,10 @@ from convlstm_jax.cli import config_file, flags
 from convlstm_jax.cli.experiment import experiment, leaves
 from convlstm_jax.viz.clip_writer import write_clip
 from tests.annotated_films import write_annotated_films
+from tests.composites import write_composites
 from tests.interop import keras_layout
 from tests.interop.keras_networks import Network
 from tests.program import run
-from tests.test_main_radar import composites
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -115,7 +115,7 @@ def make_inputs(text):
     if "data.path=radar" in arguments:
         Path("radar").mkdir()
         for day, hour in (("20160928", 14), ("20170509", 10)):
-            composites(Path("radar", day), f"{day}{hour}00", 40)
+            write_composites(Path("radar", day), f"{day}{hour}00", 40)
     if "model.keras" in arguments:
         network = Network((4,), (3,), 0, "relu")
         layers = keras_layout.layers_of(network)

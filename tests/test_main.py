@@ -1,12 +1,10 @@
-"""The program as a user runs it: train, evaluate, predict, export, kill, resume."""
+"""The program as a user runs it: train, evaluate, predict, export, diverge."""
 
 import csv
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -321,56 +319,3 @@ def test_nan_stops_with_the_last_good_step_said(tmp_path, capsys):
     assert code == 2
     assert "not finite" in error and "last good" in error and str(tmp_path) in error
     assert any((tmp_path / "checkpoints").iterdir())
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_as_an_uninterrupted_one(tmp_path):
-    """SIGTERM, and after resuming SIGKILL: weights and metrics are the same bits."""
-    steps = 300
-    command = [
-        sys.executable, "main.py", *TINY, "--config.optimizer.name=adam",
-        "--config.train.batch_size=2", "--config.train.num_validation_sequences=4",
-        "--config.eval.num_sequences=4", "--config.eval.batch_size=4",
-        f"--config.train.num_steps={steps}",
-        f"--config.train.eval_every_steps={steps}",
-        "--config.train.checkpoint_every_steps=20",
-        "--config.train.log_every_steps=10",
-        "--config.train.num_pictures=0", "--config.eval.num_pictures=0",
-    ]  # fmt: skip
-
-    def start(folder):
-        return subprocess.Popen(
-            [*command, f"--workdir={folder}"],
-            cwd=ROOT, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def has_reached(step, folder):
-        names = [path.name for path in (folder / "checkpoints").glob("*")]
-        return any(name.isdecimal() and int(name) >= step for name in names)
-
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    uninterrupted = start(whole)
-    for number, step in ((signal.SIGTERM, 40), (signal.SIGKILL, 100)):
-        process = start(broken)
-        while not has_reached(step, broken):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.01)
-        process.send_signal(number)
-        out, _ = process.communicate(timeout=300)
-        if number == signal.SIGTERM:
-            assert process.returncode == 0, out
-            assert "same command with" in out and "Traceback" not in out
-        else:
-            assert process.returncode == -signal.SIGKILL
-        assert not (broken / "evaluation.json").exists(), "killed too late"
-
-    for process in (uninterrupted, start(broken)):
-        out, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, out
-    assert "resumed at step" in out
-    _, step, variables = trained_model(broken)
-    _, expected_step, expected = trained_model(whole)
-    assert step == expected_step == steps
-    jax.tree.map(np.testing.assert_array_equal, variables, expected)
-    assert results_of(broken)["model"] == results_of(whole)["model"]

@@ -1,16 +1,13 @@
 """Bubbles as a user runs them: the model's size, and a folder of films."""
 
 import csv
-import json
 
-import jax
 import numpy as np
 import pytest
 
 from convlstm_jax.cli import build
-from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.viz.clip_writer import write_clip
-from tests.program import experiment_of, run
+from tests.program import experiment_of, results_of, run, trained_model
 
 TINY = [
     "--config=configs/bubbles.py:quick", "--config.model.features=2",
@@ -27,10 +24,7 @@ pytestmark = pytest.mark.usefixtures("at_root")
 
 def forecast_errors(folder, clips):
     """Squared error of each clip, by the task itself."""
-    config = experiment_of(folder)
-    task = build.build_objective(config)
-    mesh = data_mesh(jax.devices()[:1])
-    _, variables = build.load_variables(task, config, folder, mesh)
+    task, _, variables = trained_model(folder)
     frames = np.stack([clip["frames"] for clip in clips]) / np.float32(255)
     prediction = task.forecast(variables, frames[:, :2], 2).frames
     return np.square(np.asarray(prediction) - frames[:, 2:]).sum((2, 3, 4)).mean(1)
@@ -60,7 +54,7 @@ def test_a_folder_of_films_is_reported_for_each_condition(tmp_path):
     names = np.array([sources.conditions[clip["condition"]] for clip in clips])
     errors = forecast_errors(folder, clips)
 
-    results = json.loads((folder / "evaluation.json").read_text())
+    results = results_of(folder)
     assert str(tmp_path / "films") in results["data"]["description"]
     assert results["data"]["num_sequences"] == len(clips)
     assert results["per_condition"].keys() == {"fast", "slow"} == set(names)
@@ -83,11 +77,3 @@ def test_a_folder_of_films_is_reported_for_each_condition(tmp_path):
     arguments.append("--num_frames=3")
     assert run("--mode=predict", f"--workdir={folder}", *arguments) == 0
     assert np.load(output).shape == (3, 24, 20, 1)
-
-
-@pytest.mark.parametrize(
-    ("preset", "parameters"), [("20to20", "10,178,497"), ("5to5-256", "38,490,049")]
-)
-def test_describe(preset, parameters, capsys):
-    assert run(f"--config=configs/bubbles.py:{preset}", "--mode=describe") == 0
-    assert f"parameters: {parameters}" in capsys.readouterr().out.splitlines()

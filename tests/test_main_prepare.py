@@ -1,8 +1,5 @@
 """Own data through the command line: inspect, prepare, train, predict."""
 
-import gzip
-from datetime import datetime, timedelta
-
 import numpy as np
 import pytest
 
@@ -11,6 +8,7 @@ from convlstm_jax.cli.entry import load_experiment
 from convlstm_jax.cli.flags import parse
 from convlstm_jax.viz.clip_writer import write_clip
 from tests.annotated_films import write_annotated_films
+from tests.composites import write_composites
 from tests.program import run
 
 FILMS = [
@@ -53,18 +51,10 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def radar(tmp_path_factory):
-    """Drifting rain with a corner without data, as gzip PGM files of two days."""
+    """Composites of two days."""
     folder = tmp_path_factory.mktemp("own") / "radar"
-    folder.mkdir()
     for start, count in (("201609281445", 22), ("201705091045", 9)):
-        rng = np.random.default_rng(count)
-        frame = rng.integers(70, 150, (26, 40), np.uint8)
-        for index in range(count):
-            moved = np.roll(frame, index, axis=1)
-            moved[:6, :6] = 255
-            at = datetime.strptime(start, "%Y%m%d%H%M") + timedelta(minutes=5 * index)
-            data = b"P5 40 26 255\n" + moved.tobytes()
-            (folder / f"{at:%Y%m%d%H%M}.pgm.gz").write_bytes(gzip.compress(data))
+        write_composites(folder, start, count, size=(26, 40))
     return folder
 
 

@@ -1,9 +1,6 @@
 """Nowcasting as a user runs it on a folder of composites."""
 
 import csv
-import gzip
-import json
-from datetime import datetime, timedelta
 
 import jax
 import numpy as np
@@ -15,8 +12,14 @@ from convlstm_jax.cli import build
 from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.data.radar.composites import read_composite
 from convlstm_jax.metrics.baselines import missing_packages
-from convlstm_jax.training.sharding import data_mesh
-from tests.program import experiment_of, run
+from tests.composites import write_composites
+from tests.program import (
+    experiment_of,
+    first_test_clips,
+    results_of,
+    run,
+    trained_model,
+)
 
 TINY = [
     "--config=configs/radar_nowcasting.py:quick", "--config.model.features=2",
@@ -32,20 +35,6 @@ TINY = [
 
 
 pytestmark = pytest.mark.usefixtures("at_root")
-
-
-def composites(folder, start, count):
-    """Drifting rain with a corner without data, as gzip PGM files."""
-    rng = np.random.default_rng(count)
-    frame = rng.integers(70, 150, (36, 52), np.uint8)
-    frame[rng.random(frame.shape) < 0.5] = 0
-    folder.mkdir()
-    for index in range(count):
-        moved = np.roll(frame, index, axis=1)
-        moved[:6, :6] = 255
-        time = datetime.strptime(start, "%Y%m%d%H%M") + timedelta(minutes=5 * index)
-        data = b"P5 52 36 255\n" + moved.tobytes()
-        (folder / f"{time:%Y%m%d%H%M}.pgm.gz").write_bytes(gzip.compress(data))
 
 
 def predict_whole_area(tmp_path, task, variables):
@@ -67,15 +56,15 @@ def predict_whole_area(tmp_path, task, variables):
     expected = np.asarray(task.facts.rain_scale.rain_mm_per_h(pixels))
     np.testing.assert_allclose(rain[:, 3:], expected[:, 3:], rtol=1e-3)
     short = tmp_path / "short"
-    composites(short, "201609281445", 1)
+    write_composites(short, "201609281445", 1)
     assert run("--mode=predict", f"--input={short}", *arguments) == 2
 
 
 @pytest.mark.slow
 def test_train_evaluate_and_predict(tmp_path):
     (tmp_path / "radar").mkdir()
-    composites(tmp_path / "radar" / "first", "201609281445", 14)
-    composites(tmp_path / "radar" / "second", "201705091045", 9)
+    write_composites(tmp_path / "radar" / "first", "201609281445", 14)
+    write_composites(tmp_path / "radar" / "second", "201705091045", 9)
     flags = [
         f"--workdir={tmp_path / 'run'}",
         f"--config.data.path={tmp_path / 'radar'}",
@@ -85,14 +74,9 @@ def test_train_evaluate_and_predict(tmp_path):
     ]
     assert run(*TINY, *flags) == 0
 
-    config = experiment_of(tmp_path / "run")
-    task = build.build_objective(config)
-    _, variables = build.load_variables(
-        task, config, tmp_path / "run", data_mesh(jax.devices()[:1])
-    )
-    results = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    test = build.build_sources(config).test
-    clips = [test[index] for index in range(results["data"]["num_sequences"])]
+    task, _, variables = trained_model(tmp_path / "run")
+    results = results_of(tmp_path / "run")
+    clips = first_test_clips(tmp_path / "run", results["data"]["num_sequences"])
     frames = np.stack([clip["frames"] for clip in clips]) / np.float32(255)
     valid = np.stack([clip["mask"] for clip in clips])[:, 2:] > 0
     forecasts = {

@@ -137,8 +137,8 @@ class RecurrentCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[Any, ...]) -> Tree:
-        """Zeros for inputs of shape `[B, H, W, C]`; `rng` is not used."""
-        raise NotImplementedError
+        """Zeros for inputs of shape `[B, H, W, C]`, by default h; `rng` is not used."""
+        return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))
 
     @nn.nowrap
     def hidden(self, carry: Tree) -> Hidden:
@@ -169,8 +169,13 @@ class RecurrentCell(nn.RNNCellBase):
     ) -> dict[str, Array]:
         """Kernels by name, each given by whether it reads the state, and D.
 
-        Without inputs there are none that read them.
+        Without inputs there are none that read them; a ValueError if the cell needs
+        some.
         """
+        if input_features is None and self.needs_input:
+            raise ValueError(
+                f"inputs is None: a {type(self).__name__} cannot run without input"
+            )
         found = {}
         for name, (recurrent, outputs) in kernels.items():
             size, channels, init = (
@@ -184,7 +189,7 @@ class RecurrentCell(nn.RNNCellBase):
         return found
 
     def norms(self, height: Any, width: Any, **channels: int) -> dict[str, Array]:
-        """The weights of `normalise` for each part, given its channels."""
+        """The weights of the layer norm of each part, given its channels."""
         found = {}
         for part, count in channels.items():
             for kind, init in (("scale", "ones"), ("offset", "zeros")):
@@ -194,7 +199,26 @@ class RecurrentCell(nn.RNNCellBase):
         return found
 
 
-def normalise(z: Frame, parameters: dict[str, Any], part: str) -> Frame:
+def sum_of_convolutions(
+    cell: Any, convolve: Convolve, parameters: dict[str, Any], /, **arrays: Any
+) -> Frame:
+    """Σ of the convolutions of arrays with the kernels of their parts, `PART_kernel`.
+
+    Where the cell has `layer_norm`, each is normalised before they are added. The
+    dtype is that of `state_dtype`.
+    """
+    dtype = state_dtype(cell.dtype)
+    if not cell.layer_norm:
+        named = {f"{part}_kernel": array for part, array in arrays.items()}
+        return convolve(**named).astype(dtype)
+    terms = [
+        _normalise(convolve(**{f"{part}_kernel": x}).astype(dtype), parameters, part)
+        for part, x in arrays.items()
+    ]
+    return sum(terms[1:], start=terms[0])
+
+
+def _normalise(z: Frame, parameters: dict[str, Any], part: str) -> Frame:
     """Layer norm over height, width and channels of each sample."""
     axes = (1, 2, 3)
     centred = z - z.mean(axes, keepdims=True)

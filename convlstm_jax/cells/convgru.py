@@ -12,7 +12,6 @@ from convlstm_jax.cells.cell import (
     CellWeights,
     RecurrentCell,
     require_choice,
-    state_dtype,
 )
 from convlstm_jax.ops.engine import CellInputs, Convolve, per_channel
 from convlstm_jax.types import Array, Hidden
@@ -54,24 +53,15 @@ class ConvGRUCell(RecurrentCell):
         self, input_features: int | None, height: Any, width: Any
     ) -> CellWeights:
         """See `RecurrentCell`."""
-        features = self.features
-        if self.reset_after:
-            kernels = self.kernels(
-                input_features,
-                gates_input_kernel=(False, 3 * features),
-                gates_kernel=(True, 3 * features),
-            )
-        else:
-            kernels = self.kernels(
-                input_features,
-                gates_input_kernel=(False, 2 * features),
-                gates_kernel=(True, 2 * features),
-                candidate_input_kernel=(False, features),
-                candidate_kernel=(True, features),
-            )
-        sizes = {"bias": 3 * features}
+        features, sizes = self.features, {"bias": 3 * self.features}
+        gates = 3 * features if self.reset_after else 2 * features
+        outputs = {"gates_input_kernel": (False, gates), "gates_kernel": (True, gates)}
         if self.reset_after:
             sizes["recurrent_bias"] = features
+        else:
+            outputs["candidate_input_kernel"] = False, features
+            outputs["candidate_kernel"] = True, features
+        kernels = self.kernels(input_features, **outputs)
         others: dict[str, Array | None] = {
             name: self.param(name, nn.initializers.zeros, (size,), self.param_dtype)
             for name, size in sizes.items()
@@ -100,13 +90,6 @@ class ConvGRUCell(RecurrentCell):
         n = apply(candidate.astype(dtype) + b_n)
         hidden = (1 - z) * carry + z * n
         return hidden, hidden
-
-    @nn.nowrap
-    def initialize_carry(
-        self, rng: Array | None, input_shape: tuple[Any, ...]
-    ) -> Hidden:
-        """See `RecurrentCell`."""
-        return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))
 
 
 def reset_after_step(

@@ -11,9 +11,9 @@ from convlstm_jax.cells.cell import (
     ACTIVATIONS,
     CellWeights,
     RecurrentCell,
-    normalise,
     require_choice,
     state_dtype,
+    sum_of_convolutions,
 )
 from convlstm_jax.ops.engine import CellInputs, Convolve, per_channel
 from convlstm_jax.types import Array, Carry, Hidden
@@ -125,13 +125,9 @@ class ConvLSTMCell(RecurrentCell):
         """See `RecurrentCell`."""
         cell_state, hidden = carry
         dtype = cell_state.dtype
-        if self.layer_norm:
-            z_x = convolve(input_kernel=inputs).astype(dtype)
-            z_h = convolve(recurrent_kernel=hidden).astype(dtype)
-            z = normalise(z_x, parameters, "input")
-            z = z + normalise(z_h, parameters, "recurrent")
-        else:
-            z = convolve(input_kernel=inputs, recurrent_kernel=hidden).astype(dtype)
+        z = sum_of_convolutions(
+            self, convolve, parameters, input=inputs, recurrent=hidden
+        )
         # Gate by gate: XLA:CPU then keeps its fast convolution inside a loop.
         gates = split_gates(z)
         if self.use_bias:

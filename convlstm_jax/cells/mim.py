@@ -5,7 +5,6 @@ Non-Stationarity from Spatiotemporal Dynamics", CVPR 2019, arXiv:1811.07490.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -18,12 +17,7 @@ from convlstm_jax.ops.engine import Convolve
 from convlstm_jax.types import Array, Frame, Hidden, PerExample
 
 _MODULES = ("nonstationary", "stationary")
-# The kernels that are read as they are.
-_KERNELS = {
-    f"{module}_{part}": f"{module}_{part}_kernel"
-    for module in _MODULES
-    for part in ("input", "recurrent")
-}
+_OF_MODULES = "I G F O"  # The gates of MIM-N and MIM-S, which are used all together.
 
 
 class MIMCarry(NamedTuple):
@@ -77,6 +71,17 @@ class MIMCell(SpatiotemporalCell):
     has_locations: ClassVar[bool] = True
     only_convolves_inputs: ClassVar[bool] = False
 
+    gates: ClassVar[dict[str, str]] = {
+        "input": "i g f o",
+        "recurrent": "i g o",
+        "memory": "i g f o",
+        "nonstationary_input": _OF_MODULES,
+        "nonstationary_recurrent": _OF_MODULES,
+        "stationary_input": _OF_MODULES,
+        "stationary_recurrent": _OF_MODULES,
+    }
+    sums: ClassVar[tuple[str, ...]] = ("i g", "f", "o")
+
     first: bool = True
 
     @classmethod
@@ -94,26 +99,13 @@ class MIMCell(SpatiotemporalCell):
         self, input_features: int | None, height: Any, width: Any
     ) -> CellWeights:
         """See `RecurrentCell`."""
-        gates = {"input": 4, "recurrent": 3, "memory": 4}
-        for module in _MODULES:
-            gates |= {f"{module}_input": 4, f"{module}_recurrent": 4}
-        size = (height, width)
-        kernels, norms = self.spatiotemporal_weights(input_features, size, **gates)
-        others = dict(norms)
+        kernels, others = super().weights(input_features, height, width)
         for module in _MODULES:
             for name, count in (("peephole", 2), ("output_peephole", 1)):
-                shape = (*size, count * self.features)
+                shape = (height, width, count * self.features)
                 others[f"{module}_{name}"] = self.param(
                     f"{module}_{name}", nn.initializers.zeros, shape, self.param_dtype
                 )
-        if self.layer_norm:
-            return CellWeights(kernels, others)
-        kernels = dict(kernels)
-        w_ig, w_f, w_o = _parts(kernels.pop("input_kernel"), 2, 1, 1)
-        u_ig, u_o = _parts(kernels.pop("recurrent_kernel"), 2, 1)
-        m_ig, m_f, m_o = _parts(kernels.pop("memory_kernel"), 2, 1, 1)
-        kernels |= {"w_ig": w_ig, "u_ig": u_ig, "m_ig": m_ig}
-        kernels |= {"w_f": w_f, "m_f": m_f, "w_o": w_o, "u_o": u_o, "m_o": m_o}
         return CellWeights(kernels, others)
 
     @nn.nowrap
@@ -128,62 +120,35 @@ class MIMCell(SpatiotemporalCell):
         c, m, difference, (d, n), s, previous, started, h = carry
         if previous is not None:
             difference, previous = inputs - previous, inputs
-
-        def convolved(**arrays: Any) -> Frame:
-            if not self.layer_norm:
-                named = {_KERNELS.get(name, name): x for name, x in arrays.items()}
-                return convolve(**named).astype(c.dtype)
-            parts = [
-                self.convolved(convolve, parameters, part, array)
-                for part, array in arrays.items()
-            ]
-            return sum(parts[1:], start=parts[0])
+        added, sigmoid = self.adding(convolve, parameters), jax.nn.sigmoid
 
         def module(name: str, x: Frame, h: Hidden, c: Hidden) -> tuple[Hidden, Hidden]:
-            gates = {f"{name}_input": x, f"{name}_recurrent": h}
-            return self._module(convolved(**gates), parameters, name, c)
+            """A step of MIM-N or MIM-S: its output and its cell state."""
+            reads = {f"{name}_input": x, f"{name}_recurrent": h}
+            i, g, f, o = added(_OF_MODULES, **reads)
+            weights = parameters[f"{name}_peephole"][None].astype(c.dtype)
+            p_i, p_f = jnp.split(weights, 2, axis=-1)
+            i, f = sigmoid(i + p_i * c), sigmoid(f + p_f * c + self.forget_offset)
+            c = f * c + i * jnp.tanh(g)
+            p_o = parameters[f"{name}_output_peephole"][None].astype(c.dtype)
+            return sigmoid(o + p_o * c) * jnp.tanh(c), c
 
         new_d, new_n = module("nonstationary", difference, d, n)
         has_started = started[:, None, None, None] > 0
         d, n = jnp.where(has_started, new_d, d), jnp.where(has_started, new_n, n)
         t, s = module("stationary", d, c, s)
-        if self.layer_norm:
-            x_ig, x_f, x_o = _parts(convolved(input=inputs), 2, 1, 1)
-            h_ig, h_o = _parts(convolved(recurrent=h), 2, 1)
-            m_ig, m_f, m_o = _parts(convolved(memory=m), 2, 1, 1)
-            f, o = x_f + m_f, x_o + h_o + m_o
-        else:
-            x_ig, h_ig = convolved(w_ig=inputs), convolved(u_ig=h)
-            m_ig, f = convolved(m_ig=m), convolved(w_f=inputs, m_f=m)
-            o = convolved(w_o=inputs, u_o=h, m_o=m)
-        sigmoid = jax.nn.sigmoid
-        i, g = jnp.split(x_ig + h_ig, 2, axis=-1)
-        c = t + sigmoid(i) * jnp.tanh(g)
-        i, g = jnp.split(x_ig + m_ig, 2, axis=-1)
-        m = sigmoid(f + self.forget_offset) * m + sigmoid(i) * jnp.tanh(g)
+        x_i, x_g = added("i g", input=inputs)
+        h_i, h_g = added("i g", recurrent=h)
+        m_i, m_g = added("i g", memory=m)
+        (f,) = added("f", input=inputs, memory=m)
+        (o,) = added("o", input=inputs, recurrent=h, memory=m)
+        c = t + sigmoid(x_i + h_i) * jnp.tanh(x_g + h_g)
+        new = sigmoid(x_i + m_i) * jnp.tanh(x_g + m_g)
+        m = sigmoid(f + self.forget_offset) * m + new
         mixed = convolve(mixing_kernel=jnp.concatenate([c, m], axis=-1))
-        o = sigmoid(o)
-        h = (o * jnp.tanh(mixed.astype(c.dtype))).astype(self.dtype)
+        h = (sigmoid(o) * jnp.tanh(mixed.astype(c.dtype))).astype(self.dtype)
         one = jnp.ones_like(started)
         return MIMCarry(c, m, d, (d, n), s, previous, one, h), h
-
-    @nn.nowrap
-    def _module(
-        self,
-        gates: Array,
-        parameters: dict[str, Any],
-        module: str,
-        c: Hidden,
-    ) -> tuple[Hidden, Hidden]:
-        """A step of MIM-N or MIM-S: its output and its cell state."""
-        i, g, f, o = jnp.split(gates, 4, axis=-1)
-        weights = parameters[f"{module}_peephole"][None].astype(c.dtype)
-        p_i, p_f = jnp.split(weights, 2, axis=-1)
-        i = jax.nn.sigmoid(i + p_i * c)
-        f = jax.nn.sigmoid(f + p_f * c + self.forget_offset)
-        c = f * c + i * jnp.tanh(g)
-        p_o = parameters[f"{module}_output_peephole"][None].astype(c.dtype)
-        return jax.nn.sigmoid(o + p_o * c) * jnp.tanh(c), c
 
     @nn.nowrap
     def initialize_carry(
@@ -203,10 +168,3 @@ class MIMCell(SpatiotemporalCell):
             started=jnp.zeros(input_shape[:1], dtype),
             hidden=state.astype(self.dtype),
         )
-
-
-def _parts(gates: Array, *counts: int) -> list[Any]:
-    """Splits the last axis into parts of so many gates each."""
-    features = gates.shape[-1] // sum(counts)
-    ends = [features * end for end in accumulate(counts)]
-    return list(jnp.split(gates, ends[:-1], axis=-1))

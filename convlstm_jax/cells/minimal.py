@@ -51,11 +51,7 @@ class LinearCell(RecurrentCell):
     def weights(
         self, input_features: int | None, height: Any, width: Any
     ) -> CellWeights:
-        """See `RecurrentCell`; a ValueError without input."""
-        if input_features is None:
-            raise ValueError(
-                f"inputs is None: a {type(self).__name__} cannot run without input"
-            )
+        """See `RecurrentCell`."""
         outputs = self.num_gates * self.features
         kernels = self.kernels(input_features, input_kernel=(False, outputs))
         bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
@@ -83,13 +79,6 @@ class LinearCell(RecurrentCell):
         a, b = self.coefficients(convolve, parameters, inputs)
         hidden = a * carry + b
         return hidden, hidden
-
-    @nn.nowrap
-    def initialize_carry(
-        self, rng: Array | None, input_shape: tuple[Any, ...]
-    ) -> Hidden:
-        """See `RecurrentCell`."""
-        return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))
 
 
 class MinGRUCell(LinearCell):

@@ -5,6 +5,7 @@ Spatiotemporal LSTMs", NeurIPS 2017; and "PredRNN: A Recurrent Neural Network fo
 Spatiotemporal Predictive Learning", 2021, arXiv:2103.09504.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -12,12 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from convlstm_jax.cells.cell import (
-    CellWeights,
-    RecurrentCell,
-    normalise,
-    state_dtype,
-)
+from convlstm_jax.cells.cell import CellWeights, RecurrentCell, sum_of_convolutions
 from convlstm_jax.ops.engine import CellInputs, Convolve
 from convlstm_jax.types import Array, Frame, Hidden, PerExample
 
@@ -53,60 +49,99 @@ class SpatiotemporalCell(RecurrentCell):
     needs_input: ClassVar[bool] = True
     passed: ClassVar[tuple[str, ...]] = ("memory",)
     parts_of_inputs: ClassVar[tuple[str, ...]] = ("input",)
+    """Parts whose kernels read the inputs."""
+    gates: ClassVar[dict[str, str]]
+    """The gates that each part's convolution gives, in the order of its kernel.
+
+    The part "output", if any, reads the cell state and the memory.
+    """
+    sums: ClassVar[tuple[str, ...]]
+    """The gates that `step` asks for together, where a part has others as well."""
 
     layer_norm: bool = False
     forget_offset: float = 1.0
 
-    def spatiotemporal_weights(
-        self, input_features: int | None, size: tuple[Any, Any], **gates: int
+    @nn.compact
+    def weights(
+        self, input_features: int | None, height: Any, width: Any
     ) -> CellWeights:
-        """Kernels and norms, given the gates computed from each part.
+        """See `RecurrentCell`.
 
-        Those of `parts_of_inputs` read the inputs, all others arrays of F channels; a
-        1×1 kernel, "mixing", and "output" read the cell state and the memory.
+        Kernels and norms of all parts; a 1×1 kernel, "mixing", reads the cell state and
+        the memory.
         """
-        if input_features is None:
-            raise ValueError(
-                f"inputs is None: a {type(self).__name__} cannot run without input"
-            )
-        features, kernel_size = self.features, self.recurrent_kernel_size
-        outputs = {part: count * features for part, count in gates.items()}
-        of_memory = outputs.pop("output", None)
+        features, size = self.features, self.recurrent_kernel_size
+        outputs = {
+            part: features * len(names.split()) for part, names in self.gates.items()
+        }
         kernels = self.kernels(
             input_features,
             **{
                 f"{part}_kernel": (part not in self.parts_of_inputs, count)
                 for part, count in outputs.items()
+                if part != "output"
             },
         )
-
-        def of_both(name: str, size: int) -> None:
-            shape = (size, size, 2 * features, features)
-            kernels[name] = self.param(
-                name, self.recurrent_kernel_init, shape, self.param_dtype
-            )
-
-        of_both("mixing_kernel", 1)
-        if of_memory:
-            of_both("output_kernel", kernel_size)
-            outputs["output"] = of_memory
-        norms = outputs if self.layer_norm else {}
-        return CellWeights(kernels, self.norms(*size, **norms))
+        of_both = {"mixing": 1} | ({"output": size} if "output" in outputs else {})
+        for part, size in of_both.items():
+            name, shape = f"{part}_kernel", (size, size, 2 * features, features)
+            init = self.recurrent_kernel_init
+            kernels[name] = self.param(name, init, shape, self.param_dtype)
+        if self.layer_norm:
+            return CellWeights(kernels, self.norms(height, width, **outputs))
+        return CellWeights(self._cut(kernels), {})
 
     @nn.nowrap
-    def convolved(
-        self, convolve: Convolve, parameters: dict[str, Any], part: str, array: Any
-    ) -> Frame:
-        """A part's convolution of an array, normalised where the cell does so."""
-        z = convolve(**{f"{part}_kernel": array}).astype(state_dtype(self.dtype))
-        return normalise(z, parameters, part) if self.layer_norm else z
+    def _cut(self, kernels: dict[str, Array]) -> dict[str, Array]:
+        """The kernels, those of a part in pieces where `step` adds them in pieces."""
+        found = dict(kernels)
+        for part, names in self.gates.items():
+            own = names.split()
+            pieces = [piece for piece in self.sums if {*piece.split()} < {*own}]
+            if not pieces:
+                continue
+            cut = split_gates(found.pop(f"{part}_kernel"), len(own))
+            gates = dict(zip(own, cut, strict=True))
+            for piece in pieces:
+                together = [gates[name] for name in piece.split()]
+                found[f"{part} {piece}_kernel"] = jnp.concatenate(together, axis=-1)
+        return found
+
+    @nn.nowrap
+    def adding(
+        self, convolve: Convolve, parameters: dict[str, Any]
+    ) -> Callable[..., list[Frame]]:
+        """The function `added` of a step.
+
+        `added("i f", input=x, recurrent=h)` is a list of gates, here i and f, each the
+        sum of that of all parts given, whose convolutions read the arrays.
+        """
+        known: dict[str, dict[str, Frame]] = {}  # By part, of those with layer norm.
+
+        def added(names: str, /, **arrays: Any) -> list[Frame]:
+            wanted = names.split()
+            if not self.layer_norm:
+                pieces = {
+                    part if names == self.gates[part] else f"{part} {names}": array
+                    for part, array in arrays.items()
+                }
+                z = sum_of_convolutions(self, convolve, parameters, **pieces)
+                return split_gates(z, len(wanted))
+            for part, array in arrays.items():
+                if part not in known:
+                    own = self.gates[part].split()
+                    z = sum_of_convolutions(self, convolve, parameters, **{part: array})
+                    known[part] = dict(zip(own, split_gates(z, len(own)), strict=True))
+            terms = ([known[part][name] for part in arrays] for name in wanted)
+            return [sum(of[1:], start=of[0]) for of in terms]
+
+        return added
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[Any, ...]) -> Any:
         """See `RecurrentCell`."""
-        shape = (*input_shape[:-1], self.features)
-        state = jnp.zeros(shape, state_dtype(self.dtype))
-        return SpatiotemporalCarry(state, state, None, jnp.zeros(shape, self.dtype))
+        state = super().initialize_carry(rng, input_shape)
+        return SpatiotemporalCarry(state, state, None, state.astype(self.dtype))
 
 
 class SpatiotemporalLSTMCell(SpatiotemporalCell):
@@ -129,22 +164,15 @@ class SpatiotemporalLSTMCell(SpatiotemporalCell):
     Attributes: See `SpatiotemporalCell`.
     """
 
-    decoupling: bool = False
+    gates: ClassVar[dict[str, str]] = {
+        "input": "i f g i' f' g' o",
+        "recurrent": "i f g o",
+        "memory": "i' f' g'",
+        "output": "o",
+    }
+    sums: ClassVar[tuple[str, ...]] = ("i f g o", "i' f' g'")
 
-    @nn.compact
-    def weights(
-        self, input_features: int | None, height: Any, width: Any
-    ) -> CellWeights:
-        """See `RecurrentCell`."""
-        gates = {"input": 7, "recurrent": 4, "memory": 3, "output": 1}
-        size = (height, width)
-        kernels, norms = self.spatiotemporal_weights(input_features, size, **gates)
-        if self.layer_norm:
-            return CellWeights(kernels, norms)
-        kernels = dict(kernels)
-        cell, memory = _cell_and_memory(kernels.pop("input_kernel"))
-        parts = {"cell_input_kernel": cell, "memory_input_kernel": memory}
-        return CellWeights(kernels | parts, norms)
+    decoupling: bool = False
 
     @nn.nowrap
     def step(
@@ -156,45 +184,24 @@ class SpatiotemporalLSTMCell(SpatiotemporalCell):
     ) -> tuple[SpatiotemporalCarry, Hidden]:
         """See `RecurrentCell`."""
         c, m, decoupling, h = carry
-        of_cell, of_memory = self._gates(convolve, parameters, inputs, h, m)
-        i, f, g, o = split_gates(of_cell, 4)
+        added = self.adding(convolve, parameters)
         sigmoid, offset = jax.nn.sigmoid, self.forget_offset
+        i, f, g, o = added("i f g o", input=inputs, recurrent=h)
         new_in_cell = sigmoid(i) * jnp.tanh(g)
         c = sigmoid(f + offset) * c + new_in_cell
-        i, f, g = split_gates(of_memory, 3)
+        i, f, g = added("i' f' g'", input=inputs, memory=m)
         new_in_memory = sigmoid(i) * jnp.tanh(g)
         m = sigmoid(f + offset) * m + new_in_memory
         both = jnp.concatenate([c, m], axis=-1)
-        o = sigmoid(o + self.convolved(convolve, parameters, "output", both))
+        (more,) = added("o", output=both)
         mixed = convolve(mixing_kernel=both).astype(c.dtype)
-        h = (o * jnp.tanh(mixed)).astype(self.dtype)
+        h = (sigmoid(o + more) * jnp.tanh(mixed)).astype(self.dtype)
         if decoupling is not None:
             # Side by side, so that the kernel is read once.
             pair = jnp.concatenate([new_in_cell, new_in_memory], axis=2)
             adapted = convolve(adapter_kernel=pair).astype(c.dtype)
             decoupling = decoupling + _similarity(*jnp.split(adapted, 2, axis=2))
         return SpatiotemporalCarry(c, m, decoupling, h), h
-
-    @nn.nowrap
-    def _gates(
-        self,
-        convolve: Convolve,
-        parameters: dict[str, Any],
-        inputs: CellInputs,
-        h: Hidden,
-        m: Hidden,
-    ) -> tuple[Array, Array]:
-        """Of i, f, g, o the part that c' and m' do not change, and i', f', g'."""
-        if not self.layer_norm:
-            cell = convolve(cell_input_kernel=inputs, recurrent_kernel=h)
-            memory = convolve(memory_input_kernel=inputs, memory_kernel=m)
-            return cell.astype(m.dtype), memory.astype(m.dtype)
-
-        def convolved(part: str, array: Any) -> Frame:
-            return self.convolved(convolve, parameters, part, array)
-
-        cell, memory = _cell_and_memory(convolved("input", inputs))
-        return cell + convolved("recurrent", h), memory + convolved("memory", m)
 
     @nn.nowrap
     def initialize_carry(
@@ -206,12 +213,6 @@ class SpatiotemporalLSTMCell(SpatiotemporalCell):
             return carry
         zeros = jnp.zeros(input_shape[:1], carry.cell_state.dtype)
         return carry._replace(decoupling=zeros)
-
-
-def _cell_and_memory(gates: Array) -> tuple[Array, Array]:
-    """Of seven gates those of the cell state, i, f, g, o, and those of the memory."""
-    i, f, g, *memory, o = split_gates(gates, 7)
-    return jnp.concatenate([i, f, g, o], axis=-1), jnp.concatenate(memory, axis=-1)
 
 
 def split_gates(gates: Array, count: int) -> list[Array]:

@@ -5,20 +5,16 @@ Spatiotemporal Predictive Learning", ICML 2018, arXiv:1804.06300.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from convlstm_jax.cells.cell import CellWeights, RecurrentCell, normalise, state_dtype
-from convlstm_jax.cells.predrnn import (
-    SpatiotemporalCarry,
-    SpatiotemporalCell,
-    split_gates,
-)
+from convlstm_jax.cells.cell import CellWeights, RecurrentCell, sum_of_convolutions
+from convlstm_jax.cells.predrnn import SpatiotemporalCarry, SpatiotemporalCell
 from convlstm_jax.ops.engine import CellInputs, Convolve
-from convlstm_jax.types import Array, Frame, Hidden
+from convlstm_jax.types import Array, Hidden
 
 
 class CausalLSTMCell(SpatiotemporalCell):
@@ -39,6 +35,16 @@ class CausalLSTMCell(SpatiotemporalCell):
     Attributes: See `SpatiotemporalCell`.
     """
 
+    gates: ClassVar[dict[str, str]] = {
+        "input": "i f g i' f' g' o",
+        "recurrent": "i f g o",
+        "cell": "i f g",
+        "memory": "i' f' m",
+        "cell_to_memory": "i' g' f' o",
+        "memory_to_output": "o",
+    }
+    sums: ClassVar[tuple[str, ...]] = ("i f g", "i' f'", "g'", "m", "o")
+
     @classmethod
     def layers(cls, features: Sequence[int], **fields: Any) -> list[RecurrentCell]:
         """See `RecurrentCell`: with the gradient highway unit as the second cell."""
@@ -52,42 +58,6 @@ class CausalLSTMCell(SpatiotemporalCell):
             cells.insert(1, highway)
         return cells
 
-    @nn.compact
-    def weights(
-        self, input_features: int | None, height: Any, width: Any
-    ) -> CellWeights:
-        """See `RecurrentCell`."""
-        gates = {"input": 7, "recurrent": 4, "cell": 3, "memory": 3}
-        gates |= {"cell_to_memory": 4, "memory_to_output": 1}
-        size = (height, width)
-        kernels, norms = self.spatiotemporal_weights(input_features, size, **gates)
-        if self.layer_norm:
-            return CellWeights(kernels, norms)
-        kernels = dict(kernels)
-        w_i, w_f, w_g, w_i2, w_f2, w_g2, w_o = split_gates(
-            kernels.pop("input_kernel"), 7
-        )
-        u_i, u_f, u_g, u_o = split_gates(kernels.pop("recurrent_kernel"), 4)
-        m_i, m_f, m_m = split_gates(kernels.pop("memory_kernel"), 3)
-        n_i, n_g, n_f, n_o = split_gates(kernels.pop("cell_to_memory_kernel"), 4)
-        return CellWeights(
-            kernels
-            | {
-                "w_cell": _joined(w_i, w_f, w_g),
-                "u_cell": _joined(u_i, u_f, u_g),
-                "w_memory": _joined(w_i2, w_f2),
-                "n_memory": _joined(n_i, n_f),
-                "m_memory": _joined(m_i, m_f),
-                "w_candidate": w_g2,
-                "n_candidate": n_g,
-                "m_candidate": m_m,
-                "w_output": w_o,
-                "u_output": u_o,
-                "n_output": n_o,
-            },
-            norms,
-        )
-
     @nn.nowrap
     def step(
         self,
@@ -97,54 +67,23 @@ class CausalLSTMCell(SpatiotemporalCell):
         inputs: CellInputs,
     ) -> tuple[SpatiotemporalCarry, Hidden]:
         """See `RecurrentCell`."""
+        added = self.adding(convolve, parameters)
         sigmoid, offset = jax.nn.sigmoid, self.forget_offset
         c, m, _, h = carry
-
-        def cell_state(i: Frame, f: Frame, g: Frame) -> Frame:
-            return sigmoid(f + offset) * c + sigmoid(i) * jnp.tanh(g)
-
-        def memory(i: Frame, f: Frame, g: Frame, m_m: Frame) -> Frame:
-            return sigmoid(f + offset) * jnp.tanh(m_m) + sigmoid(i) * jnp.tanh(g)
-
-        if self.layer_norm:
-
-            def convolved(part: str, array: Any, gates: int) -> list[Frame]:
-                return split_gates(
-                    self.convolved(convolve, parameters, part, array), gates
-                )
-
-            x_i, x_f, x_g, x_i2, x_f2, x_g2, x_o = convolved("input", inputs, 7)
-            h_i, h_f, h_g, h_o = convolved("recurrent", h, 4)
-            c_i, c_f, c_g = convolved("cell", c, 3)
-            m_i, m_f, m_m = convolved("memory", m, 3)
-            c = cell_state(x_i + h_i + c_i, x_f + h_f + c_f, x_g + h_g + c_g)
-            n_i, n_g, n_f, n_o = convolved("cell_to_memory", c, 4)
-            m = memory(x_i2 + m_i + n_i, x_f2 + m_f + n_f, x_g2 + n_g, m_m)
-            (v_o,) = convolved("memory_to_output", m, 1)
-            o = x_o + h_o + n_o + v_o
-        else:
-
-            def summed(gates: int, **arrays: Any) -> list[Frame]:
-                return split_gates(convolve(**arrays).astype(m_before.dtype), gates)
-
-            m_before = m
-            c = cell_state(*summed(3, w_cell=inputs, u_cell=h, cell_kernel=c))
-            i, f = summed(2, w_memory=inputs, n_memory=c, m_memory=m_before)
-            (g,) = summed(1, w_candidate=inputs, n_candidate=c)
-            (m_m,) = summed(1, m_candidate=m_before)
-            m = memory(i, f, g, m_m)
-            (o,) = summed(
-                1, w_output=inputs, u_output=h, n_output=c, memory_to_output_kernel=m
-            )
+        i, f, g = added("i f g", input=inputs, recurrent=h, cell=c)
+        c = sigmoid(f + offset) * c + sigmoid(i) * jnp.tanh(g)
+        i, f = added("i' f'", input=inputs, cell_to_memory=c, memory=m)
+        (g,) = added("g'", input=inputs, cell_to_memory=c)
+        (kept,) = added("m", memory=m)
+        m = sigmoid(f + offset) * jnp.tanh(kept) + sigmoid(i) * jnp.tanh(g)
+        (o,) = added(
+            "o", input=inputs, recurrent=h, cell_to_memory=c, memory_to_output=m
+        )
         o = jnp.tanh(o)
         both = jnp.concatenate([c, m], axis=-1)
         mixed = convolve(mixing_kernel=both).astype(c.dtype)
         h = (o * jnp.tanh(mixed)).astype(self.dtype)
         return SpatiotemporalCarry(c, m, None, h), h
-
-
-def _joined(*kernels: Array) -> Array:
-    return jnp.concatenate(kernels, axis=-1)
 
 
 def _almost_zero(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -190,21 +129,10 @@ class GradientHighwayCell(RecurrentCell):
         inputs: CellInputs,
     ) -> tuple[Hidden, Hidden]:
         """See `RecurrentCell`."""
-        if self.layer_norm:
-            x = convolve(input_kernel=inputs).astype(carry.dtype)
-            z = convolve(recurrent_kernel=carry).astype(carry.dtype)
-            gates = normalise(x, parameters, "input")
-            gates = gates + normalise(z, parameters, "recurrent")
-        else:
-            gates = convolve(input_kernel=inputs, recurrent_kernel=carry)
-        p, s = jnp.split(gates.astype(carry.dtype), 2, axis=-1)
+        gates = sum_of_convolutions(
+            self, convolve, parameters, input=inputs, recurrent=carry
+        )
+        p, s = jnp.split(gates, 2, axis=-1)
         s = jax.nn.sigmoid(s)
         carry = s * jnp.tanh(p) + (1 - s) * carry
         return carry, carry
-
-    @nn.nowrap
-    def initialize_carry(
-        self, rng: Array | None, input_shape: tuple[Any, ...]
-    ) -> Hidden:
-        """See `RecurrentCell`."""
-        return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))

@@ -3,14 +3,8 @@
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from convlstm_jax.cells.cell import (
-    CellWeights,
-    RecurrentCell,
-    leaky_relu,
-    state_dtype,
-)
+from convlstm_jax.cells.cell import CellWeights, RecurrentCell, leaky_relu
 from convlstm_jax.cells.convgru import reset_after_step
 from convlstm_jax.ops.engine import CellInputs, Convolve, per_channel
 from convlstm_jax.ops.warping import warp
@@ -130,10 +124,3 @@ class TrajGRUCell(RecurrentCell):
         hidden = leaky_relu(biased(z, "flow_bias"))
         flow = biased(convolve(flow_output_kernel=hidden), "flow_output_bias")
         return flow.reshape(*carry.shape[:-1], self.num_links, 2)
-
-    @nn.nowrap
-    def initialize_carry(
-        self, rng: Array | None, input_shape: tuple[Any, ...]
-    ) -> Hidden:
-        """See `RecurrentCell`."""
-        return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))

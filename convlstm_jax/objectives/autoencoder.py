@@ -7,14 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from convlstm_jax.config import Config
 from convlstm_jax.errors import UserError
 from convlstm_jax.models import ModelConfig
-from convlstm_jax.models.network import Forecast
+from convlstm_jax.models.network import Forecast, forecast_from_logits
 from convlstm_jax.objectives.base import Batch, DataFacts, Variables
 from convlstm_jax.objectives.forecast import FramesObjective, Outputs, PixelLossConfig
 from convlstm_jax.types import PerExample, Video
@@ -121,7 +120,8 @@ class AutoencoderObjective(FramesObjective):
         if "targets" in batch:
             _, targets = self.targets(batch["targets"])
         logits: Any = self.model.apply(variables, inputs, targets)
-        losses = [self.score(_forecast(logits[k]), of) for k, of in targets.items()]
+        forecasts = {name: forecast_from_logits(logits[name]) for name in targets}
+        losses = [self.score(forecasts[name], of) for name, of in targets.items()]
         return sum(losses[1:], start=losses[0]), {}
 
     def forecast_from(
@@ -143,7 +143,7 @@ class AutoencoderObjective(FramesObjective):
         self, variables: Variables, state: Any, num_frames: Mapping[str, int]
     ) -> dict[str, Forecast]:
         logits: Any = self.model.apply(variables, state, num_frames, method="decode")
-        return {name: _forecast(logits[name]) for name in num_frames}
+        return {name: forecast_from_logits(logits[name]) for name in num_frames}
 
     def check_num_frames(self, num_frames: int | None) -> None:
         """See `Objective`: a reconstruction has at most the frames read."""
@@ -154,7 +154,3 @@ class AutoencoderObjective(FramesObjective):
             f"{self.num_input_frames}, the frames that this network reads and "
             "reconstructs, as it predicts none"
         )
-
-
-def _forecast(logits: Video) -> Forecast:
-    return Forecast(jax.nn.sigmoid(logits), logits)

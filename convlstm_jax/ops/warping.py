@@ -97,7 +97,7 @@ def _read_backward(saved: Any, gradient: Array) -> Any:
         a, b, c, d = products
         by_x = ((1 - y) * (b - a) + y * (d - c)).sum(-1)
         by_y = ((1 - x) * (c - a) + x * (d - b)).sum(-1)
-        return total, jnp.stack([by_x, by_y], axis=-1) * inside
+        return total, jnp.stack([by_x, by_y], axis=-1) * inside.astype(by_x.dtype)
 
     rows = _places(frames, positions), gradient
     total, by_position = _by_rows(pull_back, jnp.zeros_like(pixels), rows)

@@ -140,18 +140,23 @@ class _AdamFamilyConfig(OptimizerConfig):
 
         return optax.GradientTransformation(adam.init, update)
 
-
-class AdamConfig(_AdamFamilyConfig):
-    """Adam, arXiv:1412.6980."""
-
-    name: Literal["adam"] = "adam"
+    def _decay(self) -> list[optax.GradientTransformation]:
+        return []
 
     def _optimizer(
         self, rate: optax.Schedule, num_steps: int
     ) -> optax.GradientTransformation:
         return optax.chain(
-            self._direction(num_steps), optax.scale_by_learning_rate(rate)
+            self._direction(num_steps),
+            *self._decay(),
+            optax.scale_by_learning_rate(rate),
         )
+
+
+class AdamConfig(_AdamFamilyConfig):
+    """Adam, arXiv:1412.6980."""
+
+    name: Literal["adam"] = "adam"
 
 
 class AdamWConfig(_AdamFamilyConfig):
@@ -160,14 +165,8 @@ class AdamWConfig(_AdamFamilyConfig):
     name: Literal["adamw"] = "adamw"
     weight_decay: float = field(0.0, "Decoupled weight decay.", ge=0)
 
-    def _optimizer(
-        self, rate: optax.Schedule, num_steps: int
-    ) -> optax.GradientTransformation:
-        return optax.chain(
-            self._direction(num_steps),
-            optax.add_decayed_weights(self.weight_decay),
-            optax.scale_by_learning_rate(rate),
-        )
+    def _decay(self) -> list[optax.GradientTransformation]:
+        return [optax.add_decayed_weights(self.weight_decay)]
 
 
 class RMSPropConfig(OptimizerConfig):

@@ -11,7 +11,7 @@ from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.film_strip import clip_strip
 from convlstm_jax.viz.gif import gif_bytes
-from convlstm_jax.viz.pixels import to_pixels
+from convlstm_jax.viz.pixels import enlarge, to_pixels
 
 
 class ClipLook(NamedTuple):
@@ -67,9 +67,7 @@ def write_clip(
     pixels = to_pixels(frames)
     suffix = path.suffix.lower()
     if scale > 1 and suffix in (".gif", ".mp4"):
-        frames, pixels = (
-            x.repeat(scale, axis=1).repeat(scale, axis=2) for x in (frames, pixels)
-        )
+        frames, pixels = enlarge(frames, scale), enlarge(pixels, scale)
     if suffix == ".png":
         clip_strip(path, frames)
     elif suffix == ".npy":

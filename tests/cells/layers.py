@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convlstm_jax.layers.recurrent import IMPLEMENTATIONS, RecurrentLayer
-from tests.ops.cases import fast_jit
+from tests.trees import fast_jit
 
 
 def run_every_way(cell, inputs, carry, num_steps, generator):

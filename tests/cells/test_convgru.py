@@ -1,14 +1,13 @@
 """Ballas et al. 2016 and Shi et al. 2017 in plain NumPy → the cell → the layer."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from convlstm_jax.cells.convgru import ConvGRUCell
 from tests.cells.layers import run_every_way
-from tests.ops.cases import assert_trees_close
 from tests.ops.oracle import convolve, sigmoid
+from tests.trees import assert_trees_close
 
 SHAPE, FEATURES = (2, 4, 3, 5, 2), 3
 DOUBLE = {"dtype": jnp.float64, "param_dtype": jnp.float64}
@@ -71,16 +70,3 @@ def test_every_way_to_run_equals_the_oracle(fields, update, with_inputs):
 def test_an_unknown_activation_is_refused():
     with pytest.raises(ValueError, match="activation is 'elu': it must be one of"):
         ConvGRUCell(3, activation="elu")
-
-
-def test_no_silent_promotion_in_float32():
-    for reset_after in (False, True):
-        cell = ConvGRUCell(3, reset_after=reset_after, activation="leaky_relu")
-        with jax.numpy_dtype_promotion("strict"):
-            (carry, output), _ = jax.eval_shape(
-                cell.init_with_output,
-                jax.random.key(0),
-                jnp.zeros((1, 4, 5, 3)),
-                jnp.zeros((1, 4, 5, 2)),
-            )
-        assert carry.dtype == output.dtype == jnp.float32

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from convlstm_jax.cells import CELLS, build_cell
-from convlstm_jax.layers.recurrent import RecurrentLayer
-from tests.ops.cases import fast_jit
+from convlstm_jax.layers.recurrent import IMPLEMENTATIONS, RecurrentLayer
+from tests.trees import fast_jit, random_like
 
 SHAPE = (2, 4, 5, 4, 3)  # B, T, H, W, C
 LENGTHS = np.array([4, 2])
@@ -21,14 +21,9 @@ def make(name):
     cell = build_cell(
         name, features=3, input_kernel_size=3, recurrent_kernel_size=3, num_links=2
     )
-    generator = np.random.default_rng(5)
-    inputs = generator.normal(size=SHAPE).astype(np.float32)
+    inputs = np.random.default_rng(5).normal(size=SHAPE).astype(np.float32)
     init = functools.partial(RecurrentLayer(cell).init, jax.random.key(0))
-    variables = jax.tree.map(
-        lambda x: (0.3 * generator.normal(size=x.shape)).astype(np.float32),
-        jax.eval_shape(init, inputs),
-    )
-    return cell, variables, inputs
+    return cell, random_like(jax.eval_shape(init, inputs), 0.3), inputs
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -76,3 +71,39 @@ def test_flax_runs_it_in_both_directions(name):
     found, expected = jax.device_get(run(inputs))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
     assert np.abs(found[..., :3] - found[..., 3:]).max() > 1e-2
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        *((name, {}) for name in CELLS),
+        ("convlstm", {"layer_norm": True}),
+        ("convgru", {"reset_after": True, "activation": "leaky_relu"}),
+    ],
+)
+def test_no_silent_promotion_in_float32(name, fields, implementation):
+    layer = RecurrentLayer(build_cell(name, features=3, **fields), implementation)
+    inputs = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
+
+    def loss(variables, inputs):
+        return layer.apply(variables, inputs, seq_lengths=LENGTHS)[1].sum()
+
+    with jax.numpy_dtype_promotion("strict"):
+        shapes = jax.eval_shape(layer.init, jax.random.key(0), inputs)
+        gradients = jax.eval_shape(jax.grad(loss), shapes, inputs)
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves((shapes, gradients))}
+    assert dtypes == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("name", [n for n, cell in CELLS.items() if cell.needs_input])
+def test_a_cell_that_cannot_run_without_input_is_refused(name, implementation):
+    cell = CELLS[name](3)
+    init = functools.partial(
+        RecurrentLayer(cell, implementation).init, num_steps=2,
+        initial_carry=cell.initialize_carry(None, (1, 4, 4, 3)),
+    )  # fmt: skip
+    message = f"inputs is None: a {type(cell).__name__} cannot run without input"
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(init, jax.random.key(0), None)

@@ -8,26 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import (
-    clip_classification,
-    moving_mnist,
-    moving_mnist_next_frame,
-    moving_mnist_recurrent,
-)
 from convlstm_jax.cells import CELLS
 from convlstm_jax.cells.minimal import MinGRUCell, MinLSTMCell, positive
-from convlstm_jax.cli.experiment import experiment
-from convlstm_jax.errors import UserError
 from convlstm_jax.layers.recurrent import IMPLEMENTATIONS, RecurrentLayer
-from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
 from convlstm_jax.ops.engine import MEMORY
-from tests.ops.cases import (
-    assert_trees_close,
-    fast_jit,
-    run_as_on_an_accelerator,
-    run_by_tiles,
-)
+from tests.ops.cases import run_as_on_an_accelerator, run_by_tiles
 from tests.ops.oracle import convolve, sigmoid
+from tests.trees import assert_trees_close, fast_jit
 
 NAMES = ("mingru", "minlstm")
 SHAPE, FEATURES = (3, 5, 4, 3, 2), 3
@@ -254,114 +241,3 @@ def test_the_cell_equals_the_logarithms_of_the_paper_in_pytorch(name):
     by_cell, *others = gradients
     found = [*map(by_cell["params"]["cell"].get, ("input_kernel", "bias")), *others]
     assert_trees_close(found, [leaf.grad.numpy() for leaf in leaves])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_cell_follows_the_rnn_interface_and_promotes_nothing(name):
-    cell, frames = make_cell(name, jnp.float32), jnp.zeros((1, 3, 4, 5, 2))
-    both = nn.Bidirectional(nn.RNN(cell), nn.RNN(cell.clone()))
-    with jax.numpy_dtype_promotion("strict"):
-        outputs, variables = jax.eval_shape(
-            both.init_with_output, jax.random.key(0), frames
-        )
-    assert outputs.shape == (1, 3, 4, 5, 2 * FEATURES)
-    assert outputs.dtype == jnp.float32
-    assert len(jax.tree.leaves(variables)) == 4
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("name", NAMES)
-def test_a_cell_that_reads_nothing_is_refused(name, implementation):
-    layer = RecurrentLayer(make_cell(name, jnp.float32), implementation)
-    init = functools.partial(layer.init, initial_carry=jnp.zeros(STATE), num_steps=2)
-    message = f"inputs is None: a {CELLS[name].__name__} cannot run without input"
-    with pytest.raises(ValueError, match=message):
-        jax.eval_shape(init, jax.random.key(0), None)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(
-    ("config", "overrides"),
-    [
-        (
-            moving_mnist_next_frame,
-            {"kernel_sizes": "3,1", "num_normalized_layers": "1"},
-        ),
-        (clip_classification, {"input_kernel_size": "3"}),
-        (moving_mnist_recurrent, {"input_kernel_size": "3"}),
-    ],
-)
-def test_networks_learn_with_the_cells_by_config(config, overrides, name):
-    values = {"cell": name, "features": "3,2", **overrides}
-    network = experiment(
-        config.get_config(),
-        {f"model.{field}": value for field, value in values.items()},
-        reads_data=False,
-    ).model.build()
-    generator = np.random.default_rng(0)
-
-    def normal(shape):
-        return jnp.asarray(generator.normal(size=shape), jnp.float32)
-
-    frames = normal((1, 3, 16, 8, 1))
-    arguments = (frames, *getattr(network, "init_arguments", ()))
-    shapes = jax.eval_shape(network.init, jax.random.key(0), *arguments)
-    params = jax.tree.map(lambda leaf: normal(leaf.shape), shapes["params"])
-    others = {
-        n: jax.tree.map(jnp.ones_like, shapes[n]) for n in shapes if n != "params"
-    }
-    assert set(params["layer_0"]) == {"input_kernel", "bias"}
-    assert params["layer_0"]["bias"].shape == (CELLS[name].num_gates * 3,)
-
-    def loss(params):
-        return jnp.cos(network.apply({"params": params, **others}, *arguments)).sum()
-
-    gradients = fast_jit(jax.grad(loss))(params)
-    assert all(leaf.any() for leaf in jax.tree.leaves(gradients))
-
-
-def test_the_recurrent_predictor_reads_its_own_predictions():
-    """Cell by cell in a Python loop, the last two steps from predictions."""
-    network = RecurrentPredictor((FEATURES, 2), 3, patch_size=1, cell="mingru")
-    frames = jnp.asarray(np.random.default_rng(1).normal(size=SHAPE), jnp.float32)
-    teacher_forcing = jnp.broadcast_to(jnp.arange(SHAPE[1]) < 3, SHAPE[:2])
-    init = fast_jit(network.init)
-    variables = init(jax.random.key(0), frames, teacher_forcing)
-    cells = [MinGRUCell(FEATURES, 3), MinGRUCell(2, 3)]
-
-    def by_hand(weights):
-        carries = [jnp.zeros(STATE), jnp.zeros((*STATE[:-1], 2))]
-        predictions = []
-        for t in range(SHAPE[1]):
-            hidden = frames[:, t] if t < 3 else predictions[-1]
-            for index, cell in enumerate(cells):
-                layer = {"params": weights[f"layer_{index}"]}
-                carries[index], hidden = cell.apply(layer, carries[index], hidden)
-            predictions.append(hidden @ weights["output_kernel"][0, 0])
-        return jnp.stack(predictions, axis=1)
-
-    both = fast_jit(
-        lambda variables: (
-            network.apply(variables, frames, teacher_forcing),
-            by_hand(variables["params"]),
-        )
-    )
-    np.testing.assert_allclose(*both(variables), rtol=1e-5, atol=1e-6)
-
-
-def test_configs_refuse_the_cells_where_they_make_no_sense():
-    config = moving_mnist.get_config()
-    for cell in NAMES:
-        message = (
-            rf"config\.model\.cell is '{cell}': it must be one of 'convlstm', 'convgru'"
-        )
-        with pytest.raises(UserError, match=message):
-            experiment(config, {"model.cell": cell}, reads_data=False)
-    message = (
-        r"config\.model\.recurrent_kernel_size does not exist with "
-        r"config\.model\.cell='mingru': it needs config\.model\.cell='convlstm' or"
-    )
-    overrides = {"model.cell": "mingru", "model.recurrent_kernel_size": "5"}
-    config = moving_mnist_recurrent.get_config()
-    with pytest.raises(UserError, match=message):
-        experiment(config, overrides, reads_data=False)

@@ -13,8 +13,8 @@ from convlstm_jax.cells.predrnn import SpatiotemporalCarry, SpatiotemporalLSTMCe
 from convlstm_jax.cells.predrnnpp import CausalLSTMCell, GradientHighwayCell
 from convlstm_jax.layers.recurrent import IMPLEMENTATIONS, RecurrentLayer
 from convlstm_jax.ops.engine import convolve_with
-from tests.ops.cases import assert_trees_close
 from tests.ops.oracle import convolve, sigmoid
+from tests.trees import assert_trees_close, random_like
 
 BATCH, HEIGHT, WIDTH, CHANNELS, FEATURES = 2, 3, 4, 2, 3
 OFFSET = 0.7
@@ -115,9 +115,7 @@ def cell_of(cls, **fields):
 
 
 def drawn(tree, seed):
-    """Random distinct numbers of the shapes of a tree."""
-    generator = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: 0.6 * generator.normal(size=leaf.shape), tree)
+    return random_like(tree, 0.6, seed, float)
 
 
 CASES = {
@@ -219,12 +217,3 @@ def test_the_layers_of_a_stack():
     ]
     firsts = [cell.first for cell in build_layers("mim", (3, 3, 3))[1:]]
     assert firsts == [True, False]
-
-
-def test_a_layer_needs_inputs():
-    cell = SpatiotemporalLSTMCell(FEATURES)
-    carry = cell.initialize_carry(None, (1, 4, 4, 2))
-    with pytest.raises(ValueError, match=r"^inputs is None: a SpatiotemporalLSTM"):
-        RecurrentLayer(cell).init(
-            jax.random.key(0), None, initial_carry=carry, num_steps=2
-        )

@@ -9,8 +9,8 @@ from benchmarks.workloads import Workload
 from convlstm_jax.cells import build_cell
 from convlstm_jax.cells.trajgru import TrajGRUCell
 from tests.cells.layers import run_every_way
-from tests.ops.cases import assert_trees_close, fast_jit
 from tests.ops.oracle import convolve, sigmoid, warp
+from tests.trees import assert_trees_close, fast_jit
 
 SHAPE, FEATURES, LINKS = (2, 3, 3, 4, 2), 3, 2
 DOUBLE = {"dtype": jnp.float64, "param_dtype": jnp.float64}

@@ -10,7 +10,6 @@ from convlstm_jax.interop.pytorch_weights import convlstm_layers, import_pytorch
 from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.next_frame import NextFramePredictor
 from tests.interop import pytorch_networks
-from tests.program import run
 
 FEATURES = (3, 2)
 FRAME_SHAPE = (5, 7, 2)
@@ -266,37 +265,6 @@ def test_an_imported_model_predicts_what_pytorch_does(
     expected = pytorch_networks.predict(torch, theirs, clip.transpose(0, 1, 4, 2, 3), 4)
     assert expected.std() > 0.03
     found = jax.jit(model.forecast, static_argnums=2)(variables, clip, 4).frames
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("at_root")
-def test_a_run_imported_on_the_command_line_predicts_what_pytorch_does(
-    torch, tmp_path, capsys
-):
-    theirs = pytorch_networks.tutorial(
-        torch, 1, FEATURES, (24, 16), activation="relu", num_normalized=2
-    )
-    checkpoint, folder = tmp_path / "bubbles.pth", tmp_path / "imported"
-    torch.save(theirs.state_dict(), checkpoint)
-    arguments = [
-        "--mode=import", "--from=pytorch", f"--checkpoint={checkpoint}",
-        f"--workdir={folder}", "--config=configs/bubbles.py:quick",
-        "--config.model.features=3,2", "--config.data.width=16",
-    ]  # fmt: skip
-    assert run(*arguments, "--config.data.height=24") == 0
-    printed = capsys.readouterr().out
-    assert f"imported {checkpoint} (pytorch):\n" in printed
-    assert "predictions stay the same" in printed
-
-    clip = np.random.default_rng(1).uniform(size=(5, 24, 16, 1)).astype(np.float32)
-    np.save(tmp_path / "clip.npy", clip)
-    paths = [f"--input={tmp_path / 'clip.npy'}", f"--output={tmp_path / 'next.npy'}"]
-    assert run("--mode=predict", f"--workdir={folder}", *paths, "--num_frames=3") == 0
-    frames = clip[None].transpose(0, 1, 4, 2, 3)
-    expected = pytorch_networks.predict(torch, theirs, frames, 3)[0]
-    assert expected.std() > 0.05
-    found = np.load(tmp_path / "next.npy")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 

@@ -19,7 +19,7 @@ from convlstm_jax.layers.rollout import rollout
 from convlstm_jax.layers.video_convolution import VideoConvolution
 from convlstm_jax.ops.patches import to_patches
 from tests.explicit_mesh import assert_equal_to_one_device, explicit_mesh, over
-from tests.ops.cases import assert_trees_close, fast_jit
+from tests.trees import assert_trees_close, fast_jit
 
 SHAPE = BATCH, STEPS, HEIGHT, WIDTH, CHANNELS = 8, 3, 3, 4, 2
 FEATURES = 3

@@ -6,30 +6,9 @@ import numpy as np
 import pytest
 
 from convlstm_jax.layers.recurrent import FCLSTM
+from tests.ops.oracle import lstm_step
 
 BATCH, STEPS, SIZE, FEATURES = 2, 4, 5, 3
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def lstm(weights, inputs, carry, order):
-    """Graves 2013 (arXiv:1308.0850), equations 7 to 11, gate by gate."""
-    weights = {name: np.asarray(value) for name, value in weights.items()}
-    input_kernel, recurrent_kernel = (
-        weights[name][0, 0] for name in ("input_kernel", "recurrent_kernel")
-    )
-    inputs, (c, h) = np.asarray(inputs), map(np.asarray, carry)
-    p_i, p_f, p_o = weights.get("peephole", np.zeros((3, FEATURES)))
-    outputs = np.zeros((BATCH, STEPS, FEATURES))
-    for t in order:
-        z = inputs[:, t] @ input_kernel + h @ recurrent_kernel + weights["bias"]
-        z_i, z_f, z_g, z_o = np.split(z, 4, axis=-1)
-        c = sigmoid(z_f + p_f * c) * c + sigmoid(z_i + p_i * c) * np.tanh(z_g)
-        h = sigmoid(z_o + p_o * c) * np.tanh(c)
-        outputs[:, t] = h
-    return (c, h), outputs
 
 
 @pytest.mark.parametrize(
@@ -51,14 +30,16 @@ def test_fc_lstm_equals_the_lstm(peephole, implementation, reverse):
     weights = variables["params"]["lstm"]["cell"]
     assert ("peephole" in weights) == (peephole == "channel")
     run = jax.jit(lambda carry: layer.apply(variables, inputs, initial_carry=carry))
-    order = range(STEPS)[:: -1 if reverse else 1]
-    (c, h), outputs = lstm(weights, inputs, carry, order)
-    (found_c, found_h), found = run(carry)
+    outputs = np.zeros((BATCH, STEPS, FEATURES))
+    weights, state, frames = jax.tree.map(np.asarray, (weights, carry, inputs))
+    for t in range(STEPS)[:: -1 if reverse else 1]:
+        state = lstm_step(weights, state, frames[:, t])
+        outputs[:, t] = state[1]
+    final, found = run(carry)
     assert found.shape == (BATCH, STEPS, FEATURES)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     close(found, outputs)
-    close(found_c, c)
-    close(found_h, h)
+    jax.tree.map(close, final, state)
 
 
 def test_fc_lstm_stops_at_the_end_of_a_clip_and_runs_without_input():

@@ -12,13 +12,8 @@ from convlstm_jax.cells.convgru import ConvGRUCell
 from convlstm_jax.cells.convlstm import ConvLSTMCell
 from convlstm_jax.layers.rollout import RolloutState, rollout
 from convlstm_jax.ops.convolution import same_convolution
-from tests.ops import oracle
-from tests.ops.cases import (
-    assert_trees_close,
-    fast_jit,
-    run_as_on_an_accelerator,
-    run_by_tiles,
-)
+from tests.ops.cases import run_as_on_an_accelerator, run_by_tiles
+from tests.trees import assert_trees_close, fast_jit
 
 BATCH, STEPS, HEIGHT, WIDTH, CHANNELS = 2, 5, 3, 4, 2
 FEATURES = (3, 4)
@@ -197,22 +192,6 @@ def test_a_single_step():
     assert_equals_plain_autodiff(Stack(), arguments, MIXED[:, :1])
 
 
-@pytest.mark.parametrize("memory", ["default", "checkpoint"])
-def test_a_rollout_of_no_steps_hands_the_state_on(memory):
-    stack = Stack(memory=memory, dtype=jnp.float32)
-    arguments = jax.tree.map(jnp.float32, draw(stack))
-    teacher_forcing = jnp.ones((BATCH, 0), bool)
-
-    (state, predictions), pull_back = jax.vjp(
-        lambda *a: run(stack, *a, teacher_forcing), *arguments
-    )
-    assert_trees_close(state, arguments[2])
-    assert predictions.shape == (BATCH, 0, HEIGHT, WIDTH, CHANNELS)
-    *other_gradients, state_gradient = pull_back((state, predictions))
-    assert_trees_close(state_gradient, arguments[2])
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(other_gradients))
-
-
 @pytest.mark.parametrize(("norms", "num_frames"), [(False, 3), (True, STEPS)])
 def test_checkpoints_change_nothing(norms, num_frames):
     """Three steps, and two that are left over."""
@@ -260,34 +239,6 @@ def test_frames_that_are_not_taken_may_be_missing_and_have_no_gradient():
     np.testing.assert_array_equal(whole, cut)
     np.testing.assert_array_equal(whole_gradient[:, 3:], 0)
     np.testing.assert_array_equal(whole_gradient[:, :3], cut_gradient)
-
-
-def test_one_layer_equals_the_oracle_of_the_paper():
-    stack = Stack(features=(3,))
-    parameters, frames, state = draw(stack)
-    layer = parameters["params"]["layer_0"]
-    parameters["params"]["output"] = np.eye(3)[None, None, :, :CHANNELS]
-    bias = np.repeat([0, FORGET_OFFSET, 0, 0], 3)
-    paper = oracle.Layer(layer["input_kernel"], layer["recurrent_kernel"], bias, None)
-    _, outputs = oracle.sequence(paper, frames, state.carries[0], STEPS, "tanh")
-    with jax.enable_x64(True):
-        _, predictions = fast_jit(functools.partial(run, stack))(
-            parameters, frames, state, MASKS["all frames"]
-        )
-    np.testing.assert_allclose(predictions, outputs[..., :CHANNELS], 1e-9, 1e-9)
-
-
-def test_a_rollout_may_be_cut_and_the_state_handed_on():
-    stack = Stack(norms=True)
-    parameters, frames, state = draw(stack)
-    step = fast_jit(functools.partial(run, stack))
-    with jax.enable_x64(True):
-        whole = step(parameters, frames, state, MIXED)
-        # The cut lies before a step that reads a prediction.
-        state, first = step(parameters, frames[:, :4], state, MIXED[:, :4])
-        state, second = step(parameters, frames[:, 4:], state, MIXED[:, 4:])
-    joined = (state, jnp.concatenate([first, second], axis=1))
-    assert_trees_close(joined, whole, rtol=1e-12, atol=1e-12)
 
 
 def test_no_prediction_depends_on_a_frame_not_yet_read():

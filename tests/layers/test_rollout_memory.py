@@ -11,7 +11,7 @@ import pytest
 from convlstm_jax.cells import build_layers
 from convlstm_jax.layers.rollout import rollout
 from convlstm_jax.ops.convolution import same_convolution
-from tests.ops.cases import assert_trees_close, fast_jit
+from tests.trees import assert_trees_close, fast_jit
 
 FEATURES, LAYERS = 3, 3
 # The recurrent weights of MIM-N have an effect from the third step on.
@@ -99,24 +99,3 @@ def test_outputs_and_gradients_are_those_of_a_plain_loop(cell):
         assert_trees_close(one, expected)
     gradients = jax.tree.leaves(expected[1][0])
     assert all(np.abs(gradient).max() > 1e-4 for gradient in gradients)
-
-
-def test_a_state_continues_where_it_was_left():
-    cell = "mim"
-    stack = Stack(cell, "default")
-    with jax.enable_x64(True):
-        weights, frames = jax.tree.map(jnp.asarray, arguments(cell))
-
-        @fast_jit
-        def run(weights, frames):
-            _, whole = stack.apply(weights, frames, TEACHER_FORCING)
-            parts, state = [], None
-            for part in (slice(0, 1), slice(1, 3)):
-                state, predictions = stack.apply(
-                    weights, frames[:, part], TEACHER_FORCING[:, part], state
-                )
-                parts.append(predictions)
-            return whole, jnp.concatenate(parts, axis=1)
-
-        whole, parts = jax.device_get(run(weights, frames))
-    assert_trees_close(parts, whole)

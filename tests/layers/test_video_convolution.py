@@ -1,18 +1,13 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from convlstm_jax.layers.video_convolution import VideoConvolution
+from tests.trees import fast_jit
 
 FEATURES = 2
 CAUSAL = pytest.mark.parametrize("causal", [True, False])
-
-fast_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 
 
 def normal(*shape, seed=0):

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 
 from convlstm_jax.models.autoencoder import FCLSTMAutoencoder
-from convlstm_jax.models.describe import parameter_table
+from tests.ops.oracle import lstm_step, sigmoid
+from tests.trees import fast_jit, random_like
 
 SHAPE = (2, 3, 4, 5, 1)
 PIXELS = 20
 FEATURES = (4, 3)
-
-fast_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def frames(seed=1, num_frames=SHAPE[1]):
@@ -28,23 +21,7 @@ def frames(seed=1, num_frames=SHAPE[1]):
 
 def random_variables(model, targets):
     shapes = jax.eval_shape(model.init, jax.random.key(0), frames(), targets)
-    generator = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(0.4 * generator.normal(size=leaf.shape), leaf.dtype),
-        shapes,
-    )
-
-
-def lstm_step(weights, carry, inputs):
-    """Graves 2013 (arXiv:1308.0850), equations 7 to 11, in NumPy."""
-    c, h = carry
-    kernel, (p_i, p_f, p_o) = weights["recurrent_kernel"][0, 0], weights["peephole"]
-    z = h @ kernel + weights["bias"]
-    if inputs is not None:
-        z = z + inputs @ weights["input_kernel"][0, 0]
-    z_i, z_f, z_g, z_o = np.split(z, 4, axis=-1)
-    c = sigmoid(z_f + p_f * c) * c + sigmoid(z_i + p_i * c) * np.tanh(z_g)
-    return c, sigmoid(z_o + p_o * c) * np.tanh(c)
+    return random_like(shapes)
 
 
 def oracle(params, inputs, decoder, steps, truth=None, conditional=False):
@@ -138,27 +115,3 @@ def test_an_unconditional_decoder_sees_no_target_at_all():
     for name in targets:
         cell = variables["params"][f"decoder_{name}"]["lstm_0"]["lstm"]["cell"]
         assert "input_kernel" not in cell
-
-
-# (4096 + 2048)·8192 and (2048 + 2048)·8192 weights, 8192 biases and 3·2048 peepholes a
-# layer; the first layer of an unconditional decoder has no 4096·8192 input weights.
-ENCODER = 50_345_984 + 33_568_768
-DECODER = 16_791_552 + 33_568_768 + 2048 * 4096 + 4096
-
-
-@pytest.mark.parametrize(
-    ("decoders", "conditional", "parameters"),
-    [
-        (("reconstruction",), False, ENCODER + DECODER),
-        (("forecast",), False, 142_667_776),
-        (("forecast",), True, 176_222_208),
-        (("reconstruction", "forecast"), False, ENCODER + 2 * DECODER),
-        (("reconstruction", "forecast"), True, 268_529_664),
-    ],
-)
-def test_parameters_of_the_published_size(decoders, conditional, parameters):
-    model = FCLSTMAutoencoder((2048, 2048), decoders, conditional)
-    video = jax.ShapeDtypeStruct((1, 10, 64, 64, 1), jnp.float32)
-    targets = dict.fromkeys(decoders, video)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), video, targets)
-    assert sum(count for _, _, count in parameter_table(shapes)) == parameters

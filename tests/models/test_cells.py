@@ -76,3 +76,11 @@ def test_a_cell_has_its_own_fields_alone(name):
             f"config.model.{field} does not exist with config.model.cell='convlstm': "
             f"it needs config.model.cell={cell!r}"
         ]
+
+
+@pytest.mark.parametrize("name", ["recurrent_predictor", "clip_classifier"])
+def test_a_cell_that_reads_no_state_has_no_kernel_for_it(name):
+    values = {"cell": "mingru", "recurrent_kernel_size": 5}
+    (problem,) = validated(MODELS[name], values, "config.model.")[1]
+    message = "config.model.recurrent_kernel_size does not exist with config.model.cell"
+    assert problem.startswith(f"{message}='mingru': it needs config.model.cell=")

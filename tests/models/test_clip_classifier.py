@@ -8,7 +8,8 @@ import pytest
 from convlstm_jax.cells.convlstm import ConvLSTMCell
 from convlstm_jax.layers.recurrent import RecurrentLayer
 from convlstm_jax.models.clip_classifier import ClipClassifier
-from convlstm_jax.models.describe import multiply_adds, parameter_table
+from convlstm_jax.models.describe import multiply_adds
+from tests.trees import fast_jit, random_like
 
 # Frames of 10×14 pixels are 5×7 patches, and 2×3 pixels once they are pooled.
 TINY = {
@@ -19,10 +20,6 @@ TINY = {
     "patch_size": 2,
 }
 SHAPE = (2, 4, 10, 14, 2)
-
-fast_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 
 
 def make(**fields):
@@ -39,47 +36,12 @@ def shapes_of(model, shape=SHAPE):
 
 
 def random_variables(model):
-    generator = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda leaf: np.float32(0.5 * generator.normal(size=leaf.shape)),
-        shapes_of(model),
-    )
+    return random_like(shapes_of(model), 0.5)
 
 
 @functools.cache
 def classify(**fields):
     return fast_jit(make(**fields).apply)
-
-
-def test_parameters_of_the_published_layers():
-    """[32, 64, 64] for colour frames and two classes, written out.
-
-    A layer of F features over C channels has 3·3·C·4F input weights, 3·3·F·4F recurrent
-    ones, 4F biases and 3F peepholes.
-    """
-    model = ClipClassifier((32, 64, 64))
-    expected = [
-        ("layer_0/bias", (128,), 128),
-        ("layer_0/input_kernel", (3, 3, 48, 128), 55_296),
-        ("layer_0/peephole", (3, 32), 96),
-        ("layer_0/recurrent_kernel", (3, 3, 32, 128), 36_864),
-        ("layer_1/bias", (256,), 256),
-        ("layer_1/input_kernel", (3, 3, 32, 256), 73_728),
-        ("layer_1/peephole", (3, 64), 192),
-        ("layer_1/recurrent_kernel", (3, 3, 64, 256), 147_456),
-        ("layer_2/bias", (256,), 256),
-        ("layer_2/input_kernel", (3, 3, 64, 256), 147_456),
-        ("layer_2/peephole", (3, 64), 192),
-        ("layer_2/recurrent_kernel", (3, 3, 64, 256), 147_456),
-        ("output/bias", (2,), 2),
-        ("output/kernel", (64, 2), 128),
-    ]
-    for shape in ((1, 9, 224, 224, 3), (2, 5, 64, 80, 3)):
-        assert parameter_table(shapes_of(model, shape)["params"]) == expected
-    assert sum(count for _, _, count in expected) == 609_506
-    # Without patches the first layer reads 3 channels.
-    pixels = shapes_of(ClipClassifier((32, 64, 64), patch_size=1), (1, 9, 32, 32, 3))
-    assert sum(leaf.size for leaf in jax.tree.leaves(pixels)) == 557_666
 
 
 def test_patches_and_pooling_bring_the_work_down():

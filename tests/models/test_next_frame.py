@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 
 from convlstm_jax.config import validated
-from convlstm_jax.models.describe import parameter_table
 from convlstm_jax.models.next_frame import NextFrameConfig, NextFramePredictor
+from tests.trees import fast_jit, random_like
 
 TINY = {"features": (3, 4), "kernel_sizes": (3, 1), "num_normalized_layers": 1}
 SHAPE = (2, 6, 5, 4, 2)
-
-fast_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 
 
 def make(**fields):
@@ -32,39 +28,10 @@ def shapes_of(model, shape=SHAPE):
 
 def random_variables(model):
     """Random distinct weights; positive ones where variances stand."""
-    generator = np.random.default_rng(0)
-
-    def draw(leaf):
-        return jnp.asarray(0.4 * generator.normal(size=leaf.shape), leaf.dtype)
-
-    variables = jax.tree.map(draw, shapes_of(model))
+    variables = random_like(shapes_of(model))
     for statistics in variables.get("batch_stats", {}).values():
         statistics["var"] = jnp.abs(statistics["var"]) + 0.2
     return variables
-
-
-def count(tree):
-    return sum(number for _, _, number in parameter_table(tree))
-
-
-@pytest.mark.parametrize(
-    ("fields", "size", "parameters", "with_statistics"),
-    [
-        # The Keras example of 2021: normalised after the first two layers.
-        (((64, 64, 64), (5, 3, 1), 2), 64, 746_433, 746_689),
-        # The first Keras example.
-        (((40,) * 4, (3,) * 4, 4), 40, 406_681, 407_001),
-    ],
-)
-@pytest.mark.parametrize("causal_head", [True, False])
-def test_parameters_are_those_of_the_keras_examples(
-    fields, size, parameters, with_statistics, causal_head
-):
-    model = NextFramePredictor(*fields, causal_head=causal_head)
-    shapes = shapes_of(model, (1, 4, size, size, 1))
-    assert set(shapes) == {"params", "batch_stats"}
-    assert count(shapes["params"]) == parameters
-    assert count(shapes) == with_statistics
 
 
 def test_first_values_are_those_of_keras():

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +5,10 @@ import pytest
 
 from convlstm_jax.models.describe import parameter_table
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
+from tests.trees import fast_jit, random_like
 
 MODEL = RecurrentPredictor((3, 2), 3, 5, patch_size=2)
 FRAME_SHAPE = (4, 6, 1)
-
-fast_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 
 
 def parameter_shapes(model, frame_shape):
@@ -23,24 +18,12 @@ def parameter_shapes(model, frame_shape):
 
 
 def parameters(model=MODEL):
-    generator = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: np.float32(0.5 * generator.normal(size=leaf.shape)),
-        parameter_shapes(model, FRAME_SHAPE),
-    )
+    return random_like(parameter_shapes(model, FRAME_SHAPE), 0.5, seed=1)
 
 
 def clips(num_frames=4):
     generator = np.random.default_rng(2)
     return np.float32(generator.uniform(size=(2, num_frames, *FRAME_SHAPE)))
-
-
-@pytest.mark.parametrize(
-    ("features", "count"), [((128,) * 4, 11_675_648), ((192,) * 4, 26_115_072)]
-)
-def test_the_live_parameters_of_openstl(features, count):
-    shapes = parameter_shapes(RecurrentPredictor(features), (64, 64, 1))
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
 def test_parameter_table_with_layer_norm():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.models import MODELS
-from tests.ops.cases import assert_trees_close, fast_jit
+from tests.trees import assert_trees_close, fast_jit, random_like
 
 SHAPE = (2, 4, 8, 8, 1)
 KERNELS = {"input_kernel_size": 3, "recurrent_kernel_size": 3, "patch_size": 2}
@@ -19,6 +19,7 @@ NETWORKS = {
     "fc_lstm": {},
     "recurrent_predictor": KERNELS | {"layer_norm": True},
     "recurrent_predictor mim": KERNELS,
+    "recurrent_predictor mingru": {"input_kernel_size": 3, "patch_size": 2},
     "recurrent_predictor predrnnpp": KERNELS,
     "next_frame": NEXT_FRAME | {"causal_head": True},
     "next_frame convgru": NEXT_FRAME | {"causal_head": False},
@@ -51,13 +52,11 @@ def build(system):
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros(SHAPE), *arguments)
     )
-    generator = np.random.default_rng(4)
-    variables = jax.tree.map(
-        lambda x: (0.4 * generator.normal(size=x.shape)).astype(np.float32), shapes
-    )
+    variables = random_like(shapes, seed=4)
     if "batch_stats" in variables:
         variables["batch_stats"] = jax.tree.map(np.abs, variables["batch_stats"])
-    return model, name, variables, generator.random(SHAPE).astype(np.float32)
+    frames = np.random.default_rng(4).random(SHAPE).astype(np.float32)
+    return model, name, variables, frames
 
 
 @pytest.mark.parametrize("system", NETWORKS)

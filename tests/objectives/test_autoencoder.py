@@ -10,6 +10,7 @@ from convlstm_jax.models.autoencoder import FCLSTMAutoencoderConfig
 from convlstm_jax.objectives import OBJECTIVES, DataFacts
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.training.steps import make_eval_step
+from tests.trees import random_like
 
 FRAME_SHAPE = (4, 6, 2)
 INPUTS, OUTPUTS = 4, 3
@@ -24,11 +25,7 @@ def make_task(name, *, conditional=False, **fields):
 
 def parameters(task):
     shapes = jax.eval_shape(lambda key: task.init(key, FRAME_SHAPE), jax.random.key(0))
-    generator = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), leaf.dtype),
-        shapes,
-    )
+    return random_like(shapes, 0.3, seed=1)
 
 
 def stored_frames(num_frames=INPUTS + OUTPUTS):

@@ -9,10 +9,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from convlstm_jax.errors import UserError
 from convlstm_jax.metrics.accumulate import add_sums, batch_sums
 from convlstm_jax.models.clip_classifier import ClipClassifier
-from convlstm_jax.objectives.classify import (
-    ClassificationObjective,
-    balanced_weights,
-)
+from convlstm_jax.objectives.classify import ClassificationObjective, balanced_weights
+from tests.trees import random_like
 
 FRAME_SHAPE = (8, 12, 3)
 CLASSES = ("normal", "theft", "queue")
@@ -26,13 +24,9 @@ def make_task(**fields):
 
 @functools.cache
 def variables():
-    generator = np.random.default_rng(1)
-    shapes = jax.eval_shape(
-        lambda key: make_task().init(key, FRAME_SHAPE), jax.random.key(0)
-    )
-    return jax.tree.map(
-        lambda leaf: np.float32(0.5 * generator.normal(size=leaf.shape)), shapes
-    )
+    init = make_task().init
+    shapes = jax.eval_shape(lambda key: init(key, FRAME_SHAPE), jax.random.key(0))
+    return random_like(shapes, 0.5, seed=1)
 
 
 def batch(num_clips=4):

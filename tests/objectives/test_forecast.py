@@ -8,6 +8,7 @@ from convlstm_jax.models.encoder_forecaster import EncoderForecaster
 from convlstm_jax.objectives.base import to_unit_interval
 from convlstm_jax.objectives.forecast import ForecastObjective
 from convlstm_jax.objectives.losses import frame_loss
+from tests.trees import random_like
 
 FRAME_SHAPE = (4, 6, 2)
 
@@ -23,17 +24,11 @@ def stored_frames(num_frames=5):
     return generator.integers(0, 256, (2, num_frames, *FRAME_SHAPE), dtype=np.uint8)
 
 
-def parameter_shapes(task):
-    return jax.eval_shape(lambda key: task.init(key, FRAME_SHAPE), jax.random.key(0))
-
-
 @functools.cache
 def parameters():
-    generator = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), leaf.dtype),
-        parameter_shapes(make_task()),
-    )
+    init = make_task().init
+    shapes = jax.eval_shape(lambda key: init(key, FRAME_SHAPE), jax.random.key(0))
+    return random_like(shapes, 0.3, seed=1)
 
 
 def test_to_unit_interval():

@@ -12,6 +12,7 @@ from convlstm_jax.training.optimizer import AdadeltaConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState
 from convlstm_jax.training.steps import make_eval_step, make_train_step
+from tests.trees import random_like
 
 FRAME_SHAPE = (4, 5, 1)
 
@@ -25,13 +26,9 @@ def make_task(causal_head=True, **fields):
 @functools.cache
 def variables():
     """Random distinct values; positive ones where variances stand."""
-    shapes = jax.eval_shape(
-        lambda key: make_task().init(key, FRAME_SHAPE), jax.random.key(0)
-    )
-    generator = np.random.default_rng(1)
-    drawn = jax.tree.map(
-        lambda leaf: np.float32(0.4 * generator.normal(size=leaf.shape)), shapes
-    )
+    init = make_task().init
+    shapes = jax.eval_shape(lambda key: init(key, FRAME_SHAPE), jax.random.key(0))
+    drawn = random_like(shapes, seed=1)
     for statistics in drawn["batch_stats"].values():
         statistics["var"] = np.abs(statistics["var"]) + np.float32(0.2)
     return drawn

@@ -7,6 +7,7 @@ import pytest
 
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor, SamplingConfig
 from convlstm_jax.objectives.forecast import ForecastObjective
+from tests.trees import random_like
 
 FRAME_SHAPE = (4, 6, 2)
 INPUTS, OUTPUTS = 3, 2
@@ -31,13 +32,9 @@ def stored_frames(clips=2, num_frames=INPUTS + OUTPUTS):
 
 @functools.cache
 def variables():
-    generator = np.random.default_rng(1)
-    shapes = jax.eval_shape(
-        lambda key: make_task().init(key, FRAME_SHAPE), jax.random.key(0)
-    )
-    return jax.tree.map(
-        lambda leaf: np.float32(0.5 * generator.normal(size=leaf.shape)), shapes
-    )
+    init = make_task().init
+    shapes = jax.eval_shape(lambda key: init(key, FRAME_SHAPE), jax.random.key(0))
+    return random_like(shapes, 0.5, seed=1)
 
 
 @functools.cache

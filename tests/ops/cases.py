@@ -1,6 +1,5 @@
 """The ConvLSTMs, small and odd, on which the ops are compared with each other."""
 
-import functools
 from dataclasses import dataclass
 
 import jax
@@ -14,11 +13,6 @@ from convlstm_jax.ops import convolution, engine
 from convlstm_jax.ops.engine import convolve_with, run
 from convlstm_jax.ops.winograd import Winograd
 from tests.ops.oracle import Layer
-
-# Compiling is what these tests take their time for; the numbers do not depend on it.
-fast_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
 
 
 @dataclass(frozen=True)
@@ -197,16 +191,6 @@ def scan_of(cell, *, num_steps, valid=None, reverse=False):
         return final, jnp.moveaxis(outputs, 0, 1)
 
     return scan
-
-
-def assert_trees_close(found, expected, rtol=1e-9, atol=1e-9):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for (path, a), b in zip(
-        jax.tree_util.tree_leaves_with_path(found),
-        jax.tree.leaves(expected),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, rtol, atol, err_msg=jax.tree_util.keystr(path))
 
 
 def run_as_on_an_accelerator(monkeypatch):

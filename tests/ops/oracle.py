@@ -109,3 +109,15 @@ def sequence(layer, inputs, carry, num_steps, activation, valid=None, reverse=Fa
 
 def _array(value):
     return None if value is None else np.asarray(value, np.float64)
+
+
+def lstm_step(weights, carry, inputs):
+    """Graves 2013 (arXiv:1308.0850), equations 7 to 11, over vectors `[B, D]`."""
+    c, h = carry
+    z = h @ weights["recurrent_kernel"][0, 0] + weights["bias"]
+    if inputs is not None:
+        z = z + inputs @ weights["input_kernel"][0, 0]
+    z_i, z_f, z_g, z_o = np.split(z, 4, axis=-1)
+    p_i, p_f, p_o = weights.get("peephole", np.zeros((3, c.shape[-1])))
+    c = sigmoid(z_f + p_f * c) * c + sigmoid(z_i + p_i * c) * np.tanh(z_g)
+    return c, sigmoid(z_o + p_o * c) * np.tanh(c)

@@ -18,16 +18,15 @@ from tests.ops.cases import (
     CASES,
     Case,
     as_jax,
-    assert_trees_close,
     cell_of,
     draw,
     engine_of,
-    fast_jit,
     run_as_on_an_accelerator,
     run_by_tiles,
     scan_of,
     settings,
 )
+from tests.trees import assert_trees_close, fast_jit
 
 
 def case_named(name):

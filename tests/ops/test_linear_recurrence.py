@@ -11,7 +11,7 @@ from convlstm_jax.ops.linear_recurrence import (
     linear_recurrence,
     linear_recurrence_gradient,
 )
-from tests.ops.cases import assert_trees_close, fast_jit
+from tests.trees import assert_trees_close, fast_jit
 
 
 def draw(shape, seed=0):

@@ -8,7 +8,7 @@ from jax import lax
 
 from convlstm_jax.ops.warping import warp
 from tests.ops import oracle
-from tests.ops.cases import fast_jit
+from tests.trees import fast_jit
 
 HEIGHT, WIDTH = 4, 6
 

@@ -16,6 +16,7 @@ from convlstm_jax.training.optimizer import AdamConfig
 from convlstm_jax.training.sharding import data_mesh, put_batch, replicated
 from convlstm_jax.training.state import TrainState, init_state
 from convlstm_jax.training.steps import make_eval_step, make_train_step
+from tests.trees import random_like
 
 FRAME_SHAPE = (8, 6, 1)
 TASK = ForecastObjective(EncoderForecaster((3, 2), 3, 3, patch_size=2), 3, 2)
@@ -42,10 +43,7 @@ def initial_params():
     shapes = jax.eval_shape(
         lambda key: TASK.init(key, FRAME_SHAPE)["params"], jax.random.key(0)
     )
-    generator = np.random.default_rng(3)
-    return jax.tree.map(
-        lambda leaf: np.float32(0.3 * generator.normal(size=leaf.shape)), shapes
-    )
+    return random_like(shapes, 0.3, seed=3)
 
 
 def make_state(mesh, with_ema=False):

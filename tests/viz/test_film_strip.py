@@ -52,15 +52,22 @@ def test_rows_and_columns(tmp_path):
     assert (picture[MARGIN : MARGIN + TIME - 2, LEFT : LEFT + width] < 200).any()
 
 
-def test_a_reconstruction_has_its_own_name_and_times(tmp_path, monkeypatch):
+@pytest.fixture
+def written(monkeypatch):
+    """The texts of a picture, each with its style."""
     texts = []
     monkeypatch.setattr(
         "convlstm_jax.viz.pixels.Canvas.text",
-        lambda self, position, text, **style: texts.append(text),
+        lambda self, position, text, **style: texts.append((text, style)),
     )
+    return texts
+
+
+def test_a_reconstruction_has_its_own_name_and_times(tmp_path, written):
     clips = levels(3, 50), levels(3, 100), levels(3, 200)
     film_strip(tmp_path / "strip.png", *clips, frame_size=32, reconstruction=True)
     times = ["t\N{MINUS SIGN}2", "t\N{MINUS SIGN}1", "t"]
+    texts = [text for text, _ in written]
     assert texts == [*times, "input", *times[::-1], "truth", "reconstruction"]
 
 
@@ -98,16 +105,6 @@ def grey_clips(num_clips=3, num_frames=4, height=64, width=32):
     levels = 40 + 60 * np.arange(num_clips)[:, None] + np.arange(num_frames)
     shape = (num_clips, num_frames, height, width, 3)
     return np.broadcast_to(levels[:, :, None, None, None], shape).astype(np.uint8)
-
-
-@pytest.fixture
-def written(monkeypatch):
-    texts = []
-    monkeypatch.setattr(
-        "convlstm_jax.viz.pixels.Canvas.text",
-        lambda self, position, text, **style: texts.append((text, style)),
-    )
-    return texts
 
 
 def test_rows_are_clips_and_wrong_ones_are_red(tmp_path):
