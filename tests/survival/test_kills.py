@@ -162,7 +162,7 @@ def is_alive(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc (Linux)")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_workers_end_with_the_program(number, tmp_path):
     shared_before = set(Path("/dev/shm").iterdir())
     workers = ("--config.data.num_workers=2", "--config.train.num_steps=100000")
@@ -174,17 +174,17 @@ def test_workers_end_with_the_program(number, tmp_path):
             time.sleep(0.05)
         children = descendants(process.pid)
         assert len(children) >= 2
-        if number == signal.SIGINT:
-            os.killpg(process.pid, number)  # As a terminal does.
-        else:
+        if number == signal.SIGKILL:
             process.send_signal(number)
+        else:
+            os.killpg(process.pid, number)  # As a terminal and a scheduler do.
         output, _ = process.communicate(timeout=60)
         end = time.monotonic() + 15
         while any(map(is_alive, children)) and time.monotonic() < end:
             time.sleep(0.05)
         assert not [child for child in children if is_alive(child)]
         assert "Traceback" not in output
-        if number == signal.SIGINT:
+        if number != signal.SIGKILL:
             assert process.returncode == 0, output
             assert "stopped at step" in output
     finally:
