@@ -1,13 +1,18 @@
 """Writes a file whole or not at all."""
 
+import itertools
 import os
+import re
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from convlstm_jax.errors import UserError
+
+_HOST = socket.gethostname()
+_PARTIAL = re.compile(rf"\.{re.escape(_HOST)}-(\d{{1,9}})-\d+\.partial.*")
+_numbers = itertools.count()
 
 
 @contextmanager
@@ -17,15 +22,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     A reader sees the old file or the new one, also after a power failure. If the body
     fails, the old file stays and the temporary one is removed. Parent folders are
     created. The temporary name keeps the suffix, by which writers choose the format.
-    Temporary files that killed processes have left of `path` are removed.
+    Temporary files that killed processes have left in the folder are removed.
     """
     path = Path(path)
-    host = f"{socket.gethostname()}-"
-    writer = f"{host}{os.getpid()}-{threading.get_ident()}"
-    partial = path.with_name(f".{path.stem}.{writer}.partial{path.suffix}")
+    writer = f"{_HOST}-{os.getpid()}-{next(_numbers)}"
+    partial = path.with_name(f".{writer}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_partials(path, f".{path.stem}.{host}", f".partial{path.suffix}")
+        _remove_partials(path.parent)
         yield partial
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -36,15 +40,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.unlink(partial)
 
 
-def _remove_partials(path: Path, start: str, end: str) -> None:
-    """Removes temporary files whose process is gone."""
-    for name in os.listdir(path.parent):
-        if name.startswith(start) and name.endswith(end):
-            with suppress(OSError, ValueError):
+def _remove_partials(folder: Path) -> None:
+    """Removes temporary files of processes of this machine that are gone."""
+    for name in os.listdir(folder):
+        if found := _PARTIAL.fullmatch(name):
+            with suppress(OSError):
                 try:
-                    os.kill(int(name.removeprefix(start).partition("-")[0]), 0)
+                    os.kill(int(found[1]), 0)
                 except ProcessLookupError:
-                    path.with_name(name).unlink()
+                    (folder / name).unlink()
 
 
 @contextmanager
