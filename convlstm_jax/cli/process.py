@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ _NO_ANSWER = re.compile(r"Gloo|NCCL|coordination service|UNAVAILABLE|DEADLINE_EX
 # out the parameters' first values, which each start would compile again.
 CACHED_FROM_SECONDS = "0.1"
 
+# Waiting for another process longer than this is told.
+_SILENT_SECONDS = 10.0
+
 _log = logging.getLogger("convlstm_jax")
 
 
@@ -44,6 +48,10 @@ def set_up() -> tuple[int, int]:
         return 0, 1
     import jax
 
+    words = "waiting for the other processes of the cluster"
+    waiting = threading.Timer(_SILENT_SECONDS, say, [words])
+    waiting.daemon = True
+    waiting.start()
     try:
         if not jax.distributed.is_initialized():
             jax.distributed.initialize(**arguments)
@@ -51,6 +59,8 @@ def set_up() -> tuple[int, int]:
         raise UserError(
             f"the processes of the cluster cannot be joined: {_one_line(error)}"
         ) from error
+    finally:
+        waiting.cancel()
     return jax.process_index(), jax.process_count()
 
 

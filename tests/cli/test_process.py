@@ -130,6 +130,18 @@ def test_setting_up_joins_a_cluster_if_there_is_one(monkeypatch):
         process.set_up()
 
 
+def test_waiting_for_the_others_of_a_cluster_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(process, "choose_xla_flags", lambda *_: None)
+    monkeypatch.setattr(process, "choose_compilation_cache", lambda *_: None)
+    monkeypatch.setattr(process, "cluster_arguments", lambda _: {})
+    told = "waiting for the other processes of the cluster\n"
+    for silent, expected in ((60, ""), (0.01, told)):
+        monkeypatch.setattr(process, "_SILENT_SECONDS", silent)
+        monkeypatch.setattr("jax.distributed.initialize", lambda: time.sleep(0.3))
+        assert process.set_up() == (0, 1)
+        assert capsys.readouterr().out == expected
+
+
 def test_why_processes_part():
     lost = ValueError("UNKNOWN: Gloo AllGather failed:\n Connection reset by peer")
     told = UserError("The checkpoint of step 5 could not be saved")
