@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from convlstm_jax.errors import UserError
@@ -40,8 +41,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.unlink(partial)
 
 
+@cache
 def _remove_partials(folder: Path) -> None:
-    """Removes temporary files of processes of this machine that are gone."""
+    """Removes temporary files of processes of this machine that are gone.
+
+    Once for each folder: listing a large one before every file would take long.
+    """
     for name in os.listdir(folder):
         if found := _PARTIAL.fullmatch(name):
             with suppress(OSError):

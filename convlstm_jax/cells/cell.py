@@ -137,7 +137,7 @@ class RecurrentCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Array | None, input_shape: tuple[Any, ...]) -> Tree:
-        """Zeros for inputs of shape `[B, H, W, C]`, by default h; `rng` is not used."""
+        """Zeros for inputs `[B, H, W, C]`; by default the carry is h alone."""
         return jnp.zeros((*input_shape[:-1], self.features), state_dtype(self.dtype))
 
     @nn.nowrap
@@ -169,8 +169,8 @@ class RecurrentCell(nn.RNNCellBase):
     ) -> dict[str, Array]:
         """Kernels by name, each given by whether it reads the state, and D.
 
-        Without inputs there are none that read them; a ValueError if the cell needs
-        some.
+        Without inputs, the kernels that read them are left out; a cell that needs
+        inputs raises a ValueError.
         """
         if input_features is None and self.needs_input:
             raise ValueError(
@@ -202,10 +202,10 @@ class RecurrentCell(nn.RNNCellBase):
 def sum_of_convolutions(
     cell: Any, convolve: Convolve, parameters: dict[str, Any], /, **arrays: Any
 ) -> Frame:
-    """Σ of the convolutions of arrays with the kernels of their parts, `PART_kernel`.
+    """The sum of convolutions: each array, named PART, with the kernel `PART_kernel`.
 
-    Where the cell has `layer_norm`, each is normalised before they are added. The
-    dtype is that of `state_dtype`.
+    With `layer_norm`, each convolution is normalised before the sum. Returns
+    `state_dtype`.
     """
     dtype = state_dtype(cell.dtype)
     if not cell.layer_norm:

@@ -83,8 +83,8 @@ class SpatiotemporalCell(RecurrentCell):
             },
         )
         of_both = {"mixing": 1} | ({"output": size} if "output" in outputs else {})
-        for part, size in of_both.items():
-            name, shape = f"{part}_kernel", (size, size, 2 * features, features)
+        for part, side in of_both.items():
+            name, shape = f"{part}_kernel", (side, side, 2 * features, features)
             init = self.recurrent_kernel_init
             kernels[name] = self.param(name, init, shape, self.param_dtype)
         if self.layer_norm:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from absl import logging as absl_logging
 from tqdm import tqdm
 
 from convlstm_jax.errors import UserError
+from convlstm_jax.waiting import reported_if_long
 
 # Matrix products by Eigen instead of XLA:CPU's newer library. XLA aborts on unknown
 # flags, so it is set only for the versions it was tried with (from, below).
@@ -29,9 +29,6 @@ _NO_ANSWER = re.compile(r"Gloo|NCCL|coordination service|UNAVAILABLE|DEADLINE_EX
 # Programs that compile faster are not worth a file. JAX's own bound, a second, leaves
 # out the parameters' first values, which each start would compile again.
 CACHED_FROM_SECONDS = "0.1"
-
-# Waiting for another process longer than this is told.
-_SILENT_SECONDS = 10.0
 
 _log = logging.getLogger("convlstm_jax")
 
@@ -49,18 +46,14 @@ def set_up() -> tuple[int, int]:
     import jax
 
     words = "waiting for the other processes of the cluster"
-    waiting = threading.Timer(_SILENT_SECONDS, say, [words])
-    waiting.daemon = True
-    waiting.start()
     try:
         if not jax.distributed.is_initialized():
-            jax.distributed.initialize(**arguments)
+            with reported_if_long(say, words):
+                jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"the processes of the cluster cannot be joined: {_one_line(error)}"
         ) from error
-    finally:
-        waiting.cancel()
     return jax.process_index(), jax.process_count()
 
 

@@ -13,7 +13,6 @@ import logging
 import os
 import shutil
 import threading
-import time
 import uuid
 import weakref
 import zlib
@@ -28,6 +27,7 @@ import numpy as np
 from convlstm_jax.data.files import reason
 from convlstm_jax.errors import UserError
 from convlstm_jax.paths import local_path, read_json, seal, unseal
+from convlstm_jax.waiting import reported_if_long
 
 VERSION = 2
 """Part of every key; raised when decoding changes."""
@@ -35,7 +35,6 @@ VERSION = 2
 FOLDER_VARIABLE = "CONVLSTM_CACHE_DIR"
 LIMIT_VARIABLE = "CONVLSTM_CACHE_GB"
 _DEFAULT_GB = 20.0
-_SILENT_SECONDS = 10.0  # Waiting for another process longer than this is logged.
 
 _log = logging.getLogger(__name__)
 
@@ -326,15 +325,10 @@ class FrameCache:
             folder.mkdir(exist_ok=True)
             file = (folder / name).open("ab")
         with file:
-            told = time.monotonic() + _SILENT_SECONDS
-            while not _flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
-                if time.monotonic() > told:
-                    told = float("inf")
-                    _log.warning(
-                        "waiting for another process, which decodes frames into '%s'",
-                        self.folder,
-                    )
-                time.sleep(0.05)
+            if not _flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB):
+                words = "waiting for another process, which decodes frames into '%s'"
+                with reported_if_long(_log.warning, words, self.folder):
+                    _flock(file.fileno(), fcntl.LOCK_EX)
             yield
 
 

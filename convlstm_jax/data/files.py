@@ -56,7 +56,7 @@ def check_budget(path: Path, num_frames: int, frame_bytes: int) -> None:
 
 
 def walk(root: Path) -> Iterator[tuple[str, list[os.DirEntry[str]] | OSError]]:
-    """The folder `root` and all below it, following links, each once.
+    """Visits the folder `root` and all below it once, following links.
 
     Yields a folder's path below `root`, "" or ending in "/", and its entries by name,
     or why it cannot be read. Hidden entries are left out. A Zarr store is an entry, and

@@ -64,7 +64,7 @@ def _own_arrays(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _follow_the_program(index: int, count: int) -> None:
-    """Makes a worker end with the program, also a killed one, and leave it Ctrl-C."""
+    """Ends a worker with the program, even a killed one; signals are left to that."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -50,7 +50,7 @@ _FIELDS = {
     ("ConvLSTM2D", "activation"): "activation",
     ("BatchNormalization", "momentum"): "batch_norm_momentum",
 }
-# They act in training alone, which does without them here.
+# Layers that act in training alone; they are left out.
 _DROPOUT = (
     "Dropout", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout",
     "AlphaDropout", "GaussianNoise",
@@ -71,9 +71,9 @@ def import_keras(
     """
     file = keras_files.read(path)
     problems = _model_problems(file.layers, model)
-    dropout: list[str] = []
+    layers = _layers(file.config)
     if file.config is not None:
-        problems += _setting_problems(file.config, model, dropout)
+        problems += _setting_problems(layers, model)
     if file.unknown:
         problems.append(
             f"its layers {', '.join(file.unknown)} are none of "
@@ -100,7 +100,7 @@ def import_keras(
         "time, a sigmoid at the end"
     )
     notes = [assumed] if file.config is None else []
-    if dropout:
+    if dropout := [str(_name(layer)) for layer in layers if _drops_out(layer)]:
         notes.append(
             f"the dropout of {', '.join(dropout)} is left out: predictions are the "
             "same, training does without it"
@@ -135,20 +135,30 @@ def _model_problems(layers: keras_files.Layers, model: NextFramePredictor) -> li
     return problems
 
 
-def _setting_problems(
-    config: Any, model: NextFramePredictor, dropout: list[str]
-) -> list[str]:
-    """The settings of an architecture that differ from the model, a clause each.
-
-    The names of layers with dropout are added to `dropout`.
-    """
+def _layers(config: Any) -> list[Any]:
+    """The layers of an architecture, none if it does not list any."""
     # Keras before 2.2.3 has the list of a Sequential right under "config".
     network = config.get("config") if isinstance(config, dict) else None
     layers = network.get("layers") if isinstance(network, dict) else network
-    if not isinstance(layers, list) or not all(map(_is_layer, layers)):
+    return layers if isinstance(layers, list) and all(map(_is_layer, layers)) else []
+
+
+def _name(layer: Any) -> Any:
+    return layer.get("config", {}).get("name")
+
+
+def _drops_out(layer: Any) -> bool:
+    settings = layer.get("config", {})
+    has_rate = settings.get("dropout") or settings.get("recurrent_dropout")
+    return layer["class_name"] in _DROPOUT or bool(has_rate)
+
+
+def _setting_problems(layers: list[Any], model: NextFramePredictor) -> list[str]:
+    """The settings of layers that differ from the model, a clause each."""
+    if not layers:
         return ["its configuration lists no layers"]
     problems = []
-    names = [layer.get("config", {}).get("name") for layer in layers]
+    names = [_name(layer) for layer in layers]
     for index, (layer, name) in enumerate(zip(layers, names, strict=True)):
         kind, settings = layer["class_name"], layer.get("config", {})
         nodes, before = layer.get("inbound_nodes"), names[index - 1]
@@ -156,8 +166,6 @@ def _setting_problems(
         if nodes and inputs != [before]:
             read = " and ".join(inputs) or "nothing"
             problems.append(f"{name} reads {read}: it must read only {before}")
-        if kind in _DROPOUT or any(map(settings.get, ("dropout", "recurrent_dropout"))):
-            dropout.append(str(name))
         problems += [
             f"{name} has {setting}={reprlib.repr(settings[setting])}, where only "
             f"{allowed[0]!r} is possible"

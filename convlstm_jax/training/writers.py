@@ -16,7 +16,7 @@ from convlstm_jax.errors import UserError
 
 @contextmanager
 def _without_pytorch() -> Iterator[None]:
-    """Keeps tensorboardX from importing PyTorch where it can: seconds, for nothing."""
+    """Keeps tensorboardX from importing PyTorch where it can: that takes seconds."""
     without = "torch" not in sys.modules
     if without:
         sys.modules["torch"] = None  # type: ignore[assignment]
@@ -48,7 +48,7 @@ class Writer(Protocol):
 class Writers:
     """All logs of one run: `metrics.csv` and `tensorboard/` in its work folder.
 
-    `others` are given everything too, and are not closed here.
+    `others` receive everything too; the caller closes them.
 
     The CSV file is a table of `step,split,metric,value`, of full precision. Lines are
     flushed at once: a killed run loses at most the one it was writing.
@@ -93,7 +93,7 @@ class Writers:
 
     def __exit__(self, kind: object, *error: object) -> None:
         if self._active:
-            # After an error, another one, of a full disk, tells nothing new.
+            # On a full disk closing fails as well; the first error is reported.
             with suppress(OSError) if kind else nullcontext():
                 self._csv.close()
                 self._events.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from convlstm_jax import waiting
 from convlstm_jax.cli import process
 from convlstm_jax.cli.process import interruptible
 from convlstm_jax.errors import UserError
@@ -136,7 +137,7 @@ def test_waiting_for_the_others_of_a_cluster_is_told(monkeypatch, capsys):
     monkeypatch.setattr(process, "cluster_arguments", lambda _: {})
     told = "waiting for the other processes of the cluster\n"
     for silent, expected in ((60, ""), (0.01, told)):
-        monkeypatch.setattr(process, "_SILENT_SECONDS", silent)
+        monkeypatch.setattr(waiting, "SILENT_SECONDS", silent)
         monkeypatch.setattr("jax.distributed.initialize", lambda: time.sleep(0.3))
         assert process.set_up() == (0, 1)
         assert capsys.readouterr().out == expected

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from convlstm_jax import waiting
 from convlstm_jax.data import cache
 from convlstm_jax.data.cache import CacheError, FrameCache, default_cache, entry_name
 from convlstm_jax.data.files import content_hash
@@ -220,7 +221,7 @@ def test_a_hash_is_kept_while_the_file_stays(tmp_path, monkeypatch):
 
 
 def test_waiting_for_another_process_is_told(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(cache, "_SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "SILENT_SECONDS", 0.1)
     one, other = FrameCache(tmp_path), FrameCache(tmp_path)
     frames = film()
     begun, go_on = threading.Event(), threading.Event()

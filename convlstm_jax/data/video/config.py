@@ -132,9 +132,9 @@ class FilmFields(FolderDataConfig):
         if not is_prepared(self.path):
             return open_films(self._find(), settings, self.bad_files)
         manifest, found = read_prepared(self.path, self.name, settings.as_json())
-        films = []
+        folder, films = local_path(self.path), []
         for item, frames in zip(manifest.items, found, strict=True):
-            path = local_path(self.path) / item.name
+            path = folder / item.name
             problem = str(item.facts.get("problem", ""))
             film = Film(item.name, path, problem=problem, facts=item.facts)
             if frames is not None:

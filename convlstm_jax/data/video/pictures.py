@@ -33,12 +33,12 @@ _FORMATS = ("PNG", "JPEG", "BMP", "PPM", "TIFF", "GIF", "WEBP")
 _FFMPEG_FORMATS = {"PNG": "png_pipe", "PPM": "ppm_pipe"}
 _ORIENTATION = 0x0112
 
-# What it would print is raised as well.
+# It also raises the errors that it would print.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Opens a picture, also one with gzip; of a damaged one anything is raised."""
+    """Opens a picture, also one with gzip; a damaged file may raise any exception."""
     if path.suffix.lower() == ".gz":
         content = io.BytesIO(read_bytes(path, MAX_FRAME_BYTES))
         picture = Image.open(content, formats=("PPM",))
