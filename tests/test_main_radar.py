@@ -47,7 +47,7 @@ def predict_whole_area(tmp_path, task, variables):
     assert np.isnan(rain[:, :3, :3]).all() and not np.isnan(rain[:, 3:]).any()
     data = experiment_of(tmp_path / "run").data
     files = sorted((tmp_path / "radar" / "second").iterdir())[-2:]
-    inputs = np.stack([read_composite(file, data)[0] for file in files]) / 255
+    inputs = np.stack([read_composite(file, data)[0][0] for file in files]) / 255
     inputs = inputs[None, ..., None]
     # Filled up with no rain to whole patches of 4×4.
     inputs = np.pad(inputs, [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0)])

@@ -17,7 +17,7 @@ def reader(radar_format="picture", **fields):
     """What reads a file as a data set of some fields does."""
     fields = {"downsample": 1, "dbz_max": SCALE.dbz_max, **fields}
     config = RadarConfig(radar_format=radar_format, **fields)
-    return lambda path: read_composite(path, config)
+    return lambda path: read_composite(path, config)[0]
 
 
 def level(dbz):

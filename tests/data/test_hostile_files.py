@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from convlstm_jax.data.radar.config import RadarConfig
-from convlstm_jax.data.radar.formats import read_reflectivity
+from convlstm_jax.data.radar.formats import read_rain
 from convlstm_jax.data.synthetic import digits
 from convlstm_jax.data.video.config import VideoConfig
 from convlstm_jax.data.video.cvat import read_cvat
@@ -124,7 +124,7 @@ def test_odim_that_reads_another_file(kind, tmp_path):
             place = [(str(secret), 0, raw.nbytes)]
             group.create_dataset("data", raw.shape, raw.dtype, external=place)
     with pytest.raises(UserError, match="in the file itself"):
-        read_reflectivity(path, RadarConfig(radar_format="odim_hdf5"))
+        read_rain(path, RadarConfig(radar_format="odim_hdf5"))
 
 
 def test_digits_that_are_unpacked_without_end(tmp_path, monkeypatch):

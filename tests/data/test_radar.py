@@ -26,7 +26,7 @@ from convlstm_jax.data.radar.config import (
     split_events,
 )
 from convlstm_jax.errors import UserError
-from tests.data.radar_files import level, reader
+from tests.data.radar_files import SCALE, level, reader
 
 
 def dbz(value):
@@ -65,7 +65,7 @@ def levels(frames):
     return np.where(frames == 255, 0, dbz(frames)).astype(np.uint8)
 
 
-def test_blocks_are_averaged_as_z_over_what_holds_data(tmp_path):
+def test_blocks_are_averaged_as_rain_over_what_holds_data(tmp_path):
     values = np.full((4, 7), 255, np.uint8)
     values[:2, :2] = [[104, 124], [255, 104]]  # 20, 30, no data, 20 dBZ
     values[:2, 2:4] = [[104, 255], [255, 84]]  # Half: just enough data.
@@ -74,10 +74,32 @@ def test_blocks_are_averaged_as_z_over_what_holds_data(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.pgm")
     pixels, valid = reader(downsample=2)(tmp_path / "a.pgm")
     np.testing.assert_array_equal(valid, [[1, 1, 0], [1, 0, 0]])
-    means = np.array([400, 55])  # Of 100, 1000 and 100; of 100 and 10.
-    np.testing.assert_array_equal(
-        pixels, [[*level(10 * np.log10(means)), 0], [0, 0, 0]]
+    # Reflectivities of mean rain rates, of R = (Z / a)^(1/b).
+    rain = [(10 ** (np.array(dbz) / 10) / 223) ** (1 / 1.53) for dbz in
+            ([20, 30, 20], [20, 10])]  # fmt: skip
+    means = [10 * np.log10(223 * one.mean() ** 1.53) for one in rain]
+    np.testing.assert_array_equal(pixels, [[*level(np.array(means)), 0], [0, 0, 0]])
+
+
+def test_the_mean_rain_of_a_block_is_kept(tmp_path):
+    """What averaging as Z makes too much."""
+    values = np.random.default_rng(0).integers(74, 160, (48, 48), np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.pgm")
+    fine, coarse = (
+        SCALE.rain_mm_per_h(reader(downsample=size)(tmp_path / "a.pgm")[0] / 255)
+        for size in (1, 4)
     )
+    np.testing.assert_allclose(fine.mean(), coarse.mean(), rtol=0.005)
+
+
+def test_values_above_the_scale_are_counted(tmp_path):
+    frames = np.full((14, 12, 10), 104, np.uint8)  # 20 dBZ
+    frames[3, :2, :2], frames[3, 0, 5], frames[5, 2, 2] = 184, 255, 185  # 60, 60.5 dBZ
+    write_frames(tmp_path, "201609281445", frames)
+    assert "Set to" not in sources(tmp_path, dbz_max=60.5).description
+    told = "Set to dbz_max=60 (244 mm/h), as they are above it: 1 pixel."
+    assert told in sources(tmp_path, dbz_max=60.0).description
+    assert "it: 5 pixels." in sources(tmp_path, dbz_max=59.0).description
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def films(folder):
 
 def radar(folder):
     from convlstm_jax.data.radar.config import RadarConfig
-    from convlstm_jax.data.radar.formats import read_reflectivity
+    from convlstm_jax.data.radar.formats import read_rain
     from tests.data.radar_files import random_bytes, write_knmi, write_odim
 
     write_odim(folder / "odim_hdf5.h5", random_bytes(1))
@@ -215,7 +215,7 @@ def radar(folder):
 
     def read(path):
         config = RadarConfig(radar_format=path.stem)
-        assert read_reflectivity(path, config).ndim == 2
+        assert read_rain(path, config).ndim == 2
 
     return sorted(folder.iterdir()), read
 

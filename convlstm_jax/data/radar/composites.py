@@ -21,7 +21,7 @@ from convlstm_jax.data.files import LeftOut, content_hash, reason, walk
 from convlstm_jax.data.radar.formats import (
     RADAR_FORMATS,
     check_packages,
-    read_reflectivity,
+    read_rain,
 )
 from convlstm_jax.errors import UserError
 from convlstm_jax.paths import local_path
@@ -44,13 +44,17 @@ class CompositeFile:
 
 @dataclass(frozen=True, eq=False)
 class Composite:
-    """A decoded composite: frame `index` of `frames`, of `size` (H, W)."""
+    """A decoded composite: frame `index` of `frames`, of `size` (H, W).
+
+    `beyond` is how many of its pixels lay above the scale, and were set to its top.
+    """
 
     name: str
     time: datetime
     size: tuple[int, int]
     frames: Frames
     index: int
+    beyond: int = 0
 
     def read(self) -> np.ndarray:
         """Pixels and mask, uint8 `[2, H, W]`, see `read_composite`."""
@@ -122,31 +126,35 @@ def refuse_left_out(left_out: LeftOut, config: "RadarConfig") -> None:
         )
 
 
-def read_composite(path: Path, config: "RadarConfig") -> np.ndarray:
+def read_composite(
+    path: Path, config: "RadarConfig"
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads one composite as uint8 `[2, H, W]`: pixels, and 1 where there is data.
 
-    A block of `downsample` × `downsample` pixels becomes one pixel, by the mean of Z
-    (mm⁶/m³, not of dBZ, of which a mean has no meaning) over those of its pixels that
-    hold data; incomplete blocks at the end are cut off. A block in which fewer than
-    half of the pixels hold data holds none itself.
+    A block of `downsample` × `downsample` pixels becomes one pixel, by the mean rain
+    rate over those of its pixels that hold data; incomplete blocks at the end are cut
+    off. A block in which fewer than half of the pixels hold data holds none itself.
+
+    Also returns facts (JSON): "beyond", how many pixels lie above the scale.
     """
     size = config.downsample
-    factor = read_reflectivity(path, config)
-    height, width = (side // size for side in factor.shape)
+    rain = read_rain(path, config)
+    height, width = (side // size for side in rain.shape)
     if not height or not width:
         raise UserError(
-            f"'{path}' has {factor.shape[0]}×{factor.shape[1]} pixels (height × "
+            f"'{path}' has {rain.shape[0]}×{rain.shape[1]} pixels (height × "
             f"width): it must have at least downsample={size} along either"
         )
-    blocks = factor[: height * size, : width * size].reshape(height, size, width, size)
+    blocks = rain[: height * size, : width * size].reshape(height, size, width, size)
     there = ~np.isnan(blocks)
     count = there.sum(axis=(1, 3))
     total = np.where(there, blocks, 0.0).sum(axis=(1, 3))
     valid = 2 * count >= size * size
     with np.errstate(divide="ignore", invalid="ignore"):
-        dbz = 10 * np.log10(total / count)
+        dbz = 10 * config.zr_b * np.log10(total / count)
     pixels = np.where(valid, config.rain_scale.pixels(dbz), 0.0)
-    return np.stack([np.rint(255 * pixels), valid]).astype(np.uint8)
+    beyond = int((valid & (dbz > config.dbz_max + 1e-9)).sum())
+    return np.stack([np.rint(255 * pixels), valid]).astype(np.uint8), {"beyond": beyond}
 
 
 def decode(
@@ -166,7 +174,7 @@ def _decode(
 ) -> dict[str, Any]:
     """Writes composites, padded to the largest; returns a fact or problem of each."""
 
-    def attempt(file: CompositeFile) -> np.ndarray | str:
+    def attempt(file: CompositeFile) -> tuple[np.ndarray, dict[str, Any]] | str:
         try:
             return read_composite(file.path, config)
         except UserError as error:
@@ -174,7 +182,7 @@ def _decode(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = list(pool.map(attempt, files))
-    shapes = [one.shape[1:] for one in read if not isinstance(one, str)]
+    shapes = [one[0].shape[1:] for one in read if not isinstance(one, str)]
     largest = np.max(shapes or [(1, 1)], axis=0)
     composites: list[dict[str, Any]] = []
     for file, one in zip(files, read, strict=True):
@@ -182,9 +190,10 @@ def _decode(
         if isinstance(one, str):
             composites.append({**fact, "problem": one})
             continue
-        padding = [(0, 0), *((0, side) for side in largest - one.shape[1:])]
-        writer.add(*np.pad(one, padding)[..., np.newaxis])
-        composites.append({**fact, "size": list(one.shape[1:])})
+        pixels, found = one
+        padding = [(0, 0), *((0, side) for side in largest - pixels.shape[1:])]
+        writer.add(*np.pad(pixels, padding)[..., np.newaxis])
+        composites.append({**fact, **found, "size": list(pixels.shape[1:])})
     if not shapes:  # An entry has frames.
         writer.add(*np.zeros((2, 1, 1, 1), np.uint8))
     return {"composites": composites}
@@ -201,7 +210,8 @@ def usable_composites(
             left_out.add("unreadable", problem)
         for index, fact in enumerate(fact for fact in facts if "size" in fact):
             time, (height, width) = datetime.fromisoformat(fact["time"]), fact["size"]
-            one = Composite(fact["name"], time, (height, width), frames, index)
+            size, beyond = (height, width), fact["beyond"]
+            one = Composite(fact["name"], time, size, frames, index, beyond)
             composites.append(one)
     sizes = Counter(one.size for one in composites)
     usual = max(sizes, key=lambda size: sizes[size], default=(0, 0))

@@ -222,12 +222,13 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
 
     def shaping(self) -> dict[str, Any]:
         """The fields that decide the pixels of composites, and their values."""
-        names = ["radar_format", "downsample", "dbz_min", "dbz_max"]
+        names = ["radar_format", "downsample", "dbz_min", "dbz_max", "zr_b"]
         if self.radar_format == "picture":
             names += ["dbz_gain", "dbz_offset", "no_data_value"]
         else:  # Pixels of pictures are reflectivities, whatever rain is made of them.
-            names += ["zr_a", "zr_b", "time_step_minutes"]
-        return {name: getattr(self, name) for name in names}
+            names += ["zr_a", "time_step_minutes"]
+        values = {name: getattr(self, name) for name in names}
+        return {**values, "averaged": "rain rate"}  # Formerly Z.
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits; conditions are the dates of the events. Nothing is drawn."""
@@ -265,6 +266,12 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             description += f" Held out for the test: {', '.join(self.test_conditions)}."
         if missing:
             description += f" Time steps missing: {missing}."
+        if beyond := sum(one.beyond for one in composites):
+            top = self.rain_scale.rain_mm_per_h(np.float64(1))
+            description += (
+                f" Set to dbz_max={self.dbz_max:g} ({top:.3g} mm/h), as they are above "
+                f"it: {plural(beyond, 'pixel')}."
+            )
         if told:
             description += f" Left out{told}."
         return self.make_sources(clips, description, conditions=conditions)
@@ -352,7 +359,7 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             if len(read) == span or (read and [*read][-1].time - file.time != step):
                 break
             try:
-                read[file] = read_composite(file.path, self)
+                read[file], _ = read_composite(file.path, self)
             except UserError as error:
                 left_out.add("unreadable", str(error))
                 refuse_left_out(left_out, self)

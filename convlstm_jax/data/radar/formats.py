@@ -49,8 +49,8 @@ _ONE_AT_A_TIME = threading.Lock()
 class Field:
     """A field as a file holds it, the northern row first.
 
-    `values` are NaN where there is no data, −inf where there is no echo; `unit` is "Z"
-    (mm⁶/m³), "dBZ", "mm/h" or "mm"; `minutes` those in which mm were accumulated.
+    `values` are NaN where there is no data, −inf where there is no echo; `unit` is
+    "dBZ", "mm/h" or "mm"; `minutes` those in which mm were accumulated.
     """
 
     values: np.ndarray
@@ -69,11 +69,12 @@ def check_packages(radar_format: str) -> None:
         )
 
 
-def read_reflectivity(path: Path, config: "RadarConfig") -> np.ndarray:
-    """Reads a composite as reflectivity Z in mm⁶/m³: float64 `[H, W]`, NaN for no data.
+def read_rain(path: Path, config: "RadarConfig") -> np.ndarray:
+    """Reads a composite as Z^(1/b): float64 `[H, W]`, NaN for no data.
 
-    The northern row is the first. A rain rate R becomes Z = a R^b with a and b of the
-    config, whichever the service uses, so that R is unchanged. Rain accumulated (mm)
+    By Z = a R^b this is the rain rate R in mm/h, but for the factor a^(1/b), on which
+    a mean or its reflectivity does not depend; a and b are those of the config,
+    whichever the service uses. The northern row is the first. Rain accumulated (mm)
     becomes a rate by the minutes that the file names, or else those of one time step.
     """
     try:
@@ -82,18 +83,16 @@ def read_reflectivity(path: Path, config: "RadarConfig") -> np.ndarray:
         if found.values.ndim != 2:
             raise ValueError(f"its field has {found.values.ndim} dimensions, not two")
         with np.errstate(over="ignore", invalid="ignore"):
-            factor = _reflectivity(found, config)
+            rain = _rain(found, config)
     except Exception as error:  # Of a damaged file the readers may raise anything.
         raise UserError(
             f"'{path}' cannot be read as {config.radar_format} ({reason(error)})"
         ) from error
-    return np.where(np.isfinite(factor), factor, np.nan)
+    return np.where(np.isfinite(rain), rain, np.nan)
 
 
-def _reflectivity(found: Field, config: "RadarConfig") -> np.ndarray:
+def _rain(found: Field, config: "RadarConfig") -> np.ndarray:
     values, unit = found.values, found.unit
-    if unit == "Z":
-        return values
     if unit == "mm":
         minutes = found.minutes or config.time_step_minutes
         values, unit = values / (minutes / 60), "mm/h"
@@ -107,8 +106,8 @@ def _reflectivity(found: Field, config: "RadarConfig") -> np.ndarray:
             f"{low:g} to {high:g}"
         )
     if unit == "dBZ":
-        return 10.0 ** (values / 10)
-    return config.zr_a * np.maximum(values, 0) ** config.zr_b
+        return 10.0 ** (values / (10 * config.zr_b))
+    return config.zr_a ** (1 / config.zr_b) * np.maximum(values, 0)
 
 
 def _read_picture(path: Path, config: "RadarConfig") -> Field:
@@ -117,10 +116,9 @@ def _read_picture(path: Path, config: "RadarConfig") -> Field:
         mode, values = picture.mode, np.asarray(picture)
     if mode != "L":
         raise ValueError(f"its mode is {mode!r}: it must be grey with 8 bits")
-    # By table: 256 powers in place of a million.
-    factors = 10.0 ** ((config.dbz_gain * np.arange(256) + config.dbz_offset) / 10)
-    factors[config.no_data_value] = np.nan
-    return Field(factors[values], "Z")
+    dbz = config.dbz_gain * np.arange(256) + config.dbz_offset
+    dbz[config.no_data_value] = np.nan
+    return Field(dbz[values], "dBZ")
 
 
 # --- ODIM, OPERA's data information model for HDF5, 2.0 to 2.4
