@@ -280,6 +280,8 @@ def experiment(
     if reads_data and "task" in sections:
         problems += [f"config.task.{text}" for text in sections["task"].check_code()]
     raise_problems(problems, _HEADER)
+    if reads_data:
+        sections["data"] = sections["data"].found()
     general = sections.pop("")
     applicable = {name: section.applicable() for name, section in sections.items()}
     config = _locked({**general.applicable(), **applicable})

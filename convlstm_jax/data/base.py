@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import field as field_of
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class InputClip:
 
     `rate` is their number in a second, where it is known.
     `mask`, uint8 `[T, H, W, 1]`, is 1 where there is data; None: everywhere.
+    `grid` is where radar frames lie, as pysteps names it, or empty.
     """
 
     frames: np.ndarray
@@ -36,6 +38,7 @@ class InputClip:
     times: tuple[datetime, ...] | None = None
     label: str = ""
     rate: float | None = None
+    grid: dict[str, Any] = field_of(default_factory=dict)
 
 
 def clip_limit(default: int, split: str, **rule: Any) -> Any:
@@ -66,6 +69,10 @@ class DataConfig(Config):
     prefetch_batches: int = field(
         2, "Batches prepared ahead of time.", ge=0, may_change=True
     )
+
+    def found(self) -> Self:
+        """This config, with what it leaves to be found out from the data."""
+        return self
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby, pairwise
@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse
 
 from convlstm_jax.data.cache import FrameCache, Frames, FrameWriter
 from convlstm_jax.data.files import LeftOut, content_hash, reason, walk
+from convlstm_jax.data.radar.field import Grid, coarser, pixel_km
 from convlstm_jax.data.radar.formats import (
     RADAR_FORMATS,
     check_packages,
+    format_of,
     read_rain,
 )
 from convlstm_jax.errors import UserError
@@ -29,7 +32,25 @@ from convlstm_jax.paths import local_path
 if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig
 
-_DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})[-_T]?(\d{4})(?:\d{2})?(?!\d)")
+_DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})[-_T]?(\d{4})(\d{2})?(?!\d)")
+# Of a time step, by which composites may come early or late.
+_TOLERANCE = 0.2
+_USUAL_STEPS = (
+    1.0,
+    2.0,
+    2.5,
+    3.0,
+    4.0,
+    5.0,
+    6.0,
+    7.5,
+    10.0,
+    12.0,
+    15.0,
+    20.0,
+    30.0,
+    60.0,
+)
 _DAY_OF_YEAR = re.compile(r"(?<!\d)(\d{5})(\d{4})(?!\d)")
 
 
@@ -47,6 +68,7 @@ class Composite:
     """A decoded composite: frame `index` of `frames`, of `size` (H, W).
 
     `beyond` is how many of its pixels lay above the scale, and were set to its top.
+    A pixel has `pixel_size_km` along a side, and lies where `grid` says.
     """
 
     name: str
@@ -55,6 +77,8 @@ class Composite:
     frames: Frames
     index: int
     beyond: int = 0
+    pixel_size_km: float = 1.0
+    grid: Grid = field(default_factory=dict)
 
     def read(self) -> np.ndarray:
         """Pixels and mask, uint8 `[2, H, W]`, see `read_composite`."""
@@ -67,15 +91,51 @@ class Composite:
 def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
     """The time a file's name holds, year to minute in 12 digits, if it holds one.
 
-    A `-`, `_` or `T` may stand between date and time, and seconds may follow. With
-    `day_of_year` 9 digits count too: the year's last two, day, hour and minute.
+    A `-`, `_` or `T` may stand between date and time, and two digits of seconds may
+    follow. With `day_of_year` 9 digits count too: the year's last two, the day, hour
+    and minute.
     """
     patterns = [(_DATE, "%Y%m%d%H%M"), (_DAY_OF_YEAR, "%y%j%H%M")]
     for pattern, written in patterns[: 2 if day_of_year else 1]:
         for match in pattern.finditer(name):
+            minute, second = "".join(match.groups()[:2]), (*match.groups(), None)[2]
             with contextlib.suppress(ValueError):
-                return datetime.strptime("".join(match.groups()), written)
+                return datetime.strptime(minute + (second or "00"), f"{written}%S")
     return None
+
+
+def found_format(folder: str | Path) -> str:
+    """The format of the first file of a folder that has one; "" if none has.
+
+    A file with a time in its name goes before others, such as a map.
+    """
+    others, root = "", local_path(folder)
+    for prefix, entries in walk(root):
+        for entry in () if isinstance(entries, OSError) else entries:
+            found = "" if entry.is_dir() else format_of(Path(root, prefix, entry.name))
+            wanted = RADAR_FORMATS.get(found)
+            if wanted and time_of(entry.name, day_of_year=wanted.day_of_year):
+                return found
+            others = others or found
+    return others
+
+
+def time_step_of(times: Sequence[datetime]) -> float:
+    """The minutes from one composite to the next, of times in order; 0 if unknown.
+
+    Of the usual steps, and the median, the one that is within a fifth of most of the
+    steps between the times (names of every 2.5 minutes are 2 or 3 apart), or nearest.
+    """
+    steps = np.array([(b - a).total_seconds() / 60 for a, b in pairwise(times)])
+    if not len(steps):
+        return 0.0
+
+    def misfit(step: float) -> tuple[float, float]:
+        apart = np.abs(steps - step)
+        near = apart <= step * _TOLERANCE + 1e-9
+        return -near.sum(), apart[near].sum()
+
+    return min((*_USUAL_STEPS, float(np.median(steps))), key=misfit)
 
 
 def find_composites(
@@ -131,30 +191,70 @@ def read_composite(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads one composite as uint8 `[2, H, W]`: pixels, and 1 where there is data.
 
-    A block of `downsample` × `downsample` pixels becomes one pixel, by the mean rain
-    rate over those of its pixels that hold data; incomplete blocks at the end are cut
-    off. A block in which fewer than half of the pixels hold data holds none itself.
+    A block of `downsample` × `downsample` pixels, or of `pixel_size_km`, in which also
+    parts of pixels count, becomes one pixel, by the mean rain rate over those of its
+    pixels that hold data; incomplete blocks at the end are cut off. A block in which
+    fewer than half of the pixels hold data holds none itself.
 
-    Also returns facts (JSON): "beyond", how many pixels lie above the scale.
+    Also returns facts (JSON): "beyond", how many pixels lie above the scale, and
+    "pixel_size_km" and "grid" after averaging.
     """
-    size = config.downsample
-    rain = read_rain(path, config)
-    height, width = (side // size for side in rain.shape)
-    if not height or not width:
+    rain, grid = read_rain(path, config)
+    sides = pixel_km(grid) if grid else (config.source_pixel_size_km,) * 2
+    factors = _factors(path, sides, config)
+    rows, columns = map(_blocks, rain.shape, factors)
+    if not rows.shape[0] or not columns.shape[0]:
+        field = "pixel_size_km" if config.pixel_size_km else "downsample"
         raise UserError(
-            f"'{path}' has {rain.shape[0]}×{rain.shape[1]} pixels (height × "
-            f"width): it must have at least downsample={size} along either"
+            f"'{path}' has {rain.shape[0]}×{rain.shape[1]} pixels (height × width): "
+            f"it must have at least {field}={getattr(config, field):g} along either"
         )
-    blocks = rain[: height * size, : width * size].reshape(height, size, width, size)
-    there = ~np.isnan(blocks)
-    count = there.sum(axis=(1, 3))
-    total = np.where(there, blocks, 0.0).sum(axis=(1, 3))
-    valid = 2 * count >= size * size
+    there = ~np.isnan(rain)
+    count = rows @ there.astype(float) @ columns.T
+    total = rows @ np.where(there, rain, 0.0) @ columns.T
+    valid = 2 * count >= (1 - 1e-9) * factors[0] * factors[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         dbz = 10 * config.zr_b * np.log10(total / count)
     pixels = np.where(valid, config.rain_scale.pixels(dbz), 0.0)
     beyond = int((valid & (dbz > config.dbz_max + 1e-9)).sum())
-    return np.stack([np.rint(255 * pixels), valid]).astype(np.uint8), {"beyond": beyond}
+    km = math.sqrt(math.prod(sides) * math.prod(factors))
+    size = (rows.shape[0], columns.shape[0])
+    coarse = coarser(grid, size, factors)
+    facts = {"beyond": beyond, "pixel_size_km": km, "grid": coarse}
+    return np.stack([np.rint(255 * pixels), valid]).astype(np.uint8), facts
+
+
+def _factors(
+    path: Path, sides: tuple[float, float], config: "RadarConfig"
+) -> tuple[float, float]:
+    """Height and width of a block, in pixels, whose sides are given in km."""
+    wanted = config.pixel_size_km
+    if not wanted:
+        return float(config.downsample), float(config.downsample)
+    height, width = (wanted / side for side in sides)
+    if min(height, width) < 0.999:
+        raise UserError(
+            f"'{path}' has pixels of {max(sides):g} km and data.pixel_size_km is "
+            f"{wanted:g}: it must be at least as large, or 0 for the size they have"
+        )
+    return _whole(height), _whole(width)
+
+
+def _whole(factor: float) -> float:
+    """Sides of 999.7 m are meant to be 1 km."""
+    near = max(round(factor), 1)
+    return float(near) if abs(factor / near - 1) < 1e-3 else factor
+
+
+def _blocks(length: int, factor: float) -> scipy.sparse.csr_array:
+    """The share of each of `length` pixels in each block of `factor` ≥ 1 of them."""
+    pixel = np.arange(length)
+    block = np.floor(pixel / factor).astype(np.int64)
+    inside = np.minimum((block + 1) * factor - pixel, 1.0)
+    shares = np.concatenate([inside, 1 - inside])
+    places = np.concatenate([block, block + 1]), np.concatenate([pixel, pixel])
+    found = scipy.sparse.csr_array((shares, places), (length + 2, length))
+    return found[: int(length / factor + 1e-9)]
 
 
 def decode(
@@ -210,8 +310,8 @@ def usable_composites(
             left_out.add("unreadable", problem)
         for index, fact in enumerate(fact for fact in facts if "size" in fact):
             time, (height, width) = datetime.fromisoformat(fact["time"]), fact["size"]
-            size, beyond = (height, width), fact["beyond"]
-            one = Composite(fact["name"], time, size, frames, index, beyond)
+            found = {key: fact[key] for key in ("beyond", "pixel_size_km", "grid")}
+            one = Composite(fact["name"], time, (height, width), frames, index, **found)
             composites.append(one)
     sizes = Counter(one.size for one in composites)
     usual = max(sizes, key=lambda size: sizes[size], default=(0, 0))
@@ -222,6 +322,16 @@ def usable_composites(
             left_out.add(what, f"'{one.name}' has {here}")
     refuse_left_out(left_out, config)
     return [one for one in composites if one.size == usual]
+
+
+def follows(
+    one: CompositeFile | Composite,
+    before: CompositeFile | Composite,
+    time_step_minutes: float,
+) -> bool:
+    """Whether one composite is a time step after another, to a fifth of it."""
+    apart = (one.time - before.time).total_seconds() / 60
+    return abs(apart - time_step_minutes) <= _TOLERANCE * time_step_minutes + 1e-9
 
 
 def split_at_gaps(
@@ -236,10 +346,10 @@ def split_at_gaps(
     runs, missing = [list(composites[:1])] if composites else [], 0
     for before, one in pairwise(composites):
         apart = one.time - before.time
-        if apart == step:
+        if follows(one, before, time_step_minutes):
             runs[-1].append(one)
             continue
         runs.append([one])
         if apart < timedelta(days=1):
-            missing += math.ceil(apart / step) - 1
+            missing += max(round(apart / step) - 1, 0)
     return runs, missing

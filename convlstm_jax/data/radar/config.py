@@ -1,34 +1,31 @@
 """A folder of radar composites as clips to learn from, to validate and to test on."""
 
-from collections import Counter
+import contextlib
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from convlstm_jax.config import field
+from convlstm_jax.config import applies, field
 from convlstm_jax.data.base import FolderDataConfig, InputClip, RainDataConfig
-from convlstm_jax.data.cache import FrameCache, default_cache
-from convlstm_jax.data.files import LeftOut, plural
-from convlstm_jax.data.prepared import (
-    Decoded,
-    Manifest,
-    is_prepared,
-    prepare,
-    read_prepared,
-)
+from convlstm_jax.data.cache import FrameCache
+from convlstm_jax.data.files import plural
+from convlstm_jax.data.prepared import Decoded, Manifest, prepare
 from convlstm_jax.data.radar.composites import (
     Composite,
     CompositeFile,
     decode,
-    find_composites,
+    follows,
     read_composite,
     refuse_left_out,
-    split_at_gaps,
     usable_composites,
+)
+from convlstm_jax.data.radar.folder import (
+    Folder,
+    check_alike,
+    look_into,
+    open_folder,
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS
 from convlstm_jax.data.sources import (
@@ -44,7 +41,7 @@ from convlstm_jax.paths import local_path
 
 _RAIN_MM_PER_H = 0.1  # From this rate on a pixel counts as rain in a crop.
 _ORDER_SEED = 2**63 + 2  # Of the order of clips; no training seed is as large.
-_PICTURES = {"radar_format": ("picture",)}
+_PICTURES = {"radar_format": ("auto", "picture")}
 
 # Composites one time step apart, none missing, oldest first.
 Event = Sequence[Composite]
@@ -161,26 +158,43 @@ class RadarClips:
 
 
 class RadarConfig(RainDataConfig, FolderDataConfig):
-    """A folder of radar composites with the time in their names.
+    """Folders of radar composites with the time in their names.
 
     An event is a run of composites without a missing time step. Splits are by event,
     in the order of time; where there are fewer events than splits, each is cut in time.
+    Folders have their own formats, areas and sizes; the size of a pixel in km and the
+    time step must be the same.
     """
 
     name: Literal["radar"] = "radar"
     path: str = field(
         "",
         "Folder of composites with the time in their names (12 digits, year to minute) "
-        "or one that --mode=prepare wrote.",
+        "or one that --mode=prepare wrote; several with commas between them.",
     )
-    radar_format: Literal[tuple(RADAR_FORMATS)] = field(
-        "picture",
-        '"picture" (8 bits, PGM or PNG), "odim_hdf5" (DBZH, RATE, ACRR or TH), '
-        '"knmi_hdf5" (reflectivity or rain), or, where pysteps is installed, "mch_gif" '
+    radar_format: Literal["auto", *RADAR_FORMATS] = field(
+        "auto",
+        '"auto" (what the first files of each folder are), "picture" (8 bits, PGM or '
+        'PNG), "odim_hdf5" (DBZH, RATE, ACRR or TH), "knmi_hdf5" (reflectivity or '
+        'rain), or, where pysteps is installed, "mch_gif" '
         '(AQC, CPC, AZC and RZC of MeteoSwiss) or "bom_rf3" (Rainfields 3, NetCDF).',
     )
+    pixel_size_km: float = field(
+        0.0,
+        "Side of the pixels into which those of all files are averaged; 0: blocks of "
+        "downsample pixels.",
+        unit="km",
+        ge=0,
+    )
     downsample: int = field(
-        4, "Side of the blocks of pixels averaged into one.", unit="pixels", ge=1
+        4,
+        "Side of the blocks of pixels averaged into one.",
+        unit="pixels",
+        ge=1,
+        when={"pixel_size_km": (0.0,)},
+    )
+    source_pixel_size_km: float = field(
+        1.0, "Side of a pixel in files that do not say.", unit="km", ge=0.01, le=1000
     )
     clip_stride: int = field(
         1, "Composites from clip to clip; 0: clips do not overlap.", ge=0
@@ -192,11 +206,11 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         0.05, "Least share of rain (0.1 mm/h) in the first frame of a clip.", ge=0, lt=1
     )
     time_step_minutes: float = field(
-        5.0,
+        0.0,
         "Time from one composite to the next, over which mm accumulate unless a file "
-        "says otherwise.",
+        "says otherwise; 0: found from the times.",
         unit="minutes",
-        gt=0,
+        ge=0,
     )
     dbz_gain: float = field(
         0.5, "dBZ = dbz_gain * value + dbz_offset.", gt=0, when=_PICTURES
@@ -211,18 +225,40 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
 
     @property
     def minutes_per_frame(self) -> float:
-        """Minutes from one frame of a clip to the next."""
-        return self.time_step_minutes * self.frame_stride
+        """Minutes from one frame of a clip to the next; of 5 where no data say."""
+        return (self.time_step_minutes or 5.0) * self.frame_stride
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders that `path` names; a folder's own name may have commas."""
+        if not self.path or local_path(self.path).is_dir():
+            return [self.path]
+        return [part.strip() for part in self.path.split(",")]
 
     def check_machine(self) -> Iterator[str]:
         """See `DataConfig.check_machine`."""
         yield from super().check_machine()
-        if not self.path or not local_path(self.path).is_dir():
-            yield f"path is {self.path!r}: it must be a folder of radar composites"
+        for folder in self.folders:
+            if not folder or not local_path(folder).is_dir():
+                yield f"path is {folder!r}: it must be a folder of radar composites"
+
+    def found(self) -> "RadarConfig":
+        """This config with the time step that the data have."""
+        if self.time_step_minutes or not self.path:
+            return self
+        with contextlib.suppress(UserError):  # That `sources` raises, too.
+            steps = [look_into(one, self)[0].time_step_minutes for one in self.folders]
+            return self.model_copy(update={"time_step_minutes": max(steps)})
+        return self
 
     def shaping(self) -> dict[str, Any]:
         """The fields that decide the pixels of composites, and their values."""
-        names = ["radar_format", "downsample", "dbz_min", "dbz_max", "zr_b"]
+        names = ["radar_format", "dbz_min", "dbz_max", "zr_b"]
+        names += [
+            name
+            for name in ("downsample", "pixel_size_km", "source_pixel_size_km")
+            if applies(type(self), name, vars(self))
+        ]
         if self.radar_format == "picture":
             names += ["dbz_gain", "dbz_offset", "no_data_value"]
         else:  # Pixels of pictures are reflectivities, whatever rain is made of them.
@@ -232,11 +268,13 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
 
     def sources(self, *, num_frames: int, seed: int) -> Sources:
         """The splits; conditions are the dates of the events. Nothing is drawn."""
-        composites, left_out = self._open()
-        told = f": {left_out}" if left_out.reasons else ""
-        runs, missing = split_at_gaps(composites, self.time_step_minutes)
+        folders = [open_folder(folder, self) for folder in self.folders]
         span = self.span(num_frames)
-        events = [run for run in runs if len(run) >= span]
+        check_alike(folders, span)
+        events = sorted(
+            (run for one in folders for run in one.runs if len(run) >= span),
+            key=lambda run: run[0].time,
+        )
         conditions = tuple(dict.fromkeys(map(date_of, events)))
         for date in self.test_conditions:
             if date not in conditions:
@@ -251,22 +289,25 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         }
         numbers = ", ".join(f"{len(clips[split])} {split}" for split in SPLITS)
         facts = (
-            f"{self._facts(composites)}; {plural(len(events), 'event')} of at least "
+            f"{'; '.join(one.facts() for one in folders)}; "
+            f"{plural(len(events), 'event')} of at least "
             f"{span} composites, {'each cut' if cut_in_time else 'split'} in time; "
             f"clips of {num_frames} frames at {self.height}x{self.width}: {numbers}"
         )
+        told = "; ".join(str(one.left_out) for one in folders if one.left_out.reasons)
+        told = f": {told}" if told else ""
         for split, found in clips.items():
             if not len(found):
                 raise UserError(
                     f"the {split} split of '{self.path}' is empty ({facts}{told}): "
-                    f"{self._remedy(composites[0].size, span)}"
+                    f"{self._remedy(folders, span)}"
                 )
-        description = f"Radar composites of '{self.path}': {facts}."
+        description = f"Radar composites of {facts}."
         if self.test_conditions:
             description += f" Held out for the test: {', '.join(self.test_conditions)}."
-        if missing:
+        if missing := sum(one.missing for one in folders):
             description += f" Time steps missing: {missing}."
-        if beyond := sum(one.beyond for one in composites):
+        if beyond := sum(one.beyond for folder in folders for one in folder.composites):
             top = self.rain_scale.rain_mm_per_h(np.float64(1))
             description += (
                 f" Set to dbz_max={self.dbz_max:g} ({top:.3g} mm/h), as they are above "
@@ -276,11 +317,12 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             description += f" Left out{told}."
         return self.make_sources(clips, description, conditions=conditions)
 
-    def _remedy(self, size: tuple[int, int], span: int) -> str:
+    def _remedy(self, folders: Sequence[Folder], span: int) -> str:
         """What gives each split a clip."""
-        if size[0] < self.height or size[1] < self.width:
+        height, width = np.max([one.composites[0].size for one in folders], axis=0)
+        if height < self.height or width < self.width:
             return (
-                f"composites of {size[0]}×{size[1]} pixels have no crop of "
+                f"composites of {height}×{width} pixels have no crop of "
                 f"{self.height}×{self.width}: config.data.height and width must be at "
                 "most that"
             )
@@ -291,75 +333,48 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             for first, end in cut_in_time(enough, span, wanted).values()
         ):
             enough += 1
+        longest = max(len(run) for one in folders for run in one.runs)
         return (
-            f"{enough} composites in a row with rain would be enough; or ask for fewer "
-            "frames, or change the fractions, data.min_rain_share or "
-            "data.time_step_minutes"
+            f"{enough} composites in a row with rain would be enough, and it has "
+            f"{longest}; or ask for fewer frames, or change the fractions, "
+            "data.min_rain_share or data.time_step_minutes"
         )
-
-    def _facts(self, composites: Sequence[Composite]) -> str:
-        """What the folder holds, in words."""
-        height, width = composites[0].size
-        facts = (
-            f"{len(composites)} composites of {height}x{width} pixels after averaging "
-            f"over {self.downsample}x{self.downsample}, {self.time_step_minutes:g} "
-            "minutes apart"
-        )
-        steps = Counter(
-            after.time - before.time for before, after in pairwise(composites)
-        )
-        for usual, _ in steps.most_common(1):
-            if usual != timedelta(minutes=self.time_step_minutes):
-                facts += f", but most of them {usual.total_seconds() / 60:g}"
-        return facts
-
-    def _open(self) -> tuple[list[Composite], LeftOut]:
-        """The composites that can be used, at least one, and those that are not."""
-        if is_prepared(self.path):
-            manifest, found = read_prepared(self.path, "radar", self.shaping())
-            left_out = LeftOut(manifest.left_out, "composite")
-            entries = [frames for frames in found if frames is not None]
-        else:
-            files, left_out = find_composites(self.path, self)
-            entries = list(decode(files, self, default_cache()))
-        composites = usable_composites(entries, left_out, self)
-        if not composites:
-            suffixes = ", ".join(RADAR_FORMATS[self.radar_format].suffixes)
-            raise UserError(
-                f"the folder '{self.path}' holds no radar composite that can be used "
-                f"as data.radar_format={self.radar_format!r} ({suffixes})"
-                + (f": {left_out}" if left_out.reasons else "")
-            )
-        return composites, left_out
 
     def prepare(self, output: Path) -> Manifest:
         """Decodes all composites once into a folder; see `prepared`."""
-        files, left_out = find_composites(self.path, self)
+        if len(self.folders) > 1:
+            raise UserError(
+                f"path is {self.path!r}: --mode=prepare takes one folder, so prepare "
+                "each, and give data.path all the folders that it made"
+            )
+        config, files, left_out = look_into(self.path, self)
         unread = {why: [*one] for why, one in left_out.reasons.items()}
 
         def decode_all(cache: FrameCache) -> Decoded:
-            entries = list(decode(files, self, cache))
-            usable_composites(entries, left_out, self)
+            entries = list(decode(files, config, cache))
+            usable_composites(entries, left_out, config)
             return [
                 (frames.extra["composites"][0]["name"], frames, frames.extra)
                 for frames in entries
             ], unread
 
-        return prepare(output, "radar", self.path, self.shaping(), decode_all)
+        return prepare(output, "radar", self.path, config.shaping(), decode_all)
 
     def read_input(self, path: str, num_frames: int) -> InputClip:
         """Reads the last composites of a folder, their whole area.
 
         With `bad_files` of "skip" one that cannot be read is as if it were missing.
         """
-        files, left_out = find_composites(path, self)
-        step, span = timedelta(minutes=self.time_step_minutes), self.span(num_frames)
+        config, files, left_out = look_into(path, self)
+        minutes, span = config.time_step_minutes, self.span(num_frames)
         read: dict[CompositeFile, np.ndarray] = {}  # The latest first.
         for file in reversed(files):
-            if len(read) == span or (read and [*read][-1].time - file.time != step):
+            late = [*read][-1:]
+            if len(read) == span or (late and not follows(late[0], file, minutes)):
                 break
             try:
-                read[file], _ = read_composite(file.path, self)
+                read[file], facts = read_composite(file.path, config)
+                grid = facts["grid"]
             except UserError as error:
                 left_out.add("unreadable", str(error))
                 refuse_left_out(left_out, self)
@@ -367,7 +382,7 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         if len(read) < span:
             raise UserError(
                 f"{label} ends with {len(read)} composites that are "
-                f"{self.time_step_minutes:g} minutes apart: it must end with at least "
+                f"{minutes:g} minutes apart: it must end with at least "
                 f"{span}"
             )
         chosen = [*read][::-1][:: self.frame_stride]
@@ -381,4 +396,5 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         if not mask[-1].any():
             last = chosen[-1].name
             raise UserError(f"'{path}': the latest composite, '{last}', has no data")
-        return InputClip(frames, mask, tuple(one.time for one in chosen), label)
+        times = tuple(one.time for one in chosen)
+        return InputClip(frames, mask, times, label, grid=grid)
