@@ -14,7 +14,8 @@ two ConvLSTM layers of 64 features, 3x3, over patches of 2x2, 5 frames in, 15 ou
 FOLDER holds radar composites with the time in their names: 8-bit pictures, where the
 defaults are those of the Finnish Meteorological Institute (255: no data, dBZ = value /
 2 - 32, Z = 223 R^1.53), ODIM or KNMI HDF5, MeteoSwiss GIF or Rainfields 3 NetCDF;
-several folders have commas between them. The last two formats need `pip install -r requirements-radar.txt`. `--config.data.test_conditions=2017-05-09`
+several folders have commas between them. The last two formats need
+`pip install -r requirements-radar.txt`. `--config.data.test_conditions=2017-05-09`
 holds the events of a day out for the test. Without a folder the program generates rain
 cells. Pixels without data count in neither loss nor metrics. Evaluation gives CSI, POD,
 FAR, bias, HSS and FSS at rain rates, compared with persistence, and with optical flow

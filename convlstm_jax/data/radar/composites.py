@@ -1,6 +1,7 @@
 """Radar composites: found by the time in their names, decoded once into a cache."""
 
 import contextlib
+import fnmatch
 import math
 import os
 import re
@@ -21,8 +22,8 @@ from convlstm_jax.data.cache import FrameCache, Frames, FrameWriter
 from convlstm_jax.data.files import LeftOut, content_hash, reason, walk
 from convlstm_jax.data.radar.field import Grid, coarser, pixel_km
 from convlstm_jax.data.radar.formats import (
-    RADAR_FORMATS,
     check_packages,
+    format_named,
     format_of,
     read_rain,
 )
@@ -51,6 +52,7 @@ _USUAL_STEPS = (
     30.0,
     60.0,
 )
+_SHORT_DATE = re.compile(r"(?<!\d)(\d{6})(\d{4})(?!\d)")
 _DAY_OF_YEAR = re.compile(r"(?<!\d)(\d{5})(\d{4})(?!\d)")
 
 
@@ -88,15 +90,17 @@ class Composite:
         return np.stack([pixels, mask])[:, :height, :width]
 
 
-def time_of(name: str, *, day_of_year: bool = False) -> datetime | None:
+def time_of(name: str, *, short: bool = False) -> datetime | None:
     """The time a file's name holds, year to minute in 12 digits, if it holds one.
 
     A `-`, `_` or `T` may stand between date and time, and two digits of seconds may
-    follow. With `day_of_year` 9 digits count too: the year's last two, the day, hour
-    and minute.
+    follow. With `short` 10 digits count too, without the century, and 9: the year's
+    last two, the day in it, hour and minute.
     """
-    patterns = [(_DATE, "%Y%m%d%H%M"), (_DAY_OF_YEAR, "%y%j%H%M")]
-    for pattern, written in patterns[: 2 if day_of_year else 1]:
+    patterns = [(_DATE, "%Y%m%d%H%M")]
+    if short:
+        patterns += [(_SHORT_DATE, "%y%m%d%H%M"), (_DAY_OF_YEAR, "%y%j%H%M")]
+    for pattern, written in patterns:
         for match in pattern.finditer(name):
             minute, second = "".join(match.groups()[:2]), (*match.groups(), None)[2]
             with contextlib.suppress(ValueError):
@@ -113,8 +117,8 @@ def found_format(folder: str | Path) -> str:
     for prefix, entries in walk(root):
         for entry in () if isinstance(entries, OSError) else entries:
             found = "" if entry.is_dir() else format_of(Path(root, prefix, entry.name))
-            wanted = RADAR_FORMATS.get(found)
-            if wanted and time_of(entry.name, day_of_year=wanted.day_of_year):
+            short = bool(found) and format_named(found).short_times
+            if found and time_of(entry.name, short=short):
                 return found
             others = others or found
     return others
@@ -147,7 +151,7 @@ def find_composites(
     their name, or with one that another has, are left out, or refused.
     """
     check_packages(config.radar_format)
-    wanted = RADAR_FORMATS[config.radar_format]
+    wanted = format_named(config.radar_format)
     root = local_path(folder)
     if not root.is_dir():
         raise UserError(f"path is '{root}': it must be a folder of radar composites")
@@ -162,14 +166,21 @@ def find_composites(
             if not file.lower().endswith(wanted.suffixes):
                 continue
             path, name = Path(root, prefix, file), prefix + file
-            time = time_of(file, day_of_year=wanted.day_of_year)
+            time = time_of(file, short=wanted.short_times)
+            if not fnmatch.fnmatchcase(file, config.file_pattern) or (
+                time is None and wanted.suffixes == ("",)  # It may be anything.
+            ):
+                continue
             if time is None:
                 told = f"'{name}' has no time in its name, such as 201609281445"
                 left_out.add("without a time", told)
             elif not path.is_file():
                 left_out.add("unreadable", f"'{name}' is no regular file")
             elif time in by_time:
-                told = f"'{name}' is of the same time as '{by_time[time].name}'"
+                told = (
+                    f"'{name}' is of the same time as '{by_time[time].name}', of which "
+                    "data.file_pattern can choose"
+                )
                 left_out.add("with the time of another", told)
             else:
                 by_time[time] = CompositeFile(path, name, time)

@@ -1,6 +1,7 @@
 """A folder of radar composites as clips to learn from, to validate and to test on."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from convlstm_jax.data.radar.folder import (
     look_into,
     open_folder,
 )
-from convlstm_jax.data.radar.formats import RADAR_FORMATS
+from convlstm_jax.data.radar.formats import PYSTEPS, RADAR_FORMATS
 from convlstm_jax.data.sources import (
     SPLITS,
     Sources,
@@ -42,6 +43,12 @@ from convlstm_jax.paths import local_path
 _RAIN_MM_PER_H = 0.1  # From this rate on a pixel counts as rain in a crop.
 _ORDER_SEED = 2**63 + 2  # Of the order of clips; no training seed is as large.
 _PICTURES = {"radar_format": ("auto", "picture")}
+
+
+def _is_format(value: str) -> bool:
+    is_importer = re.fullmatch(rf"{PYSTEPS}\w+", value) is not None
+    return is_importer or value in ("auto", *RADAR_FORMATS)
+
 
 # Composites one time step apart, none missing, oldest first.
 Event = Sequence[Composite]
@@ -172,12 +179,26 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         "Folder of composites with the time in their names (12 digits, year to minute) "
         "or one that --mode=prepare wrote; several with commas between them.",
     )
-    radar_format: Literal["auto", *RADAR_FORMATS] = field(
+    radar_format: str = field(
         "auto",
         '"auto" (what the first files of each folder are), "picture" (8 bits, PGM or '
         'PNG), "odim_hdf5" (DBZH, RATE, ACRR or TH), "knmi_hdf5" (reflectivity or '
         'rain), or, where pysteps is installed, "mch_gif" '
-        '(AQC, CPC, AZC and RZC of MeteoSwiss) or "bom_rf3" (Rainfields 3, NetCDF).',
+        '(AQC, CPC, AZC and RZC of MeteoSwiss), "bom_rf3" (Rainfields 3, NetCDF) or '
+        'any of its importers by its name, such as "pysteps:mrms_grib".',
+        must=(
+            f"be 'auto', {', '.join(map(repr, RADAR_FORMATS))} or an importer of "
+            "pysteps such as 'pysteps:mrms_grib'",
+            _is_format,
+        ),
+    )
+    file_pattern: str = field(
+        "*", "Which files are read, by name; * stands for any characters."
+    )
+    product: str = field(
+        "",
+        "Which of several fields in a file is read: a quantity of ODIM such as RATE, "
+        "or its place such as dataset2/data1; an image of KNMI such as image2.",
     )
     pixel_size_km: float = field(
         0.0,
@@ -253,7 +274,7 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
 
     def shaping(self) -> dict[str, Any]:
         """The fields that decide the pixels of composites, and their values."""
-        names = ["radar_format", "dbz_min", "dbz_max", "zr_b"]
+        names = ["radar_format", "product", "dbz_min", "dbz_max", "zr_b"]
         names += [
             name
             for name in ("downsample", "pixel_size_km", "source_pixel_size_km")
@@ -334,10 +355,11 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         ):
             enough += 1
         longest = max(len(run) for one in folders for run in one.runs)
+        held = f", and it has {longest}" if longest < enough else ""
         return (
-            f"{enough} composites in a row with rain would be enough, and it has "
-            f"{longest}; or ask for fewer frames, or change the fractions, "
-            "data.min_rain_share or data.time_step_minutes"
+            f"{enough} composites in a row with rain would be enough{held}; or ask for "
+            "fewer frames, or change the fractions, data.min_rain_share or "
+            "data.time_step_minutes"
         )
 
     def prepare(self, output: Path) -> Manifest:

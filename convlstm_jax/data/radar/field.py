@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,22 @@ class Field:
     unit: str
     minutes: float | None = None
     grid: Grid = field(default_factory=dict)
+
+
+_MM_PER_H = re.compile(r"mm ?(/|per )? ?(h|hr|hour)(\^?\*{0,2}-1)?$")
+_PER_SECOND = ("kg m-2 s-1", "kg m**-2 s**-1", "mm/s", "mm s-1")
+
+
+def unit_of(text: Any) -> tuple[str, float]:
+    """A unit as `Field` has it, however it is written, and the factor to it."""
+    plain = str(text).strip()
+    if plain in _PER_SECOND:
+        return "mm/h", 3600.0
+    if plain in ("kg m-2", "kg m**-2", "millimeter", "millimeters"):
+        return "mm", 1.0
+    if _MM_PER_H.match(plain):
+        return "mm/h", 1.0
+    return {"dbz": "dBZ"}.get(plain.lower(), plain), 1.0
 
 
 def grid_of(facts: Mapping[str, Any]) -> Grid:

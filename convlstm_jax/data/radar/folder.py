@@ -19,7 +19,7 @@ from convlstm_jax.data.radar.composites import (
     time_step_of,
     usable_composites,
 )
-from convlstm_jax.data.radar.formats import RADAR_FORMATS
+from convlstm_jax.data.radar.formats import RADAR_FORMATS, format_named
 from convlstm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def look_into(
     if config.radar_format == "auto":
         found = found_format(folder)
         if prepared:
-            found = str(manifest.settings.get("radar_format"))
-        if found not in RADAR_FORMATS:
+            found = str(manifest.settings.get("radar_format", ""))
+        if not found:
             raise UserError(
                 f"the folder '{folder}' holds no radar composite of a format that "
                 f"data.radar_format='auto' knows: {', '.join(RADAR_FORMATS)}"
@@ -99,7 +99,7 @@ def open_folder(folder: str, config: "RadarConfig") -> Folder:
         entries = list(decode(files, config, default_cache()))
     composites = usable_composites(entries, left_out, config)
     if not composites:
-        suffixes = ", ".join(RADAR_FORMATS[config.radar_format].suffixes)
+        suffixes = ", ".join(format_named(config.radar_format).suffixes)
         raise UserError(
             f"the folder '{folder}' holds no radar composite that can be used "
             f"as data.radar_format={config.radar_format!r} ({suffixes})"

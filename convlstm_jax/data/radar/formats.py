@@ -1,14 +1,11 @@
 """The formats of radar composites, and how each is read as reflectivity."""
 
-import contextlib
 import gzip
 import importlib.util
-import io
 import re
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,11 @@ import numpy as np
 from convlstm_jax.data.files import reason
 from convlstm_jax.data.radar.field import Field, Grid, grid_of, with_corners
 from convlstm_jax.data.radar.hdf5 import read_knmi, read_odim
+from convlstm_jax.data.radar.pysteps_files import (
+    IMPORTERS,
+    check_importer,
+    read_pysteps,
+)
 from convlstm_jax.data.video.pictures import PICTURE_SUFFIXES, open_picture
 from convlstm_jax.errors import UserError
 from convlstm_jax.paths import check_regular
@@ -28,23 +30,31 @@ if TYPE_CHECKING:
 # Smallest and largest measured value; beyond them a value stands for no data.
 _LIMITS = {"dBZ": (-150.0, 100.0), "mm/h": (-1.0, 10_000.0)}
 
-# MeteoSwiss's products, and the unit of each: rain accumulated, or its rate.
-_MCH_UNITS = {"AQC": "mm", "CPC": "mm", "AZC": "mm", "RZC": "mm/h"}
+PYSTEPS = "pysteps:"
+"""Stands before the name of an importer."""
 
-# netCDF's library must not be entered twice at once, and which warnings are shown is
-# a matter of the whole process.
-_ONE_AT_A_TIME = threading.Lock()
+_OTHERS = ", and install osgeo (GDAL), pygrib or metranet as their documents say"
+
+# What files begin with that are not told by their names.
+_BEGINNINGS = {
+    rb"GIF8": "mch_gif",
+    rb"GRIB": f"{PYSTEPS}mrms_grib",
+    rb"[A-Z]{2}\d{6}10000": f"{PYSTEPS}dwd_radolan",
+}
 
 
 def check_packages(radar_format: str) -> None:
     """Raises a `UserError` where a package that reads a format is missing."""
-    packages = RADAR_FORMATS[radar_format].packages
+    packages = format_named(radar_format).packages
     missing = [one for one in packages if importlib.util.find_spec(one) is None]
     if missing:
         raise UserError(
             f"radar_format is {radar_format!r}, which cannot be read without "
             f"{' and '.join(missing)}: run `pip install -r requirements-radar.txt`"
+            + (_OTHERS if {*missing} & {"osgeo", "pygrib", "metranet"} else "")
         )
+    if radar_format.startswith(PYSTEPS):
+        check_importer(radar_format.removeprefix(PYSTEPS))
 
 
 def format_of(path: Path) -> str:
@@ -57,8 +67,9 @@ def format_of(path: Path) -> str:
             return _hdf5_format(path)
     except (OSError, UserError, RuntimeError):
         return ""
-    if head.startswith(b"GIF8"):
-        return "mch_gif"
+    for begin, name in _BEGINNINGS.items():
+        if re.match(begin, head):
+            return name
     return "picture" if path.name.lower().endswith(PICTURE_SUFFIXES) else ""
 
 
@@ -66,6 +77,7 @@ def _hdf5_format(path: Path) -> str:
     with h5py.File(path) as file:
         names = set(file)
     found = {"dataset1": "odim_hdf5", "image1": "knmi_hdf5", "precipitation": "bom_rf3"}
+    found["crr_intensity"] = f"{PYSTEPS}saf_crri"
     return next((found[name] for name in found if name in names), "")
 
 
@@ -83,7 +95,7 @@ def read_rain(path: Path, config: "RadarConfig") -> tuple[np.ndarray, Grid]:
         name = (name if name != "auto" else format_of(path)) or "auto"
         if name == "auto":
             raise ValueError(f"it is none of {', '.join(RADAR_FORMATS)}")
-        found = RADAR_FORMATS[name].read(path, config)
+        found = format_named(name).read(path, config)
         if found.values.ndim != 2:
             raise ValueError(f"its field has {found.values.ndim} dimensions, not two")
         with np.errstate(over="ignore", invalid="ignore"):
@@ -153,50 +165,6 @@ def _pgm_grid(path: Path, size: tuple[int, ...]) -> Grid:
     return with_corners(grid_of(facts), (size[0], size[1]), lower_left)
 
 
-# --- formats that pysteps reads
-
-
-def _read_mch(path: Path, config: "RadarConfig") -> Field:
-    product = path.name[:3].upper()
-    if product not in _MCH_UNITS:
-        raise ValueError(
-            f"its name must begin with MeteoSwiss's product: {', '.join(_MCH_UNITS)}"
-        )
-    unit = _MCH_UNITS[product]
-    # AQC162721445F_00005.801.gif: accumulated in 5 minutes.
-    named = re.search(r"_(\d{5})\.", path.name) if unit == "mm" else None
-    minutes = float(named[1]) if named else None
-    with _pysteps() as importers, path.open("rb") as file:
-        # The importer closes none that it opens.
-        values, _, facts = importers.import_mch_gif(file, product, unit, minutes or 5.0)
-    return Field(_upright(values, facts), unit, minutes or None, grid_of(facts))
-
-
-def _read_bom(path: Path, config: "RadarConfig") -> Field:
-    with _pysteps() as importers:
-        values, _, facts = importers.import_bom_rf3(str(path))
-    minutes = facts.get("accutime")
-    if facts.get("unit") == "mm" and not minutes:
-        raise ValueError("it does not say over which time its rain accumulated")
-    unit = str(facts.get("unit"))
-    return Field(_upright(values, facts), unit, minutes, grid_of(facts))
-
-
-def _upright(values: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
-    values = np.ma.filled(np.ma.asarray(values, np.float64), np.nan)
-    return values[::-1] if facts.get("yorigin") == "lower" else values
-
-
-@contextlib.contextmanager
-def _pysteps() -> Iterator[Any]:
-    """The importers of pysteps, one caller at a time; what it prints is not shown."""
-    with _ONE_AT_A_TIME, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # A composite may have no data at all.
-        with contextlib.redirect_stdout(io.StringIO()):  # Where its settings lie.
-            from pysteps.io import importers
-        yield importers
-
-
 @dataclass(frozen=True)
 class RadarFormat:
     """How names of files end, what reads them, and optional packages it needs."""
@@ -204,15 +172,37 @@ class RadarFormat:
     suffixes: tuple[str, ...]
     read: Callable[[Path, "RadarConfig"], Field]
     packages: tuple[str, ...] = ()
-    day_of_year: bool = False
+    short_times: bool = False
 
 
 _HDF5_SUFFIXES = (".h5", ".hdf", ".hdf5")
+
+
+def _of_pysteps(importer: str) -> RadarFormat:
+    suffixes, packages = IMPORTERS.get(importer, (("",), ()))
+    read = partial(read_pysteps, importer=importer)
+    return RadarFormat(suffixes, read, ("pysteps", *packages), short_times=True)
+
 
 RADAR_FORMATS: dict[str, RadarFormat] = {
     "picture": RadarFormat(PICTURE_SUFFIXES, _read_picture),
     "odim_hdf5": RadarFormat(_HDF5_SUFFIXES, read_odim),
     "knmi_hdf5": RadarFormat(_HDF5_SUFFIXES, read_knmi),
-    "mch_gif": RadarFormat((".gif",), _read_mch, ("pysteps",), day_of_year=True),
-    "bom_rf3": RadarFormat((".nc",), _read_bom, ("pysteps", "netCDF4")),
+    "mch_gif": _of_pysteps("mch_gif"),
+    "bom_rf3": _of_pysteps("bom_rf3"),
 }
+
+# Importers whose files are read here: with checks, and without pysteps.
+_READ_HERE = {
+    "odim_hdf5": "odim_hdf5",
+    "opera_hdf5": "odim_hdf5",
+    "knmi_hdf5": "knmi_hdf5",
+    "fmi_pgm": "picture",
+}
+
+
+def format_named(name: str) -> RadarFormat:
+    """A format by its name, or by that of an importer of pysteps after `pysteps:`."""
+    importer = name.removeprefix(PYSTEPS)
+    own = _READ_HERE.get(importer, importer)
+    return RADAR_FORMATS.get(own) or _of_pysteps(importer)

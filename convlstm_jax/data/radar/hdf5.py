@@ -36,19 +36,24 @@ def read_odim(path: Path, config: "RadarConfig") -> Field:
     with h5py.File(path) as file:
         _refuse_polar(file)
         fields = list(_odim_fields(file))
-        held = [quantity for quantity, *_ in fields]
-        wanted = next((one for one in _ODIM_UNITS if one in held), None)
+        held = ", ".join(quantity for quantity, *_ in fields) or "nothing"
+        if product := config.product:
+            fields = [one for one in fields if product in one[:2]]
+        quantities = [quantity for quantity, *_ in fields]
+        wanted = next((one for one in _ODIM_UNITS if one in quantities), None)
         if wanted is None:
+            asked = f", and data.product is {product!r}" if product else ""
             raise ValueError(
-                f"it holds {', '.join(held) or 'nothing'}: it must hold one of ODIM's "
-                f"quantities {', '.join(_ODIM_UNITS)}"
+                f"it holds {held}{asked}: it must hold one of ODIM's quantities "
+                f"{', '.join(_ODIM_UNITS)}"
             )
         fields = [one for one in fields if one[0] == wanted]
         fields = [one for one in fields if one[1].startswith("dataset1/")] or fields
         if len(fields) > 1:
             names = ", ".join(name for _, name, *_ in fields)
             raise ValueError(
-                f"it holds {wanted} in {names}: it must hold it once, or in dataset1"
+                f"it holds {wanted} in {names}: it must hold it once, or in dataset1, "
+                "or data.product must name one of these"
             )
         _, _, group, what = fields[0]
         values = _odim_values(_array(group, "data"), what)
@@ -123,9 +128,14 @@ def _minutes_between(times: Iterable[str], written: str) -> float | None:
 
 
 def read_knmi(path: Path, config: "RadarConfig") -> Field:
-    """The first image: reflectivity, rain accumulated or its rate."""
+    """The only image, or `data.product`: reflectivity, rain or its rate."""
     with h5py.File(path) as file:
-        image = _member(file, "image1", h5py.Group)
+        images = [name for name, _ in _numbered(file, "image")]
+        if len(images) > 1 and config.product not in images:
+            raise ValueError(
+                f"it holds {', '.join(images)}: data.product must name one of these"
+            )
+        image = _member(file, config.product if images[1:] else "image1", h5py.Group)
         parameter = _text(image.attrs.get("image_geo_parameter"))
         unit = _KNMI_UNITS.get(parameter[parameter.rfind("[") :].upper())
         if unit is None:
@@ -187,13 +197,13 @@ def _knmi_grid(file: h5py.File, size: tuple[int, int]) -> tuple[Grid, bool]:
 # --- members, attributes and arrays of HDF5
 
 
-def _member(group: h5py.Group, name: str, kind: type) -> Any:
+def _member(group: h5py.Group, name: str, kind: type | tuple[type, ...]) -> Any:
     """A group or array that lies in the file itself."""
     link = group.get(name, getlink=True)
     if not isinstance(link, h5py.HardLink) or not isinstance(group[name], kind):
         raise ValueError(
-            f"its '{group.name.rstrip('/')}/{name}' must be a {kind.__name__.lower()} "
-            "in the file itself"
+            f"its '{group.name.rstrip('/')}/{name}' must be a "
+            f"{getattr(kind, '__name__', 'member').lower()} in the file itself"
         )
     return group[name]
 
@@ -210,16 +220,34 @@ def _attributes(parent: h5py.Group, name: str) -> dict[str, Any]:
     return dict(_member(parent, name, h5py.Group).attrs) if name in parent else {}
 
 
-def _array(group: h5py.Group, name: str) -> np.ndarray:
-    data = _member(group, name, h5py.Dataset)
+def check_hdf5(file: h5py.File) -> None:
+    """Refuses links to other files, and arrays that would take all memory."""
+
+    def visit(name: str, one: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(one, h5py.Dataset):
+            _check_array(one)
+            return
+        for member in one:
+            _member(one, member, (h5py.Group, h5py.Dataset, h5py.Datatype))
+
+    visit("/", file)
+    file.visititems(visit)
+
+
+def _check_array(data: h5py.Dataset) -> None:
     if data.external or data.is_virtual:
         raise ValueError(f"the values of its '{data.name}' must lie in the file itself")
-    if data.ndim != 2 or not data.size:
-        raise ValueError(f"its field has the shape {list(data.shape)}")
     # A chunk, which is decompressed whole, may be larger than the field.
     size = max(data.size, math.prod(data.chunks or ()))
     if 8 * size > MAX_FRAME_BYTES:
         raise ValueError(f"its field claims {size:,} pixels")
+
+
+def _array(group: h5py.Group, name: str) -> np.ndarray:
+    data = _member(group, name, h5py.Dataset)
+    if data.ndim != 2 or not data.size:
+        raise ValueError(f"its field has the shape {list(data.shape)}")
+    _check_array(data)
     return np.asarray(data[...])
 
 

@@ -1,0 +1,284 @@
+"""What the importers of pysteps read, by their names, and grids of composites."""
+
+import importlib.util
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from convlstm_jax.config import validated
+from convlstm_jax.data.radar.composites import find_composites, read_composite
+from convlstm_jax.data.radar.config import RadarConfig
+from convlstm_jax.data.radar.formats import check_packages, format_of
+from convlstm_jax.errors import UserError
+from tests.data.radar_files import (
+    SCALE,
+    level,
+    level_of_rain,
+    random_bytes,
+    reader,
+    texts,
+    write_bom,
+    write_gif,
+    write_knmi,
+    write_odim,
+)
+from tests.data.test_radar import config, sources
+from tests.data.test_radar_folders import picture_with_head, write_odim_series
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def write_radolan(path, raw, product="RY", precision="-02"):
+    """A composite of the DWD: 25 rows of 20 pixels, the southern row first."""
+    head = f"{product}281445100000916BY   1150VS 3SW   2.18.3PR E{precision}INT   5"
+    head += "GP  25x  20MS 12<boo,ros>\x03"
+    path.write_bytes(head.encode() + raw.astype("<u2").tobytes())
+
+
+def write_saf(path, rain, units="mm/h"):
+    netcdf = pytest.importorskip("netCDF4")
+    with netcdf.Dataset(path, "w") as file:
+        for name, length in zip(("ny", "nx"), rain.shape, strict=True):
+            file.createDimension(name, length)
+        height, width = (3000.0 * side for side in rain.shape)
+        file.setncatts(
+            {
+                "gdal_projection": "+proj=geos +a=6378137.0 +lon_0=0.0 +h=35785863.0",
+                "gdal_geotransform_table": [0.0, 3000.0, 0.0, height, 0.0, -3000.0],
+                "gdal_xgeo_up_left": 0.0, "gdal_xgeo_low_right": width,
+                "gdal_ygeo_low_right": 0.0, "gdal_ygeo_up_left": height,
+                "institution": "a service",
+            }
+        )  # fmt: skip
+        for name in ("crr_intensity", "crr_quality"):
+            values = file.createVariable(name, "f4", ("ny", "nx"))
+            values.units = units
+            values[:] = rain
+
+
+def test_radolan_begins_in_the_south(tmp_path, pysteps):
+    raw = np.random.default_rng(0).integers(2, 300, (25, 20))
+    raw[0, :2] = 0x29C4  # No data.
+    path = tmp_path / "raa01-ry_10000-1609281445-dwd---bin"
+    write_radolan(path, raw)
+    (tmp_path / "README").write_text("about this folder")
+    assert format_of(path) == "pysteps:dwd_radolan"
+    wanted = config(tmp_path, radar_format="pysteps:dwd_radolan")
+    (file,), left_out = find_composites(tmp_path, wanted)
+    assert str(file.time) == "2016-09-28 14:45:00" and not left_out.reasons
+    (pixels, valid), facts = read_composite(path, wanted)
+    rain = 12 * (raw * 0.01 - 0.01)[::-1]
+    np.testing.assert_array_equal(valid[-1], [0, 0] + 18 * [1])
+    np.testing.assert_array_equal(pixels, np.where(valid, level_of_rain(rain), 0))
+    assert facts["pixel_size_km"] == 1
+    write_radolan(path, raw, product="XX")
+    with pytest.raises(UserError, match=r"its product is 'XX': it must be RY, YW, RW"):
+        reader("pysteps:dwd_radolan")(path)
+
+
+def test_saf_rain_rates(tmp_path, pysteps):
+    rain = np.random.default_rng(1).uniform(1, 30, (6, 5))
+    rain[0, 0] = 65535
+    path = tmp_path / "S_NWC_CRR_MSG4_Europe-VISIR_20180601T070000Z.nc"
+    write_saf(path, rain)
+    assert format_of(path) == "pysteps:saf_crri"
+    (pixels, valid), facts = read_composite(path, config(tmp_path))
+    np.testing.assert_array_equal(pixels[1:], level_of_rain(rain[1:]))
+    assert valid.sum() == 29 and facts["grid"]["x2"] == 15000
+
+
+@pytest.mark.parametrize("quantity", ["RATE", "DBZH"])
+def test_hdf5_in_the_order_of_its_quantities(quantity, tmp_path, pysteps):
+    raw = random_bytes(1)
+    offset = 0.0 if quantity == "RATE" else -32.0
+    write_odim(tmp_path / "a.h5", raw, quantity, offset=offset)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.move("dataset1/data1/what", "dataset1/what1")
+        for name, value in file["dataset1/what1"].attrs.items():
+            file["dataset1/what"].attrs[name] = value
+        del file["dataset1/what1"]
+        corners = {f"{corner}_{axis}": 50.0 for corner in ("LL", "UR", "LR", "UL")
+                   for axis in ("lon", "lat")}  # fmt: skip
+        texts(file["where"], **corners)
+    frame = reader("pysteps:mch_hdf5")(tmp_path / "a.h5")
+    valid = raw != 255
+    rain = level_of_rain(raw / 2) if quantity == "RATE" else level(raw / 2 - 32)
+    np.testing.assert_array_equal(frame[0], np.where(valid & (raw > 0), rain, 0))
+    with pytest.raises(UserError, match="requested quantity ACRR not found"):
+        reader("pysteps:mch_hdf5", product="ACRR")(tmp_path / "a.h5")
+
+
+def test_importers_that_have_a_reader_here(tmp_path, pysteps):
+    raw = random_bytes(1)
+    write_odim(tmp_path / "opera_hdf5", raw)
+    write_knmi(tmp_path / "knmi_hdf5", raw, "X_[DBZ]")
+    write_bom(tmp_path / "bom_rf3", np.ones((4, 4)))
+    picture_with_head(tmp_path / "fmi_pgm", raw)
+    for path in tmp_path.iterdir():
+        own = format_of(path) or "picture"
+        one, two = (reader(name)(path) for name in (own, f"pysteps:{path.name}"))
+        np.testing.assert_array_equal(one, two)
+
+
+def test_an_importer_of_a_plugin_in_km_from_below(tmp_path, pysteps, monkeypatch):
+    """One of another package; and arguments that change the values are not left."""
+    rain = np.random.default_rng(0).uniform(1, 9, (6, 5))
+    asked = {}
+
+    def import_mine(filename, window_size=4, gzipped=False, **kwargs):
+        asked.update(window_size=window_size, gzipped=gzipped)
+        facts = {"unit": "mm h-1", "yorigin": "lower", "cartesian_unit": "km"}
+        facts |= {"xpixelsize": 2.0, "ypixelsize": 2.0, "projection": "+proj=laea"}
+        corners = {"x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 12.0}
+        return np.ma.masked_greater(rain, 8), None, {**facts, **corners}
+
+    from pysteps.io import importers
+
+    monkeypatch.setattr(importers, "import_mine", import_mine, raising=False)
+    (tmp_path / "201609281445.dat.gz").write_bytes(b"rain")
+    wanted = config(tmp_path, radar_format="pysteps:mine", dbz_max=SCALE.dbz_max)
+    (file,), _ = find_composites(tmp_path, wanted)
+    (pixels, valid), facts = read_composite(file.path, wanted)
+    np.testing.assert_array_equal(valid, rain[::-1] <= 8)
+    np.testing.assert_array_equal(pixels, level_of_rain(rain[::-1]) * valid)
+    assert asked == {"window_size": 1, "gzipped": True}
+    assert facts["grid"] == {
+        "x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 12.0, "xpixelsize": 2.0,
+        "ypixelsize": 2.0, "cartesian_unit": "km", "yorigin": "upper",
+        "projection": "+proj=laea",
+    }  # fmt: skip
+
+
+def test_importers_that_are_not_there_are_named(tmp_path, pysteps):
+    for name, missing in (("mrms_grib", "pygrib"), ("fmi_geotiff", "osgeo")):
+        if importlib.util.find_spec(missing) is None:
+            with pytest.raises(UserError, match=f"without {missing}: run .*, and inst"):
+                check_packages(f"pysteps:{name}")
+    with pytest.raises(UserError, match=r"no importer of this name, but .*saf_crri"):
+        check_packages("pysteps:other")
+    (problem,) = validated(RadarConfig, {"radar_format": "odim"})[1]
+    assert "radar_format is 'odim': it must be 'auto', 'picture'" in problem
+
+
+@pytest.mark.parametrize("name", ["mch_hdf5", "dwd_hdf5", "saf_crri", "bom_rf3"])
+def test_hdf5_that_reads_another_file_reaches_no_importer(name, tmp_path, pysteps):
+    secret = tmp_path / "secret"
+    with h5py.File(secret, "w") as file:
+        file["data"] = random_bytes(1)
+    write_odim(tmp_path / "a.h5", random_bytes(1))
+    for link in (h5py.ExternalLink(str(secret), "/data"), h5py.SoftLink("/elsewhere")):
+        with h5py.File(tmp_path / "a.h5", "a") as file:
+            del file["dataset1/data1/data"]
+            file["dataset1/data1/data"] = link
+        with pytest.raises(UserError, match="must be a member in the file itself"):
+            reader(f"pysteps:{name}")(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["dataset1/data1/data"]
+        shape = {"shape": (200_000, 200_000), "chunks": (100, 100), "dtype": "u1"}
+        file["dataset1/data1"].create_dataset("data", **shape)
+    with pytest.raises(UserError, match="claims 40,000,000,000 pixels"):
+        reader(f"pysteps:{name}")(tmp_path / "a.h5")
+
+
+def test_other_files_that_would_do_harm(tmp_path, pysteps):
+    """PostScript, which Pillow would hand to a program, and a NetCDF without end."""
+    text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
+    (tmp_path / "AQC162721445F_00005.gif").write_text(text)
+    with pytest.raises(UserError, match="cannot identify image file"):
+        reader("mch_gif")(tmp_path / "AQC162721445F_00005.gif")
+    netcdf = pytest.importorskip("netCDF4")
+    with netcdf.Dataset(tmp_path / "a.nc", "w", format="NETCDF3_64BIT_OFFSET") as file:
+        for name in "yx":
+            file.createDimension(name, 30_000)
+        file.set_fill_off()
+        file.createVariable("precipitation", "i1", ("y", "x"))
+    with open(tmp_path / "a.nc", "r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(UserError, match=r"claims 7,200,000,000 bytes in a frame"):
+        reader("bom_rf3")(tmp_path / "a.nc")
+
+
+def test_one_of_several_products_is_chosen(tmp_path):
+    raw = random_bytes(1)
+    write_odim(tmp_path / "a.h5", raw)
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.copy("dataset1", "dataset2")
+        file["dataset2/data1/data"][...] = raw[::-1]
+        file.copy("dataset1/data1", "dataset1/data2")
+        file["dataset1/data2/data"][...] = raw[:, ::-1]
+    with pytest.raises(UserError, match=r"dataset1/data2: .* data.product must name"):
+        reader("odim_hdf5")(tmp_path / "a.h5")
+    for product, expected in (
+        ("dataset2/data1", raw[::-1]), ("dataset1/data2", raw[:, ::-1]),
+    ):  # fmt: skip
+        frame = reader("odim_hdf5", product=product)(tmp_path / "a.h5")
+        np.testing.assert_array_equal(frame[1], expected != 255)
+    with pytest.raises(UserError, match=r"DBZH, DBZH, DBZH, and data.product is 'RA"):
+        reader("odim_hdf5", product="RATE")(tmp_path / "a.h5")
+    write_knmi(tmp_path / "b.h5", raw, "X_[DBZ]")
+    with h5py.File(tmp_path / "b.h5", "a") as file:
+        file.copy("image1", "image2")
+        file["image2/image_data"][...] = raw[::-1]
+    with pytest.raises(
+        UserError, match=r"holds image1, image2: data.product must name"
+    ):
+        reader("knmi_hdf5")(tmp_path / "b.h5")
+    frame = reader("knmi_hdf5", product="image2")(tmp_path / "b.h5")
+    np.testing.assert_array_equal(frame[1], raw[::-1] != 255)
+
+
+def test_files_of_one_time_are_chosen_by_a_pattern(tmp_path, pysteps):
+    for product in ("AQC", "CPC"):
+        for minute in range(0, 45, 5):
+            name = f"{product}17129{1000 + minute}F_00005.801.gif"
+            write_gif(tmp_path / name, random_bytes(1, (8, 6)), np.zeros((256, 3)))
+    with pytest.raises(UserError, match=r"same time as 'AQC.*data\.file_pattern can"):
+        sources(tmp_path)
+    fields = {"validation_fraction": 0.3, "test_fraction": 0.3, "dbz_min": -30.0}
+    found = sources(tmp_path, num_frames=2, file_pattern="CPC*", **fields)
+    assert "9 of 8x6 pixels" in found.description
+
+
+def test_the_grid_comes_with_the_input(tmp_path):
+    write_odim_series(tmp_path / "a", "201705091045", 3)
+    grid = config(tmp_path / "a", downsample=2).read_input(str(tmp_path / "a"), 3).grid
+    assert grid["projection"].startswith("+proj=laea +lat_0=55")
+    assert (grid["xpixelsize"], grid["ypixelsize"]) == (4000, 4000)
+    assert "x1" not in grid  # Without LL_lon and LL_lat.
+    pyproj = pytest.importorskip("pyproj")
+    for path in (tmp_path / "a").iterdir():
+        with h5py.File(path, "a") as file:
+            texts(file["where"], LL_lon=10.0, LL_lat=55.0)
+    grid = config(tmp_path / "a", downsample=5).read_input(str(tmp_path / "a"), 3).grid
+    x1, y1 = pyproj.Proj(grid["projection"])(10.0, 55.0)
+    # Of 12 rows the two southernmost make no block of five.
+    corners = [grid[name] for name in ("x1", "y1", "x2", "y2")]
+    np.testing.assert_allclose(corners, [x1, y1 + 4000, x1 + 20_000, y1 + 24_000])
+
+
+def test_grids_are_those_of_pysteps(pysteps):
+    if not (REAL / "radar_fmi").is_dir():
+        pytest.skip(f"{REAL / 'radar_fmi'} is not there")
+    from pysteps.io import importers
+
+    for folder, importer, given in (
+        ("radar_fmi", importers.import_fmi_pgm, {"gzipped": True}),
+        ("radar_knmi_20100826", importers.import_knmi_hdf5, {}),
+    ):
+        path = min(one for one in (REAL / folder).rglob("*") if one.is_file())
+        _, _, expected = importer(str(path), **given)
+        _, facts = read_composite(path, RadarConfig(downsample=1))
+        sizes = ("xpixelsize", "ypixelsize")
+        for name in (*sizes, "cartesian_unit", "yorigin"):
+            assert facts["grid"][name] == pytest.approx(expected[name])
+        found, wanted = (
+            [one["x2"] - one["x1"], one["y2"] - one["y1"]]
+            for one in (facts["grid"], expected)
+        )
+        # The FMI's pixels are not quite of the size that it tells.
+        np.testing.assert_allclose(found, wanted, rtol=1e-3)
+    _, facts = read_composite(path, RadarConfig(downsample=4))
+    assert facts["grid"]["y2"] == expected["y2"]
+    assert facts["grid"]["x2"] == expected["x2"]
