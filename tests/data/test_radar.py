@@ -303,7 +303,7 @@ def test_composites_are_decoded_once_until_they_or_the_fields_change(
     monkeypatch.setattr(
         composites_module,
         "read_composite",
-        lambda path, config: read.append(path.name) or plain(path, config),
+        lambda path, *rest: read.append(path.name) or plain(path, *rest),
     )
     before = frames_of(list(sources(tmp_path).train))
     assert len(read) == 14

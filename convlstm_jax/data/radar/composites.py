@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse
 
 from convlstm_jax.data.cache import FrameCache, Frames, FrameWriter
-from convlstm_jax.data.files import LeftOut, content_hash, reason, walk
+from convlstm_jax.data.files import LeftOut, content_hash, is_store, reason, walk
 from convlstm_jax.data.radar.field import Grid, coarser, pixel_km
 from convlstm_jax.data.radar.formats import (
     check_packages,
@@ -58,11 +58,15 @@ _DAY_OF_YEAR = re.compile(r"(?<!\d)(\d{5})(\d{4})(?!\d)")
 
 @dataclass(frozen=True)
 class CompositeFile:
-    """A file, its name below the folder that was searched, and the time in it."""
+    """A file, its name below the folder that was searched, and the time in it.
+
+    In a file with many it is composite `index`.
+    """
 
     path: Path
     name: str
     time: datetime
+    index: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +120,11 @@ def found_format(folder: str | Path) -> str:
     others, root = "", local_path(folder)
     for prefix, entries in walk(root):
         for entry in () if isinstance(entries, OSError) else entries:
-            found = "" if entry.is_dir() else format_of(Path(root, prefix, entry.name))
-            short = bool(found) and format_named(found).short_times
-            if found and time_of(entry.name, short=short):
+            found = format_of(Path(root, prefix, entry.name))
+            wanted = format_named(found) if found else None
+            if wanted and (
+                wanted.times or time_of(entry.name, short=wanted.short_times)
+            ):
                 return found
             others = others or found
     return others
@@ -162,30 +168,51 @@ def find_composites(
         if isinstance(entries, OSError):
             why = f"'{entries.filename}' cannot be read ({reason(entries)})"
             raise UserError(why) from entries
-        for file in (entry.name for entry in entries if not entry.is_dir()):
-            if not file.lower().endswith(wanted.suffixes):
-                continue
-            path, name = Path(root, prefix, file), prefix + file
-            time = time_of(file, short=wanted.short_times)
-            if not fnmatch.fnmatchcase(file, config.file_pattern) or (
-                time is None and wanted.suffixes == ("",)  # It may be anything.
+        for entry in entries:
+            file = entry.name
+            if (
+                entry.is_dir() is not is_store(file)
+                or not file.lower().endswith(wanted.suffixes)
+                or not fnmatch.fnmatchcase(file, config.file_pattern)
             ):
                 continue
-            if time is None:
-                told = f"'{name}' has no time in its name, such as 201609281445"
-                left_out.add("without a time", told)
-            elif not path.is_file():
-                left_out.add("unreadable", f"'{name}' is no regular file")
-            elif time in by_time:
-                told = (
-                    f"'{name}' is of the same time as '{by_time[time].name}', of which "
-                    "data.file_pattern can choose"
-                )
-                left_out.add("with the time of another", told)
-            else:
-                by_time[time] = CompositeFile(path, name, time)
+            for one in _composites_in(Path(root, prefix, file), prefix + file, config):
+                if isinstance(one, tuple):
+                    left_out.add(*one)
+                elif one.time in by_time:
+                    told = (
+                        f"'{one.name}' is of the same time as "
+                        f"'{by_time[one.time].name}', of which data.file_pattern can "
+                        "choose"
+                    )
+                    left_out.add("with the time of another", told)
+                else:
+                    by_time[one.time] = one
     refuse_left_out(left_out, config)
     return [by_time[time] for time in sorted(by_time)], left_out
+
+
+def _composites_in(
+    path: Path, name: str, config: "RadarConfig"
+) -> Iterator[CompositeFile | tuple[str, str]]:
+    """The composites of a file of the format, or why it is left out."""
+    wanted = format_named(config.radar_format)
+    time = time_of(path.name, short=wanted.short_times)
+    if wanted.times and (path.is_file() or is_store(name)):
+        try:
+            times = wanted.times(path, config)
+        except UserError as error:
+            yield "unreadable", str(error).replace(str(path), name)
+            return
+        for index, time in enumerate(times):
+            yield CompositeFile(path, f"{name}[{index}]", time, index)
+    elif time is None and wanted.suffixes != ("",):  # Else it may be anything.
+        told = f"'{name}' has no time in its name, such as 201609281445"
+        yield "without a time", told
+    elif not path.is_file():
+        yield "unreadable", f"'{name}' is no regular file"
+    elif time is not None:
+        yield CompositeFile(path, name, time)
 
 
 def refuse_left_out(left_out: LeftOut, config: "RadarConfig") -> None:
@@ -198,7 +225,7 @@ def refuse_left_out(left_out: LeftOut, config: "RadarConfig") -> None:
 
 
 def read_composite(
-    path: Path, config: "RadarConfig"
+    path: Path, config: "RadarConfig", index: int = 0
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads one composite as uint8 `[2, H, W]`: pixels, and 1 where there is data.
 
@@ -210,7 +237,7 @@ def read_composite(
     Also returns facts (JSON): "beyond", how many pixels lie above the scale, and
     "pixel_size_km" and "grid" after averaging.
     """
-    rain, grid = read_rain(path, config)
+    rain, grid = read_rain(path, config, index)
     sides = pixel_km(grid) if grid else (config.source_pixel_size_km,) * 2
     factors = _factors(path, sides, config)
     rows, columns = map(_blocks, rain.shape, factors)
@@ -274,7 +301,12 @@ def decode(
     """The decoded composites of each third of a day, from a cache."""
     for _, group in groupby(files, lambda one: (one.time.date(), one.time.hour // 8)):
         batch = list(group)
-        content = content_hash([one.path for one in batch], cache.folder / ".hashes")
+        paths = [
+            path
+            for one in dict.fromkeys(one.path for one in batch)
+            for path in (sorted(one.rglob("*")) if one.is_dir() else [one])
+        ]
+        content = content_hash(paths, cache.folder / ".hashes")
         names = [one.name for one in batch]
         key = {"kind": "radar", "content": content, "names": names}
         yield cache.cached(key | config.shaping(), partial(_decode, batch, config))
@@ -287,7 +319,7 @@ def _decode(
 
     def attempt(file: CompositeFile) -> tuple[np.ndarray, dict[str, Any]] | str:
         try:
-            return read_composite(file.path, config)
+            return read_composite(file.path, config, file.index)
         except UserError as error:
             return str(error).replace(str(file.path), file.name)
 
@@ -335,14 +367,18 @@ def usable_composites(
     return [one for one in composites if one.size == usual]
 
 
-def follows(
-    one: CompositeFile | Composite,
+def missing_between(
     before: CompositeFile | Composite,
+    after: CompositeFile | Composite,
     time_step_minutes: float,
-) -> bool:
-    """Whether one composite is a time step after another, to a fifth of it."""
-    apart = (one.time - before.time).total_seconds() / 60
-    return abs(apart - time_step_minutes) <= _TOLERANCE * time_step_minutes + 1e-9
+) -> int | None:
+    """How many time steps lie between two composites, to a fifth of one.
+
+    None if they are apart by no number of time steps.
+    """
+    steps = (after.time - before.time).total_seconds() / 60 / time_step_minutes
+    whole = max(round(steps), 1)
+    return whole - 1 if abs(steps - whole) <= _TOLERANCE + 1e-9 else None
 
 
 def split_at_gaps(
@@ -357,7 +393,7 @@ def split_at_gaps(
     runs, missing = [list(composites[:1])] if composites else [], 0
     for before, one in pairwise(composites):
         apart = one.time - before.time
-        if follows(one, before, time_step_minutes):
+        if missing_between(before, one, time_step_minutes) == 0:
             runs[-1].append(one)
             continue
         runs.append([one])

@@ -17,7 +17,7 @@ from convlstm_jax.data.radar.composites import (
     Composite,
     CompositeFile,
     decode,
-    follows,
+    missing_between,
     read_composite,
     refuse_left_out,
     usable_composites,
@@ -29,6 +29,7 @@ from convlstm_jax.data.radar.folder import (
     open_folder,
 )
 from convlstm_jax.data.radar.formats import PYSTEPS, RADAR_FORMATS
+from convlstm_jax.data.radar.gaps import advected
 from convlstm_jax.data.sources import (
     SPLITS,
     Sources,
@@ -185,7 +186,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         'PNG), "odim_hdf5" (DBZH, RATE, ACRR or TH), "knmi_hdf5" (reflectivity or '
         'rain), or, where pysteps is installed, "mch_gif" '
         '(AQC, CPC, AZC and RZC of MeteoSwiss), "bom_rf3" (Rainfields 3, NetCDF) or '
-        'any of its importers by its name, such as "pysteps:mrms_grib".',
+        'any of its importers by its name, such as "pysteps:mrms_grib"; with xarray '
+        '"cf_netcdf" and "cf_zarr", of many times in a file.',
         must=(
             f"be 'auto', {', '.join(map(repr, RADAR_FORMATS))} or an importer of "
             "pysteps such as 'pysteps:mrms_grib'",
@@ -198,7 +200,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
     product: str = field(
         "",
         "Which of several fields in a file is read: a quantity of ODIM such as RATE, "
-        "or its place such as dataset2/data1; an image of KNMI such as image2.",
+        "or its place such as dataset2/data1, an image of KNMI such as image2, or a "
+        "variable of NetCDF.",
     )
     pixel_size_km: float = field(
         0.0,
@@ -232,6 +235,13 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         "says otherwise; 0: found from the times.",
         unit="minutes",
         ge=0,
+    )
+    max_filled_gap: int = field(
+        0,
+        "Most missing composites in a row that are made from those before and after, "
+        "by advection (needs pysteps).",
+        ge=0,
+        le=12,
     )
     dbz_gain: float = field(
         0.5, "dBZ = dbz_gain * value + dbz_offset.", gt=0, when=_PICTURES
@@ -328,6 +338,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             description += f" Held out for the test: {', '.join(self.test_conditions)}."
         if missing := sum(one.missing for one in folders):
             description += f" Time steps missing: {missing}."
+        if filled := sum(one.filled for one in folders):
+            description += f" Time steps filled by advection: {filled}."
         if beyond := sum(one.beyond for folder in folders for one in folder.composites):
             top = self.rain_scale.rain_mm_per_h(np.float64(1))
             description += (
@@ -389,25 +401,34 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         """
         config, files, left_out = look_into(path, self)
         minutes, span = config.time_step_minutes, self.span(num_frames)
-        read: dict[CompositeFile, np.ndarray] = {}  # The latest first.
+        filled, read = 0, dict[CompositeFile, np.ndarray]()  # The latest first.
         for file in reversed(files):
             late = [*read][-1:]
-            if len(read) == span or (late and not follows(late[0], file, minutes)):
+            gap = missing_between(file, late[0], minutes) if late else 0
+            if len(read) >= span or gap is None or gap > self.max_filled_gap:
                 break
             try:
-                read[file], facts = read_composite(file.path, config)
-                grid = facts["grid"]
+                pixels, facts = read_composite(file.path, config, file.index)
             except UserError as error:
                 left_out.add("unreadable", str(error))
                 refuse_left_out(left_out, self)
+                continue
+            if gap and pixels.shape == read[late[0]].shape:
+                between = advected(pixels, read[late[0]], gap, self.rain_scale)
+                for back, one in enumerate(between[::-1], 1):
+                    time = late[0].time - back * (late[0].time - file.time) / (gap + 1)
+                    read[CompositeFile(file.path, "", time)] = one
+                    filled += 1
+            read[file] = pixels
         label = f"{path} (left out: {left_out})" if left_out.reasons else path
+        label += f" (filled by advection: {filled})" if filled else ""
         if len(read) < span:
             raise UserError(
                 f"{label} ends with {len(read)} composites that are "
                 f"{minutes:g} minutes apart: it must end with at least "
                 f"{span}"
             )
-        chosen = [*read][::-1][:: self.frame_stride]
+        chosen = [*read][:span][::-1][:: self.frame_stride]
         if len({read[file].shape for file in chosen}) > 1:
             first = chosen[0].name
             raise UserError(
@@ -419,4 +440,4 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             last = chosen[-1].name
             raise UserError(f"'{path}': the latest composite, '{last}', has no data")
         times = tuple(one.time for one in chosen)
-        return InputClip(frames, mask, times, label, grid=grid)
+        return InputClip(frames, mask, times, label, grid=facts["grid"])

@@ -20,6 +20,7 @@ from convlstm_jax.data.radar.composites import (
     usable_composites,
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS, format_named
+from convlstm_jax.data.radar.gaps import fill_gaps
 from convlstm_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Folder:
     """A folder whose composites are decoded.
 
     `config` is that of this folder alone, with its own path, format and time step;
-    `runs` are composites without a missing time step, of which `missing` lie between.
+    `runs` are composites without a missing time step, of which `missing` lie between;
+    `filled` of those in runs are no measured ones.
     """
 
     config: "RadarConfig"
@@ -39,6 +41,7 @@ class Folder:
     left_out: LeftOut
     runs: list[list[Composite]]
     missing: int
+    filled: int
 
     def facts(self) -> str:
         """What the folder holds, in words."""
@@ -105,8 +108,9 @@ def open_folder(folder: str, config: "RadarConfig") -> Folder:
             f"as data.radar_format={config.radar_format!r} ({suffixes})"
             + (f": {left_out}" if left_out.reasons else "")
         )
-    runs, missing = split_at_gaps(composites, config.time_step_minutes)
-    return Folder(config, composites, left_out, runs, missing)
+    series, filled = fill_gaps(composites, config, default_cache())
+    runs, missing = split_at_gaps(series, config.time_step_minutes)
+    return Folder(config, composites, left_out, runs, missing, filled)
 
 
 def check_alike(folders: Sequence[Folder], span: int) -> None:

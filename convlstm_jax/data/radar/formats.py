@@ -5,6 +5,7 @@ import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from convlstm_jax.data.files import reason
+from convlstm_jax.data.files import is_store, reason
+from convlstm_jax.data.radar.cf import read_cf, times_of
 from convlstm_jax.data.radar.field import Field, Grid, grid_of, with_corners
 from convlstm_jax.data.radar.hdf5 import read_knmi, read_odim
 from convlstm_jax.data.radar.pysteps_files import (
@@ -29,11 +31,20 @@ if TYPE_CHECKING:
 
 # Smallest and largest measured value; beyond them a value stands for no data.
 _LIMITS = {"dBZ": (-150.0, 100.0), "mm/h": (-1.0, 10_000.0)}
+_MAX_SIDE = 100_000  # pixels
 
 PYSTEPS = "pysteps:"
 """Stands before the name of an importer."""
 
 _OTHERS = ", and install osgeo (GDAL), pygrib or metranet as their documents say"
+
+# What HDF5 and NetCDF hold at their top.
+_MEMBERS = {
+    "dataset1": "odim_hdf5",
+    "image1": "knmi_hdf5",
+    "crr_intensity": f"{PYSTEPS}saf_crri",
+    "start_time": "bom_rf3",
+}
 
 # What files begin with that are not told by their names.
 _BEGINNINGS = {
@@ -45,12 +56,12 @@ _BEGINNINGS = {
 
 def check_packages(radar_format: str) -> None:
     """Raises a `UserError` where a package that reads a format is missing."""
-    packages = format_named(radar_format).packages
-    missing = [one for one in packages if importlib.util.find_spec(one) is None]
+    wanted = format_named(radar_format)
+    missing = [one for one in wanted.packages if importlib.util.find_spec(one) is None]
     if missing:
         raise UserError(
             f"radar_format is {radar_format!r}, which cannot be read without "
-            f"{' and '.join(missing)}: run `pip install -r requirements-radar.txt`"
+            f"{' and '.join(missing)}: run `pip install -r {wanted.requirements}`"
             + (_OTHERS if {*missing} & {"osgeo", "pygrib", "metranet"} else "")
         )
     if radar_format.startswith(PYSTEPS):
@@ -59,29 +70,31 @@ def check_packages(radar_format: str) -> None:
 
 def format_of(path: Path) -> str:
     """The format of a composite by its first bytes, or "" if it is of none."""
+    if is_store(path.name):
+        return "cf_zarr"
     try:
         check_regular(path)
         with path.open("rb") as file:
-            head = file.read(20)
+            head = file.read(2**16)
         if head.startswith(b"\x89HDF"):
-            return _hdf5_format(path)
+            with h5py.File(path) as hdf5:
+                held = set(hdf5)
+        else:  # The names of classic NetCDF stand in its head.
+            held = {name for name in _MEMBERS if name.encode() in head}
     except (OSError, UserError, RuntimeError):
         return ""
+    if head.startswith((b"\x89HDF", b"CDF")):
+        other = "cf_netcdf" if path.name.lower().endswith(_NETCDF_SUFFIXES) else ""
+        return next((_MEMBERS[name] for name in _MEMBERS if name in held), other)
     for begin, name in _BEGINNINGS.items():
         if re.match(begin, head):
             return name
     return "picture" if path.name.lower().endswith(PICTURE_SUFFIXES) else ""
 
 
-def _hdf5_format(path: Path) -> str:
-    with h5py.File(path) as file:
-        names = set(file)
-    found = {"dataset1": "odim_hdf5", "image1": "knmi_hdf5", "precipitation": "bom_rf3"}
-    found["crr_intensity"] = f"{PYSTEPS}saf_crri"
-    return next((found[name] for name in found if name in names), "")
-
-
-def read_rain(path: Path, config: "RadarConfig") -> tuple[np.ndarray, Grid]:
+def read_rain(
+    path: Path, config: "RadarConfig", index: int = 0
+) -> tuple[np.ndarray, Grid]:
     """Reads a composite as Z^(1/b): float64 `[H, W]`, NaN for no data; and its grid.
 
     By Z = a R^b this is the rain rate R in mm/h, but for the factor a^(1/b), on which
@@ -91,13 +104,17 @@ def read_rain(path: Path, config: "RadarConfig") -> tuple[np.ndarray, Grid]:
     """
     name = config.radar_format
     try:
-        path.open("rb").close()  # Its error is shorter than those of the readers.
+        if not is_store(path.name):  # Its error is shorter than those of the readers.
+            path.open("rb").close()
         name = (name if name != "auto" else format_of(path)) or "auto"
         if name == "auto":
             raise ValueError(f"it is none of {', '.join(RADAR_FORMATS)}")
-        found = format_named(name).read(path, config)
+        wanted = format_named(name)
+        found = wanted.read(path, config, *((index,) if wanted.times else ()))
         if found.values.ndim != 2:
             raise ValueError(f"its field has {found.values.ndim} dimensions, not two")
+        if max(found.values.shape) > _MAX_SIDE:
+            raise ValueError(f"a side of its field has more than {_MAX_SIDE:,} pixels")
         with np.errstate(over="ignore", invalid="ignore"):
             rain = _rain(found, config)
     except Exception as error:  # Of a damaged file the readers may raise anything.
@@ -167,15 +184,22 @@ def _pgm_grid(path: Path, size: tuple[int, ...]) -> Grid:
 
 @dataclass(frozen=True)
 class RadarFormat:
-    """How names of files end, what reads them, and optional packages it needs."""
+    """How names of files end, what reads them, and optional packages it needs.
+
+    Where a file has many composites, `times` lists them, and `read` also takes the
+    index of one.
+    """
 
     suffixes: tuple[str, ...]
-    read: Callable[[Path, "RadarConfig"], Field]
+    read: Callable[..., Field]
     packages: tuple[str, ...] = ()
     short_times: bool = False
+    times: Callable[[Path, "RadarConfig"], list[datetime]] | None = None
+    requirements: str = "requirements-radar.txt"
 
 
 _HDF5_SUFFIXES = (".h5", ".hdf", ".hdf5")
+_NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf")
 
 
 def _of_pysteps(importer: str) -> RadarFormat:
@@ -184,12 +208,20 @@ def _of_pysteps(importer: str) -> RadarFormat:
     return RadarFormat(suffixes, read, ("pysteps", *packages), short_times=True)
 
 
+def _of_cf(suffixes: tuple[str, ...], package: str) -> RadarFormat:
+    packages = ("xarray", package)
+    needed = "requirements-xarray.txt"
+    return RadarFormat(suffixes, read_cf, packages, False, times_of, needed)
+
+
 RADAR_FORMATS: dict[str, RadarFormat] = {
     "picture": RadarFormat(PICTURE_SUFFIXES, _read_picture),
     "odim_hdf5": RadarFormat(_HDF5_SUFFIXES, read_odim),
     "knmi_hdf5": RadarFormat(_HDF5_SUFFIXES, read_knmi),
     "mch_gif": _of_pysteps("mch_gif"),
     "bom_rf3": _of_pysteps("bom_rf3"),
+    "cf_netcdf": _of_cf(_NETCDF_SUFFIXES, "h5netcdf"),
+    "cf_zarr": _of_cf((".zarr",), "zarr"),
 }
 
 # Importers whose files are read here: with checks, and without pysteps.

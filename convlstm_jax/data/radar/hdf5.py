@@ -220,12 +220,15 @@ def _attributes(parent: h5py.Group, name: str) -> dict[str, Any]:
     return dict(_member(parent, name, h5py.Group).attrs) if name in parent else {}
 
 
-def check_hdf5(file: h5py.File) -> None:
-    """Refuses links to other files, and arrays that would take all memory."""
+def check_hdf5(file: h5py.File, *, whole: bool = True) -> None:
+    """Refuses links to other files, and arrays that would take all memory.
+
+    Unless they are read as a `whole`, arrays may have many fields of two dimensions.
+    """
 
     def visit(name: str, one: h5py.Group | h5py.Dataset) -> None:
         if isinstance(one, h5py.Dataset):
-            _check_array(one)
+            _check_array(one, one.shape if whole else one.shape[-2:])
             return
         for member in one:
             _member(one, member, (h5py.Group, h5py.Dataset, h5py.Datatype))
@@ -234,11 +237,11 @@ def check_hdf5(file: h5py.File) -> None:
     file.visititems(visit)
 
 
-def _check_array(data: h5py.Dataset) -> None:
+def _check_array(data: h5py.Dataset, shape: tuple[int, ...]) -> None:
     if data.external or data.is_virtual:
         raise ValueError(f"the values of its '{data.name}' must lie in the file itself")
     # A chunk, which is decompressed whole, may be larger than the field.
-    size = max(data.size, math.prod(data.chunks or ()))
+    size = max(math.prod(shape or ()), math.prod(data.chunks or ()))
     if 8 * size > MAX_FRAME_BYTES:
         raise ValueError(f"its field claims {size:,} pixels")
 
@@ -247,7 +250,7 @@ def _array(group: h5py.Group, name: str) -> np.ndarray:
     data = _member(group, name, h5py.Dataset)
     if data.ndim != 2 or not data.size:
         raise ValueError(f"its field has the shape {list(data.shape)}")
-    _check_array(data)
+    _check_array(data, data.shape)
     return np.asarray(data[...])
 
 

@@ -2,10 +2,7 @@
 
 import contextlib
 import inspect
-import io
 import re
-import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +11,7 @@ import h5py
 import numpy as np
 
 from convlstm_jax.data.files import check_budget
-from convlstm_jax.data.radar.field import Field, grid_of, unit_of
+from convlstm_jax.data.radar.field import Field, grid_of, quiet, unit_of
 from convlstm_jax.data.radar.hdf5 import check_hdf5
 from convlstm_jax.data.video.pictures import open_picture
 from convlstm_jax.errors import UserError
@@ -43,10 +40,6 @@ _RADOLAN_MINUTES = {"RY": 5.0, "YW": 5.0, "RW": 60.0, "WN": None, "EX": None}
 
 # Quantities of HDF5, in the order in which they are asked for.
 _QUANTITIES = ("RATE", "ACRR", "DBZH")
-
-# netCDF's library must not be entered twice at once, and which warnings are shown is
-# a matter of the whole process.
-_ONE_AT_A_TIME = threading.Lock()
 
 
 def check_importer(name: str) -> None:
@@ -137,7 +130,7 @@ def _check(path: Path) -> None:
     elif head.startswith(b"CDF"):
         import netCDF4  # Optional.
 
-        with _ONE_AT_A_TIME, netCDF4.Dataset(path) as netcdf:
+        with quiet(), netCDF4.Dataset(path) as netcdf:
             for variable in netcdf.variables.values():
                 check_budget(path, 1, 8 * int(np.prod(variable.shape, dtype=float)))
     elif path.suffix.lower() in (".gif", ".tif", ".tiff", ".pgm", ".png"):
@@ -147,9 +140,8 @@ def _check(path: Path) -> None:
 
 @contextlib.contextmanager
 def _pysteps() -> Iterator[Any]:
-    """The importers of pysteps, one caller at a time; what it prints is not shown."""
-    with _ONE_AT_A_TIME, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # A composite may have no data at all.
-        with contextlib.redirect_stdout(io.StringIO()):  # Where its settings lie.
-            from pysteps.io import importers
+    """The importers of pysteps, one caller at a time."""
+    with quiet():  # It prints where its settings lie, and warns of no data.
+        from pysteps.io import importers
+
         yield importers

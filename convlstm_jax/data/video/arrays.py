@@ -242,7 +242,7 @@ def _open_xarray(path: Path, settings: FrameSettings, closing: ExitStack) -> _Ar
     films = [name for name in large if data[name].ndim >= 3]
     variable = _chosen(settings.variable, names, films)
     encoding = data[variable].encoding
-    field = _in_order(data[variable])
+    field = in_order(data[variable])
     chunks = encoding.get("chunksizes") or encoding.get("chunks") or ()
     if math.prod(chunks) * field.dtype.itemsize > MAX_FRAME_BYTES * 4:
         raise ValueError(f"its chunks of {tuple(chunks)} values are too large to read")
@@ -272,7 +272,7 @@ def _refuse_links(path: Path) -> None:
                 raise ValueError(f"the values of {name!r} lie in another file")
 
 
-def _in_order(field: Any) -> Any:
+def in_order(field: Any) -> Any:
     """A variable as `[T, H, W]` or `[T, H, W, C]`, by the names of its dimensions."""
     lengths = dict(zip(field.dims, field.shape, strict=True))
     roles = {name: _role(field, name) for name in field.dims}
