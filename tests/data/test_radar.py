@@ -265,12 +265,14 @@ def test_bad_files_are_refused_or_left_out_and_counted(tmp_path):
         ({"num_frames": 13}, "train split .* is empty .*: 39 composites in a row with"),
         (
             {"time_step_minutes": 10.0},
-            "is empty .*10 minutes apart, but most .* 5;",
+            "are 5 minutes apart and data.time_step_minutes is 10: it must be that",
         ),
         (
             {"height": 99},
             "train split .* is empty .*: composites of 12×10 pixels have no crop of 99",
         ),
+        ({"time_step_minutes": 4.2}, "apart and data.time_step_minutes is 4.2: it"),
+        ({"time_step_minutes": 2.5}, "2.5 minutes apart, but most of them 5;"),
         ({"downsample": 11}, "at least downsample=11"),
         ({"radar_format": "odim_hdf5"}, "holds no radar composite that can be used"),
     ],

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 
+import h5py
 import numpy as np
 import pytest
 
@@ -166,6 +167,29 @@ def test_cf_files_that_are_refused(tmp_path):
     write(long, tmp_path / "long.nc")
     with pytest.raises(UserError, match="a side of its field has more than 100,000 pi"):
         reader("cf_netcdf")(tmp_path / "long.nc")
+
+
+def test_cf_files_that_would_do_harm(tmp_path):
+    """Times without end in a few bytes, in each kind of file."""
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    for name, shape in (("time", (10**11,)), ("rain", (10**11, 4, 4))):
+        chunks = (1,) * len(shape)
+        one = group.create_array(name, shape=shape, chunks=chunks, dtype="i8")
+        one.attrs["_ARRAY_DIMENSIONS"] = ["time", "y", "x"][: len(shape)]
+    group["time"].attrs["units"] = "minutes since 2016-09-28"
+    with pytest.raises(UserError, match="claims 800,000,000,000 bytes in a frame"):
+        reader("cf_zarr")(tmp_path / "a.zarr")
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        file.create_dataset("time", shape=(10**11,), chunks=(1000,), dtype="i8")
+    with pytest.raises(UserError, match="claims 100,000,000,000 pixels"):
+        reader("cf_netcdf")(tmp_path / "a.nc")
+    data = data_set(rain_of(3))
+    data["time"] = np.array(["NaT", "2016-09-28", "2016-09-29"], "M8[ns]")
+    write(data, tmp_path / "b.nc")
+    wanted = config(tmp_path, radar_format="cf_netcdf", file_pattern="b*")
+    with pytest.raises(UserError, match=r"cannot be read \(some of its times are none"):
+        find_composites(tmp_path, wanted)
 
 
 def test_missing_packages_of_cf_files(tmp_path, monkeypatch):

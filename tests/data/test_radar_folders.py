@@ -229,8 +229,10 @@ def test_a_run_keeps_the_time_step_that_was_found(tmp_path):
     made = experiment(radar_nowcasting.get_config(), overrides)
     assert made.config.data.time_step_minutes == 15
     assert made.data.minutes_per_frame == 15
-    overrides |= {"data.time_step_minutes": "7.5", "data.frame_stride": "2"}
-    assert experiment(radar_nowcasting.get_config(), overrides).data.found()
+    write(tmp_path / "a", "201609281445", 14)
+    both = {"data.path": f"{tmp_path / 'a'},{tmp_path / 'b'}"}
+    made = experiment(radar_nowcasting.get_config(), both)
+    assert made.data.time_step_minutes == 0  # Opening them refuses the two.
     (tmp_path / "none").mkdir()
     overrides = {"data.path": str(tmp_path / "none")}
     made = experiment(radar_nowcasting.get_config(), overrides)

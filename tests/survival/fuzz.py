@@ -215,7 +215,7 @@ def radar(folder):
 
     def read(path):
         config = RadarConfig(radar_format=path.stem)
-        assert read_rain(path, config).ndim == 2
+        assert read_rain(path, config)[0].ndim == 2
 
     return sorted(folder.iterdir()), read
 

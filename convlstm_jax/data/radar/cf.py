@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +29,10 @@ def times_of(path: Path, config: "RadarConfig") -> list[datetime]:
     """The times of the composites of a file, as they stand in it."""
     try:
         with _opened(path, config) as (_, field):
-            return field["time"].to_numpy().astype("datetime64[s]").tolist()
+            times = field["time"].to_numpy().astype("datetime64[s]").tolist()
+            if not all(isinstance(one, datetime) for one in times):
+                raise ValueError("some of its times are none")
+            return times
     except Exception as error:  # Of a damaged file the readers may raise anything.
         raise UserError(f"'{path}' cannot be read ({reason(error)})") from error
 
@@ -58,8 +62,7 @@ def _opened(path: Path, config: "RadarConfig") -> Iterator[tuple[Any, Any]]:
     if is_store(path.name):
         # By default, xarray warns about stores without consolidated metadata.
         options = {"engine": "zarr", "consolidated": False}
-        if any(one.is_symlink() for one in path.rglob("*")):
-            raise ValueError("its parts must lie in the store itself, and not be links")
+        _check_store(path)
     elif h5py.is_hdf5(path):
         options["engine"] = "h5netcdf"
         with h5py.File(path) as file:
@@ -73,6 +76,17 @@ def _opened(path: Path, config: "RadarConfig") -> Iterator[tuple[Any, Any]]:
         yield data, field
 
 
+def _check_store(path: Path) -> None:
+    """Refuses links to other files, and arrays that would take all memory."""
+    import zarr  # Optional.
+
+    if any(one.is_symlink() for one in path.rglob("*")):
+        raise ValueError("its parts must lie in the store itself, and not be links")
+    for _, array in zarr.open_group(path, mode="r").arrays():
+        values = max(math.prod(array.shape[-2:]), math.prod(array.chunks))
+        check_budget(path, 1, 8 * values)
+
+
 def _chosen(data: Any, product: str) -> Any:
     """The variable of rain or reflectivity along time, in order of its dimensions."""
     axes = [name for name in data.dims if name in data.coords]
@@ -83,11 +97,12 @@ def _chosen(data: Any, product: str) -> Any:
         for axis in axes
         if axis in one.dims and one.ndim > 2
     }
-    suited = [name for name in held if unit_of(data[name].units)[0] in _UNITS]
+    units = {name: str(data[name].attrs.get("units")) for name in held}
+    suited = [name for name in held if unit_of(units[name])[0] in _UNITS]
     if product in held or len(suited) == 1:
         name = product if product in held else suited[0]
         return in_order(data[name].rename({held[name]: "time"}))
-    told = ", ".join(f"{name} in {data[name].attrs.get('units')}" for name in held)
+    told = ", ".join(f"{name} in {units[name]}" for name in held)
     raise ValueError(
         f"along time it holds {told or 'nothing'}: "
         f"data.product must name one in {', '.join(_UNITS)}"

@@ -278,8 +278,9 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         if self.time_step_minutes or not self.path:
             return self
         with contextlib.suppress(UserError):  # That `sources` raises, too.
-            steps = [look_into(one, self)[0].time_step_minutes for one in self.folders]
-            return self.model_copy(update={"time_step_minutes": max(steps)})
+            steps = {look_into(one, self)[0].time_step_minutes for one in self.folders}
+            if len(steps) == 1:
+                return self.model_copy(update={"time_step_minutes": steps.pop()})
         return self
 
     def shaping(self) -> dict[str, Any]:

@@ -87,7 +87,15 @@ def look_into(
         of_format = config.model_copy(update=update)
         files, left_out = find_composites(folder, of_format)
         times = [one.time for one in files]
-    update["time_step_minutes"] = config.time_step_minutes or time_step_of(times)
+    step = time_step_of(times)
+    ratio = step / (config.time_step_minutes or step or 1.0)
+    if step and abs(ratio - max(round(ratio), 1)) > 0.1:
+        raise UserError(
+            f"the composites of '{folder}' are {step:g} minutes apart and "
+            f"data.time_step_minutes is {config.time_step_minutes:g}: it must be that, "
+            "or 0, which finds it"
+        )
+    update["time_step_minutes"] = config.time_step_minutes or step
     return config.model_copy(update=update), files, left_out
 
 
