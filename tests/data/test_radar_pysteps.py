@@ -151,6 +151,14 @@ def test_an_importer_of_a_plugin_in_km_from_below(tmp_path, pysteps, monkeypatch
     }  # fmt: skip
 
 
+def test_readers_here_need_no_pysteps(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in ("odim_hdf5", "opera_hdf5", "knmi_hdf5", "fmi_pgm"):
+        check_packages(f"pysteps:{name}")
+    with pytest.raises(UserError, match=r"'pysteps:picture', which cannot .* pysteps:"):
+        check_packages("pysteps:picture")
+
+
 def test_importers_that_are_not_there_are_named(tmp_path, pysteps):
     for name, missing in (("mrms_grib", "pygrib"), ("fmi_geotiff", "osgeo")):
         if importlib.util.find_spec(missing) is None:

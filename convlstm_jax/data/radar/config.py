@@ -1,7 +1,6 @@
 """A folder of radar composites as clips to learn from, to validate and to test on."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +27,7 @@ from convlstm_jax.data.radar.folder import (
     look_into,
     open_folder,
 )
-from convlstm_jax.data.radar.formats import PYSTEPS, RADAR_FORMATS
+from convlstm_jax.data.radar.formats import RADAR_FORMATS, is_format
 from convlstm_jax.data.radar.gaps import advected
 from convlstm_jax.data.sources import (
     SPLITS,
@@ -44,11 +43,6 @@ from convlstm_jax.paths import local_path
 _RAIN_MM_PER_H = 0.1  # From this rate on a pixel counts as rain in a crop.
 _ORDER_SEED = 2**63 + 2  # Of the order of clips; no training seed is as large.
 _PICTURES = {"radar_format": ("auto", "picture")}
-
-
-def _is_format(value: str) -> bool:
-    is_importer = re.fullmatch(rf"{PYSTEPS}\w+", value) is not None
-    return is_importer or value in ("auto", *RADAR_FORMATS)
 
 
 # Composites one time step apart, none missing, oldest first.
@@ -191,7 +185,7 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         must=(
             f"be 'auto', {', '.join(map(repr, RADAR_FORMATS))} or an importer of "
             "pysteps such as 'pysteps:mrms_grib'",
-            _is_format,
+            lambda name: name == "auto" or is_format(name),
         ),
     )
     file_pattern: str = field(

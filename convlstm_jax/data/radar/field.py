@@ -85,7 +85,7 @@ def grid_of(facts: Mapping[str, Any]) -> Grid:
     grid = {**corners, **sizes, "cartesian_unit": unit, "yorigin": "upper"}
     if facts.get("projection"):
         grid["projection"] = str(facts["projection"])
-    if unit not in _KM or not all(0.01 <= side <= 1000 for side in pixel_km(grid)):
+    if unit not in _KM or not all(0.001 <= side <= 1000 for side in pixel_km(grid)):
         width, height = sizes.values()
         raise ValueError(f"its pixels are of {width:g} x {height:g} {unit}")
     return grid

@@ -19,7 +19,7 @@ from convlstm_jax.data.radar.composites import (
     time_step_of,
     usable_composites,
 )
-from convlstm_jax.data.radar.formats import RADAR_FORMATS, format_named
+from convlstm_jax.data.radar.formats import RADAR_FORMATS, format_named, is_format
 from convlstm_jax.data.radar.gaps import fill_gaps
 from convlstm_jax.errors import UserError
 
@@ -77,7 +77,7 @@ def look_into(
         found = found_format(folder)
         if prepared:
             found = str(manifest.settings.get("radar_format", ""))
-        if not found:
+        if not is_format(found):
             raise UserError(
                 f"the folder '{folder}' holds no radar composite of a format that "
                 f"data.radar_format='auto' knows: {', '.join(RADAR_FORMATS)}"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Smallest and largest measured value; beyond them a value stands for no data.
 _LIMITS = {"dBZ": (-150.0, 100.0), "mm/h": (-1.0, 10_000.0)}
 _MAX_SIDE = 100_000  # pixels
+_RAIN = "Z^(1/b)"  # The unit of a field that is as `read_rain` returns it.
 
 PYSTEPS = "pysteps:"
 """Stands before the name of an importer."""
@@ -64,7 +65,7 @@ def check_packages(radar_format: str) -> None:
             f"{' and '.join(missing)}: run `pip install -r {wanted.requirements}`"
             + (_OTHERS if {*missing} & {"osgeo", "pygrib", "metranet"} else "")
         )
-    if radar_format.startswith(PYSTEPS):
+    if radar_format.startswith(PYSTEPS) and wanted.packages:
         check_importer(radar_format.removeprefix(PYSTEPS))
 
 
@@ -126,6 +127,8 @@ def read_rain(
 
 def _rain(found: Field, config: "RadarConfig") -> np.ndarray:
     values, unit = found.values, found.unit
+    if unit == _RAIN:
+        return values
     if unit == "mm":
         minutes = found.minutes or config.time_step_minutes
         if not minutes:
@@ -157,7 +160,10 @@ def _read_picture(path: Path, config: "RadarConfig") -> Field:
         raise ValueError(f"its mode is {mode!r}: it must be grey with 8 bits")
     dbz = config.dbz_gain * np.arange(256) + config.dbz_offset
     dbz[config.no_data_value] = np.nan
-    return Field(dbz[values], "dBZ", grid=grid)
+    # By table: 256 powers in place of a million.
+    with np.errstate(over="ignore"):
+        rain = 10.0 ** (dbz / (10 * config.zr_b))
+    return Field(rain[values], _RAIN, grid=grid)
 
 
 def _pgm_grid(path: Path, size: tuple[int, ...]) -> Grid:
@@ -236,5 +242,10 @@ _READ_HERE = {
 def format_named(name: str) -> RadarFormat:
     """A format by its name, or by that of an importer of pysteps after `pysteps:`."""
     importer = name.removeprefix(PYSTEPS)
-    own = _READ_HERE.get(importer, importer)
-    return RADAR_FORMATS.get(own) or _of_pysteps(importer)
+    own = name if importer == name else _READ_HERE.get(importer)
+    return RADAR_FORMATS[own] if own else _of_pysteps(importer)
+
+
+def is_format(name: str) -> bool:
+    """Whether there may be a format of this name."""
+    return name in RADAR_FORMATS or bool(re.fullmatch(rf"{PYSTEPS}\w+", name))

@@ -74,7 +74,8 @@ def _odim_grid(file: h5py.File, size: tuple[int, int]) -> Grid:
     names = {"xpixelsize": "xscale", "ypixelsize": "yscale"}
     facts: dict[str, Any] = {to: _number(where.get(name)) for to, name in names.items()}
     facts["projection"] = projection = _text(where.get("projdef"))
-    if "longlat" in projection or "latlon" in projection:
+    # ODIM wants metres, but some say degrees where the axes are such.
+    if re.search("longlat|latlon", projection) and (facts["xpixelsize"] or 9) < 5:
         facts["cartesian_unit"] = "degrees"
     lower_left = [_number(where.get(name)) for name in ("LL_lon", "LL_lat")]
     return with_corners(grid_of(facts), size, lower_left)
