@@ -34,26 +34,11 @@ if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d{6})[-_T]?(\d{4})(\d{2})?(?!\d)")
-# Of a time step, by which composites may come early or late.
-_TOLERANCE = 0.2
-_USUAL_STEPS = (
-    1.0,
-    2.0,
-    2.5,
-    3.0,
-    4.0,
-    5.0,
-    6.0,
-    7.5,
-    10.0,
-    12.0,
-    15.0,
-    20.0,
-    30.0,
-    60.0,
-)
-_SHORT_DATE = re.compile(r"(?<!\d)(\d{6})(\d{4})(?!\d)")
-_DAY_OF_YEAR = re.compile(r"(?<!\d)(\d{5})(\d{4})(?!\d)")
+_SHORT_DATE = re.compile(r"(?<!\d)(\d{6})(\d{4})()(?!\d)")
+_DAY_OF_YEAR = re.compile(r"(?<!\d)(\d{5})(\d{4})()(?!\d)")
+
+_USUAL_STEPS = (1, 2, 2.5, 3, 4, 5, 6, 7.5, 10, 12, 15, 20, 30, 60)  # minutes
+_TOLERANCE = 0.2  # Of a time step, by which composites may come early or late.
 
 
 @dataclass(frozen=True)
@@ -106,9 +91,10 @@ def time_of(name: str, *, short: bool = False) -> datetime | None:
         patterns += [(_SHORT_DATE, "%y%m%d%H%M"), (_DAY_OF_YEAR, "%y%j%H%M")]
     for pattern, written in patterns:
         for match in pattern.finditer(name):
-            minute, second = "".join(match.groups()[:2]), (*match.groups(), None)[2]
+            date, minute, second = match.groups()
             with contextlib.suppress(ValueError):
-                return datetime.strptime(minute + (second or "00"), f"{written}%S")
+                text = date + minute + (second or "00")
+                return datetime.strptime(text, f"{written}%S")
     return None
 
 
@@ -145,7 +131,7 @@ def time_step_of(times: Sequence[datetime]) -> float:
         near = apart <= step * _TOLERANCE + 1e-9
         return -near.sum(), apart[near].sum()
 
-    return min((*_USUAL_STEPS, float(np.median(steps))), key=misfit)
+    return float(min((*_USUAL_STEPS, np.median(steps)), key=misfit))
 
 
 def find_composites(
