@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from convlstm_jax.config import validated
 from convlstm_jax.data.radar.composites import find_composites, read_composite
@@ -196,6 +197,12 @@ def test_other_files_that_would_do_harm(tmp_path, pysteps):
     (tmp_path / "AQC162721445F_00005.gif").write_text(text)
     with pytest.raises(UserError, match="cannot identify image file"):
         reader("mch_gif")(tmp_path / "AQC162721445F_00005.gif")
+    wide = Image.new("L", (9_000, 9_000))
+    for name, radar_format in (("AQC", "mch_gif"), ("a", "picture")):
+        path = tmp_path / f"{name}.gif"
+        wide.save(path)
+        with pytest.raises(UserError, match="claims 648,000,000 bytes in a frame"):
+            reader(radar_format)(path)
     netcdf = pytest.importorskip("netCDF4")
     with netcdf.Dataset(tmp_path / "a.nc", "w", format="NETCDF3_64BIT_OFFSET") as file:
         for name in "yx":

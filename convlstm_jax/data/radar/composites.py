@@ -145,9 +145,6 @@ def find_composites(
     check_packages(config.radar_format)
     wanted = format_named(config.radar_format)
     root = local_path(folder)
-    if not root.is_dir():
-        raise UserError(f"path is '{root}': it must be a folder of radar composites")
-
     by_time: dict[datetime, CompositeFile] = {}
     left_out = LeftOut(noun="composite")
     for prefix, entries in walk(root):

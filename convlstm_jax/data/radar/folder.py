@@ -22,6 +22,7 @@ from convlstm_jax.data.radar.composites import (
 from convlstm_jax.data.radar.formats import RADAR_FORMATS, format_named, is_format
 from convlstm_jax.data.radar.gaps import fill_gaps
 from convlstm_jax.errors import UserError
+from convlstm_jax.paths import local_path
 
 if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig
@@ -65,6 +66,8 @@ def look_into(
 
     Of a folder that --mode=prepare wrote none are returned.
     """
+    if not local_path(folder).is_dir():
+        raise UserError(f"path is '{folder}': it must be a folder of radar composites")
     files: list[CompositeFile] = []
     left_out = LeftOut(noun="composite")
     update: dict[str, Any] = {"path": folder}

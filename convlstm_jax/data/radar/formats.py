@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from convlstm_jax.data.files import is_store, reason
+from convlstm_jax.data.files import check_budget, is_store, reason
 from convlstm_jax.data.radar.cf import read_cf, times_of
 from convlstm_jax.data.radar.field import Field, Grid, grid_of, with_corners
 from convlstm_jax.data.radar.hdf5 import read_knmi, read_odim
@@ -153,6 +153,7 @@ def _rain(found: Field, config: "RadarConfig") -> np.ndarray:
 
 def _read_picture(path: Path, config: "RadarConfig") -> Field:
     with open_picture(path) as picture:
+        check_budget(path, 1, 8 * picture.width * picture.height)
         picture.load()
         mode, values = picture.mode, np.asarray(picture)
         grid = _pgm_grid(path, values.shape[:2]) if picture.format == "PPM" else {}

@@ -134,7 +134,8 @@ def _check(path: Path) -> None:
             for variable in netcdf.variables.values():
                 check_budget(path, 1, 8 * int(np.prod(variable.shape, dtype=float)))
     elif path.suffix.lower() in (".gif", ".tif", ".tiff", ".pgm", ".png"):
-        open_picture(path).close()
+        with open_picture(path) as picture:
+            check_budget(path, 1, 8 * picture.width * picture.height)
     check_budget(path, 1, path.stat().st_size)
 
 
