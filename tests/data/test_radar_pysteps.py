@@ -252,6 +252,7 @@ def test_files_of_one_time_are_chosen_by_a_pattern(tmp_path, pysteps):
     with pytest.raises(UserError, match=r"same time as 'AQC.*data\.file_pattern can"):
         sources(tmp_path)
     fields = {"validation_fraction": 0.3, "test_fraction": 0.3, "dbz_min": -30.0}
+    write_odim(tmp_path / "A_201609281445.h5", random_bytes(1))  # Comes first.
     found = sources(tmp_path, num_frames=2, file_pattern="CPC*", **fields)
     assert "9 of 8x6 pixels" in found.description
 

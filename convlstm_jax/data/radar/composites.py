@@ -98,14 +98,16 @@ def time_of(name: str, *, short: bool = False) -> datetime | None:
     return None
 
 
-def found_format(folder: str | Path) -> str:
-    """The format of the first file of a folder that has one; "" if none has.
+def found_format(folder: str | Path, pattern: str) -> str:
+    """The format of the first file of a pattern that has one; "" if none has.
 
     A file with a time in its name goes before others, such as a map.
     """
     others, root = "", local_path(folder)
     for prefix, entries in walk(root):
         for entry in () if isinstance(entries, OSError) else entries:
+            if not fnmatch.fnmatchcase(entry.name, pattern):
+                continue
             found = format_of(Path(root, prefix, entry.name))
             wanted = format_named(found) if found else None
             if wanted and (

@@ -77,7 +77,7 @@ def look_into(
         facts = [one for item in manifest.items for one in item.facts["composites"]]
         times = [datetime.fromisoformat(one["time"]) for one in facts]
     if config.radar_format == "auto":
-        found = found_format(folder)
+        found = found_format(folder, config.file_pattern)
         if prepared:
             found = str(manifest.settings.get("radar_format", ""))
         if not is_format(found):
