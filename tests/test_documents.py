@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ NOT_RUN = {
     "--workdir=runs/predrnn": "the run that --from=openstl makes",
     "train.trackers": "needs wandb and mlflow; see tests/training/test_trackers.py",
 }
+if not all(map(find_spec, ("netCDF4", "pyproj", "rasterio"))):
+    for suffix in ("nc", "tif"):
+        NOT_RUN[f"--output=nowcast.{suffix}"] = "needs requirements-radar.txt"
 # What a training is given besides, where its config has the field.
 BUDGET = {
     "train.num_steps": 2, "train.eval_every_steps": 2, "train.batch_size": 2,

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from tqdm import tqdm
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
+from convlstm_jax.data.base import InputClip
 from convlstm_jax.data.video.annotated import AnnotatedVideoConfig
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.viz.clip_writer import ClipLook, validate_output_path
+from convlstm_jax.viz.maps import MAP_SUFFIXES, check_map_packages, crs_of
 
 
 def run(
@@ -37,9 +40,9 @@ def run(
     a classifier writes the class of each clip of a film as `.json`. `.npy`, `.gif` and
     `.mp4` hold only the predicted frames, `.png` a film strip of input and prediction.
     For radar models `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN where the
-    last composite has no data. Without `num_frames`, as many frames as in training;
-    `with_input`, the given frames come first. A film keeps its frames per second, and
-    in GIF and MP4 each pixel becomes `scale` × `scale`.
+    last composite has no data, and `.nc` and `.tif` are maps. Without `num_frames`, as
+    many frames as in training; `with_input`, the given frames come first. A film keeps
+    its frames per second, and in GIF and MP4 each pixel becomes `scale` × `scale`.
     """
     if os.path.realpath(input) in map(os.path.realpath, (output, output.parent)):
         raise UserError(
@@ -48,6 +51,7 @@ def run(
     objective = build_objective(experiment)
     objective.check_num_frames(num_frames)
     validate_output_path(output, objective.suffixes, what=objective.predicts)
+    check_map_packages(output)
     if experiment.model.kind == "classes":
         _classify(experiment, objective, workdir, input, output)
     else:
@@ -79,6 +83,11 @@ def _forecast(
 ) -> None:
     num_frames = num_frames or objective.num_output_frames
     clip = experiment.data.read_input(str(input), objective.num_input_frames)
+    if output.suffix.lower() in MAP_SUFFIXES and clip.times is None:
+        raise UserError(
+            f"--output={output} is a map: --input must be a folder of composites, of "
+            "which the times are known"
+        )
     whole_area = objective.takes_whole_area and clip.mask is not None
     if whole_area and not experiment.model.takes_any_size:
         raise UserError(
@@ -107,10 +116,12 @@ def _forecast(
         raise UserError(
             f"--num_frames is {num_frames}: so many frames do not fit into memory"
         ) from error
-    look = ClipLook(clip.rate, scale)
-    written = prediction
+    written, times = prediction, _times(objective, clip, num_frames)
     if with_input and output.suffix.lower() != ".png":  # The strip has both.
         written = np.concatenate([frames, prediction])
+        times = [*(clip.times or ()), *times]
+    issued = clip.times[-1] if clip.times else None
+    look = ClipLook(clip.rate, scale, times, issued, clip.grid)
     objective.write_prediction(output, frames, clip.mask, written, look)
     what = f"predicted from the last {objective.num_input_frames} of {clip.label}"
     if "model" in objective.reconstructions:
@@ -122,8 +133,18 @@ def _forecast(
     print(
         f"{output}: {num_frames} frames{after} {what}, with the weights of step {step}"
     )
+    if output.suffix.lower() in MAP_SUFFIXES and crs_of(clip.grid) is None:
+        print("note: the projection is not known, so the places in it are pixels")
     if longer := beyond_training(objective, num_frames):
         print(longer)
+
+
+def _times(objective: Any, clip: InputClip, num_frames: int) -> list[datetime]:
+    """The times of the predicted frames, where those of the given ones are known."""
+    if clip.times is None:
+        return []
+    step = timedelta(minutes=objective.facts.minutes_per_frame)
+    return [clip.times[-1] + step * (frame + 1) for frame in range(num_frames)]
 
 
 def _classify(
