@@ -21,14 +21,14 @@ class ClipLook(NamedTuple):
     """How a clip is written: frames per second, and pixels that each of its pixels has.
 
     Without a rate it is that of the kind of clip. Of a nowcast, `times` are those of
-    its frames, `issued` that of the last composite, and `grid` where they lie, as
-    pysteps names it.
+    its frames, `given` those of the composites it was made from, and `grid` where they
+    lie, as pysteps names it.
     """
 
     frames_per_second: float | None = None
     scale: int = 1
     times: Sequence[datetime] = ()
-    issued: datetime | None = None
+    given: Sequence[datetime] = ()
     grid: Mapping[str, Any] = MappingProxyType({})
 
 

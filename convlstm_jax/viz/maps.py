@@ -19,6 +19,7 @@ from convlstm_jax.rain import DRY_BELOW_MM_PER_H
 MAP_SUFFIXES = (".nc", ".tif")
 
 _NEEDED = {".nc": ("netCDF4", "pyproj"), ".tif": ("rasterio", "pyproj")}
+_DEGREES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # From line to line.
 _LENGTHS = re.compile(r"\+(a|b|R|x_0|y_0)=([-+.\deE]+)")
 
 
@@ -76,6 +77,33 @@ def axes_of(
     left, upper, width, height = corner_of(grid, size)
     rows, columns = (np.arange(count) + 0.5 for count in size)
     return left + width * columns, upper - height * rows
+
+
+def graticule(
+    grid: Mapping[str, Any], size: tuple[int, int], shape: tuple[int, int]
+) -> tuple[np.ndarray, float]:
+    """Meridians and parallels on a picture of `shape` of an area of `size` pixels.
+
+    True where one is, and the degrees between them; none where the projection is not
+    known.
+    """
+    crs, lines = crs_of(grid), np.zeros(shape, bool)
+    if crs is None:
+        return lines, 0.0
+    import pyproj  # Optional.
+
+    left, upper, width, height = corner_of(grid, size)
+    rows, columns = ((np.arange(n) + 0.5) / n for n in shape)
+    x, y = left + width * size[1] * columns, upper - height * size[0] * rows
+    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    places = np.stack(to_degrees.transform(*np.meshgrid(x, y)))
+    places[~np.isfinite(places)] = 0.0
+    span = np.ptp(places, axis=(1, 2)).min()
+    step = next((one for one in _DEGREES if span / one <= 5), _DEGREES[-1])
+    for number in np.floor(places / step):
+        lines[1:] |= number[1:] != number[:-1]
+        lines[:, 1:] |= number[:, 1:] != number[:, :-1]
+    return lines, step
 
 
 def write_map(

@@ -52,7 +52,8 @@ GRIDS = {"fmi": FMI, "knmi": KNMI, "swiss": SWISS, "degrees": DEGREES}
 
 
 def written(path, grid):
-    look = ClipLook(times=TIMES, issued=ISSUED, grid=grid)
+    given = [ISSUED - timedelta(minutes=2.5), ISSUED]
+    look = ClipLook(times=TIMES, given=given, grid=grid)
     write_nowcast(path, RAIN[:2], RAIN, MASK, look)
     return path
 
