@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from convlstm_jax.cli import config_file, flags
 from convlstm_jax.cli.experiment import experiment, leaves
+from convlstm_jax.metrics.baselines import missing_packages
 from convlstm_jax.viz.clip_writer import write_clip
 from tests.annotated_films import write_annotated_films
 from tests.composites import write_composites
@@ -188,6 +190,20 @@ def budget(arguments):
 @pytest.mark.parametrize("page", [p.name for p in PAGES if list(commands(p))])
 def test_each_command_runs(folder_of, page):
     folder_of(page)
+
+
+@pytest.mark.skipif(bool(missing_packages()), reason="needs pysteps")
+def test_the_script_of_pysteps_runs(folder_of, monkeypatch, capsys):
+    monkeypatch.chdir(folder_of("radar.md"))
+    text = (ROOT / "docs" / "radar.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"__name__": "script"}
+    with warnings.catch_warnings(action="ignore"):
+        exec(script, names)
+    assert names["nowcast"].shape == (1, 6, 128, 128)
+    assert names["rates"].shape == (2, 6, 128, 128)
+    assert np.isfinite(names["rates"]).all() and names["rates"].max() > 1
+    assert "30 min: {'CSI': " in capsys.readouterr().out
 
 
 def test_there_are_commands_of_every_mode():

@@ -1,0 +1,91 @@
+"""Nowcasts with the arguments and the result of the methods of pysteps."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import clip_classification, radar_nowcasting
+from convlstm_jax import Predictor, nowcasting
+from convlstm_jax.cli.build import build_objective
+from convlstm_jax.cli.experiment import experiment
+
+TINY = {
+    "model.features": "2", "model.patch_size": "4", "task.num_input_frames": "2",
+    "task.num_output_frames": "3",
+}  # fmt: skip
+RAIN = np.random.default_rng(0).gamma(0.4, 3.0, (3, 18, 26))
+RAIN[2, :3, :5] = np.nan
+
+
+def predictor_of(config, overrides):
+    chosen = experiment(config, overrides, reads_data=False)
+    shape = chosen.data.frame_shape
+    variables = build_objective(chosen).init(jax.random.key(0), shape)
+    return Predictor(chosen, variables, 0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return predictor_of(radar_nowcasting.get_config("quick"), TINY)
+
+
+def test_it_is_the_forecast_of_the_network(model):
+    found = nowcasting.forecast(RAIN, None, 3, model=model)
+    assert found.shape == (3, 18, 26)
+    scale = build_objective(model.experiment).facts.rain_scale
+    dbz = 10 * np.log10(
+        scale.zr_a * np.maximum(np.nan_to_num(RAIN[1:]), 1e-9) ** scale.zr_b
+    )
+    # Filled up with no rain to whole patches, of which the last composite has none.
+    pixels = np.pad(scale.pixels(dbz), [(0, 0), (0, 2), (0, 2)]).astype(np.float32)
+    rain = scale.rain_mm_per_h(np.asarray(model.predict(pixels, 3)))[:, :18, :26]
+    expected = np.where(np.isnan(RAIN[2]), np.nan, np.where(rain < 0.1, 0, rain))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    velocity = np.ones((2, 18, 26))
+    members = nowcasting.forecast(RAIN, velocity, 3, 1, model=model, timestep=5)
+    np.testing.assert_array_equal(members, found[np.newaxis])
+    chosen = nowcasting.forecast(RAIN, velocity, [1, 3], model=model)
+    np.testing.assert_allclose(chosen, found[[0, 2]], rtol=1e-5)
+
+
+def test_a_dry_area_stays_a_field_of_numbers(model):
+    found = nowcasting.forecast(np.zeros((2, 8, 8)), None, 2, model=model)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precip": RAIN[0]}, r"precip has the shape \[18, 26\]: it must be \[T, m, n"),
+        ({"precip": RAIN[:1]}, "at least 2 composites"),
+        ({"precip": RAIN - 15}, "precip has values below 0 or infinite ones"),
+        ({"precip": RAIN + np.inf}, "precip has values below 0 or infinite ones"),
+        ({"velocity": np.ones((2, 3, 4))}, r"velocity has the shape \[2, 3, 4\]"),
+        ({"n_ens_members": 24}, "n_ens_members is 24: the network gives one forecast"),
+        ({"timestep": 10}, "timestep is 10 minutes: .* 5 minutes apart"),
+        ({"timesteps": 0}, "timesteps is 0: it must be a number from 1 on"),
+        ({"timesteps": [2, 1]}, r"timesteps is \[2, 1\]: it must be"),
+        ({"timesteps": [0.5, 1]}, "or whole numbers in ascending order"),
+        ({"timesteps": []}, r"timesteps is \[\]"),
+    ],
+)
+def test_what_is_refused(model, arguments, message):
+    given = {"precip": RAIN, "velocity": None, "timesteps": 2, **arguments}
+    with pytest.raises(ValueError, match=message):
+        nowcasting.forecast(**given, model=model)
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        (clip_classification.get_config("quick"), {}),
+        (
+            radar_nowcasting.get_config("quick"),
+            {**TINY, "model.peephole": "location"},
+        ),
+    ],
+)
+def test_only_nowcasting_networks_of_any_size(config, overrides):
+    other = predictor_of(config, overrides)
+    with pytest.raises(ValueError, match=r"it must be a convolutional network for 'n"):
+        nowcasting.forecast(RAIN, None, 2, model=other)
