@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+DRY_BELOW_MM_PER_H = 0.1
+"""The rate from which rain counts as such; in files and pictures less is none."""
+
 
 @dataclass(frozen=True)
 class RainScale:

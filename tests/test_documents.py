@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,15 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Only their flags and fields are checked.
 NOT_RUN = {
+    "--watch": "it ends by Ctrl-C; see tests/cli/test_watch.py",
     "--from=openstl": "its files are read with PyTorch",
     "--from=pytorch": "its files are read with PyTorch",
     "--workdir=runs/predrnn": "the run that --from=openstl makes",
     "train.trackers": "needs wandb and mlflow; see tests/training/test_trackers.py",
 }
+if not all(map(find_spec, ("netCDF4", "pyproj", "rasterio"))):
+    for suffix in ("nc", "tif"):
+        NOT_RUN[f"--output=nowcast.{suffix}"] = "needs requirements-radar.txt"
 # What a training is given besides, where its config has the field.
 BUDGET = {
     "train.num_steps": 2, "train.eval_every_steps": 2, "train.batch_size": 2,
@@ -64,7 +69,7 @@ def test_each_other_command_is_valid(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(COMMANDS[command])
     for argument in arguments:
-        if argument.startswith("--checkpoint="):
+        if argument.startswith(("--checkpoint=", "--input=")):
             Path(argument.partition("=")[2]).touch()
     parsed = flags.parse(arguments)
     if parsed.config is not None:

@@ -20,7 +20,7 @@ _FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "evaluate": (("workdir",), ("config",)),
     "predict": (
         ("workdir", "input", "output"),
-        ("config", "num_frames", "with_input", "scale"),
+        ("config", "num_frames", "with_input", "scale", "watch"),
     ),
     "describe": ((), ("config", "workdir")),
     "inspect": (("config",), ("input", "output")),
@@ -35,7 +35,7 @@ IMPORTS_FROM = ("keras", "openstl", "pytorch")
 _KNOWN_FLAGS = ("mode", *dict.fromkeys(sum((a + b for a, b in _FLAGS.values()), ())))
 _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
-_SWITCHES = ("with_input",)  # Flags that may stand without a value.
+_SWITCHES = ("with_input", "watch")  # Flags that may stand without a value.
 # Flags that take an integer from 1 on, and their largest values.
 _INTEGERS = {"num_frames": 100_000, "scale": 32}
 
@@ -84,6 +84,8 @@ flags:
                           training.
   --with_input            predict: writes the given frames before the predicted ones.
   --scale=N               predict: enlarges GIF and MP4, N pixels for each pixel.
+  --watch                 predict: a file for each new composite of a folder, with its
+                          time in the name, until Ctrl-C.
   --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
                           or pytorch (the network of configs/bubbles.py).
   --checkpoint=FILE       import: a .keras, .weights.h5 or .h5 file of Keras, or a .pth
@@ -124,6 +126,7 @@ class Command:
     num_frames: int | None = None
     with_input: bool = False
     scale: int = 1
+    watch: bool = False
     source: str | None = None
     checkpoint: Path | None = None
     init_from: str | None = None

@@ -2,23 +2,30 @@
 
 import json
 import os
+import time
 from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from tqdm import tqdm
 
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
+from convlstm_jax.cli.process import say
+from convlstm_jax.cli.watch import new_clips
+from convlstm_jax.data.base import InputClip
 from convlstm_jax.data.video.annotated import AnnotatedVideoConfig
 from convlstm_jax.data.video.config import FilmFields
 from convlstm_jax.errors import UserError
-from convlstm_jax.objectives.base import Variables
+from convlstm_jax.metrics.baselines import missing_packages
+from convlstm_jax.objectives.whole_area import WholeArea
 from convlstm_jax.viz.clip_writer import ClipLook, validate_output_path
+from convlstm_jax.viz.maps import MAP_SUFFIXES, check_map_packages, crs_of
 
 
 def run(
@@ -30,6 +37,7 @@ def run(
     num_frames: int | None,
     with_input: bool = False,
     scale: int = 1,
+    watch: bool = False,
 ) -> None:
     """Predicts the frames that follow a clip, which is read as in training.
 
@@ -37,23 +45,29 @@ def run(
     a classifier writes the class of each clip of a film as `.json`. `.npy`, `.gif` and
     `.mp4` hold only the predicted frames, `.png` a film strip of input and prediction.
     For radar models `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN where the
-    last composite has no data. Without `num_frames`, as many frames as in training;
-    `with_input`, the given frames come first. A film keeps its frames per second, and
-    in GIF and MP4 each pixel becomes `scale` × `scale`.
+    last composite has no data, and `.nc` and `.tif` are maps. Without `num_frames`, as
+    many frames as in training; `with_input`, the given frames come first. A film keeps
+    its frames per second, and in GIF and MP4 each pixel becomes `scale` × `scale`. With
+    `watch` each new composite of a folder gets a file, with its time in the name.
     """
     if os.path.realpath(input) in map(os.path.realpath, (output, output.parent)):
         raise UserError(
             f"--output={output} would be written over or among the frames of --input"
         )
-    objective = build_objective(experiment)
+    objective: Any = build_objective(experiment)
     objective.check_num_frames(num_frames)
     validate_output_path(output, objective.suffixes, what=objective.predicts)
+    check_map_packages(output)
+    if watch and not hasattr(experiment.data, "radar_format"):
+        raise UserError("--watch is for models of radar composites alone")
     if experiment.model.kind == "classes":
         _classify(experiment, objective, workdir, input, output)
     else:
-        _forecast(
-            experiment, objective, workdir, input, output, num_frames, with_input, scale
+        count = num_frames or objective.num_output_frames
+        request = _Request(
+            experiment, objective, input, output, count, with_input, scale
         )
+        _forecast(request, workdir, watch)
 
 
 def beyond_training(objective: Any, num_frames: int | None) -> str:
@@ -67,19 +81,33 @@ def beyond_training(objective: Any, num_frames: int | None) -> str:
     )
 
 
-def _forecast(
-    experiment: Experiment,
-    objective: Any,
-    workdir: Path,
-    input: Path,
-    output: Path,
-    num_frames: int | None,
-    with_input: bool,
-    scale: int,
-) -> None:
-    num_frames = num_frames or objective.num_output_frames
-    clip = experiment.data.read_input(str(input), objective.num_input_frames)
-    whole_area = objective.takes_whole_area and clip.mask is not None
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for, and the objective that answers."""
+
+    experiment: Experiment
+    objective: Any
+    input: Path
+    output: Path
+    num_frames: int
+    with_input: bool
+    scale: int
+
+    @property
+    def is_map(self) -> bool:
+        return self.output.suffix.lower() in MAP_SUFFIXES
+
+
+def _forecast(request: _Request, workdir: Path, watch: bool) -> None:
+    experiment, objective = request.experiment, request.objective
+    data, length = _filling_one(experiment.data), objective.num_input_frames
+    clip = None if watch else data.read_input(str(request.input), length)
+    if clip is not None and clip.times is None and request.is_map:
+        raise UserError(
+            f"--output={request.output} is a map: --input must be a folder of "
+            "composites, of which the times are known"
+        )
+    whole_area = objective.takes_whole_area and (clip is None or clip.mask is not None)
     if whole_area and not experiment.model.takes_any_size:
         raise UserError(
             "this model has weights for each location of its crops, so it cannot "
@@ -87,43 +115,69 @@ def _forecast(
             "network and config.model.peephole 'channel' or 'none'"
         )
     step, variables = load_variables(objective, experiment, workdir)
+    patch = getattr(experiment.model, "patch_size", 1) if whole_area else 1
+    predict = WholeArea(objective, variables, patch)
+    if longer := beyond_training(objective, request.num_frames):
+        say(longer)
+    if clip is not None:
+        _answer(request, predict, clip, step)
+        return
+    output = request.output
+    for clip, last, started in new_clips(request.input, data, length):
+        named = output.with_stem(f"{output.stem}_{last:%Y%m%d%H%M}")
+        _answer(replace(request, output=named), predict, clip, step)
+        say(f"ready {time.monotonic() - started:.1f} s after its composite was there")
+
+
+def _filling_one(data: Any) -> Any:
+    """The data, of which one missing composite prevents no forecast."""
+    if getattr(data, "max_filled_gap", 1) or missing_packages():
+        return data
+    return data.model_copy(update={"max_filled_gap": 1})
+
+
+def _answer(request: _Request, predict: WholeArea, clip: InputClip, step: int) -> None:
+    """Forecasts from one clip, writes it and says what was done."""
+    objective, output = request.objective, request.output
+    num_frames, started = request.num_frames, time.monotonic()
     frames = clip.frames.astype(np.float32)
     if clip.frames.dtype == np.uint8:
         frames /= 255
-    # Whole composites are filled up with no rain to a multiple of the patches.
-    patch = getattr(experiment.model, "patch_size", 1) if whole_area else 1
-    height, width = frames.shape[1:3]
-    padding = ((0, 0), (0, -height % patch), (0, -width % patch), (0, 0))
-
-    def predict(variables: Variables, inputs: Array) -> Array:
-        return objective.forecast(variables, inputs, num_frames).frames
-
     try:
-        outputs = jax.jit(predict)(variables, np.pad(frames, padding)[None])
-        prediction = jax.device_get(outputs)[0, :, :height, :width]
+        prediction = predict(frames, num_frames)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UserError(
             f"--num_frames is {num_frames}: so many frames do not fit into memory"
         ) from error
-    look = ClipLook(clip.rate, scale)
-    written = prediction
-    if with_input and output.suffix.lower() != ".png":  # The strip has both.
+    written, times = prediction, _times(objective, clip, num_frames)
+    if request.with_input and output.suffix.lower() != ".png":  # The strip has both.
         written = np.concatenate([frames, prediction])
+        times = [*(clip.times or ()), *times]
+    look = ClipLook(clip.rate, request.scale, times, clip.times or (), clip.grid)
     objective.write_prediction(output, frames, clip.mask, written, look)
     what = f"predicted from the last {objective.num_input_frames} of {clip.label}"
     if "model" in objective.reconstructions:
-        what = f"reconstructed, not predicted: the last of {input}, in reverse"
+        what = f"reconstructed, not predicted: the last of {request.input}, in reverse"
     after = ""
     if clip.times is not None:
         minutes = num_frames * objective.facts.minutes_per_frame
         after = f", the {minutes:g} minutes after {clip.times[-1]:%Y-%m-%d %H:%M},"
-    print(
+    say(
         f"{output}: {num_frames} frames{after} {what}, with the weights of step {step}"
+        f", in {time.monotonic() - started:.1f} s"
     )
-    if longer := beyond_training(objective, num_frames):
-        print(longer)
+    if request.is_map and crs_of(clip.grid) is None:
+        say("note: the projection is not known, so the places in it are pixels")
+
+
+def _times(objective: Any, clip: InputClip, num_frames: int) -> list[datetime]:
+    """The times of the predicted frames, where those of the given ones are known."""
+    if clip.times is None:
+        return []
+    step = timedelta(minutes=objective.facts.minutes_per_frame)
+    return [clip.times[-1] + step * (frame + 1) for frame in range(num_frames)]
 
 
 def _classify(

@@ -55,9 +55,10 @@ from convlstm_jax.ops.advection import (
     trajectories,
 )
 from convlstm_jax.types import Frame, PerExample, Video
-from convlstm_jax.viz.clip_writer import ClipLook, write_clip
-from convlstm_jax.viz.film_strip import film_strip, radar_strip
-from convlstm_jax.viz.pixels import rain_colours
+from convlstm_jax.viz.clip_writer import OUTPUT_SUFFIXES, ClipLook
+from convlstm_jax.viz.film_strip import radar_strip
+from convlstm_jax.viz.maps import MAP_SUFFIXES
+from convlstm_jax.viz.nowcast_files import write_nowcast
 from convlstm_jax.viz.player import PlayerClip, nowcast_clip
 from convlstm_jax.viz.plots import metric_curves
 
@@ -185,6 +186,7 @@ class NowcastObjective(ForecastObjective):
     config: NowcastConfig = dataclasses.field(default_factory=NowcastConfig)
     facts: DataFacts = dataclasses.field(default_factory=DataFacts)
 
+    suffixes: ClassVar[tuple[str, ...]] = (*OUTPUT_SUFFIXES, *MAP_SUFFIXES)
     takes_whole_area: ClassVar[bool] = True
     with_vmaf: ClassVar[bool] = False
 
@@ -453,22 +455,13 @@ class NowcastObjective(ForecastObjective):
         prediction: Pixels,
         look: ClipLook,
     ) -> None:
-        """Writes rain rates; pixels without data are NaN or grey."""
+        """See `write_nowcast`; frames whose mask is unknown are written as they are."""
         if mask is None:
             super().write_prediction(output, inputs, mask, prediction, look)
             return
-        scale, suffix = self.facts.rain_scale, output.suffix.lower()
-        rain = scale.rain_mm_per_h(prediction)
-        valid = np.broadcast_to(mask[-1], rain.shape) > 0
-        if suffix == ".npy":
-            write_clip(output, np.where(valid, rain, np.nan))
-            return
-        coloured = rain_colours(rain[..., 0], valid[..., 0]) / np.float32(255)
-        if suffix == ".png":
-            given = rain_colours(scale.rain_mm_per_h(inputs[..., 0]), mask[..., 0])
-            film_strip(output, given / 255.0, None, coloured)
-        else:
-            write_clip(output, coloured, look.frames_per_second or 5, look.scale)
+        of = self.facts.rain_scale.rain_mm_per_h
+        rain = of(inputs[..., 0]), of(prediction[..., 0])
+        write_nowcast(output, *rain, mask[..., 0], look)
 
     def exported_unit(self) -> str:
         """See `Objective`: how pixels become reflectivity and rain."""

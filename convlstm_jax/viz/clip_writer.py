@@ -1,8 +1,11 @@
 """Writes one clip to a file; the suffix chooses the format."""
 
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -17,11 +20,16 @@ from convlstm_jax.viz.pixels import enlarge, to_pixels
 class ClipLook(NamedTuple):
     """How a clip is written: frames per second, and pixels that each of its pixels has.
 
-    Without a rate it is that of the kind of clip.
+    Without a rate it is that of the kind of clip. Of a nowcast, `times` are those of
+    its frames, `given` those of the composites it was made from, and `grid` where they
+    lie, as pysteps names it.
     """
 
     frames_per_second: float | None = None
     scale: int = 1
+    times: Sequence[datetime] = ()
+    given: Sequence[datetime] = ()
+    grid: Mapping[str, Any] = MappingProxyType({})
 
 
 OUTPUT_SUFFIXES = (".npy", ".gif", ".mp4", ".png")

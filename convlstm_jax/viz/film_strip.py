@@ -195,15 +195,18 @@ def radar_strip(
         colour = px.PREDICTION_COLOUR if name == "model" else px.FAINT_TEXT
         name_line = forecast_label(name), _NAME_STYLE
         rows.append(Row([name_line], colour, [None, *pixels]))
+    rain_strip(rows).save(path)
+
+
+def rain_strip(rows: Sequence[Row], note: str = "") -> px.Canvas:
+    """Draws rows of coloured rain beside the scale of the colours, and a note below.
+
+    The scale goes from heavy rain down; each colour has the rate it begins at.
+    """
     top = _MARGIN + _TIME_HEIGHT
-    legend_height = _LEGEND_STEP * (len(px.RAIN_COLOURS) + 2)
-    canvas = draw_strip(rows, extra_width=_LEGEND_WIDTH, min_height=top + legend_height)
-    _draw_legend(canvas, canvas.image.width - _LEGEND_WIDTH, top)
-    canvas.save(path)
-
-
-def _draw_legend(canvas: px.Canvas, left: int, top: int) -> None:
-    """The colours from heavy rain down, each with the rate it begins at."""
+    height = top + _LEGEND_STEP * (len(px.RAIN_COLOURS) + 2 + bool(note))
+    canvas = draw_strip(rows, extra_width=_LEGEND_WIDTH, min_height=height)
+    left = canvas.image.width - _LEGEND_WIDTH
     canvas.text((left, top - 12), "mm/h", size=12, anchor="lm", colour=px.FAINT_TEXT)
     entries = [(f"{rate:g}", colour) for rate, colour in reversed(px.RAIN_COLOURS)]
     entries += [("dry", px.DRY_COLOUR), ("no data", px.NO_DATA_COLOUR)]
@@ -212,3 +215,5 @@ def _draw_legend(canvas: px.Canvas, left: int, top: int) -> None:
         canvas.bar((left - 1, y - 1, 20, 18), "#c9ced8")
         canvas.bar((left, y, 18, 16), "#" + "".join(f"{part:02x}" for part in colour))
         canvas.text((left + 26, y + 8), text, size=12, anchor="lm")
+    canvas.text((left, height - 9), note, size=12, anchor="lm", colour=px.FAINT_TEXT)
+    return canvas

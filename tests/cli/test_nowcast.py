@@ -10,14 +10,14 @@ from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.errors import UserError
 
 
-def predict(tmp_path, **fields):
-    overrides = {"data.path": str(tmp_path)}
-    overrides |= {name.replace("__", "."): value for name, value in fields.items()}
+def predict(tmp_path, *, output="out.npy", **fields):
+    fields = {"data__path": str(tmp_path), **fields}
+    overrides = {k.replace("__", "."): v for k, v in fields.items() if v is not None}
     predict_mode.run(
         experiment(radar_nowcasting.get_config("quick"), overrides),
         workdir=tmp_path / "none",
         input=tmp_path,
-        output=tmp_path.parent / "out.npy",
+        output=tmp_path.parent / output,
         num_frames=3,
     )
 
@@ -71,3 +71,11 @@ def test_a_model_that_knows_crops_of_one_size_alone(tmp_path, fields):
     write(tmp_path, *[(8, 8)] * 8)
     with pytest.raises(UserError, match="cannot forecast the whole area"):
         predict(tmp_path, **fields)
+
+
+def test_a_map_of_frames_without_times(tmp_path):
+    pytest.importorskip("rasterio")
+    frames = tmp_path / "clip.npy"
+    np.save(frames, np.zeros((8, 64, 64), np.float32))
+    with pytest.raises(UserError, match=r"out\.tif is a map: --input must be a folder"):
+        predict(frames, data__path=None, output="../out.tif")

@@ -39,8 +39,8 @@ from convlstm_jax.data.sources import (
 )
 from convlstm_jax.errors import UserError
 from convlstm_jax.paths import local_path
+from convlstm_jax.rain import DRY_BELOW_MM_PER_H
 
-_RAIN_MM_PER_H = 0.1  # From this rate on a pixel counts as rain in a crop.
 _ORDER_SEED = 2**63 + 2  # Of the order of clips; no training seed is as large.
 _PICTURES = {"radar_format": ("auto", "picture")}
 
@@ -86,7 +86,7 @@ def crop_places(
 ) -> list[tuple[int, int]]:
     """Top and left of the crops of a composite that hold enough data and rain."""
     pixels, valid = composite
-    rain = pixels / 255 >= config.rain_scale.pixel_of_rain(_RAIN_MM_PER_H)
+    rain = pixels / 255 >= config.rain_scale.pixel_of_rain(DRY_BELOW_MM_PER_H)
     height, width = config.height, config.width
     step_y, step_x = crop_stride or height, crop_stride or width
 

@@ -1,0 +1,34 @@
+"""Forecasts of whole areas by networks that learned from crops of them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from convlstm_jax.objectives.base import Pixels, Variables
+
+
+class WholeArea:
+    """The frames that follow others of any height and width.
+
+    Areas are filled up with no rain to a multiple of `patch_size`. It is compiled once
+    for each size and number of frames.
+    """
+
+    def __init__(self, objective: Any, variables: Variables, patch_size: int = 1):
+        def predict(variables: Variables, inputs: Array, num_frames: int) -> Array:
+            frames: Array = objective.forecast(variables, inputs, num_frames).frames
+            return frames
+
+        self._predict = jax.jit(predict, static_argnums=2)
+        self._variables, self._patch_size = variables, patch_size
+
+    def __call__(self, frames: Pixels, num_frames: int) -> Pixels:
+        """Frames `[num_frames, H, W, C]` after `[T, H, W, C]`, pixels in [0, 1]."""
+        height, width = frames.shape[1:3]
+        patch = self._patch_size
+        padding = ((0, 0), (0, -height % patch), (0, -width % patch), (0, 0))
+        inputs = np.pad(frames, padding)[np.newaxis]
+        outputs = self._predict(self._variables, inputs, num_frames)
+        return np.asarray(outputs[0, :, :height, :width])
