@@ -35,6 +35,12 @@ class RainScale:
         exponent = (self.dbz(pixels) - 10 * math.log10(self.zr_a)) / (10 * self.zr_b)
         return 10.0**exponent * (pixels > 0)
 
+    def pixels_of_rain(self, rain_mm_per_h: Any) -> Any:
+        """Pixels of rain rates, an array in mm/h, in [0, 1]."""
+        xp = rain_mm_per_h.__array_namespace__()
+        logarithm = xp.log10(xp.maximum(rain_mm_per_h, 1e-6))  # Far below any pixel.
+        return self.pixels(10 * (math.log10(self.zr_a) + self.zr_b * logarithm))
+
     def pixel_of_rain(self, rain_mm_per_h: float) -> float:
         """The pixel of one rain rate above 0, not clipped to [0, 1]."""
         dbz = 10 * math.log10(self.zr_a * rain_mm_per_h**self.zr_b)

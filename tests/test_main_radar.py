@@ -2,14 +2,10 @@
 
 import csv
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from configs import radar_nowcasting
-from convlstm_jax.cli import build
-from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.data.radar.composites import read_composite
 from convlstm_jax.metrics.baselines import missing_packages
 from tests.composites import write_composites
@@ -25,7 +21,8 @@ TINY = [
     "--config=configs/radar_nowcasting.py:quick", "--config.model.features=2",
     "--config.model.patch_size=4", "--config.task.num_input_frames=2",
     "--config.task.num_output_frames=3", "--config.data.height=16",
-    "--config.data.width=24", "--config.data.num_validation_sequences=8",
+    "--config.data.width=24", "--config.data.margin=4",
+    "--config.data.num_validation_sequences=8",
     "--config.data.num_test_sequences=8", "--config.train.num_steps=2",
     "--config.train.batch_size=8", "--config.train.eval_every_steps=2",
     "--config.train.num_validation_sequences=8", "--config.train.num_pictures=1",
@@ -79,11 +76,12 @@ def test_train_evaluate_and_predict(tmp_path):
     results = results_of(tmp_path / "run")
     clips = first_test_clips(tmp_path / "run", results["data"]["num_sequences"])
     frames = np.stack([clip["frames"] for clip in clips]) / np.float32(255)
-    valid = np.stack([clip["mask"] for clip in clips])[:, 2:] > 0
-    forecasts = {
-        "model": np.asarray(task.forecast(variables, frames[:, :2], 3).frames),
-        "persistence": frames[:, [1, 1, 1]],
-    }
+    mask = np.stack([clip["mask"] for clip in clips])
+    inputs = np.where(mask[:, :2] > 0, frames[:, :2], np.float32(np.nan))
+    inner = np.s_[:, :, 4:-4, 4:-4]
+    forecast = np.asarray(task.forecast(variables, inputs, 3).frames)[inner]
+    frames, valid = frames[inner], mask[:, 2:][inner] > 0
+    forecasts = {"model": forecast, "persistence": frames[:, [1, 1, 1]]}
     for name, forecast in forecasts.items():
         error = np.where(valid, forecast - frames[:, 2:], 0) ** 2
         found = results["per_lead_time"][name]["mse"]
@@ -110,16 +108,6 @@ def test_train_evaluate_and_predict(tmp_path):
     predict_whole_area(tmp_path, task, variables)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "CSI at 0.5 mm/h" in report and "persistence" in report
-
-
-def test_an_untrained_model_is_about_persistence_where_it_predicts_the_change():
-    overrides = {"model.features": "2", "model.patch_size": 8}
-    config = experiment(radar_nowcasting.get_config("quick"), overrides)
-    task = build.build_objective(config)
-    inputs = np.random.default_rng(0).uniform(0.1, 0.9, (1, 4, 16, 24, 1))
-    inputs = inputs.astype(np.float32)
-    forecast = task.forecast(task.init(jax.random.key(0), (16, 24, 1)), inputs, 3)
-    assert 0 < np.abs(forecast.frames - inputs[:, -1:]).mean() < 0.05
 
 
 def test_describe_the_papers_model(capsys):

@@ -311,6 +311,12 @@ def _problems_between(sections: Mapping[str, Any]) -> Iterator[str]:
                     f"config.data.{side} is {size}: it must be a multiple of "
                     f"config.model.patch_size, which is {model.patch_size}"
                 )
+        margin = getattr(data, "margin", 0)
+        if 2 * margin % model.patch_size:
+            yield (
+                f"config.data.margin is {margin}: twice that must be a multiple of "
+                f"config.model.patch_size, which is {model.patch_size}"
+            )
     if task and model:
         suited = [n for n, cls in OBJECTIVES.items() if cls.network_kind == model.kind]
         if task.name not in suited:

@@ -219,6 +219,15 @@ class RainDataConfig(DataConfig):
         le=4,
     )
 
+    margin: int = field(
+        0,
+        "Pixels around a clip that are read too, from where rain may move in; they are "
+        "not forecast.",
+        unit="pixels",
+        ge=0,
+        le=1024,
+    )
+
     @property
     def rain_scale(self) -> RainScale:
         """The rain rate of a pixel."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from convlstm_jax.config import field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer
@@ -29,7 +30,9 @@ from convlstm_jax.models.network import (
 )
 from convlstm_jax.ops.engine import Tree
 from convlstm_jax.ops.patches import from_patches, to_patches
-from convlstm_jax.types import Array, ForecastVideo, Frame, Video
+from convlstm_jax.types import Array, Frame, Video
+
+_Logits = Float[Array, "B S H W D"]
 
 DARK_LOGIT = -3.0
 """The logit of 0.047, about the mean pixel of two digits on 64×64."""
@@ -41,7 +44,7 @@ class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
     features: tuple[int, ...]
     init_arguments: ClassVar[tuple[int]] = (1,)
 
-    def __call__(self, inputs: Video, num_frames: int) -> ForecastVideo:
+    def __call__(self, inputs: Video, num_frames: int) -> _Logits:
         """Forecasts the frames that follow; any number, whatever was trained.
 
         Takes `[B, T, H, W, C]`, pixels in [0, 1]; `patch_size`, if there is one, must
@@ -61,7 +64,7 @@ class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
     @nn.compact
     def _run(
         self, frames: Video | None, state: EncoderState | None, num_frames: int
-    ) -> tuple[EncoderState, ForecastVideo]:
+    ) -> tuple[EncoderState, _Logits]:
         """Reads frames, if any, and forecasts, if asked to."""
         if frames is not None:
             require_video(frames, "inputs")
@@ -84,7 +87,7 @@ class _EncoderForecaster(LayersNetwork, ForecastingNetwork):
         """Frames as the first layer reads them."""
         raise NotImplementedError
 
-    def _logits(self, outputs: list[Array], frame: Frame) -> ForecastVideo:
+    def _logits(self, outputs: list[Array], frame: Frame) -> _Logits:
         """Logits in a frame's shape, from the outputs of the forecaster's layers."""
         raise NotImplementedError
 
@@ -112,12 +115,15 @@ class EncoderForecaster(CellNetwork, _EncoderForecaster):
 
     Attributes: See `EncoderForecasterConfig`; and
         first_logit: Initial bias of the output, about what an untrained network gives.
+        output_channels: Channels of the output, if not those of the frames; its weights
+            then begin at zero.
     """
 
     input_kernel_size: int = 5
     recurrent_kernel_size: int = 5
     patch_size: int = 4
     first_logit: float = DARK_LOGIT
+    output_channels: int | None = None
 
     def _layer(self, features: int, name: str) -> RecurrentLayer:
         sizes = {
@@ -129,10 +135,17 @@ class EncoderForecaster(CellNetwork, _EncoderForecaster):
     def _hidden(self, frames: Video) -> Array:
         return to_patches(frames, self.patch_size)
 
-    def _logits(self, outputs: list[Array], frame: Frame) -> ForecastVideo:
-        depth = frame.shape[-1] * self.patch_size**2
-        bias = nn.initializers.constant(self.first_logit)
-        output = _DenseOfAll(depth, dtype=self.dtype, bias_init=bias, name="output")
+    def _logits(self, outputs: list[Array], frame: Frame) -> _Logits:
+        channels = self.output_channels or frame.shape[-1]
+        output = _DenseOfAll(
+            channels * self.patch_size**2,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.zeros
+            if self.output_channels
+            else nn.initializers.lecun_normal(),
+            bias_init=nn.initializers.constant(self.first_logit),
+            name="output",
+        )
         return from_patches(output(outputs), self.patch_size)
 
 
@@ -141,13 +154,14 @@ class _DenseOfAll(nn.Module):
 
     features: int
     dtype: Any
+    kernel_init: nn.initializers.Initializer
     bias_init: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, inputs: list[Array]) -> Array:
         channels = [x.shape[-1] for x in inputs]
         shape = (sum(channels), self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", self.bias_init, shape[-1:])
         total = bias.astype(self.dtype).reshape(*[1] * (inputs[0].ndim - 1), -1)
         parts = jnp.split(kernel, list(accumulate(channels))[:-1])
@@ -172,7 +186,7 @@ class FCLSTMEncoderForecaster(_EncoderForecaster):
     def _hidden(self, frames: Video) -> Array:
         return frames.reshape(*frames.shape[:2], -1)
 
-    def _logits(self, outputs: list[Array], frame: Frame) -> ForecastVideo:
+    def _logits(self, outputs: list[Array], frame: Frame) -> _Logits:
         bias = nn.initializers.constant(self.first_logit)
         output = nn.Dense(
             math.prod(frame.shape[1:]), dtype=self.dtype, bias_init=bias, name="output"
@@ -185,6 +199,7 @@ class EncoderForecasterConfig(PatchConfig, ConvLayersConfig):
     """ConvLSTM encoder–forecaster (arXiv:1506.04214)."""
 
     network: ClassVar = EncoderForecaster
+    takes_any_channels: ClassVar = True
 
     name: Literal["encoder_forecaster"] = "encoder_forecaster"
     cell: Literal[STATE_CELLS] = field(

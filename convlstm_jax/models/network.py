@@ -195,6 +195,8 @@ class ModelConfig(Config):
     kind: ClassVar[str] = "frames"
     """What the network predicts: "frames", "decoders" (several outputs), "classes"."""
     reads_own_predictions: ClassVar[bool] = False
+    takes_any_channels: ClassVar[bool] = False
+    """Whether it can predict other channels than those of the frames it reads."""
 
     name: str
     features: tuple[int, ...] = field(

@@ -60,6 +60,7 @@ class DataFacts:
     minutes_per_frame: float = 5.0  # from one radar frame to the next
     rain_thresholds: tuple[float, ...] = (0.5, 2.0, 5.0, 10.0, 30.0)  # mm/h
     fss_window_sizes: tuple[int, ...] = (5,)  # pixels
+    margin: int = 0  # pixels around a clip that are read but not forecast
 
 
 class ObjectiveConfig(Config):

@@ -141,6 +141,10 @@ class FramesObjective(Objective):
             _, target = self.split(batch["targets"])
         return inputs, target
 
+    def target_mask(self, batch: Batch) -> Video | None:
+        """1 where the target of a batch has data; None: everywhere."""
+        return None
+
     def score(self, forecast: Forecast, target: Video, mask: Any = None) -> PerExample:
         """The loss of a forecast, `[B]`; radar has a mask, 1 where there is data."""
         return frame_loss(self.loss, forecast, target)
@@ -163,7 +167,7 @@ class FramesObjective(Objective):
     ) -> dict[str, dict[str, Array]]:
         """See `Objective`; every output is a contender, and adds to the loss."""
         inputs, target = self.split_batch(batch)
-        mask = self.split(batch["mask"].astype(float))[1] if "mask" in batch else None
+        mask = self.target_mask(batch)
         outputs = self.outputs(variables, inputs, target)
         measured = dict(outputs)
         if with_baselines:

@@ -41,9 +41,19 @@ from convlstm_jax.objectives.base import (
     Pixels,
     Variables,
     WriteGif,
+    to_unit_interval,
 )
-from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig
+from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig, Outputs
 from convlstm_jax.objectives.losses import rain_loss, rain_weight
+from convlstm_jax.ops.advection import (
+    Motion,
+    bands,
+    carry,
+    find_motion,
+    inner,
+    to_last_time,
+    trajectories,
+)
 from convlstm_jax.types import Frame, PerExample, Video
 from convlstm_jax.viz.clip_writer import OUTPUT_SUFFIXES, ClipLook
 from convlstm_jax.viz.film_strip import radar_strip
@@ -53,6 +63,9 @@ from convlstm_jax.viz.player import PlayerClip, nowcast_clip
 from convlstm_jax.viz.plots import metric_curves
 
 _log = logging.getLogger(__name__)
+
+BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
+"""Of the Gaussians between which bands of length scales lie, in pixels."""
 
 _WEIGHTED: dict[str, Any] = {
     "gt": 0, "min_length": 1, "increasing": True, "example": "(0.5,2,5)",
@@ -81,8 +94,24 @@ class NowcastConfig(FramesConfig):
         "Weight of a pixel from each of these rates upwards.",
         **_WEIGHTED,
     )
+    motion: Literal["none", "optical_flow"] = field(
+        "none",
+        "optical_flow: the motion of the given frames is found, the network predicts "
+        "growth and decay in the moving frame, and the rain is carried on along the "
+        "motion; none: the network learns how rain moves.",
+    )
+    probability_matching: float = field(
+        0.0,
+        "Share of a forecast that gets the distribution of the last given field, as in "
+        "S-PROG: 0 has the smallest squared error, 1 as much heavy rain as there was.",
+        ge=0,
+        le=1,
+        when={"motion": ("optical_flow",)},
+    )
     from_last_frame: bool = field(
-        False, "Whether the network predicts the change from the last given frame."
+        False,
+        "Whether the network predicts the change from the last given frame.",
+        when={"motion": ("none",)},
     )
 
     def check(self) -> Iterator[str]:
@@ -95,6 +124,12 @@ class NowcastConfig(FramesConfig):
 
     def check_network(self, model: ModelConfig) -> Iterator[str]:
         """See `ObjectiveConfig`; one that reads its own frames predicts no changes."""
+        if self.motion != "none" and not model.takes_any_channels:
+            yield (
+                f"config.task.motion is {self.motion!r}: it must be 'none' with "
+                f"config.model.name={model.name!r}, as the encoder_forecaster alone "
+                "predicts changes in the moving frame"
+            )
         if self.from_last_frame and model.reads_own_predictions:
             yield (
                 "config.task.from_last_frame is True: it must be False with "
@@ -105,12 +140,18 @@ class NowcastConfig(FramesConfig):
         self, model: ModelConfig, training: Config | None, facts: DataFacts
     ) -> "NowcastObjective":
         """See `ObjectiveConfig`."""
-        # With a first logit of 0 the network begins at persistence.
-        extra = {"first_logit": 0.0} if self.from_last_frame else {}
+        # The network begins at persistence, in the moving frame at advection.
+        extra: dict[str, Any] = {"first_logit": 0.0} if self._predicts_change else {}
+        if self.motion != "none":
+            extra["output_channels"] = 2 * len(BAND_DEVIATIONS) + 1
         lengths = self.num_input_frames, self.num_output_frames
         return NowcastObjective(
             model.build(**extra), *lengths, self.loss, training, self, facts
         )
+
+    @property
+    def _predicts_change(self) -> bool:
+        return self.from_last_frame or self.motion != "none"
 
 
 class Nowcast(NamedTuple):
@@ -121,9 +162,26 @@ class Nowcast(NamedTuple):
     forecasts: dict[str, np.ndarray]  # by contender
 
 
+class NowcastState(NamedTuple):
+    """The last `num_input_frames` frames read, and 1 where they hold data."""
+
+    frames: Video
+    mask: Video
+
+
 @dataclass(frozen=True)
 class NowcastObjective(ForecastObjective):
-    """Predicts radar frames; pixels without data count in no loss and metric."""
+    """Predicts radar frames; pixels without data count in no loss and metric.
+
+    Frames that are read may be NaN where there is no data. In the moving frame the
+    network's outputs a, b and d change the last field p, as the idea of L-CNN (Ritvanen
+    et al. 2023, 10.1109/JSTARS.2022.3221034) and the damped scales of S-PROG (Seed
+    2003) have it:
+
+        p' = p − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)) + d / 10
+
+    where Bₙ are bands of length scales and q is the field before. All begin at zero.
+    """
 
     config: NowcastConfig = dataclasses.field(default_factory=NowcastConfig)
     facts: DataFacts = dataclasses.field(default_factory=DataFacts)
@@ -131,6 +189,131 @@ class NowcastObjective(ForecastObjective):
     suffixes: ClassVar[tuple[str, ...]] = (*OUTPUT_SUFFIXES, *MAP_SUFFIXES)
     takes_whole_area: ClassVar[bool] = True
     with_vmaf: ClassVar[bool] = False
+
+    def init(self, key: Array, frame_shape: FrameShape) -> Variables:
+        """See `Objective`; in the moving frame the network reads the mask as well."""
+        if self._moves:
+            frame_shape = (*frame_shape[:2], 2)
+        return super().init(key, frame_shape)
+
+    @property
+    def _moves(self) -> bool:
+        return self.config.motion != "none"
+
+    def read(self, variables: Variables, frames: Array, state: Any = None) -> Any:
+        """See `Objective`; in the moving frame the state is the last frames."""
+        video = to_unit_interval(frames)
+        known = ~jnp.isnan(video)
+        video = jnp.where(known, video, 0.0)
+        if not self._moves:
+            return super().read(variables, video, state)
+        mask = known.astype(video.dtype)
+        if state is None:
+            nothing = jnp.zeros_like(video[:, :1])
+            before = jnp.repeat(nothing, self.num_input_frames, axis=1)
+            state = NowcastState(before, before)
+        kept = (
+            jnp.concatenate(parts, axis=1)[:, -self.num_input_frames :]
+            for parts in ((state.frames, video), (state.mask, mask))
+        )
+        return NowcastState(*kept)
+
+    def forecast_from(
+        self, variables: Variables, state: Any, num_frames: int
+    ) -> Forecast:
+        """See `FramesObjective`; rain from beyond the frame is none."""
+        if not self._moves:
+            return super().forecast_from(variables, state, num_frames)
+        motion = find_motion(state.frames, state.mask)
+        moved, known = self._to_last_time(state.frames, state.mask, motion)
+        changed = self._changed(variables, moved, known, num_frames)
+        if share := self.config.probability_matching:
+            matched = probability_matched(changed * known[:, -1:], moved[:, -1])
+            changed = changed + share * (matched - changed)
+        return Forecast(self._carried_on(changed, known, motion), None)
+
+    def _to_last_time(
+        self, frames: Video, mask: Video, motion: Motion, margin: int = 0
+    ) -> tuple[Video, Video]:
+        """Pixels and masks in the moving frame; rain rates are interpolated."""
+        scale = self.facts.rain_scale
+        rain, known = to_last_time(
+            scale.rain_mm_per_h(frames), mask, motion, margin=margin
+        )
+        return scale.pixels_of_rain(rain), known
+
+    def _carried_on(self, frames: Video, known: Video, motion: Motion) -> Video:
+        """Frames of the moving frame where they are to be at their own times."""
+        scale, mask = (
+            self.facts.rain_scale,
+            jnp.broadcast_to(known[:, -1:], frames.shape),
+        )
+        positions = trajectories(motion, frames.shape[1])
+        rain, _ = carry(scale.rain_mm_per_h(frames), mask, positions)
+        return scale.pixels_of_rain(rain)
+
+    def _changed(
+        self, variables: Variables, moved: Video, known: Video, num_frames: int
+    ) -> Video:
+        """The fields that follow in the moving frame, see the class."""
+        inputs = jnp.concatenate([moved, known], axis=-1)
+        outputs = self.model.forecast(variables, inputs, num_frames).logits
+        assert outputs is not None
+        count = len(BAND_DEVIATIONS)
+        damped, trend, more = jnp.split(outputs, (count, 2 * count), axis=-1)
+        now = bands(moved[:, -1], known[:, -1], BAND_DEVIATIONS)
+        change = 0.1 * more - (damped * now[:, None]).sum(-1, keepdims=True)
+        if moved.shape[1] > 1:
+            before = bands(moved[:, -2], known[:, -2], BAND_DEVIATIONS)
+            steps = (now - before) * known[:, -1] * known[:, -2]
+            change += (trend * steps[:, None]).sum(-1, keepdims=True)
+        return _to_pixels(moved[:, -1:] + change)
+
+    def loss_fn(
+        self, variables: Variables, batch: Batch, key: Array, step: Array
+    ) -> tuple[PerExample, Variables]:
+        """See `Objective`; in the moving frame, targets are carried back."""
+        margin, first = self.facts.margin, self.num_input_frames
+        frames, mask = to_unit_interval(batch["frames"]), batch["mask"]
+        if not self._moves:
+            cut = {"frames": inner(frames, margin), "mask": inner(mask, margin)}
+            return super().loss_fn(variables, {**batch, **cut}, key, step)
+        mask = mask.astype(frames.dtype)
+        motion = find_motion(frames[:, :first], mask[:, :first])
+        moved, known = self._to_last_time(
+            frames[:, :first], mask[:, :first], motion, margin
+        )
+        following = slice(first, first + self.num_output_frames)
+        positions = trajectories(-motion, self.num_output_frames, margin=margin)
+        scale = self.facts.rain_scale
+        rain = scale.rain_mm_per_h(frames[:, following])
+        rain, there = carry(rain, mask[:, following], positions)
+        changed = self._changed(variables, moved, known, self.num_output_frames)
+        forecast = Forecast(changed, None)
+        return self.score(forecast, scale.pixels_of_rain(rain), there), {}
+
+    def split_batch(self, batch: Batch) -> tuple[Video, Video]:
+        """The inputs, NaN where there is no data, with margin; the target without."""
+        inputs, target = super().split_batch(batch)
+        known = batch["mask"][:, : self.num_input_frames] > 0
+        margin = 0 if self._moves else self.facts.margin
+        inputs = inner(jnp.where(known, inputs, jnp.nan), margin)
+        return inputs, inner(target, self.facts.margin)
+
+    def target_mask(self, batch: Batch) -> Video | None:
+        """See `FramesObjective`."""
+        mask = self.split(batch["mask"].astype(float))[1]
+        return inner(mask, self.facts.margin)
+
+    def outputs(self, variables: Variables, inputs: Video, target: Video) -> Outputs:
+        """See `FramesObjective`; frames and logits without the margin."""
+        (forecast, _) = super().outputs(variables, inputs, target)["model"]
+        cut = jax.tree.map(self._without_margin, forecast)
+        return {"model": (cut, target)}
+
+    def _without_margin(self, frames: Video) -> Video:
+        """Frames made from the inputs of `split_batch`, of the size of the target."""
+        return inner(frames, self.facts.margin if self._moves else 0)
 
     def adjusted(self, forecast: Forecast, last_frame: Frame | None) -> Forecast:
         """Adds the logits of the last given frame, where changes are predicted."""
@@ -152,10 +335,17 @@ class NowcastObjective(ForecastObjective):
         return rain_loss(self.config.loss, forecast, target, mask, weight)
 
     def baselines(self, inputs: Video, batch: Batch) -> dict[str, Video]:
-        """Persistence and, where it is installed, optical flow."""
-        persistence = copy_last_frame(inputs, self.num_output_frames)
-        flow = {OPTICAL_FLOW: batch[OPTICAL_FLOW]} if OPTICAL_FLOW in batch else {}
-        return {"persistence": persistence, **flow}
+        """Persistence; advection, where a nowcast begins; what the batch holds."""
+        known, mask = jnp.nan_to_num(inputs), (~jnp.isnan(inputs)).astype(inputs.dtype)
+        last = copy_last_frame(known, self.num_output_frames)
+        found = {"persistence": last}
+        if self._moves:
+            motion = find_motion(known, mask)
+            found["advection"] = self._carried_on(last, mask, motion)
+        found = {name: self._without_margin(of) for name, of in found.items()}
+        if OPTICAL_FLOW in batch:
+            found[OPTICAL_FLOW] = inner(batch[OPTICAL_FLOW], self.facts.margin)
+        return found
 
     def metrics(self, forecast: Forecast, target: Video, mask: Any) -> dict[str, Array]:
         """See `FramesObjective` and `metrics.forecast_skill.skill_sums`."""
@@ -204,9 +394,11 @@ class NowcastObjective(ForecastObjective):
     def shown(self, variables: Variables, batch: Batch) -> Any:
         """See `Objective`: rain of all frames "observed" and of each contender."""
         inputs, target = self.split_batch(batch)
+        given = jnp.nan_to_num(self._without_margin(inputs))
+        model = self.outputs(variables, inputs, target)["model"][0]
         pixels = {
-            "observed": jnp.concatenate([inputs, target], axis=1),
-            "model": self.forecast(variables, inputs, self.num_output_frames).frames,
+            "observed": jnp.concatenate([given, target], axis=1),
+            "model": model.frames,
             **self.baselines(inputs, batch),
         }
         scale = self.facts.rain_scale
@@ -217,7 +409,8 @@ class NowcastObjective(ForecastObjective):
     def example(self, clip: dict[str, Any], shown: Any) -> Any:
         """See `Objective`; `jit` returns the model first, in the order of the names."""
         observed = shown.pop("observed")
-        return Nowcast(observed, clip["mask"][: len(observed), ..., 0], shown)
+        mask = inner(clip["mask"][None, : len(observed)], self.facts.margin)
+        return Nowcast(observed, np.asarray(mask[0, ..., 0]), shown)
 
     def draw_validation(
         self, examples: Sequence[Any], step: int, write_gif: WriteGif, folder: Path
@@ -288,3 +481,30 @@ class NowcastObjective(ForecastObjective):
             )
             for nowcast, name, group, note in drawn
         ]  # fmt: skip
+
+
+def probability_matched(frames: Video, last: Frame) -> Video:
+    """Frames with the values of another, the largest where theirs are largest.
+
+    Frames `[B, T, H, W, 1]` each get the values of `last` `[B, H, W, 1]`, in the order
+    of their own; what is dry stays so. (Ebert 2001, 10.1175/1520-0493(2001)129.)
+    """
+    flat = frames.reshape(*frames.shape[:2], -1)
+    values = jnp.sort(last.reshape(last.shape[0], 1, -1))
+    order = jnp.argsort(flat)
+    ranks = jnp.argsort(order)
+    matched = jnp.take_along_axis(jnp.broadcast_to(values, flat.shape), ranks, axis=-1)
+    return jnp.where(flat > 0, matched, 0.0).reshape(frames.shape)
+
+
+@jax.custom_jvp
+def _to_pixels(values: Video) -> Video:
+    """Values cut off at 0 and 1; a small gradient leads back from beyond."""
+    return jnp.clip(values, 0, 1)
+
+
+@_to_pixels.defjvp
+def _to_pixels_jvp(primals: Any, tangents: Any) -> Any:
+    (values,), (change,) = primals, tangents
+    inside = (values >= 0) & (values <= 1)
+    return _to_pixels(values), jnp.where(inside, change, 0.01 * change)

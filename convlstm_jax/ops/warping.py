@@ -33,14 +33,24 @@ def warp(frames: Frame, flow: Float[Array, "B H W *L 2"]) -> Float[Array, "B H W
         flow is. It is differentiable by both arguments; where a position is a whole
         number, by the flow from the right or from below.
     """
-    batch, height = flow.shape[:2]
     flow = flow.astype(jnp.promote_types(flow.dtype, jnp.float32))
-    rows, columns = (
-        lax.broadcasted_iota(flow.dtype, flow.shape[:-1], axis) for axis in (1, 2)
-    )
-    positions = flow + jnp.stack([columns, rows], axis=-1)
-    read = _read(frames, positions.reshape(batch, height, -1, 2))
-    return read.reshape(*flow.shape[:-1], frames.shape[-1])
+    return read_at(frames, flow + pixel_positions(flow))
+
+
+def pixel_positions(like: Float[Array, "B H W *L 2"]) -> Float[Array, "B H W *L 2"]:
+    """The position (x, y) of every pixel, in the shape and dtype of an array."""
+    axes = (2, 1)
+    iotas = [lax.broadcasted_iota(like.dtype, like.shape[:-1], axis) for axis in axes]
+    return jnp.stack(iotas, axis=-1)
+
+
+def read_at(
+    frames: Frame, positions: Float[Array, "B R S *L 2"]
+) -> Float[Array, "B R S *L C"]:
+    """Frames `[B, H, W, C]` at positions (x, y) in pixels, see `warp`."""
+    batch, rows = positions.shape[:2]
+    read = _read(frames, positions.reshape(batch, rows, -1, 2))
+    return read.reshape(*positions.shape[:-1], frames.shape[-1])
 
 
 _Rows = tuple[Any, ...]

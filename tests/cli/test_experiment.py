@@ -90,6 +90,19 @@ def problems_of(module, **overrides):
             "config.model.name='recurrent_predictor', which reads its own predictions",
         ),
         (
+            radar_nowcasting,
+            {"model__name": "recurrent_predictor", "task__motion": "optical_flow"},
+            "config.task.motion is 'optical_flow': it must be 'none' with "
+            "config.model.name='recurrent_predictor', as the encoder_forecaster alone "
+            "predicts changes in the moving frame",
+        ),
+        (
+            radar_nowcasting,
+            {"data__margin": "3", "model__patch_size": "4"},
+            "config.data.margin is 3: twice that must be a multiple of "
+            "config.model.patch_size, which is 4",
+        ),
+        (
             moving_mnist,
             {"trian__batch_size": "3"},
             "config.trian.batch_size is not a field of the config (did you mean "

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -6,9 +7,17 @@ import numpy as np
 import pytest
 
 from convlstm_jax.metrics.accumulate import add_sums, batch_sums
-from convlstm_jax.models.encoder_forecaster import EncoderForecaster
+from convlstm_jax.models.encoder_forecaster import (
+    EncoderForecaster,
+    EncoderForecasterConfig,
+)
 from convlstm_jax.objectives.base import DataFacts
-from convlstm_jax.objectives.nowcast import NowcastConfig, NowcastObjective
+from convlstm_jax.objectives.nowcast import (
+    NowcastConfig,
+    NowcastObjective,
+    probability_matched,
+)
+from convlstm_jax.ops.advection import find_motion
 from convlstm_jax.rain import RainScale
 
 SCALE = RainScale(0.0, 60.0, 223.0, 1.53)
@@ -108,3 +117,193 @@ def test_from_the_last_frame_an_idle_model_is_persistence(batch, variables):
     np.testing.assert_allclose(jax.nn.sigmoid(forecast.logits), forecast.frames)
     plain = make().forecast(idle, inputs, 4)
     np.testing.assert_array_equal(plain.frames, jnp.full_like(expected, 0.5))
+
+
+# --- in the moving frame
+
+MARGIN, SIZE = 8, 16
+
+
+def moving(**fields):
+    """An objective in the moving frame, with a margin, and its variables."""
+    config = NowcastConfig(
+        num_input_frames=3, num_output_frames=2, loss="mse", motion="optical_flow",
+        **fields,
+    )  # fmt: skip
+    facts = dataclasses.replace(FACTS, margin=MARGIN)
+    task = config.build(EncoderForecasterConfig(
+        features=(2,), input_kernel_size=1, recurrent_kernel_size=1, patch_size=2
+    ), None, facts)  # fmt: skip
+    init = functools.partial(task.init, frame_shape=(SIZE, SIZE, 1))
+    return task, jax.jit(init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def moving_task():
+    return moving()
+
+
+@pytest.fixture(scope="module")
+def moving_batch():
+    """Cells that move by 1.2 pixels to the right and 0.7 up, a part without data."""
+    side = SIZE + 2 * MARGIN
+    y, x = np.mgrid[:side, :side]
+    centres = np.random.default_rng(0).uniform(-8, side + 8, (14, 2))
+    frames = np.stack([
+        sum(
+            np.exp(-((y - cy + 0.7 * t) ** 2 + (x - cx - 1.2 * t) ** 2) / 18)
+            for cy, cx in centres
+        )
+        for t in range(5)
+    ])  # fmt: skip
+    mask = np.ones((1, 5, side, side, 1), np.uint8)
+    mask[:, :, :10, :10] = 0
+    pixels = np.rint(255 * np.clip(0.6 * frames, 0, 1)).astype(np.uint8)
+    return {
+        "frames": jnp.asarray(pixels[None, ..., None] * mask),
+        "mask": jnp.asarray(mask),
+    }
+
+
+def test_an_untrained_network_begins_at_advection(moving_task, moving_batch):
+    task, variables = moving_task
+    contenders = measure(task, variables, moving_batch)
+    assert set(contenders) == {"model", "persistence", "advection"}
+    for name, found in contenders["model"].items():
+        np.testing.assert_allclose(found, contenders["advection"][name], rtol=1e-4)
+    mse = {name: metrics["mse"].sum() for name, metrics in contenders.items()}
+    assert mse["advection"] < 0.1 * mse["persistence"]
+
+
+def test_advection_is_that_of_pysteps(moving_task, moving_batch):
+    semilagrangian = pytest.importorskip(
+        "pysteps.extrapolation.semilagrangian", reason="requirements-radar.txt"
+    )
+    task, variables = moving_task
+    inputs, _ = task.split_batch(moving_batch)
+    found = compiled(task, "forecast", num_frames=4)(variables, inputs).frames
+    known = jnp.nan_to_num(inputs)
+    motion = find_motion(known, 1.0 - jnp.isnan(inputs))
+    rain = np.where(np.isnan(inputs[0, -1, ..., 0]), np.nan,
+                    SCALE.rain_mm_per_h(known[0, -1, ..., 0]))  # fmt: skip
+    expected = semilagrangian.extrapolate(
+        rain, np.moveaxis(np.asarray(motion[0], np.float64), -1, 0), 4,
+        allow_nonfinite_values=True,
+    )  # fmt: skip
+    found, expected = SCALE.rain_mm_per_h(found[0, ..., 0]), np.nan_to_num(expected)
+    # The weakest rain that a pixel can show: below 0 dBZ it is dry.
+    shown = expected > 1.01 * SCALE.rain_mm_per_h(np.float32(1e-9))
+    np.testing.assert_allclose(found[shown], expected[shown], rtol=1e-3, atol=1e-4)
+    assert shown.any() and found[~shown].max() < 0.03
+
+
+def test_the_loss_is_the_error_in_the_moving_frame(moving_task, moving_batch):
+    task, variables = moving_task
+    loss = loss_of(task, variables, moving_batch)
+    # What stands still differs by interpolation alone.
+    frames = moving_batch["frames"].astype(jnp.float32) / 255
+    unmoved = jnp.square(frames[:, 3:] - frames[:, 2:3])[:, :, MARGIN:-MARGIN]
+    assert 0 < loss[0] < 0.05 * unmoved.mean()
+    # Neither what has no data nor the margin's own targets count.
+    changed = np.array(moving_batch["frames"])
+    changed[:, 3:, :3] = 200
+    other = loss_of(task, variables, {**moving_batch, "frames": jnp.asarray(changed)})
+    np.testing.assert_array_equal(loss, other)
+
+
+def test_all_weights_are_trained(moving_task, moving_batch):
+    task, variables = moving_task
+    started = jax.tree.map(lambda leaf: leaf + 0.05, variables)
+
+    def loss(variables):
+        return task.loss_fn(variables, moving_batch, None, None)[0].sum()
+
+    gradients = jax.jit(jax.grad(loss))(started)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.isfinite(leaf).all() and leaf.any(), path
+    # An untrained network's output is zero, and learns even so.
+    output = jax.jit(jax.grad(loss))(variables)["params"]["output"]
+    assert output["kernel"].any() and output["bias"].any()
+
+
+def test_frames_are_read_one_by_one(moving_task, moving_batch):
+    task, variables = moving_task
+    variables = jax.tree.map(lambda leaf: leaf + 0.02, variables)
+    inputs, _ = task.split_batch(moving_batch)
+    read, forecast = compiled(task, "read"), compiled(task, "forecast", num_frames=2)
+    expected = forecast(variables, inputs).frames
+    state = None
+    for frame in (*np.asarray(moving_batch["frames"][0, :1]), *np.asarray(inputs[0])):
+        state = read(variables, jnp.asarray(frame[None, None], jnp.float32), state)
+    found = compiled(task, "forecast_from", num_frames=2)(variables, state).frames
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_probability_matching_against_numpy():
+    rng = np.random.default_rng(0)
+    last, frames = rng.random((2, 1, 6, 7, 1)), rng.random((2, 3, 6, 7, 1)) / 2
+    frames[:, :, :2] = 0  # Dry.
+    found = probability_matched(jnp.asarray(frames), jnp.asarray(last))
+    for clip, t in np.ndindex(2, 3):
+        values = np.sort(last[clip], axis=None)
+        ranks = frames[clip, t].ravel().argsort(kind="stable").argsort()
+        expected = values[ranks].reshape(6, 7, 1) * (frames[clip, t] > 0)
+        np.testing.assert_allclose(found[clip, t], expected, rtol=1e-6)
+
+
+def test_matching_keeps_what_has_not_changed(moving_task, moving_batch):
+    task, variables = moving_task
+    matched, _ = moving(probability_matching=0.7)
+    inputs, _ = task.split_batch(moving_batch)
+    plain, other = (
+        compiled(one, "forecast", num_frames=2)(variables, inputs).frames
+        for one in (task, matched)
+    )
+    np.testing.assert_allclose(plain, other, atol=1e-6)
+    # A network that weakens rain gives back what was there, to the share asked for.
+    weaker = jax.tree.map(jnp.zeros_like, variables)
+    weaker["params"]["output"]["bias"] -= 0.3
+    whole, _ = moving(probability_matching=1.0)
+    sums = [
+        compiled(one, "forecast", num_frames=1)(weaker, inputs).frames.sum()
+        for one in (task, matched, whole)
+    ]
+    assert sums[0] < sums[1] < sums[2] < plain[:, :1].sum()
+
+
+def test_dry_stays_exactly_dry(moving_task):
+    task, variables = moving_task
+    dry = jnp.zeros((1, 3, SIZE, SIZE, 1)).at[:, :, 4].set(jnp.nan)
+    assert not compiled(task, "forecast", num_frames=3)(variables, dry).frames.any()
+
+
+def test_pictures_show_the_clip_without_its_margin(moving_task, moving_batch):
+    task, variables = moving_task
+    shown = jax.device_get(compiled(task, "shown")(variables, moving_batch))
+    clip = {name: np.asarray(of[0]) for name, of in moving_batch.items()}
+    nowcast = task.example(clip, {name: of[0] for name, of in shown.items()})
+    assert nowcast.observed.shape == nowcast.mask.shape == (5, SIZE, SIZE)
+    assert {of.shape for of in nowcast.forecasts.values()} == {(2, SIZE, SIZE)}
+    inner = np.s_[:, MARGIN:-MARGIN, MARGIN:-MARGIN, 0]
+    np.testing.assert_array_equal(nowcast.mask, clip["mask"][inner])
+    rain = SCALE.rain_mm_per_h(clip["frames"][inner] / np.float32(255))
+    np.testing.assert_allclose(nowcast.observed, rain, rtol=1e-5)
+
+
+def test_without_motion_the_margin_is_cut_off(moving_batch):
+    task = dataclasses.replace(make(loss="mse"), facts=dataclasses.replace(
+        FACTS, margin=MARGIN))  # fmt: skip
+    variables = jax.jit(functools.partial(task.init, frame_shape=(SIZE, SIZE, 1)))(
+        jax.random.key(0)
+    )
+    cut = np.s_[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    small = {name: of[cut] for name, of in moving_batch.items()}
+    plain = make(loss="mse")
+    np.testing.assert_array_equal(
+        loss_of(task, variables, moving_batch), loss_of(plain, variables, small)
+    )
+    found, expected = (
+        measure(one, variables, batch)["model"]["mse"]
+        for one, batch in ((task, moving_batch), (plain, small))
+    )
+    np.testing.assert_array_equal(found, expected)

@@ -149,14 +149,24 @@ class RadarClips:
         """Reads clip `index`, see `ClipSource`."""
         index = checked_index(index, len(self))
         number, start, top, left = map(int, self._places[index])
-        rows = slice(top, top + self._config.height)
-        columns = slice(left, left + self._config.width)
         part = self._parts[number][1][start : start + self._span]
         chosen = part[:: self._config.frame_stride]
-        read = np.stack([one.read()[:, rows, columns] for one in chosen], axis=1)
+        read = np.stack([self._cut(one.read(), top, left) for one in chosen], axis=1)
         frames, mask = read[..., np.newaxis]
         condition = np.asarray(self._conditions[number], np.int32)
         return {"frames": frames, "mask": mask, "condition": condition}
+
+    def _cut(self, composite: np.ndarray, top: int, left: int) -> np.ndarray:
+        """A crop with its margin, where there is no data beyond the composite."""
+        margin, size = self._config.margin, self._config.frame_shape[:2]
+        cut = np.zeros((2, *(side + 2 * margin for side in size)), np.uint8)
+        first = max(top - margin, 0), max(left - margin, 0)
+        found = composite[
+            :, first[0] : top + size[0] + margin, first[1] : left + size[1] + margin
+        ]
+        y, x = first[0] - top + margin, first[1] - left + margin
+        cut[:, y : y + found.shape[1], x : x + found.shape[2]] = found
+        return cut
 
 
 class RadarConfig(RainDataConfig, FolderDataConfig):

@@ -27,7 +27,8 @@ class RainCells(SyntheticClips["RainCellsConfig"]):
     """
 
     def _generate(self, index: int) -> dict[str, np.ndarray]:
-        shape = self.config.frame_shape[:2]
+        around = 2 * self.config.margin
+        shape = self.config.height + around, self.config.width + around
         # One stream for what is drawn once, one for the noise, one for each block.
         clip = np.random.default_rng((self.seed, index, 0))
         noise = np.random.default_rng((self.seed, index, 1))
