@@ -49,10 +49,10 @@ def forecast(
     _check(objective, precip, velocity, n_ens_members, timestep)
     steps = _steps(timesteps)
     scale, rain = objective.facts.rain_scale, precip[-objective.num_input_frames :]
-    with np.errstate(divide="ignore"):
-        dbz = 10 * np.log10(scale.zr_a * np.nan_to_num(rain) ** scale.zr_b)
-    pixels = scale.pixels(dbz).astype(np.float32)[..., np.newaxis]
-    frames = whole_area(pixels, steps[-1])[[step - 1 for step in steps], ..., 0]
+    pixels = scale.pixels_of_rain(np.nan_to_num(rain)).astype(np.float32)
+    known = ~np.isnan(rain[..., np.newaxis])
+    frames = whole_area(pixels[..., np.newaxis], steps[-1], known)
+    frames = frames[[step - 1 for step in steps], ..., 0]
     found = scale.rain_mm_per_h(frames)
     found = np.where(found < DRY_BELOW_MM_PER_H, 0.0, found)
     found = np.where(np.isnan(precip[-1]), np.nan, found)

@@ -44,10 +44,11 @@ def predict_whole_area(tmp_path, task, variables):
     assert np.isnan(rain[:, :3, :3]).all() and not np.isnan(rain[:, 3:]).any()
     data = experiment_of(tmp_path / "run").data
     files = sorted((tmp_path / "radar" / "second").iterdir())[-2:]
-    inputs = np.stack([read_composite(file, data)[0][0] for file in files]) / 255
-    inputs = inputs[None, ..., None]
-    # Filled up with no rain to whole patches of 4×4.
-    inputs = np.pad(inputs, [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0)])
+    read = np.stack([read_composite(file, data)[0] for file in files])
+    inputs = np.where(read[:, 1] > 0, read[:, 0] / 255, np.nan)[None, ..., None]
+    # Filled up to whole patches of 4×4 with what is unknown.
+    padding = [(0, 0), (0, 0), (0, 2), (0, 2), (0, 0)]
+    inputs = np.pad(inputs, padding, constant_values=np.nan)
     pixels = task.forecast(variables, inputs.astype(np.float32), 3).frames[0]
     pixels = pixels[:, :18, :26]
     expected = np.asarray(task.facts.rain_scale.rain_mm_per_h(pixels))

@@ -144,7 +144,8 @@ def _answer(request: _Request, predict: WholeArea, clip: InputClip, step: int) -
     if clip.frames.dtype == np.uint8:
         frames /= 255
     try:
-        prediction = predict(frames, num_frames)
+        mask = clip.mask if objective.takes_whole_area else None
+        prediction = predict(frames, num_frames, mask)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -77,8 +77,10 @@ def _structure(frames: Video, mask: Video) -> Float[Array, "B H W 5"]:
         last = frames.shape[1] - 1 - pair
         before, after = frames[:, last - 1, ..., 0], frames[:, last, ..., 0]
         known = (mask[:, last - 1] * mask[:, last])[..., 0]
-        gradient: Any = jnp.gradient((before + after) / 2, axis=(1, 2))
-        y, x = gradient
+        # `jnp.gradient` would not take symbolic sizes.
+        padded = jnp.pad((before + after) / 2, ((0, 0), (1, 1), (1, 1)))
+        y = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
+        x = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
         # Derivatives need the pixels beside; beyond the edge is none.
         known = -lax.reduce_window(
             jnp.pad(-known, ((0, 0), (1, 1), (1, 1))),
@@ -104,10 +106,12 @@ def gaussian(frames: Video, deviation: float) -> Video:
     """Frames blurred by a Gaussian; beyond the edge all is zero."""
     height, width = frames.shape[2:4]
     rows, columns = (_weights(size, deviation) for size in (height, width))
-    return jnp.einsum("yh,bthwc,xw->btyxc", rows, frames, columns)
+    # One after the other: sizes may be symbolic, which no order could be found for.
+    along = jnp.einsum("yh,bthwc->btywc", rows, frames)
+    return jnp.einsum("xw,btywc->btyxc", columns, along)
 
 
-def _weights(size: int, deviation: float) -> Float[Array, "N N"]:
+def _weights(size: Any, deviation: float) -> Float[Array, "N N"]:
     index = jnp.arange(size, dtype=jnp.float32)
     away = (index[:, None] - index[None]) / deviation
     return jnp.exp(-(away**2) / 2) / (deviation * np.sqrt(2 * np.pi))

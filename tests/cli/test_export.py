@@ -1,13 +1,20 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
 from jax import export
 
 from convlstm_jax.cli.export import PLATFORMS, export_program
-from convlstm_jax.models.encoder_forecaster import EncoderForecaster
+from convlstm_jax.models.encoder_forecaster import (
+    EncoderForecaster,
+    EncoderForecasterConfig,
+)
 from convlstm_jax.models.next_frame import NextFramePredictor
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictor
+from convlstm_jax.objectives.base import DataFacts
 from convlstm_jax.objectives.forecast import ForecastObjective
+from convlstm_jax.objectives.nowcast import NowcastConfig
 
 T_IN, T_OUT, FRAME = 3, 2, (32, 36, 1)
 
@@ -57,6 +64,26 @@ def test_the_program_is_the_function_for_any_batch(model):
         expected = jax.jit(predict)(clips(batch))
         np.testing.assert_allclose(found, expected, atol=1e-5)
         assert np.ptp(np.asarray(found)) > 1e-3
+
+
+def test_a_nowcast_in_the_moving_frame_of_any_size():
+    config = NowcastConfig(
+        num_input_frames=T_IN, num_output_frames=T_OUT, motion="optical_flow",
+        probability_matching=0.5,
+    )  # fmt: skip
+    model = EncoderForecasterConfig(features=(2,), patch_size=2)
+    task = config.build(model, None, DataFacts())
+    variables = jax.jit(task.init, static_argnums=1)(jax.random.key(0), (8, 8, 1))
+    variables = jax.tree.map(lambda leaf: leaf + 0.01, variables)
+    predict = functools.partial(task.exported, variables, T_OUT)
+    data = export_program(predict, T_IN, (8, 8, 1), sizes_in_steps_of=2)
+    program = export.deserialize(bytearray(data))
+    for size in ((12, 16, 1), (22, 6, 1)):
+        video = np.array(clips(1, size))
+        video[:, :, :2] = np.nan  # No data.
+        found = program.call(video)
+        assert found.shape == (1, T_OUT, *size) and np.asarray(found).any()
+        np.testing.assert_allclose(found, jax.jit(predict)(video), atol=1e-5)
 
 
 def test_frames_of_any_size():

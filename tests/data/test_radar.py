@@ -219,6 +219,30 @@ def test_training_crops_may_overlap_and_strides_count_composites(tmp_path):
     assert len(found.validation) == len(found.test) == 3 * 2
 
 
+def test_clips_have_their_margin_and_no_data_beyond_the_composite(tmp_path):
+    write(tmp_path, "201609281445", 25)
+    plain, found = (sources(tmp_path, margin=margin) for margin in (0, 3))
+    for split in ("train", "test"):
+        bare, wide = getattr(plain, split), getattr(found, split)
+        assert len(bare) == len(wide) > 0
+        whole = {bytes(one["frames"]): one for one in bare}
+        for index in range(len(wide)):
+            clip = wide[index]
+            frames, mask = clip["frames"], clip["mask"]
+            assert frames.shape == mask.shape == (4, 10, 11, 1)
+            inner = np.ascontiguousarray(frames[:, 3:-3, 3:-3])
+            one = whole[bytes(inner)]
+            np.testing.assert_array_equal(mask[:, 3:-3, 3:-3], one["mask"])
+            assert not frames[mask == 0].any()
+    # Composites have 12×10 pixels: crops lie in a grid of 3×2, so beyond two of their
+    # sides is nothing, or beyond one and something on the others.
+    corner = next(
+        clip for clip in map(found.test.__getitem__, range(len(found.test)))
+        if not clip["mask"][:, :3].any() and not clip["mask"][:, :, :3].any()
+    )  # fmt: skip
+    assert corner["mask"][:, 3:, 3:].mean() > 0.9
+
+
 def test_crops_without_rain_or_data_are_passed_over():
     pixels, valid = np.zeros((2, 8, 10), np.uint8)
     pixels[:4, :5] = 140  # Rain here,

@@ -26,6 +26,14 @@ def test_it_rains_here_and_there_and_nowhere_without_data():
     assert (rain == 0).mean() > 0.2
 
 
+def test_a_margin_is_more_of_the_same_rain():
+    config = RainCellsConfig(height=20, width=24, margin=6)
+    clip = RainCells(config, 5, 50, 3)[0]
+    assert clip["frames"].shape == clip["mask"].shape == (5, 32, 36, 1)
+    larger = RainCells(RainCellsConfig(height=32, width=36), 5, 50, 3)[0]
+    np.testing.assert_array_equal(clip["frames"], larger["frames"])
+
+
 def test_rain_moves_more_than_it_changes():
     """The best shift of a frame is nearer to a later one than the frame itself."""
     gains = []
