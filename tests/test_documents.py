@@ -122,8 +122,8 @@ def make_inputs(text):
     if "data.path=radar" in arguments:
         Path("radar").mkdir()
         for day, hour in (("20160928", 14), ("20170509", 10)):
-            write_composites(Path("radar", day), f"{day}{hour}00", 40, (132, 136))
-        write_composites(Path("radar_knmi"), "201008260000", 40, (132, 136))
+            write_composites(Path("radar", day), f"{day}{hour}00", 48, (132, 136))
+        write_composites(Path("radar_knmi"), "201008260000", 48, (132, 136))
     if "model.keras" in arguments:
         network = Network((4,), (3,), 0, "relu")
         layers = keras_layout.layers_of(network)

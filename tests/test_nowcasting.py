@@ -13,7 +13,7 @@ TINY = {
     "model.features": "2", "model.patch_size": "4", "task.num_input_frames": "2",
     "task.num_output_frames": "3",
 }  # fmt: skip
-RAIN = np.random.default_rng(0).gamma(0.4, 3.0, (3, 18, 26))
+RAIN = np.random.default_rng(0).gamma(0.4, 3.0, (3, 16, 24))
 RAIN[2, :3, :5] = np.nan
 
 
@@ -30,18 +30,21 @@ def model():
 
 
 def test_it_is_the_forecast_of_the_network(model):
-    found = nowcasting.forecast(RAIN, None, 3, model=model)
-    assert found.shape == (3, 18, 26)
+    rain = np.maximum(np.nan_to_num(RAIN), 1e-9)
+    found = nowcasting.forecast(rain, None, 3, model=model)
     scale = build_objective(model.experiment).facts.rain_scale
-    dbz = 10 * np.log10(
-        scale.zr_a * np.maximum(np.nan_to_num(RAIN[1:]), 1e-9) ** scale.zr_b
-    )
-    # Filled up with no rain to whole patches, of which the last composite has none.
-    pixels = np.pad(scale.pixels(dbz), [(0, 0), (0, 2), (0, 2)]).astype(np.float32)
-    rain = scale.rain_mm_per_h(np.asarray(model.predict(pixels, 3)))[:, :18, :26]
-    expected = np.where(np.isnan(RAIN[2]), np.nan, np.where(rain < 0.1, 0, rain))
+    dbz = 10 * np.log10(scale.zr_a * rain[1:] ** scale.zr_b)
+    pixels = scale.pixels(dbz).astype(np.float32)
+    expected = scale.rain_mm_per_h(np.asarray(model.predict(pixels, 3)))
+    expected = np.where(expected < 0.1, 0, expected)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
-    velocity = np.ones((2, 18, 26))
+
+
+def test_the_axes_are_those_of_pysteps(model):
+    found = nowcasting.forecast(RAIN, None, 3, model=model)
+    expected = np.broadcast_to(np.isnan(RAIN[2]), (3, 16, 24))
+    np.testing.assert_array_equal(np.isnan(found), expected)
+    velocity = np.ones((2, 16, 24))
     members = nowcasting.forecast(RAIN, velocity, 3, 1, model=model, timestep=5)
     np.testing.assert_array_equal(members, found[np.newaxis])
     chosen = nowcasting.forecast(RAIN, velocity, [1, 3], model=model)
@@ -56,7 +59,7 @@ def test_a_dry_area_stays_a_field_of_numbers(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"precip": RAIN[0]}, r"precip has the shape \[18, 26\]: it must be \[T, m, n"),
+        ({"precip": RAIN[0]}, r"precip has the shape \[16, 24\]: it must be \[T, m, n"),
         ({"precip": RAIN[:1]}, "at least 2 composites"),
         ({"precip": RAIN - 15}, "precip has values below 0 or infinite ones"),
         ({"precip": RAIN + np.inf}, "precip has values below 0 or infinite ones"),

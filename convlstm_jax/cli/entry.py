@@ -156,7 +156,7 @@ def load_experiment(command: flags.Command) -> "Experiment":
     if given is not None:
         workdir.check_resumes(saved, given, folder)
     # The training data of a run may have moved.
-    reads_data = mode not in ("predict", "describe", "export")
+    reads_data = mode not in ("predict", "describe", "export") and not command.input
     loaded = experiment(saved, command.overrides, reads_data=reads_data)
     workdir.check_same_model(saved, loaded.config, folder)
     return loaded

@@ -13,6 +13,7 @@ from convlstm_jax.cli.build import (
     load_variables,
     process_eval_batches,
 )
+from convlstm_jax.cli.evaluate_folder import evaluate_folder
 from convlstm_jax.cli.experiment import Experiment
 from convlstm_jax.cli.process import logging_to
 from convlstm_jax.data.sources import Sources
@@ -28,13 +29,25 @@ from convlstm_jax.viz.plots import learning_curves
 _log = logging.getLogger(__name__)
 
 
-def run(experiment: Experiment, *, workdir: Path) -> None:
+def run(
+    experiment: Experiment,
+    *,
+    workdir: Path,
+    input: Path | None = None,
+    every: int | None = None,
+) -> None:
     """Evaluates the best checkpoint of a run on the test set.
 
     `evaluation.json`, `evaluation.csv`, `report.html` and `pictures/` are written into
-    `workdir`, the run's folder.
+    `workdir`, the run's folder. With `input` instead on every n-th start time in a
+    folder of composites, see `evaluate_folder`.
     """
+    if every is not None and input is None:
+        raise UserError("--every needs --input, the folder of whose start times")
     with logging_to(workdir):
+        if input is not None:
+            evaluate_folder(experiment, workdir, input, every or 1)
+            return
         sources = build_sources(experiment)
         _log.info("data: %s", sources.description)
         evaluate_run(experiment, sources, workdir=workdir)

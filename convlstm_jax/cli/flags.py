@@ -17,7 +17,7 @@ from convlstm_jax.paths import local_path
 # The flags that each mode needs, and those that it may be given besides.
 _FLAGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "train": ((), ("config", "workdir", "init_from")),
-    "evaluate": (("workdir",), ("config",)),
+    "evaluate": (("workdir",), ("config", "input", "every")),
     "predict": (
         ("workdir", "input", "output"),
         ("config", "num_frames", "with_input", "scale", "watch"),
@@ -37,7 +37,7 @@ _HELP_FLAGS = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 _FIELD_PREFIX = "config."
 _SWITCHES = ("with_input", "watch")  # Flags that may stand without a value.
 # Flags that take an integer from 1 on, and their largest values.
-_INTEGERS = {"num_frames": 100_000, "scale": 32}
+_INTEGERS = {"num_frames": 100_000, "scale": 32, "every": 100_000}
 
 HELP = """\
 Predict the next frames of a video with convolutional recurrent networks.
@@ -75,6 +75,8 @@ flags:
                           train: a new folder, or one to resume in; by default a fresh
                           folder under runs/. import: a new folder.
   --input=PATH            predict: a film, array or folder. inspect: one file to read.
+                          evaluate: a folder of radar composites, all of it, instead of
+                          the test set; written to evaluation_FOLDER.json.
   --output=PATH           predict: where to write the predicted frames. export: a .jax
                           file. prepare: a folder for the decoded frames, or one to
                           resume. inspect: the .npy file for --input, or the .png.
@@ -84,6 +86,7 @@ flags:
                           training.
   --with_input            predict: writes the given frames before the predicted ones.
   --scale=N               predict: enlarges GIF and MP4, N pixels for each pixel.
+  --every=N               evaluate: of the start times in --input every n-th.
   --watch                 predict: a file for each new composite of a folder, with its
                           time in the name, until Ctrl-C.
   --from=SOURCE           import: keras (its next-frame examples), openstl (ConvLSTM)
@@ -127,6 +130,7 @@ class Command:
     with_input: bool = False
     scale: int = 1
     watch: bool = False
+    every: int | None = None
     source: str | None = None
     checkpoint: Path | None = None
     init_from: str | None = None

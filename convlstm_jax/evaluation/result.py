@@ -120,9 +120,9 @@ class EvaluationResult:
             lines.append(f"class {name}: {', '.join(words)}")
         return lines
 
-    def write(self, workdir: Path) -> None:
-        """Writes `evaluation.json` and `evaluation.csv`."""
-        with atomic_file(workdir / "evaluation.json") as partial:
+    def write(self, workdir: Path, name: str = "evaluation") -> None:
+        """Writes `evaluation.json` and `evaluation.csv`, or of another name."""
+        with atomic_file(workdir / f"{name}.json") as partial:
             text = json.dumps(self.to_json(), indent=2) + "\n"
             partial.write_text(text, encoding="utf-8")
         table = io.StringIO(newline="")
@@ -132,7 +132,7 @@ class EvaluationResult:
             # All digits; nothing where there is no value.
             writer.writerow([*names, "" if value is None else repr(value)])
         content = table.getvalue().encode("utf-8", errors="backslashreplace")
-        with atomic_file(workdir / "evaluation.csv") as partial:
+        with atomic_file(workdir / f"{name}.csv") as partial:
             partial.write_bytes(content)
 
 

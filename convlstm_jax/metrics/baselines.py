@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import logging
 import warnings
+from collections.abc import Callable, Iterator, Mapping
 from importlib import util
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,18 +14,23 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from convlstm_jax.rain import RainScale
+from convlstm_jax.rain import DRY_BELOW_MM_PER_H, RainScale
 from convlstm_jax.types import Video
+
+_log = logging.getLogger(__name__)
 
 PredictedVideo = Float[Array, "B T_out H W C"]
 OUTPUTS = ("model", "reconstruction")  # Contenders that are no baselines.
 OPTICAL_FLOW = "optical_flow"  # The contender, and the key of a batch.
+S_PROG = "s_prog"
+_DRY_DB = -15.0  # Of no rain, below 0.1 mm/h, as in the examples of pysteps.
 
 _LABELS = {
     "reconstruction": "reconstruction of the inputs",
     "copy_last": "copy last frame",
     "zeros": "all zeros",
     "majority": "most frequent class",
+    S_PROG: "S-PROG",
 }
 
 
@@ -60,34 +68,95 @@ def extrapolate(
 ) -> np.ndarray:
     """Extrapolates the last radar frame along the motion of the T ≥ 2 given frames.
 
-    Semi-Lagrangian, with the motion field of Lucas-Kanade on dBZ, by pysteps (Pulkkinen
-    et al. 2019, 10.5194/gmd-12-4185-2019); no rain flows in over an edge. Inputs
-    `[T, H, W]` and result `[num_frames, H, W]` are pixels in [0, 1]; the mask
+    Rain rates semi-Lagrangian, with the motion field of Lucas-Kanade on dBZ, by pysteps
+    (Pulkkinen et al. 2019, 10.5194/gmd-12-4185-2019); no rain flows in over an edge.
+    Inputs `[T, H, W]` and result `[num_frames, H, W]` are pixels in [0, 1]; the mask
     `[T, H, W]` is 1 where there is data.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # It prints its configuration.
-        from pysteps import extrapolation, motion
-    find_motion = motion.get_method("LK")
-    semilagrangian = extrapolation.get_method("semilagrangian")
-    # Pixels are scaled reflectivities, which is enough to find the motion.
+    with _silent():
+        from pysteps import extrapolation
+
+        move = extrapolation.get_method("semilagrangian")
+        motion = _motion(inputs, mask, scale)
+        carried = move(_rain(inputs, mask, scale)[-1], motion, num_frames, outval=0.0)
+    return scale.pixels_of_rain(np.nan_to_num(carried)).astype(np.float32)
+
+
+def s_prog(
+    inputs: np.ndarray, mask: np.ndarray, num_frames: int, scale: RainScale
+) -> np.ndarray:
+    """As `extrapolate`, by S-PROG: what is small in scale fades as it moves.
+
+    By pysteps, on 10 log10 of rain rates from 0.1 mm/h on; its autoregression is of
+    order 2, or 1 of two given frames. Of no rain it is none; where it fails, as of very
+    little rain, it is the extrapolation, which is logged.
+
+    Seed 2003, 10.1175/1520-0450(2003)042<0381:ADASAF>2.0.CO;2.
+    """
+    rain = _rain(inputs, mask, scale)
+    if not (rain[-1] >= DRY_BELOW_MM_PER_H).any():
+        return np.zeros((num_frames, *rain.shape[1:]), np.float32)
+    with _silent():
+        from pysteps import nowcasts
+        from pysteps.utils import transformation
+
+        order = min(2, len(rain) - 1)
+        levels = int(np.clip(np.log2(min(rain.shape[1:])) - 1, 3, 6))
+        db, facts = transformation.dB_transform(
+            rain[-order - 1 :], threshold=DRY_BELOW_MM_PER_H, zerovalue=_DRY_DB
+        )
+        try:
+            found = nowcasts.get_method("sprog")(
+                db, _motion(inputs, mask, scale), num_frames, ar_order=order,
+                precip_thr=facts["threshold"], n_cascade_levels=levels,
+            )  # fmt: skip
+        except (ValueError, IndexError, np.linalg.LinAlgError) as error:
+            _log.info("S-PROG fails, so it is the extrapolation: %s", error)
+            return extrapolate(inputs, mask, num_frames, scale)
+    found = np.where(found >= facts["threshold"], 10 ** (found / 10), 0.0)  # NaN: none
+    return scale.pixels_of_rain(found).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """For pysteps, which prints its configuration and warns of few features."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _rain(inputs: np.ndarray, mask: np.ndarray, scale: RainScale) -> np.ndarray:
+    known = np.where(mask > 0, inputs, 0.0).astype(np.float64)
+    return np.asarray(scale.rain_mm_per_h(known))
+
+
+def _motion(inputs: np.ndarray, mask: np.ndarray, scale: RainScale) -> np.ndarray:
+    """The motion field, pixels in a time step, `[2, H, W]`."""
+    from pysteps import motion
+
+    if not inputs.any():
+        return np.zeros((2, *inputs.shape[1:]))
     tracked = np.ma.masked_array(inputs.astype(np.float64), mask == 0)
-    flow = np.zeros((2, *inputs.shape[1:]))
-    if inputs.any():
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")  # Few features: the motion is still found.
-            flow = find_motion(scale.dbz(tracked), verbose=False)
-    last = np.where(mask[-1] > 0, inputs[-1], 0.0).astype(np.float64)
-    carried = semilagrangian(last, flow, num_frames, outval=0.0)
-    return np.clip(np.nan_to_num(carried), 0, 1).astype(np.float32, copy=False)
+    return np.asarray(motion.get_method("LK")(scale.dbz(tracked), verbose=False))
 
 
 class WithOpticalFlow:
-    """A radar source whose clips have "optical_flow", float32 `[T_out, H, W, 1]`."""
+    """A radar source whose clips have "optical_flow", float32 `[T_out, H, W, 1]`.
+
+    Or other methods, functions such as `extrapolate` by the name that clips have.
+    """
 
     def __init__(
-        self, source: Any, num_inputs: int, num_outputs: int, scale: RainScale
+        self,
+        source: Any,
+        num_inputs: int,
+        num_outputs: int,
+        scale: RainScale,
+        methods: Mapping[str, Callable[..., np.ndarray]] = MappingProxyType(
+            {OPTICAL_FLOW: extrapolate}
+        ),
     ) -> None:
-        self._source, self._scale = source, scale
+        self._source, self._scale, self._methods = source, scale, methods
         self._num_inputs, self._num_outputs = num_inputs, num_outputs
 
     def __len__(self) -> int:
@@ -97,5 +166,8 @@ class WithOpticalFlow:
         clip = self._source[index]
         inputs = clip["frames"][: self._num_inputs, ..., 0] / np.float32(255)
         mask = clip["mask"][: self._num_inputs, ..., 0]
-        flow = extrapolate(inputs, mask, self._num_outputs, self._scale)
-        return {**clip, OPTICAL_FLOW: flow[..., np.newaxis]}
+        found = {
+            name: method(inputs, mask, self._num_outputs, self._scale)[..., np.newaxis]
+            for name, method in self._methods.items()
+        }
+        return {**clip, **found}

@@ -5,8 +5,7 @@ import importlib.util
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from convlstm_jax.atomic_file import atomic_file
 from convlstm_jax.errors import UserError
 from convlstm_jax.rain import DRY_BELOW_MM_PER_H
+from convlstm_jax.viz.clip_writer import ClipLook
 
 MAP_SUFFIXES = (".nc", ".tif")
 
@@ -70,15 +70,6 @@ def corner_of(
     return left, upper, width, height
 
 
-def axes_of(
-    grid: Mapping[str, Any], size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The middles of columns and rows, as `corner_of`; the northern row is first."""
-    left, upper, width, height = corner_of(grid, size)
-    rows, columns = (np.arange(count) + 0.5 for count in size)
-    return left + width * columns, upper - height * rows
-
-
 def graticule(
     grid: Mapping[str, Any], size: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[np.ndarray, float]:
@@ -106,37 +97,28 @@ def graticule(
     return lines, step
 
 
-def write_map(
-    path: Path,
-    rain_mm_per_h: np.ndarray,
-    times: Sequence[datetime],
-    issued: datetime,
-    grid: Mapping[str, Any],
-) -> None:
+def write_map(path: Path, rain_mm_per_h: np.ndarray, look: ClipLook) -> None:
     """Writes rain rates `[T, H, W]`, NaN without data, of which the times are known.
 
-    `.nc` is CF NetCDF, `.tif` a GeoTIFF with a band for each time. `issued` is when the
-    last composite was measured. Without a known projection, places are pixels.
+    `.nc` is CF NetCDF, `.tif` a GeoTIFF with a band for each time. Without a known
+    projection, places are pixels.
     """
-    rain = rain_mm_per_h.astype(np.float32)
     write = _write_netcdf if path.suffix.lower() == ".nc" else _write_geotiff
+    issued = look.given[-1]
+    minutes = np.array([(one - issued).total_seconds() / 60 for one in look.times])
     with atomic_file(path) as partial:
-        write(partial, rain, times, issued, grid)
+        write(partial, rain_mm_per_h.astype(np.float32), minutes, look)
 
 
 def _write_netcdf(
-    path: Path,
-    rain: np.ndarray,
-    times: Sequence[datetime],
-    issued: datetime,
-    grid: Mapping[str, Any],
+    path: Path, rain: np.ndarray, minutes: np.ndarray, look: ClipLook
 ) -> None:
     import netCDF4  # Optional.
 
-    crs, (x, y) = crs_of(grid), axes_of(grid, rain.shape[1:])
-    mapping = _mapping(crs)
-    seconds = np.rint([(time - issued).total_seconds() for time in times])
-    since = {"units": f"seconds since {issued:%Y-%m-%d %H:%M:%S}"}
+    crs, mapping = crs_of(look.grid), _mapping(crs_of(look.grid))
+    left, upper, width, height = corner_of(look.grid, rain.shape[1:])
+    rows, columns = (np.arange(count) + 0.5 for count in rain.shape[1:])
+    since = {"units": f"seconds since {look.given[-1]:%Y-%m-%d %H:%M:%S}"}
     since["calendar"] = "standard"
     place = {one["axis"].lower(): one for one in crs.cs_to_cf()} if crs else {}
     with netCDF4.Dataset(path, "w") as file:
@@ -155,11 +137,13 @@ def _write_netcdf(
             one.setncatts(facts)
             one[...] = values
 
-        add("time", "i4", "time", seconds, standard_name="time", axis="T", **since)
+        of_time = {"standard_name": "time", "axis": "T", **since}
+        add("time", "i4", "time", np.rint(60 * minutes), **of_time)
         reference = {"standard_name": "forecast_reference_time", **since}
         add("forecast_reference_time", "i4", "", 0, **reference)
         period = {"standard_name": "forecast_period", "units": "minutes"}
-        add("lead_time", "f8", "time", seconds / 60, **period)
+        add("lead_time", "f8", "time", minutes, **period)
+        x, y = left + width * columns, upper - height * rows
         for axis, values in (("y", y), ("x", x)):
             unknown = {"axis": axis.upper(), "units": "1", "long_name": "pixels"}
             add(axis, "f8", axis, values, **place.get(axis, unknown))
@@ -191,15 +175,13 @@ def _mapping(crs: Any) -> dict[str, Any]:
 
 
 def _write_geotiff(
-    path: Path,
-    rain: np.ndarray,
-    times: Sequence[datetime],
-    issued: datetime,
-    grid: Mapping[str, Any],
+    path: Path, rain: np.ndarray, minutes: np.ndarray, look: ClipLook
 ) -> None:
     import rasterio  # Optional.
 
-    crs, (left, upper, width, height) = crs_of(grid), corner_of(grid, rain.shape[1:])
+    crs, left, upper, width, height = (
+        crs_of(look.grid), *corner_of(look.grid, rain.shape[1:])
+    )  # fmt: skip
     transform = rasterio.Affine(width, 0.0, left, 0.0, -height, upper)
     profile = {
         "count": len(rain), "height": rain.shape[1], "width": rain.shape[2],
@@ -209,7 +191,6 @@ def _write_geotiff(
     with rasterio.open(path, "w", driver="GTiff", **profile) as file:
         file.write(rain)
         file.units = ["mm/h"] * len(rain)
-        for band, time in enumerate(times, 1):
-            minutes = (time - issued).total_seconds() / 60
-            words = f"{minutes:+g} min, {time:%Y-%m-%d %H:%M:%S}"
-            file.set_band_description(band, words)
+        for band, time in enumerate(look.times):
+            words = f"{minutes[band]:+g} min, {time:%Y-%m-%d %H:%M:%S}"
+            file.set_band_description(band + 1, words)

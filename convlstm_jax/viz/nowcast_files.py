@@ -35,7 +35,7 @@ def write_nowcast(
     if suffix == ".npy":
         write_clip(path, rates[..., np.newaxis])
     elif suffix in MAP_SUFFIXES:
-        write_map(path, rates, look.times, look.given[-1], look.grid)
+        write_map(path, rates, look)
     elif suffix == ".png":
         colours = px.fit(px.rain_colours(rain, valid), _FRAME_SIZE)
         known = px.fit(px.rain_colours(given, mask), _FRAME_SIZE)

@@ -71,7 +71,10 @@ def main(*arguments):
         (["--workdir=gone"], "--workdir=gone does not exist"),
         (["--mode=describe", "--workdir=gone", CONFIG], "--workdir=gone does not"),
         ([CONFIG, "--workdir=/dev/null"], "/dev/null cannot be made (File exists)"),
-        ([CONFIG, "--input=x", "--mode=evaluate"], "3 things on the command line"),
+        (
+            [CONFIG, "--output=x", "--scale=2", "--mode=evaluate"],
+            "3 things on the command line",
+        ),
     ],
 )
 def test_mistakes_end_with_code_2_and_a_sentence(calls, capsys, arguments, message):
@@ -197,7 +200,7 @@ def test_evaluate_works_with_the_saved_config(calls, run_folder):
     assert main(*command) == 0
     assert main(*command, "--config.eval.num_sequences=100") == 0
     (_, plain, arguments), (_, changed, _) = calls
-    assert arguments == {"workdir": run_folder}
+    assert arguments == {"workdir": run_folder, "input": None, "every": None}
     assert plain.to_dict() == moving_mnist.get_config().to_dict()
     assert changed.eval.num_sequences == 100
     # Evaluating changes nothing that is saved.

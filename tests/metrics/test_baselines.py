@@ -50,6 +50,43 @@ def test_without_rain_nothing_is_carried_anywhere():
 
 
 @needs_pysteps
+def test_rain_rates_are_carried_as_pysteps_does_it():
+    from pysteps import extrapolation, motion
+
+    frames, mask = moving_rain(4), np.ones((4, 64, 64))
+    mask[:, :10, :10] = 0
+    found = baselines.extrapolate(frames, mask, 3, SCALE)
+    tracked = np.ma.masked_array(SCALE.dbz(frames.astype(float)), mask == 0)
+    flow = motion.get_method("LK")(tracked, verbose=False)
+    rain = SCALE.rain_mm_per_h(np.where(mask > 0, frames, 0).astype(float))[-1]
+    move = extrapolation.get_method("semilagrangian")
+    expected = np.nan_to_num(move(rain, flow, 3, outval=0.0))
+    rain = SCALE.rain_mm_per_h(found)
+    strong = expected > 1.001 * SCALE.rain_mm_per_h(np.float64(1e-9))
+    assert strong.sum() > 1000 and rain[~strong].max() < 0.04
+    np.testing.assert_allclose(rain[strong], expected[strong], rtol=1e-4)
+
+
+@needs_pysteps
+@pytest.mark.parametrize("count", [2, 4])
+def test_s_prog_moves_rain_and_lets_it_fade(count):
+    frames = moving_rain(count + 5)
+    mask = np.ones_like(frames[:count])
+    found = baselines.s_prog(frames[:count], mask, 5, SCALE)
+    assert found.shape == (5, 64, 64) and found.dtype == np.float32
+    inner = (slice(None), slice(16, -8), slice(20, -8))
+    error = np.square(found - frames[count:])[inner].mean()
+    persistence = np.square(frames[count - 1 : count] - frames[count:])[inner].mean()
+    assert error < 0.3 * persistence
+    none = np.zeros_like(frames[:count])
+    assert not baselines.s_prog(none, mask, 3, SCALE).any()
+    drop = none.copy()
+    drop[:, 30, 30] = 0.5  # Of so little rain pysteps has no S-PROG.
+    expected = baselines.extrapolate(drop, mask, 3, SCALE)
+    np.testing.assert_array_equal(baselines.s_prog(drop, mask, 3, SCALE), expected)
+
+
+@needs_pysteps
 def test_clips_get_the_extrapolation_beside_their_frames():
     frames = (255 * moving_rain(7)).astype(np.uint8)[..., None]
     clips = [{"frames": frames, "mask": np.ones_like(frames)}]
