@@ -107,6 +107,7 @@ class NowcastConfig(FramesConfig):
         ge=0,
         le=1,
         when={"motion": ("optical_flow",)},
+        may_change=True,
     )
     from_last_frame: bool = field(
         False,
