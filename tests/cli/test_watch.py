@@ -78,6 +78,13 @@ def test_a_nowcast_for_each_new_composite(tmp_path, monkeypatch, composites, cap
     assert said.count("waiting: ") == 1 and "holds no radar composite" in said
 
 
+def test_an_empty_folder_is_said(tmp_path, monkeypatch, capsys):
+    fields = {"data__radar_format": "picture"}
+    (tmp_path / "radar").mkdir()
+    assert not watching(tmp_path, monkeypatch, idle, **fields)
+    assert capsys.readouterr().out.count("radar' holds no composite") == 1
+
+
 def test_a_file_that_is_still_written_is_waited_for(
     tmp_path, monkeypatch, composites, capsys
 ):

@@ -5,13 +5,15 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convlstm_jax.data.radar.cf import read_cf, times_of
 from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.clip_writer import ClipLook
-from convlstm_jax.viz.maps import check_map_packages, crs_of
+from convlstm_jax.viz.maps import check_map_packages, crs_of, graticule
 from convlstm_jax.viz.nowcast_files import write_nowcast
+from convlstm_jax.viz.pixels import DRY_COLOUR, RAIN_COLOURS
 
 MISSING = [one for one in ("netCDF4", "pyproj", "rasterio") if not find_spec(one)]
 needs_maps = pytest.mark.skipif(
@@ -47,7 +49,6 @@ DEGREES = {
     "x1": 10.0, "y1": 50.0, "x2": 12.0, "y2": 53.0,
     "xpixelsize": 0.1, "ypixelsize": 0.1, "cartesian_unit": "degrees",
 }  # fmt: skip
-# With longitude and latitude of the upper left corner, by PROJ from the grids' own.
 GRIDS = {"fmi": FMI, "knmi": KNMI, "swiss": SWISS, "degrees": DEGREES}
 
 
@@ -134,6 +135,37 @@ def test_without_a_projection_places_are_pixels(tmp_path, grid):
     with netCDF4.Dataset(written(tmp_path / "nowcast.nc", grid)) as file:
         assert file["x"].units == "1" and "grid_mapping" not in file["y"].ncattrs()
         assert list(file["y"][:2]) == [29.5, 28.5]
+
+
+@needs_maps
+def test_meridians_and_parallels():
+    lines, degrees = graticule(DEGREES, SIZE, SIZE)
+    assert degrees == 0.5
+    expected = np.zeros(SIZE, bool)
+    expected[5::5] = expected[:, 5::5] = True
+    np.testing.assert_array_equal(lines, expected)
+    # Finland's middle meridian is a column of pixels, its parallels are arcs.
+    wide = {**FMI, "x2": 119113.69, "y2": -2895677.92}
+    wide |= {"xpixelsize": 25000.0, "ypixelsize": 25000.0}
+    lines, degrees = graticule(wide, (20, 20), (200, 200))
+    assert degrees == 1 and lines[:, 152].all() and not lines.all(axis=1).any()
+    assert not graticule({}, SIZE, SIZE)[0].any()
+
+
+@needs_maps
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_pictures_have_a_scale_and_lines(tmp_path, suffix):
+    sizes, colours = [], []
+    for grid in ({}, DEGREES):
+        with Image.open(written(tmp_path / f"a{suffix}", grid)) as picture:
+            assert getattr(picture, "n_frames", 1) == (3 if suffix == ".gif" else 1)
+            sizes.append(picture.size)
+            pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+        colours.append({tuple(one) for one in pixels})
+    assert sizes[0][0] == sizes[1][0] > SIZE[1] + 100
+    for _, colour in RAIN_COLOURS:
+        assert colour in colours[0]
+        assert tuple(part // 4 * 3 for part in DRY_COLOUR) in colours[1] - colours[0]
 
 
 @pytest.mark.parametrize("name", ["a.nc", "a.tif"])
