@@ -67,6 +67,8 @@ _log = logging.getLogger(__name__)
 BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
 """Of the Gaussians between which bands of length scales lie, in pixels."""
 
+_HALF_CHANGE_FRAMES = 3  # After so many, half of what the network puts out is added.
+
 _WEIGHTED: dict[str, Any] = {
     "gt": 0, "min_length": 1, "increasing": True, "example": "(0.5,2,5)",
     "when": {"loss": ("b_mse", "b_mae")},
@@ -179,9 +181,10 @@ class NowcastObjective(ForecastObjective):
     et al. 2023, 10.1109/JSTARS.2022.3221034) and the damped scales of S-PROG (Seed
     2003) have it:
 
-        p' = p − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)) + d / 10
+        p' = p + t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
 
-    where Bₙ are bands of length scales and q is the field before. All begin at zero.
+    where Bₙ are bands of length scales, q is the field before and t the frames ahead.
+    All outputs begin at zero.
     """
 
     config: NowcastConfig = dataclasses.field(default_factory=NowcastConfig)
@@ -268,7 +271,9 @@ class NowcastObjective(ForecastObjective):
             before = bands(moved[:, -2], known[:, -2], BAND_DEVIATIONS)
             steps = (now - before) * known[:, -1] * known[:, -2]
             change += (trend * steps[:, None]).sum(-1, keepdims=True)
-        return _to_pixels(moved[:, -1:] + change)
+        ahead = jnp.arange(1, num_frames + 1, dtype=change.dtype)
+        grown = (ahead / (ahead + _HALF_CHANGE_FRAMES)).reshape(1, -1, 1, 1, 1)
+        return _to_pixels(moved[:, -1:] + grown * change)
 
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
@@ -488,14 +493,14 @@ def probability_matched(frames: Video, last: Frame) -> Video:
     """Frames with the values of another, the largest where theirs are largest.
 
     Frames `[B, T, H, W, 1]` each get the values of `last` `[B, H, W, 1]`, in the order
-    of their own; what is dry stays so. (Ebert 2001, 10.1175/1520-0493(2001)129.)
+    of their own; of equal ones those come first where `last` is larger, so that what is
+    dry in both stays dry. (Ebert 2001, 10.1175/1520-0493(2001)129.)
     """
-    flat = frames.reshape(*frames.shape[:2], -1)
-    values = jnp.sort(last.reshape(last.shape[0], 1, -1))
-    order = jnp.argsort(flat)
-    ranks = jnp.argsort(order)
-    matched = jnp.take_along_axis(jnp.broadcast_to(values, flat.shape), ranks, axis=-1)
-    return jnp.where(flat > 0, matched, 0.0).reshape(frames.shape)
+    values = last.reshape(last.shape[0], 1, -1)
+    flat = frames.reshape(*frames.shape[:2], -1) + 1e-3 * values
+    ranks = jnp.argsort(jnp.argsort(flat))
+    values = jnp.broadcast_to(jnp.sort(values), flat.shape)
+    return jnp.take_along_axis(values, ranks, axis=-1).reshape(frames.shape)
 
 
 @jax.custom_jvp

@@ -241,14 +241,21 @@ def test_frames_are_read_one_by_one(moving_task, moving_batch):
 
 def test_probability_matching_against_numpy():
     rng = np.random.default_rng(0)
-    last, frames = rng.random((2, 1, 6, 7, 1)), rng.random((2, 3, 6, 7, 1)) / 2
-    frames[:, :, :2] = 0  # Dry.
-    found = probability_matched(jnp.asarray(frames), jnp.asarray(last))
+    last, frames = rng.random((2, 6, 7, 1)), rng.random((2, 3, 6, 7, 1)) / 2
+    last[:, :2] = 0
+    frames[:, :, :2] = 0  # Dry in both.
+    frames[:, :, 4] = 0  # Dry in the forecast, as in no more of the last frame.
+    found = np.asarray(probability_matched(jnp.asarray(frames), jnp.asarray(last)))
+    assert not found[:, :, :2].any()
     for clip, t in np.ndindex(2, 3):
         values = np.sort(last[clip], axis=None)
-        ranks = frames[clip, t].ravel().argsort(kind="stable").argsort()
-        expected = values[ranks].reshape(6, 7, 1) * (frames[clip, t] > 0)
-        np.testing.assert_allclose(found[clip, t], expected, rtol=1e-6)
+        np.testing.assert_allclose(np.sort(found[clip, t], axis=None), values)
+        wet = frames[clip, t] > 0
+        apart = np.diff(found[clip, t][wet][frames[clip, t][wet].argsort()])
+        assert (apart >= -1e-6).mean() > 0.9  # Nearly equal ones may be exchanged.
+        row = found[clip, t, 4, :, 0]
+        np.testing.assert_array_equal(row.argsort(), last[clip, 4, :, 0].argsort())
+        assert row.max() <= found[clip, t][wet].max()
 
 
 def test_matching_keeps_what_has_not_changed(moving_task, moving_batch):
@@ -268,7 +275,8 @@ def test_matching_keeps_what_has_not_changed(moving_task, moving_batch):
         compiled(one, "forecast", num_frames=1)(weaker, inputs).frames.sum()
         for one in (task, matched, whole)
     ]
-    assert sums[0] < sums[1] < sums[2] < plain[:, :1].sum()
+    assert sums[0] < sums[1] < sums[2]
+    assert sums[2] == pytest.approx(plain[:, :1].sum(), rel=1e-2)
 
 
 def test_dry_stays_exactly_dry(moving_task):
