@@ -80,7 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "data.margin": 24,
         "optimizer.name": "muon",
         "optimizer.learning_rate": 1e-2,
-        "train.num_steps": 900,
+        "train.num_steps": 600,
         "train.batch_size": 4,
         "train.eval_every_steps": 300,
         "train.num_validation_sequences": 64,

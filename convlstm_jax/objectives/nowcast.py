@@ -67,6 +67,7 @@ _log = logging.getLogger(__name__)
 BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
 """Of the Gaussians between which bands of length scales lie, in pixels."""
 
+_MATCHING_BINS = 2**14  # Of pixel values that count as equal.
 _HALF_CHANGE_FRAMES = 3  # After so many, half of what the network puts out is added.
 
 _WEIGHTED: dict[str, Any] = {
@@ -298,6 +299,16 @@ class NowcastObjective(ForecastObjective):
         forecast = Forecast(changed, None)
         return self.score(forecast, scale.pixels_of_rain(rain), there), {}
 
+    def measure(
+        self, variables: Variables, batch: Batch, *, with_baselines: bool
+    ) -> dict[str, dict[str, Array]]:
+        """See `Objective`; a validation measures what is trained, so none is matched."""
+        measured = super().measure
+        if self.config.probability_matching and not with_baselines:
+            plain = self.config.model_copy(update={"probability_matching": 0.0})
+            measured = dataclasses.replace(self, config=plain).measure
+        return measured(variables, batch, with_baselines=with_baselines)
+
     def split_batch(self, batch: Batch) -> tuple[Video, Video]:
         """The inputs, NaN where there is no data, with margin; the target without."""
         inputs, target = super().split_batch(batch)
@@ -497,10 +508,17 @@ def probability_matched(frames: Video, last: Frame) -> Video:
     dry in both stays dry. (Ebert 2001, 10.1175/1520-0493(2001)129.)
     """
     values = last.reshape(last.shape[0], 1, -1)
-    flat = frames.reshape(*frames.shape[:2], -1) + 1e-3 * values
-    ranks = jnp.argsort(jnp.argsort(flat))
-    values = jnp.broadcast_to(jnp.sort(values), flat.shape)
-    return jnp.take_along_axis(values, ranks, axis=-1).reshape(frames.shape)
+    order = (frames.reshape(*frames.shape[:2], -1) + 1e-3 * values) / 1.001
+    # By a histogram: XLA sorts indices ten times as slowly on a CPU.
+    bins = jnp.minimum(order * _MATCHING_BINS, _MATCHING_BINS - 1).astype(int)
+
+    def matched(bins: Array, values: Array) -> Array:
+        counts = jnp.zeros(_MATCHING_BINS, int).at[bins].add(1)
+        ranks = jnp.cumsum(counts) - (counts + 1) // 2  # In the middle of a bin.
+        return values[jnp.clip(ranks, 0)][bins]
+
+    of_clip = jax.vmap(matched, in_axes=(0, None))
+    return jax.vmap(of_clip)(bins, jnp.sort(values)[:, 0]).reshape(frames.shape)
 
 
 @jax.custom_jvp
