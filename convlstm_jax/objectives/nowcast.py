@@ -302,7 +302,7 @@ class NowcastObjective(ForecastObjective):
     def measure(
         self, variables: Variables, batch: Batch, *, with_baselines: bool
     ) -> dict[str, dict[str, Array]]:
-        """See `Objective`; a validation measures what is trained, so none is matched."""
+        """See `Objective`; validations measure what is trained: forecasts unmatched."""
         measured = super().measure
         if self.config.probability_matching and not with_baselines:
             plain = self.config.model_copy(update={"probability_matching": 0.0})
