@@ -115,3 +115,11 @@ def test_describe_the_papers_model(capsys):
     arguments = ["--config=configs/radar_nowcasting.py:paper", "--mode=describe"]
     assert run(*arguments) == 0
     assert "parameters: " in capsys.readouterr().out
+
+
+def test_describe_a_nowcast_in_the_moving_frame(capsys):
+    arguments = ["--config=configs/radar_nowcasting.py:quick", "--mode=describe"]
+    assert run(*arguments) == 0
+    printed = capsys.readouterr().out
+    assert "input: [B, T, H, W, C] = [B, 4, 64, 64, 1]" in printed
+    assert "output: [B, T, H, W, C] = [B, 12, 64, 64, 1]" in printed

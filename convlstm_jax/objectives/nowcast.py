@@ -408,6 +408,13 @@ class NowcastObjective(ForecastObjective):
         lengths = self.num_input_frames, self.num_output_frames
         return WithOpticalFlow(source, *lengths, self.facts.rain_scale)
 
+    def describe(self, variables: Variables, inputs: Video) -> dict[str, Array]:
+        """See `Objective`; of inputs without a margin."""
+        if self.facts.margin:
+            facts = dataclasses.replace(self.facts, margin=0)
+            return dataclasses.replace(self, facts=facts).describe(variables, inputs)
+        return super().describe(variables, inputs)
+
     def shown(self, variables: Variables, batch: Batch) -> Any:
         """See `Objective`: rain of all frames "observed" and of each contender."""
         inputs, target = self.split_batch(batch)
