@@ -225,7 +225,7 @@ class RainDataConfig(DataConfig):
         "not forecast.",
         unit="pixels",
         ge=0,
-        le=1024,
+        le=256,
     )
 
     @property
