@@ -46,9 +46,7 @@ def build_sources(experiment: Experiment) -> Sources:
 def check_memory(experiment: Experiment) -> None:
     """Refuses batches that are larger than the memory, before any is made."""
     data, length = experiment.data, experiment.task.clip_length
-    around = 2 * getattr(data, "margin", 0)
-    height, width, channels = data.frame_shape
-    height, width = height + around, width + around
+    height, width, channels = data.clip_shape
     available = host_memory_bytes()
     for section in ("train", "eval"):
         batch_size = getattr(experiment, section).batch_size

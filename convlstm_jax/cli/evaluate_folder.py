@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 from tqdm import tqdm
 
 from convlstm_jax.cli.build import build_objective, load_variables
@@ -25,8 +24,6 @@ from convlstm_jax.metrics.baselines import (
     missing_packages,
     s_prog,
 )
-from convlstm_jax.models.network import Forecast
-from convlstm_jax.objectives.base import Batch, Variables
 from convlstm_jax.objectives.nowcast import NowcastObjective
 from convlstm_jax.training.sharding import data_mesh
 from convlstm_jax.training.steps import make_eval_step
@@ -68,25 +65,6 @@ class WholeClips:
     def name(self, index: int) -> ClipName:
         """A clip by the time of its first composite."""
         return ClipName(index, f"{self.clips[index][0].time:%Y-%m-%d %H:%M}")
-
-
-class _WithSProg:
-    """Measures as an objective does, and S-PROG where a batch has it."""
-
-    def __init__(self, objective: Any) -> None:
-        self._objective = objective
-
-    def measure(
-        self, variables: Variables, batch: Batch, *, with_baselines: bool
-    ) -> dict[str, dict[str, Array]]:
-        of = self._objective
-        measured: dict[str, dict[str, Array]] = of.measure(
-            variables, batch, with_baselines=with_baselines
-        )
-        if S_PROG in batch:
-            forecast, target = Forecast(batch[S_PROG], None), of.split_batch(batch)[1]
-            measured[S_PROG] = of.metrics(forecast, target, of.target_mask(batch))
-        return measured
 
 
 def evaluate_folder(
@@ -134,9 +112,8 @@ def evaluate_folder(
         for index in progress
     )
     conditions = clips.conditions
-    measured: Any = _WithSProg(objective)
     eval_step = make_eval_step(
-        measured, mesh, with_baselines=True, num_conditions=len(conditions)
+        objective, mesh, with_baselines=True, num_conditions=len(conditions)
     )
     result = evaluate(
         eval_step, objective.summarize, variables, batches, mesh, conditions, clips.name

@@ -80,6 +80,11 @@ class DataConfig(Config):
         return self.height, self.width, getattr(self, "channels", 1)
 
     @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the frames that clips hold, with what lies around them."""
+        return self.frame_shape
+
+    @property
     def max_frames(self) -> int | None:
         """Maximum frames of a clip, input plus output; None: no limit."""
         return None
@@ -218,7 +223,6 @@ class RainDataConfig(DataConfig):
         ge=1,
         le=4,
     )
-
     margin: int = field(
         0,
         "Pixels around a clip that are read too, from where rain may move in; they are "
@@ -227,6 +231,12 @@ class RainDataConfig(DataConfig):
         ge=0,
         le=256,
     )
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int]:
+        """See `DataConfig.clip_shape`: with the margin."""
+        around = 2 * self.margin
+        return self.height + around, self.width + around, 1
 
     @property
     def rain_scale(self) -> RainScale:

@@ -1,10 +1,7 @@
 """Forecasts without learning, with which a model is compared."""
 
-import contextlib
-import io
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import util
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from convlstm_jax.quiet import quiet
 from convlstm_jax.rain import DRY_BELOW_MM_PER_H, RainScale
 from convlstm_jax.types import Video
 
@@ -73,7 +71,7 @@ def extrapolate(
     Inputs `[T, H, W]` and result `[num_frames, H, W]` are pixels in [0, 1]; the mask
     `[T, H, W]` is 1 where there is data.
     """
-    with _silent():
+    with quiet():
         from pysteps import extrapolation
 
         move = extrapolation.get_method("semilagrangian")
@@ -96,7 +94,7 @@ def s_prog(
     rain = _rain(inputs, mask, scale)
     if not (rain[-1] >= DRY_BELOW_MM_PER_H).any():
         return np.zeros((num_frames, *rain.shape[1:]), np.float32)
-    with _silent():
+    with quiet():
         from pysteps import nowcasts
         from pysteps.utils import transformation
 
@@ -115,14 +113,6 @@ def s_prog(
             return extrapolate(inputs, mask, num_frames, scale)
     found = np.where(found >= facts["threshold"], 10 ** (found / 10), 0.0)  # NaN: none
     return scale.pixels_of_rain(found).astype(np.float32)
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """For pysteps, which prints its configuration and warns of few features."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _rain(inputs: np.ndarray, mask: np.ndarray, scale: RainScale) -> np.ndarray:

@@ -136,13 +136,13 @@ class EncoderForecaster(CellNetwork, _EncoderForecaster):
         return to_patches(frames, self.patch_size)
 
     def _logits(self, outputs: list[Array], frame: Frame) -> _Logits:
-        channels = self.output_channels or frame.shape[-1]
+        channels, kernel = frame.shape[-1], nn.initializers.lecun_normal()
+        if self.output_channels is not None:
+            channels, kernel = self.output_channels, nn.initializers.zeros
         output = _DenseOfAll(
             channels * self.patch_size**2,
             dtype=self.dtype,
-            kernel_init=nn.initializers.zeros
-            if self.output_channels
-            else nn.initializers.lecun_normal(),
+            kernel_init=kernel,
             bias_init=nn.initializers.constant(self.first_logit),
             name="output",
         )

@@ -21,6 +21,7 @@ from convlstm_jax.metrics.accumulate import (
 )
 from convlstm_jax.metrics.baselines import (
     OPTICAL_FLOW,
+    S_PROG,
     WithOpticalFlow,
     copy_last_frame,
     missing_packages,
@@ -144,18 +145,16 @@ class NowcastConfig(FramesConfig):
         self, model: ModelConfig, training: Config | None, facts: DataFacts
     ) -> "NowcastObjective":
         """See `ObjectiveConfig`."""
-        # The network begins at persistence, in the moving frame at advection.
-        extra: dict[str, Any] = {"first_logit": 0.0} if self._predicts_change else {}
+        extra: dict[str, Any] = {}
+        if self.motion != "none" or self.from_last_frame:
+            # It begins at persistence, in the moving frame at advection.
+            extra["first_logit"] = 0.0
         if self.motion != "none":
             extra["output_channels"] = 2 * len(BAND_DEVIATIONS) + 1
         lengths = self.num_input_frames, self.num_output_frames
         return NowcastObjective(
             model.build(**extra), *lengths, self.loss, training, self, facts
         )
-
-    @property
-    def _predicts_change(self) -> bool:
-        return self.from_last_frame or self.motion != "none"
 
 
 class Nowcast(NamedTuple):
@@ -177,10 +176,10 @@ class NowcastState(NamedTuple):
 class NowcastObjective(ForecastObjective):
     """Predicts radar frames; pixels without data count in no loss and metric.
 
-    Frames that are read may be NaN where there is no data. In the moving frame the
-    network's outputs a, b and d change the last field p, as the idea of L-CNN (Ritvanen
-    et al. 2023, 10.1109/JSTARS.2022.3221034) and the damped scales of S-PROG (Seed
-    2003) have it:
+    Frames that are read may be NaN where there is no data. To forecast growth and decay
+    in the moving frame is the idea of L-CNN (Ritvanen et al. 2023,
+    10.1109/JSTARS.2023.3238016). Here the network's outputs a, b and d change the last
+    field p by its length scales, which S-PROG (Seed 2003) damps as a whole:
 
         p' = p + t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
 
@@ -249,10 +248,8 @@ class NowcastObjective(ForecastObjective):
 
     def _carried_on(self, frames: Video, known: Video, motion: Motion) -> Video:
         """Frames of the moving frame where they are to be at their own times."""
-        scale, mask = (
-            self.facts.rain_scale,
-            jnp.broadcast_to(known[:, -1:], frames.shape),
-        )
+        scale = self.facts.rain_scale
+        mask = jnp.broadcast_to(known[:, -1:], frames.shape)
         positions = trajectories(motion, frames.shape[1])
         rain, _ = carry(scale.rain_mm_per_h(frames), mask, positions)
         return scale.pixels_of_rain(rain)
@@ -353,16 +350,15 @@ class NowcastObjective(ForecastObjective):
 
     def baselines(self, inputs: Video, batch: Batch) -> dict[str, Video]:
         """Persistence; advection, where a nowcast begins; what the batch holds."""
-        known, mask = jnp.nan_to_num(inputs), (~jnp.isnan(inputs)).astype(inputs.dtype)
-        last = copy_last_frame(known, self.num_output_frames)
+        last = copy_last_frame(jnp.nan_to_num(inputs), self.num_output_frames)
         found = {"persistence": last}
-        if self._moves:
-            motion = find_motion(known, mask)
+        if self._moves:  # The motion is the forecast's own, and found once.
+            frames, mask = self.read({}, inputs)
+            motion = find_motion(frames, mask)
             found["advection"] = self._carried_on(last, mask, motion)
         found = {name: self._without_margin(of) for name, of in found.items()}
-        if OPTICAL_FLOW in batch:
-            found[OPTICAL_FLOW] = inner(batch[OPTICAL_FLOW], self.facts.margin)
-        return found
+        given = {name: batch[name] for name in (OPTICAL_FLOW, S_PROG) if name in batch}
+        return found | {k: inner(of, self.facts.margin) for k, of in given.items()}
 
     def metrics(self, forecast: Forecast, target: Video, mask: Any) -> dict[str, Array]:
         """See `FramesObjective` and `metrics.forecast_skill.skill_sums`."""
@@ -512,7 +508,9 @@ def probability_matched(frames: Video, last: Frame) -> Video:
 
     Frames `[B, T, H, W, 1]` each get the values of `last` `[B, H, W, 1]`, in the order
     of their own; of equal ones those come first where `last` is larger, so that what is
-    dry in both stays dry. (Ebert 2001, 10.1175/1520-0493(2001)129.)
+    dry in both stays dry.
+
+    Ebert 2001, 10.1175/1520-0493(2001)129<2461:AOAPMS>2.0.CO;2.
     """
     values = last.reshape(last.shape[0], 1, -1)
     order = (frames.reshape(*frames.shape[:2], -1) + 1e-3 * values) / 1.001

@@ -1,5 +1,7 @@
 """Small files as weather services write them, and what is to be read out of them."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from PIL import Image
 from convlstm_jax.data.radar.composites import read_composite
 from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.rain import RainScale
+
+# Where real data lie, on machines that have some.
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 # Of a top at which no value written below falls between two levels.
 SCALE = RainScale(0.0, 60.1, 223.0, 1.53)

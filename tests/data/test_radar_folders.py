@@ -1,7 +1,6 @@
 """Folders of several services at once: formats, pixel sizes and time steps found."""
 
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -20,6 +19,7 @@ from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.data.radar.formats import format_of
 from convlstm_jax.errors import UserError
 from tests.data.radar_files import (
+    REAL,
     SCALE,
     level,
     random_bytes,
@@ -30,8 +30,6 @@ from tests.data.radar_files import (
     write_odim,
 )
 from tests.data.test_radar import composites, config, sources, write
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def write_odim_series(folder, start, count, minutes=5, scale=2000.0, size=(12, 10)):

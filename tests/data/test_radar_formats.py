@@ -12,6 +12,7 @@ from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.data.radar.formats import RADAR_FORMATS, check_packages
 from convlstm_jax.errors import UserError
 from tests.data.radar_files import (
+    REAL,
     SCALE,
     level,
     level_of_rain,
@@ -25,7 +26,6 @@ from tests.data.radar_files import (
 )
 
 CASES = Path(__file__).parent / "cases" / "odim"
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 LOOKUP = "io/mch_lut_8bit_Metranet_v103.txt"
 
 

@@ -1,7 +1,6 @@
 """What the importers of pysteps read, by their names, and grids of composites."""
 
 import importlib.util
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,6 +13,7 @@ from convlstm_jax.data.radar.config import RadarConfig
 from convlstm_jax.data.radar.formats import check_packages, format_of
 from convlstm_jax.errors import UserError
 from tests.data.radar_files import (
+    REAL,
     SCALE,
     level,
     level_of_rain,
@@ -27,8 +27,6 @@ from tests.data.radar_files import (
 )
 from tests.data.test_radar import config, sources
 from tests.data.test_radar_folders import picture_with_head, write_odim_series
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def write_radolan(path, raw, product="RY", precision="-02"):

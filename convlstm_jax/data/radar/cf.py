@@ -12,10 +12,11 @@ import h5py
 import numpy as np
 
 from convlstm_jax.data.files import check_budget, is_store, reason
-from convlstm_jax.data.radar.field import Field, Grid, grid_of, quiet, unit_of
+from convlstm_jax.data.radar.field import Field, Grid, grid_of, unit_of
 from convlstm_jax.data.radar.hdf5 import check_hdf5
 from convlstm_jax.data.video.arrays import in_order
 from convlstm_jax.errors import UserError
+from convlstm_jax.quiet import quiet
 
 if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig

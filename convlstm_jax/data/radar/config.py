@@ -158,14 +158,12 @@ class RadarClips:
 
     def _cut(self, composite: np.ndarray, top: int, left: int) -> np.ndarray:
         """A crop with its margin, where there is no data beyond the composite."""
-        margin, size = self._config.margin, self._config.frame_shape[:2]
-        cut = np.zeros((2, *(side + 2 * margin for side in size)), np.uint8)
-        first = max(top - margin, 0), max(left - margin, 0)
-        found = composite[
-            :, first[0] : top + size[0] + margin, first[1] : left + size[1] + margin
-        ]
-        y, x = first[0] - top + margin, first[1] - left + margin
-        cut[:, y : y + found.shape[1], x : x + found.shape[2]] = found
+        height, width, _ = self._config.clip_shape
+        cut = np.zeros((2, height, width), np.uint8)
+        top, left = top - self._config.margin, left - self._config.margin
+        y, x = max(top, 0), max(left, 0)
+        found = composite[:, y : top + height, x : left + width]
+        cut[:, y - top :, x - left :][:, : found.shape[1], : found.shape[2]] = found
         return cut
 
 

@@ -2,12 +2,9 @@
 
 import contextlib
 import importlib.util
-import io
 import math
 import re
-import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +17,6 @@ Grid = dict[str, Any]
 "xpixelsize", "ypixelsize", in "cartesian_unit" ("m", "km" or "degrees"), and "yorigin",
 which is "upper".
 """
-
-_ONE_AT_A_TIME = threading.Lock()
 
 _KM = {"m": 0.001, "km": 1.0, "degrees": 111.2}
 _NUMBERS = ("xpixelsize", "ypixelsize", "x1", "y1", "x2", "y2")
@@ -56,19 +51,6 @@ def unit_of(text: Any) -> tuple[str, float]:
     if _MM_PER_H.match(plain):
         return "mm/h", 1.0
     return {"dbz": "dBZ"}.get(plain.lower(), plain), 1.0
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """For libraries that talk: one caller at a time, neither printing nor warning.
-
-    Which warnings are shown is a matter of the whole process, and netCDF's library
-    must not be entered twice at once.
-    """
-    with _ONE_AT_A_TIME, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
 
 
 def grid_of(facts: Mapping[str, Any]) -> Grid:

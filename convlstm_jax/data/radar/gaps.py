@@ -10,8 +10,8 @@ import numpy as np
 
 from convlstm_jax.data.cache import FrameCache, FrameWriter
 from convlstm_jax.data.radar.composites import Composite, missing_between
-from convlstm_jax.data.radar.field import quiet
 from convlstm_jax.errors import UserError
+from convlstm_jax.quiet import quiet
 from convlstm_jax.rain import RainScale
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def advected(
         backwards = move(pixels[1], -flow, count, outval=0.0)[::-1]
     share = (np.arange(count) + 1)[:, np.newaxis, np.newaxis] / (count + 1)
     rain = [scale.rain_mm_per_h(one / 255) for one in (forwards, backwards)]
-    with np.errstate(divide="ignore"):
-        factor = scale.zr_a * ((1 - share) * rain[0] + share * rain[1]) ** scale.zr_b
-        found = 255 * scale.pixels(10 * np.log10(factor)) * valid
+    found = 255 * scale.pixels_of_rain((1 - share) * rain[0] + share * rain[1]) * valid
     return np.stack([np.rint(found), np.broadcast_to(valid, found.shape)], 1).astype(
         np.uint8
     )

@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 
 from convlstm_jax.data.files import check_budget
-from convlstm_jax.data.radar.field import Field, grid_of, quiet, unit_of
+from convlstm_jax.data.radar.field import Field, grid_of, unit_of
 from convlstm_jax.data.radar.hdf5 import check_hdf5
 from convlstm_jax.data.video.pictures import open_picture
 from convlstm_jax.errors import UserError
+from convlstm_jax.quiet import quiet
 
 if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig

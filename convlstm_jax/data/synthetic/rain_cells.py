@@ -27,8 +27,7 @@ class RainCells(SyntheticClips["RainCellsConfig"]):
     """
 
     def _generate(self, index: int) -> dict[str, np.ndarray]:
-        around = 2 * self.config.margin
-        shape = self.config.height + around, self.config.width + around
+        shape = self.config.clip_shape[:2]
         # One stream for what is drawn once, one for the noise, one for each block.
         clip = np.random.default_rng((self.seed, index, 0))
         noise = np.random.default_rng((self.seed, index, 1))
