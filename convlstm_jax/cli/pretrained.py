@@ -31,7 +31,9 @@ HUB = "hf://"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 
-_NOT_CONTENDERS = ("per_lead_time", "per_condition", "data", "conventions")
+_NOT_CONTENDERS = (
+    "per_lead_time", "diagrams", "per_condition", "data", "conventions",
+)  # fmt: skip
 
 
 def save(

@@ -71,6 +71,8 @@ class EvaluationResult:
         contenders = self.contenders.items()
         values: dict[str, Any] = {name: _to_json(c) for name, c in contenders}
         values["per_lead_time"] = {name: c.per_lead_time for name, c in contenders}
+        if diagrams := {name: c.diagrams for name, c in contenders if c.diagrams}:
+            values["diagrams"] = diagrams
         if self.worst_clips:
             values["worst_clips"] = [
                 {**clip.name.to_json(), "mse": clip.mse} for clip in self.worst_clips

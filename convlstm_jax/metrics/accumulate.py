@@ -4,9 +4,9 @@
 end: neither the batch size nor the padding of the last batch changes a metric.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,8 @@ class MetricSummary:
     # Of a classifier; the rows of the confusion matrix are true classes.
     per_class: dict[str, Numbers] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
+    # Of an ensemble: curves that are no single numbers, see `metrics.ensemble`.
+    diagrams: dict[str, Any] = field(default_factory=dict)
     # Condition → metrics over its clips, lead times aside.
     per_condition: dict[str, "MetricSummary"] = field(default_factory=dict)
 
@@ -90,6 +92,25 @@ def summarize(total: MetricSums, *, values_per_frame: int) -> MetricSummary:
             by_lead_time = metric.pool(moments, count)
             per_lead_time[metric.key] = [none_if_nan(value) for value in by_lead_time]
     return MetricSummary(numbers, per_lead_time)
+
+
+def summarize_pooled(
+    total: MetricSums,
+    scores: Callable[[dict[str, NDArray[np.float64]]], dict[str, Any]],
+) -> MetricSummary:
+    """Scores of sums `[T, …]` over all lead times, at each, and the means of these.
+
+    `scores` divides sums with a lead time's axis in front, or without any.
+    """
+    sums = float64_sums(total)
+    by_lead_time = scores(sums)
+    pooled = scores({name: value.sum(axis=0) for name, value in sums.items()})
+    known = {name: of[~np.isnan(of)] for name, of in by_lead_time.items()}
+    return MetricSummary(
+        {name: none_if_nan(value) for name, value in pooled.items()},
+        {name: [none_if_nan(v) for v in of] for name, of in by_lead_time.items()},
+        {name: float(of.mean()) if len(of) else None for name, of in known.items()},
+    )
 
 
 def float64_sums(total: MetricSums) -> dict[str, NDArray[np.float64]]:

@@ -21,6 +21,7 @@ PredictedVideo = Float[Array, "B T_out H W C"]
 OUTPUTS = ("model", "reconstruction")  # Contenders that are no baselines.
 OPTICAL_FLOW = "optical_flow"  # The contender, and the key of a batch.
 S_PROG = "s_prog"
+STEPS = "steps"
 _DRY_DB = -15.0  # Of no rain, below 0.1 mm/h, as in the examples of pysteps.
 
 _LABELS = {
@@ -29,6 +30,7 @@ _LABELS = {
     "zeros": "all zeros",
     "majority": "most frequent class",
     S_PROG: "S-PROG",
+    STEPS: "STEPS",
 }
 
 
@@ -91,9 +93,47 @@ def s_prog(
 
     Seed 2003, 10.1175/1520-0450(2003)042<0381:ADASAF>2.0.CO;2.
     """
+    return _by_scale("sprog", inputs, mask, num_frames, scale)[0]
+
+
+def steps(
+    inputs: np.ndarray,
+    mask: np.ndarray,
+    num_frames: int,
+    scale: RainScale,
+    *,
+    num_members: int = 24,
+    km_per_pixel: float = 1.0,
+    minutes_per_frame: float = 5.0,
+    seed: int = 0,
+) -> np.ndarray:
+    """As `s_prog`, an ensemble by STEPS: noise like rain in place of what has faded.
+
+    Members `[num_frames, H, W, num_members]`, also with different motion. The settings
+    are pysteps' own: nonparametric noise, an incremental mask, the distribution of the
+    last field. Where there is no rain, or it fails, members are what S-PROG is then.
+
+    Bowler et al. 2006, 10.1256/qj.04.100.
+    """
+    members = _by_scale(
+        "steps", inputs, mask, num_frames, scale, n_ens_members=num_members,
+        kmperpixel=km_per_pixel, timestep=minutes_per_frame, seed=seed,
+    )  # fmt: skip
+    return np.stack(members * (num_members // len(members)), axis=-1)
+
+
+def _by_scale(
+    method: str,
+    inputs: np.ndarray,
+    mask: np.ndarray,
+    num_frames: int,
+    scale: RainScale,
+    **settings: Any,
+) -> list[np.ndarray]:
+    """The members by a method of pysteps; one where it has none, see `s_prog`."""
     rain = _rain(inputs, mask, scale)
     if not (rain[-1] >= DRY_BELOW_MM_PER_H).any():
-        return np.zeros((num_frames, *rain.shape[1:]), np.float32)
+        return [np.zeros((num_frames, *rain.shape[1:]), np.float32)]
     with quiet():
         from pysteps import nowcasts
         from pysteps.utils import transformation
@@ -103,16 +143,19 @@ def s_prog(
         db, facts = transformation.dB_transform(
             rain[-order - 1 :], threshold=DRY_BELOW_MM_PER_H, zerovalue=_DRY_DB
         )
+        lowest = facts["threshold"]
         try:
-            found = nowcasts.get_method("sprog")(
+            found = nowcasts.get_method(method)(
                 db, _motion(inputs, mask, scale), num_frames, ar_order=order,
-                precip_thr=facts["threshold"], n_cascade_levels=levels,
+                precip_thr=lowest, n_cascade_levels=levels, **settings,
             )  # fmt: skip
         except (ValueError, IndexError, np.linalg.LinAlgError) as error:
-            _log.info("S-PROG fails, so it is the extrapolation: %s", error)
-            return extrapolate(inputs, mask, num_frames, scale)
-    found = np.where(found >= facts["threshold"], 10 ** (found / 10), 0.0)  # NaN: none
-    return scale.pixels_of_rain(found).astype(np.float32)
+            _log.info("%s fails, so it is the extrapolation: %s", method, error)
+            return [extrapolate(inputs, mask, num_frames, scale)]
+    members = found.reshape(-1, num_frames, *rain.shape[1:])
+    # NaN, from beyond the frame, is no rain.
+    rates = (np.where(one >= lowest, 10 ** (one / 10), 0.0) for one in members)
+    return [scale.pixels_of_rain(rate).astype(np.float32) for rate in rates]
 
 
 def _rain(inputs: np.ndarray, mask: np.ndarray, scale: RainScale) -> np.ndarray:
@@ -133,7 +176,8 @@ def _motion(inputs: np.ndarray, mask: np.ndarray, scale: RainScale) -> np.ndarra
 class WithOpticalFlow:
     """A radar source whose clips have "optical_flow", float32 `[T_out, H, W, 1]`.
 
-    Or other methods, functions such as `extrapolate` by the name that clips have.
+    Or other methods, functions such as `extrapolate` by the name that clips have; of an
+    ensemble such as `steps` `[T_out, H, W, M]`.
     """
 
     def __init__(
@@ -157,7 +201,8 @@ class WithOpticalFlow:
         inputs = clip["frames"][: self._num_inputs, ..., 0] / np.float32(255)
         mask = clip["mask"][: self._num_inputs, ..., 0]
         found = {
-            name: method(inputs, mask, self._num_outputs, self._scale)[..., np.newaxis]
+            name: method(inputs, mask, self._num_outputs, self._scale)
             for name, method in self._methods.items()
         }
-        return {**clip, **found}
+        members = {k: of.reshape(*of.shape[:3], -1) for k, of in found.items()}
+        return {**clip, **members}

@@ -19,14 +19,12 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from convlstm_jax.metrics.accumulate import MetricSummary, MetricSums, float64_sums
-from convlstm_jax.metrics.registry import (
-    Metric,
-    none_if_nan,
-    ratio,
-    register,
-    score_name,
+from convlstm_jax.metrics.accumulate import (
+    MetricSummary,
+    MetricSums,
+    summarize_pooled,
 )
+from convlstm_jax.metrics.registry import Metric, ratio, register, score_name
 from convlstm_jax.types import Video
 
 register(
@@ -159,7 +157,6 @@ def summarize_skill(
     window_sizes: Sequence[int],
 ) -> MetricSummary:
     """Divides the sums of `skill_sums` into scores; None where one is undefined."""
-    sums = float64_sums(total)
 
     def scores(of: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
         found: dict[str, Any] = moment_scores(of["moments"])
@@ -174,11 +171,4 @@ def summarize_skill(
                 found[score_name(name, threshold, size)] = values[..., index]
         return found
 
-    by_lead_time = scores(sums)
-    pooled = scores({name: value.sum(axis=0) for name, value in sums.items()})
-    known = {name: of[~np.isnan(of)] for name, of in by_lead_time.items()}
-    return MetricSummary(
-        {name: none_if_nan(value) for name, value in pooled.items()},
-        {name: [none_if_nan(v) for v in of] for name, of in by_lead_time.items()},
-        {name: float(of.mean()) if len(of) else None for name, of in known.items()},
-    )
+    return summarize_pooled(total, scores)

@@ -113,7 +113,7 @@ def matched_frames(
 
 
 # A score at a rain rate, such as csi_0.5_mm_per_h or fss_2_mm_per_h_5_px.
-_AT_A_RATE = re.compile(r"([a-z]+)_([0-9.e+-]+)_mm_per_h(?:_(\d+)_px)?")
+_AT_A_RATE = re.compile(r"([a-z_]+)_([0-9.e+-]+)_mm_per_h(?:_(\d+)_px)?")
 
 
 def score_name(score: str, threshold_mm_per_h: float, window_size: int = 0) -> str:

@@ -1,7 +1,7 @@
 """Plots: metrics by lead time and step, confusion matrices, space–time correlation."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,22 +49,29 @@ def metric_curves(
     metrics = without_repeats({key for of in per_lead_time.values() for key in of})
     if not metrics:
         raise UserError("per_lead_time is empty: it must hold at least one metric")
-    looks = zip(cycle(_BASELINE_COLOURS), cycle(_BASELINE_STYLES), strict=False)
-    curves = []
+    styles, curves = contender_styles(per_lead_time), []
     for contender, of in per_lead_time.items():
-        style: dict[str, Any] = _MODEL
-        if contender != "model":
-            colour, line = next(looks)
-            style = {"color": colour, "linestyle": line}
-            style |= {"linewidth": 1.6, "markersize": 2.5}
+        style = styles[contender] | {"marker": "o"}
         for metric in metrics & of.keys():
             values = _finite(of[metric])
             times = np.arange(1, len(values) + 1) * (minutes_per_frame or 1)
             label = contender_label(contender)
-            curve = _Curve(metric, label, times, values, style | {"marker": "o"})
-            curves.append(curve)
+            curves.append(_Curve(metric, label, times, values, style))
     unit = "minutes" if minutes_per_frame else "frames"
     _draw_panels(out_png, curves, f"lead time ({unit})", num_ticks=6)
+
+
+def contender_styles(contenders: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How lines of a model and of baselines look, in the order of their names."""
+    looks = zip(cycle(_BASELINE_COLOURS), cycle(_BASELINE_STYLES), strict=False)
+    styles = {}
+    for name in contenders:
+        styles[name] = _MODEL
+        if name != "model":
+            colour, line = next(looks)
+            styles[name] = {"color": colour, "linestyle": line}
+            styles[name] |= {"linewidth": 1.6, "markersize": 2.5}
+    return styles
 
 
 def learning_curves(csv_path: str | Path, out_png: str | Path) -> None:
@@ -157,7 +164,7 @@ def _draw_panels(
             handles.setdefault(curve.label, line)
     for key, axes in panels.items():
         _finish_panel(axes, key)
-        axes.set_xlabel(x_label, color=px.FAINT_TEXT, fontsize=9)
+        axes.set_xlabel(x_label)
         ticks = MaxNLocator(num_ticks, integer=True, min_n_ticks=1)
         axes.xaxis.set_major_locator(ticks)
     figure.legend(
@@ -181,8 +188,15 @@ def _finish_panel(axes: Any, key: str) -> None:
         axes.set_yscale("log")
     metric = find_metric(key)
     title = f"{metric.label} {metric.arrow}".strip()
+    axes.set_ylabel(metric.unit)
+    finish_axes(axes, title)
+
+
+def finish_axes(axes: Any, title: str) -> None:
+    """A bold title, faint labels and a grid."""
     axes.set_title(title, color=px.TEXT, fontsize=11, fontweight="bold", loc="left")
-    axes.set_ylabel(metric.unit, color=px.FAINT_TEXT, fontsize=9)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=px.FAINT_TEXT, fontsize=9)
     axes.tick_params(colors=px.FAINT_TEXT, labelsize=8, length=0, which="both")
     axes.grid(True, color=px.GRID, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -96,3 +96,14 @@ def test_the_log_lines():
     assert {len(line) for line in result.table()} == {66}
     result.model.per_class = {"a": {"recall": 0.5, "support": 3}}
     assert result.table()[-1] == "class a: recall 0.5000, support 3"
+
+
+def test_diagrams_stand_in_the_json_where_there_are_any():
+    diagrams = {"rank_histogram": [0.5, None, 0.5]}
+    contenders = {
+        "model": MetricSummary({}, diagrams=diagrams),
+        "zeros": MetricSummary({}),
+    }
+    values = EvaluationResult(contenders).to_json()
+    assert values["diagrams"] == {"model": diagrams}
+    assert "diagrams" not in make_result().to_json()

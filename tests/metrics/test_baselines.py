@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -94,4 +96,49 @@ def test_clips_get_the_extrapolation_beside_their_frames():
     assert len(source) == 1
     clip = source[0]
     assert clip["optical_flow"].shape == (3, 64, 64, 1)
+    steps = partial(baselines.steps, num_members=2)
+    source = baselines.WithOpticalFlow(clips, 4, 3, SCALE, {baselines.STEPS: steps})
+    assert source[0]["steps"].shape == (3, 64, 64, 2)
     np.testing.assert_array_equal(clip["frames"], frames)
+
+
+@needs_pysteps
+def test_steps_is_that_of_pysteps_with_members_last():
+    from pysteps import motion, nowcasts
+    from pysteps.utils import transformation
+
+    frames = moving_rain(4)
+    mask = np.ones_like(frames)
+    mask[:, :10, :10] = 0
+    places = {"km_per_pixel": 2.0, "minutes_per_frame": 10.0}
+    found = baselines.steps(frames, mask, 3, SCALE, num_members=2, seed=7, **places)
+    assert found.shape == (3, 64, 64, 2) and found.dtype == np.float32
+    tracked = np.ma.masked_array(SCALE.dbz(frames.astype(float)), mask == 0)
+    rain = SCALE.rain_mm_per_h(np.where(mask > 0, frames, 0).astype(float))
+    db, _ = transformation.dB_transform(rain[-3:], threshold=0.1, zerovalue=-15.0)
+    members = nowcasts.get_method("steps")(
+        db, motion.get_method("LK")(tracked, verbose=False), 3, n_ens_members=2,
+        n_cascade_levels=5, ar_order=2, precip_thr=-10.0, kmperpixel=2.0, timestep=10.0,
+        noise_method="nonparametric", vel_pert_method="bps", mask_method="incremental",
+        probmatching_method="cdf", seed=7,
+    )  # fmt: skip
+    rates, _ = transformation.dB_transform(members, threshold=-10.0, inverse=True)
+    expected = np.moveaxis(SCALE.pixels_of_rain(np.nan_to_num(rates)), 0, -1)
+    assert (expected > 0).mean() > 0.2
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(found[..., 0] - found[..., 1]).max() > 0.1
+
+
+@needs_pysteps
+def test_where_steps_fails_all_members_are_the_extrapolation(caplog):
+    drop = np.zeros((4, 64, 64), np.float32)
+    mask = np.ones_like(drop)
+    found = baselines.steps(drop, mask, 3, SCALE, num_members=2)
+    assert found.shape == (3, 64, 64, 2) and not found.any()
+    drop[:, 30, 30] = 0.5
+    with caplog.at_level("INFO"):
+        found = baselines.steps(drop, mask, 3, SCALE, num_members=2)
+    expected = baselines.extrapolate(drop, mask, 3, SCALE)
+    for member in (0, 1):
+        np.testing.assert_array_equal(found[..., member], expected)
+    assert "steps fails" in caplog.text
