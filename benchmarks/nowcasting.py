@@ -1,13 +1,14 @@
-"""Nowcasts of rain that the network has not seen, beside optical flow and S-PROG.
+"""Nowcasts of rain that the network has not seen, beside those of pysteps.
 
     pip install -r requirements-radar.txt
     python benchmarks/nowcasting.py --folders=fmi/20160928,fmi/20170509,knmi,mch
 
 Each folder holds one event. For each, a network is trained on all others and measured
-on all composites of this one, the whole area, beside pysteps' optical flow and S-PROG;
-dates of events must differ. Printed are the figures by lead time and, of MSE and CSI,
-the ratio to the better of those two: MSE below 1 and CSI above 1 is better. A run that
-has ended is not repeated.
+on all composites of this one, the whole area, beside pysteps' optical flow and S-PROG,
+and with `--preset=ensemble` beside STEPS with as many members; dates of events must
+differ. Printed are the figures by lead time and, of MSE and CSI, the ratio to the
+better of the first two, of the CRPS that to STEPS: MSE and CRPS below 1 and CSI above 1
+are better. A run that has ended is not repeated.
 """
 
 import argparse
@@ -28,6 +29,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _METRICS = {"MSE": "mse", "CSI 0.5": "csi_0.5_mm_per_h", "CSI 2": "csi_2_mm_per_h"}
 _BIASES = {"bias 0.5": "bias_0.5_mm_per_h", "bias 2": "bias_2_mm_per_h"}
 _PEERS = ("optical_flow", "s_prog")
+_OF_ENSEMBLES = {"CRPS": "crps", "spread / error": "spread_error_ratio"}
 
 
 def main_py(*options: str) -> None:
@@ -68,15 +70,17 @@ def table(result: dict[str, Any], minutes: list[int], minutes_per_frame: int) ->
     lead_times = [m // minutes_per_frame - 1 for m in minutes]
     by_contender = result["per_lead_time"]
     rows = [["metric", "", *(f"{m} min" for m in minutes)]]
-    for label, metric in (_METRICS | _BIASES).items():
-        for name, metrics in by_contender.items():
-            values = [metrics[metric][i] for i in lead_times]
-            rows.append([label, name, *(f"{value:.3f}" for value in values)])
-        if metric in _METRICS.values():
-            best = min if metric == "mse" else max
+    for label, metric in (_METRICS | _BIASES | _OF_ENSEMBLES).items():
+        of_metric = {k: of[metric] for k, of in by_contender.items() if metric in of}
+        for name, course in of_metric.items():
+            values = [course[i] for i in lead_times]
+            if None not in values:
+                rows.append([label, name, *(f"{value:.3f}" for value in values)])
+        peers = ("steps",) if metric == "crps" else _PEERS
+        if (metric in _METRICS.values() or metric == "crps") and of_metric:
+            best = max if metric.startswith("csi") else min
             ratios = [
-                by_contender["model"][metric][i]
-                / best(by_contender[peer][metric][i] for peer in _PEERS)
+                of_metric["model"][i] / best(of_metric[peer][i] for peer in peers)
                 for i in lead_times
             ]
             rows.append([label, "**ratio**", *(f"**{one:.3f}**" for one in ratios)])

@@ -1,5 +1,6 @@
 """Nowcasts of a trained network in a script of pysteps."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convlstm_jax.cli.build import build_objective
+from convlstm_jax.ensembles import probability_matched_mean
 from convlstm_jax.objectives.whole_area import WholeArea
 from convlstm_jax.predictor import Predictor, load
 from convlstm_jax.rain import DRY_BELOW_MM_PER_H
@@ -31,36 +33,40 @@ def forecast(
         velocity: The advection field `[2, m, n]`. Accepted, as all methods have it;
             the network finds the motion itself.
         timesteps: How many time steps, or which, in ascending order.
-        n_ens_members: None for one forecast without an axis of members; or 1.
+        n_ens_members: How many members to draw of a network that was trained with
+            `config.task.num_members`, also more than that; 1 of another. None for one
+            forecast without an axis of members: the probability-matched mean of as many
+            as in training.
         model: What `load` returned, or the folder to be loaded each time.
         timestep: The minutes between composites, if they shall be compared with those
             of the training.
 
     Returns:
-        Rain rates in mm/h, `[timesteps, m, n]`, or `[1, timesteps, m, n]` with
-        `n_ens_members`; below 0.1 they are 0, and without data in the last composite
-        NaN.
+        Rain rates in mm/h, `[timesteps, m, n]`, or `[n_ens_members, timesteps, m, n]`;
+        below 0.1 they are 0, and without data in the last composite NaN. The same
+        composites have the same members, of which a smaller number is the first ones.
 
     Raises:
         ValueError: An argument does not fit, or the model is no nowcasting network.
     """
     predictor = model if isinstance(model, Predictor) else load(model)
-    objective, whole_area = _whole_area(predictor)
+    objective = _objective(predictor)
     _check(objective, precip, velocity, n_ens_members, timestep)
+    whole_area = _whole_area(predictor, int(n_ens_members or objective.num_members))
     steps = _steps(timesteps)
     scale, rain = objective.facts.rain_scale, precip[-objective.num_input_frames :]
     pixels = scale.pixels_of_rain(np.nan_to_num(rain)).astype(np.float32)
     known = ~np.isnan(rain[..., np.newaxis])
     frames = whole_area(pixels[..., np.newaxis], steps[-1], known)
-    frames = frames[[step - 1 for step in steps], ..., 0]
-    found = scale.rain_mm_per_h(frames)
-    found = np.where(found < DRY_BELOW_MM_PER_H, 0.0, found)
-    found = np.where(np.isnan(precip[-1]), np.nan, found)
-    return found if n_ens_members is None else found[np.newaxis]
+    found = scale.rain_mm_per_h(frames[[step - 1 for step in steps]])
+    found[found < DRY_BELOW_MM_PER_H] = 0.0
+    found[:, np.isnan(precip[-1])] = np.nan
+    if n_ens_members is None:
+        return probability_matched_mean(found)
+    return np.moveaxis(found, -1, 0)
 
 
-@functools.lru_cache(maxsize=4)  # It is compiled once.
-def _whole_area(predictor: Predictor) -> tuple[Any, WholeArea]:
+def _objective(predictor: Predictor) -> Any:
     experiment = predictor.experiment
     objective, network = build_objective(experiment), experiment.model
     if not objective.takes_whole_area or not network.takes_any_size:
@@ -68,8 +74,17 @@ def _whole_area(predictor: Predictor) -> tuple[Any, WholeArea]:
             f"model is a {network.name!r} for {experiment.task.name!r}: it must be a "
             "convolutional network for 'nowcast', without weights for each location"
         )
-    patch = getattr(network, "patch_size", 1)
-    return objective, WholeArea(objective, predictor.variables, patch)
+    return objective
+
+
+@functools.lru_cache(maxsize=4)  # It is compiled once.
+def _whole_area(predictor: Predictor, num_members: int) -> WholeArea:
+    objective = _objective(predictor)
+    if num_members != objective.num_members:
+        config = objective.config.model_copy(update={"num_members": num_members})
+        objective = dataclasses.replace(objective, config=config)
+    patch = getattr(predictor.experiment.model, "patch_size", 1)
+    return WholeArea(objective, predictor.variables, patch)
 
 
 def _check(
@@ -95,10 +110,16 @@ def _check(
             f"velocity has the shape {list(velocity.shape)}: it must be "
             f"{[2, *precip.shape[1:]]}, or None"
         )
-    if n_ens_members not in (None, 1):
+    if n_ens_members is not None and (n_ens_members < 1 or n_ens_members % 1):
+        raise ValueError(
+            f"n_ens_members is {n_ens_members}: it must be a whole number from 1 on, "
+            "or None"
+        )
+    if objective.num_members == 1 and n_ens_members not in (None, 1):
         raise ValueError(
             f"n_ens_members is {n_ens_members}: the network gives one forecast, so it "
-            "must be 1 or None"
+            "must be 1 or None; one that is trained with config.task.num_members above "
+            "1 gives any number"
         )
     if timestep is not None and abs(timestep - minutes) > 0.2 * minutes:
         raise ValueError(

@@ -71,8 +71,10 @@ class Predictor:
             num_frames: To predict; as many as in training if not given.
 
         Returns:
-            Frames of the given axes. A network that reconstructs gives the last ones
-            back in reverse order; a classifier {class: probability}, `[B]` of a batch.
+            Frames of the given axes; an ensemble's members are a last axis more, or
+            in the place of the channels. A network that reconstructs gives the last
+            ones back in reverse order; a classifier {class: probability}, `[B]` of a
+            batch.
 
         Raises:
             ValueError: The frames do not fit the network.
@@ -86,7 +88,9 @@ class Predictor:
         if rank == 5:
             return predicted
         one = jax.tree.map(lambda x: x[0], predicted)
-        return one[..., 0] if rank == 3 and not isinstance(one, dict) else one
+        if rank == 3 and not isinstance(one, dict) and one.shape[-1] == 1:
+            return one[..., 0]
+        return one
 
     def init(self, batch_size: int = 1) -> State:
         """The state before the first frame of a stream, or of several in step."""

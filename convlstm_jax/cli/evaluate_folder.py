@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from convlstm_jax.evaluation.evaluate import evaluate
 from convlstm_jax.metrics.baselines import (
     OPTICAL_FLOW,
     S_PROG,
+    STEPS,
     WithOpticalFlow,
     extrapolate,
     missing_packages,
     s_prog,
+    steps,
 )
 from convlstm_jax.objectives.nowcast import NowcastObjective
 from convlstm_jax.training.sharding import data_mesh
@@ -97,9 +100,16 @@ def evaluate_folder(
     lengths = objective.num_input_frames, objective.num_output_frames
     source: Any = clips
     if missing := missing_packages():
-        _log.info("neither optical flow nor S-PROG, which need %s", ", ".join(missing))
+        _log.info("no optical flow, S-PROG or STEPS, which need %s", ", ".join(missing))
     else:
-        methods = {OPTICAL_FLOW: extrapolate, S_PROG: s_prog}
+        methods: dict[str, Any] = {OPTICAL_FLOW: extrapolate, S_PROG: s_prog}
+        if objective.num_members > 1:
+            methods[STEPS] = partial(
+                steps,
+                num_members=objective.num_members,
+                km_per_pixel=found.composites[0].pixel_size_km,
+                minutes_per_frame=facts.minutes_per_frame,
+            )
         source = WithOpticalFlow(clips, *lengths, facts.rain_scale, methods)
     description = f"{found.facts()}; {len(clips)} clips of the whole area"
     if every > 1:

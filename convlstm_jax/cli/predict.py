@@ -44,11 +44,12 @@ def run(
     A model trained to reconstruct returns the last frames of the clip in reverse order;
     a classifier writes the class of each clip of a film as `.json`. `.npy`, `.gif` and
     `.mp4` hold only the predicted frames, `.png` a film strip of input and prediction.
-    For radar models `.npy` holds the rain rate in mm/h, `[T, H, W, 1]`, NaN where the
-    last composite has no data, and `.nc` and `.tif` are maps. Without `num_frames`, as
-    many frames as in training; `with_input`, the given frames come first. A film keeps
-    its frames per second, and in GIF and MP4 each pixel becomes `scale` × `scale`. With
-    `watch` each new composite of a folder gets a file, with its time in the name.
+    For radar models `.npy` holds the rain rates of all members in mm/h, `[T, H, W, M]`,
+    NaN where the last composite has no data, and `.nc` and `.tif` are maps. Without
+    `num_frames`, as many frames as in training; `with_input`, the given frames come
+    first. A film keeps its frames per second, and in GIF and MP4 each pixel becomes
+    `scale` × `scale`. With `watch` each new composite of a folder gets a file, with its
+    time in the name.
     """
     if os.path.realpath(input) in map(os.path.realpath, (output, output.parent)):
         raise UserError(
@@ -153,21 +154,23 @@ def _answer(request: _Request, predict: WholeArea, clip: InputClip, step: int) -
             f"--num_frames is {num_frames}: so many frames do not fit into memory"
         ) from error
     written, times = prediction, _times(objective, clip, num_frames)
+    num_members = prediction.shape[-1] // frames.shape[-1]  # Of one channel each.
     if request.with_input and output.suffix.lower() != ".png":  # The strip has both.
-        written = np.concatenate([frames, prediction])
+        written = np.concatenate([frames.repeat(num_members, axis=-1), prediction])
         times = [*(clip.times or ()), *times]
     look = ClipLook(clip.rate, request.scale, times, clip.times or (), clip.grid)
     objective.write_prediction(output, frames, clip.mask, written, look)
     what = f"predicted from the last {objective.num_input_frames} of {clip.label}"
     if "model" in objective.reconstructions:
         what = f"reconstructed, not predicted: the last of {request.input}, in reverse"
+    members = f" of {num_members} members" if num_members > 1 else ""
     after = ""
     if clip.times is not None:
         minutes = num_frames * objective.facts.minutes_per_frame
         after = f", the {minutes:g} minutes after {clip.times[-1]:%Y-%m-%d %H:%M},"
     say(
-        f"{output}: {num_frames} frames{after} {what}, with the weights of step {step}"
-        f", in {time.monotonic() - started:.1f} s"
+        f"{output}: {num_frames} frames{members}{after} {what}, with the weights of "
+        f"step {step}, in {time.monotonic() - started:.1f} s"
     )
     if request.is_map and crs_of(clip.grid) is None:
         say("note: the projection is not known, so the places in it are pixels")

@@ -24,6 +24,7 @@ _VERSION = 1
 # These schedules span all steps: another number changes the whole curve.
 _SCHEDULES_OVER_ALL_STEPS = ("cosine", "one_cycle")
 # The trained weights fit one model; these fields only say how it is computed.
+_OF_THE_MODEL = ("task.name", "task.motion")
 _FREE_OF_THE_MODEL = frozenset({"model.dtype", "model.implementation", "model.memory"})
 
 
@@ -177,12 +178,16 @@ def check_same_model(saved: ConfigDict, config: ConfigDict, workdir: Path) -> No
     """Checks that the trained weights of a run fit the model of `config`."""
     from convlstm_jax.cli.experiment import leaves
 
+    before, now = leaves(saved), leaves(config)
+
     def free(path: str) -> bool:
-        # The task, too, says which decoders an autoencoder has.
-        is_of_the_model = path.startswith("model.") or path == "task.name"
+        if path == "task.num_members":  # Any number of an ensemble's.
+            return all(of.get(path, 1) > 1 for of in (before, now))
+        # The task, too, says which outputs and decoders a network has.
+        is_of_the_model = path.startswith("model.") or path in _OF_THE_MODEL
         return not is_of_the_model or path in _FREE_OF_THE_MODEL
 
-    if differing := _differing(leaves(saved), leaves(config), free):
+    if differing := _differing(before, now, free):
         raise UserError(
             f"the model trained in --workdir={workdir} cannot be changed: {differing}"
         )

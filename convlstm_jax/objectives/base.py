@@ -58,6 +58,7 @@ class DataFacts:
     class_counts: tuple[int, ...] | None = None  # training clips, where known
     rain_scale: RainScale = dataclasses.field(default_factory=RainScale)
     minutes_per_frame: float = 5.0  # from one radar frame to the next
+    pixel_size_km: float = 0.0  # of a radar frame; 0 where it is not known
     rain_thresholds: tuple[float, ...] = (0.5, 2.0, 5.0, 10.0, 30.0)  # mm/h
     fss_window_sizes: tuple[int, ...] = (5,)  # pixels
     margin: int = 0  # pixels around a clip that are read but not forecast

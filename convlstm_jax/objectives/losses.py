@@ -112,6 +112,11 @@ def rain_loss(
     error = _PIXEL_ERRORS[name.removeprefix("b_")](forecast, target)
     if name.startswith("b_"):
         error = weight * error
+    return masked_mean(error, mask)
+
+
+def masked_mean(error: Video, mask: Video) -> PerExample:
+    """The mean of a clip over the pixels where the mask is 1; 0 if there are none."""
     axes = tuple(range(1, error.ndim))
     total = jnp.where(mask > 0, error, 0.0).sum(axes)
     return total / jnp.maximum((mask > 0).sum(axes), 1)

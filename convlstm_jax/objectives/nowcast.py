@@ -22,10 +22,12 @@ from convlstm_jax.metrics.accumulate import (
 from convlstm_jax.metrics.baselines import (
     OPTICAL_FLOW,
     S_PROG,
+    STEPS,
     WithOpticalFlow,
     copy_last_frame,
     missing_packages,
 )
+from convlstm_jax.metrics.ensemble import crps, ensemble_sums, summarize_ensemble
 from convlstm_jax.metrics.forecast_skill import skill_sums, summarize_skill
 from convlstm_jax.metrics.pixel import absolute_error, squared_error
 from convlstm_jax.metrics.registry import none_if_nan, ratio, score_name
@@ -45,18 +47,16 @@ from convlstm_jax.objectives.base import (
     to_unit_interval,
 )
 from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig, Outputs
-from convlstm_jax.objectives.losses import rain_loss, rain_weight
-from convlstm_jax.ops.advection import (
-    Motion,
-    bands,
-    carry,
-    find_motion,
-    inner,
-    to_last_time,
-    trajectories,
-)
+from convlstm_jax.objectives.losses import masked_mean, rain_loss, rain_weight
+from convlstm_jax.objectives.moving_frame import MovingFrame, matched_mean
+from convlstm_jax.ops.advection import inner
 from convlstm_jax.types import Frame, PerExample, Video
 from convlstm_jax.viz.clip_writer import OUTPUT_SUFFIXES, ClipLook
+from convlstm_jax.viz.ensemble_plots import (
+    draw_power_spectra,
+    ensemble_diagrams,
+    power_spectrum,
+)
 from convlstm_jax.viz.film_strip import radar_strip
 from convlstm_jax.viz.maps import MAP_SUFFIXES
 from convlstm_jax.viz.nowcast_files import write_nowcast
@@ -65,11 +65,11 @@ from convlstm_jax.viz.plots import metric_curves
 
 _log = logging.getLogger(__name__)
 
-BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
-"""Of the Gaussians between which bands of length scales lie, in pixels."""
-
-_MATCHING_BINS = 2**14  # Of pixel values that count as equal.
-_HALF_CHANGE_FRAMES = 3  # After so many, half of what the network puts out is added.
+_TRAINED_MEMBERS = 4  # At most, that a training draws of a clip.
+_FAIRNESS = 0.95  # Of the almost fair CRPS.
+_RATE_WEIGHT = 0.2  # Of the CRPS of rates in mm/h, beside that of pixels.
+_SHOWN_MEMBERS = 3  # In pictures.
+_GIVEN = (OPTICAL_FLOW, S_PROG, STEPS)  # The baselines that a batch may hold.
 
 _WEIGHTED: dict[str, Any] = {
     "gt": 0, "min_length": 1, "increasing": True, "example": "(0.5,2,5)",
@@ -85,7 +85,10 @@ class NowcastConfig(FramesConfig):
     name: Literal["nowcast"] = "nowcast"
     loss: Literal["cross_entropy", "mse", "mae", "b_mse", "b_mae"] = field(
         "cross_entropy",
-        "Mean over the pixels with data; b_mse and b_mae give heavy rain more weight.",
+        "Mean over the pixels with data; b_mse and b_mae give heavy rain more weight. "
+        "That of an ensemble is the almost fair CRPS (Lang et al. 2024) of pixels, and "
+        "with less weight of rates.",
+        when={"num_members": (1,)},
     )
     rain_weight_rates: tuple[float, ...] = field(
         (2.0, 5.0, 10.0, 30.0),
@@ -97,6 +100,12 @@ class NowcastConfig(FramesConfig):
         (2.0, 5.0, 10.0, 30.0),
         "Weight of a pixel from each of these rates upwards.",
         **_WEIGHTED,
+    )
+    num_members: int = field(
+        1,
+        "Members of an ensemble, forecasts that differ as much as what may happen.",
+        ge=1,
+        le=1000,
     )
     motion: Literal["none", "optical_flow"] = field(
         "none",
@@ -126,6 +135,11 @@ class NowcastConfig(FramesConfig):
                 f"rain_weights is {self.rain_weights}: it must have as many entries as "
                 f"rain_weight_rates, which is {self.rain_weight_rates}"
             )
+        if self.num_members > 1 and self.motion == "none":
+            yield (
+                f"num_members is {self.num_members}: it must be 1 with motion='none', "
+                "as ensembles are made in the moving frame"
+            )
 
     def check_network(self, model: ModelConfig) -> Iterator[str]:
         """See `ObjectiveConfig`; one that reads its own frames predicts no changes."""
@@ -150,7 +164,7 @@ class NowcastConfig(FramesConfig):
             # It begins at persistence, in the moving frame at advection.
             extra["first_logit"] = 0.0
         if self.motion != "none":
-            extra["output_channels"] = 2 * len(BAND_DEVIATIONS) + 1
+            extra["output_channels"] = MovingFrame.num_outputs(self.num_members)
         lengths = self.num_input_frames, self.num_output_frames
         return NowcastObjective(
             model.build(**extra), *lengths, self.loss, training, self, facts
@@ -165,26 +179,12 @@ class Nowcast(NamedTuple):
     forecasts: dict[str, np.ndarray]  # by contender
 
 
-class NowcastState(NamedTuple):
-    """The last `num_input_frames` frames read, and 1 where they hold data."""
-
-    frames: Video
-    mask: Video
-
-
 @dataclass(frozen=True)
 class NowcastObjective(ForecastObjective):
     """Predicts radar frames; pixels without data count in no loss and metric.
 
-    Frames that are read may be NaN where there is no data. To forecast growth and decay
-    in the moving frame is the idea of L-CNN (Ritvanen et al. 2023,
-    10.1109/JSTARS.2023.3238016). Here the network's outputs a, b and d change the last
-    field p by its length scales, which S-PROG (Seed 2003) damps as a whole:
-
-        p' = p + t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
-
-    where Bₙ are bands of length scales, q is the field before and t the frames ahead.
-    All outputs begin at zero.
+    Frames that are read may be NaN where there is no data. An ensemble's members are
+    the last axis of its frames.
     """
 
     config: NowcastConfig = dataclasses.field(default_factory=NowcastConfig)
@@ -204,6 +204,19 @@ class NowcastObjective(ForecastObjective):
     def _moves(self) -> bool:
         return self.config.motion != "none"
 
+    @property
+    def num_members(self) -> int:
+        """How many forecasts are made of the same frames."""
+        return self.config.num_members if self._moves else 1
+
+    @property
+    def _moving_frame(self) -> MovingFrame:
+        share = self.config.probability_matching
+        return MovingFrame(
+            self.model, self.facts.rain_scale, self.num_input_frames, self.num_members,
+            share,
+        )  # fmt: skip
+
     def read(self, variables: Variables, frames: Array, state: Any = None) -> Any:
         """See `Objective`; in the moving frame the state is the last frames."""
         video = to_unit_interval(frames)
@@ -211,99 +224,42 @@ class NowcastObjective(ForecastObjective):
         video = jnp.where(known, video, 0.0)
         if not self._moves:
             return super().read(variables, video, state)
-        mask = known.astype(video.dtype)
-        if state is None:
-            nothing = jnp.zeros_like(video[:, :1])
-            before = jnp.repeat(nothing, self.num_input_frames, axis=1)
-            state = NowcastState(before, before)
-        kept = (
-            jnp.concatenate(parts, axis=1)[:, -self.num_input_frames :]
-            for parts in ((state.frames, video), (state.mask, mask))
-        )
-        return NowcastState(*kept)
+        return self._moving_frame.read(video, known, state)
 
     def forecast_from(
         self, variables: Variables, state: Any, num_frames: int
     ) -> Forecast:
-        """See `FramesObjective`; rain from beyond the frame is none."""
+        """See `FramesObjective`; of an ensemble `[B, T, H, W, M]`."""
         if not self._moves:
             return super().forecast_from(variables, state, num_frames)
-        motion = find_motion(state.frames, state.mask)
-        moved, known = self._to_last_time(state.frames, state.mask, motion)
-        changed = self._changed(variables, moved, known, num_frames)
-        if share := self.config.probability_matching:
-            matched = probability_matched(changed * known[:, -1:], moved[:, -1])
-            changed = changed + share * (matched - changed)
-        return Forecast(self._carried_on(changed, known, motion), None)
-
-    def _to_last_time(
-        self, frames: Video, mask: Video, motion: Motion, margin: int = 0
-    ) -> tuple[Video, Video]:
-        """Pixels and masks in the moving frame; rain rates are interpolated."""
-        scale = self.facts.rain_scale
-        rain, known = to_last_time(
-            scale.rain_mm_per_h(frames), mask, motion, margin=margin
-        )
-        return scale.pixels_of_rain(rain), known
-
-    def _carried_on(self, frames: Video, known: Video, motion: Motion) -> Video:
-        """Frames of the moving frame where they are to be at their own times."""
-        scale = self.facts.rain_scale
-        mask = jnp.broadcast_to(known[:, -1:], frames.shape)
-        positions = trajectories(motion, frames.shape[1])
-        rain, _ = carry(scale.rain_mm_per_h(frames), mask, positions)
-        return scale.pixels_of_rain(rain)
-
-    def _changed(
-        self, variables: Variables, moved: Video, known: Video, num_frames: int
-    ) -> Video:
-        """The fields that follow in the moving frame, see the class."""
-        inputs = jnp.concatenate([moved, known], axis=-1)
-        outputs = self.model.forecast(variables, inputs, num_frames).logits
-        assert outputs is not None
-        count = len(BAND_DEVIATIONS)
-        damped, trend, more = jnp.split(outputs, (count, 2 * count), axis=-1)
-        now = bands(moved[:, -1], known[:, -1], BAND_DEVIATIONS)
-        change = 0.1 * more - (damped * now[:, None]).sum(-1, keepdims=True)
-        if moved.shape[1] > 1:
-            before = bands(moved[:, -2], known[:, -2], BAND_DEVIATIONS)
-            steps = (now - before) * known[:, -1] * known[:, -2]
-            change += (trend * steps[:, None]).sum(-1, keepdims=True)
-        ahead = jnp.arange(1, num_frames + 1, dtype=change.dtype)
-        grown = (ahead / (ahead + _HALF_CHANGE_FRAMES)).reshape(1, -1, 1, 1, 1)
-        return _to_pixels(moved[:, -1:] + grown * change)
+        return Forecast(self._moving_frame.forecast(variables, state, num_frames), None)
 
     def loss_fn(
         self, variables: Variables, batch: Batch, key: Array, step: Array
     ) -> tuple[PerExample, Variables]:
         """See `Objective`; in the moving frame, targets are carried back."""
-        margin, first = self.facts.margin, self.num_input_frames
+        margin, length = self.facts.margin, self.config.clip_length
         frames, mask = to_unit_interval(batch["frames"]), batch["mask"]
         if not self._moves:
             cut = {"frames": inner(frames, margin), "mask": inner(mask, margin)}
             return super().loss_fn(variables, {**batch, **cut}, key, step)
-        mask = mask.astype(frames.dtype)
-        motion = find_motion(frames[:, :first], mask[:, :first])
-        moved, known = self._to_last_time(
-            frames[:, :first], mask[:, :first], motion, margin
-        )
-        following = slice(first, first + self.num_output_frames)
-        positions = trajectories(-motion, self.num_output_frames, margin=margin)
-        scale = self.facts.rain_scale
-        rain = scale.rain_mm_per_h(frames[:, following])
-        rain, there = carry(rain, mask[:, following], positions)
-        changed = self._changed(variables, moved, known, self.num_output_frames)
-        forecast = Forecast(changed, None)
-        return self.score(forecast, scale.pixels_of_rain(rain), there), {}
+        clip = frames[:, :length], mask[:, :length].astype(frames.dtype)
+        few = min(self.num_members, _TRAINED_MEMBERS)
+        training = dataclasses.replace(self._moving_frame, num_members=few)
+        found, target, there = training.training_pair(variables, *clip, key, margin)
+        return self.score(Forecast(found, None), target, there), {}
 
     def measure(
         self, variables: Variables, batch: Batch, *, with_baselines: bool
     ) -> dict[str, dict[str, Array]]:
-        """See `Objective`; validations measure what is trained: forecasts unmatched."""
+        """See `Objective`; validations measure what is trained: unmatched, of few."""
         measured = super().measure
-        if self.config.probability_matching and not with_baselines:
-            plain = self.config.model_copy(update={"probability_matching": 0.0})
-            measured = dataclasses.replace(self, config=plain).measure
+        if self._moves and not with_baselines:
+            few = min(self.num_members, _TRAINED_MEMBERS)
+            trained = {"probability_matching": 0.0, "num_members": few}
+            config = self.config.model_copy(update=trained)
+            trained_alone = dataclasses.replace(self, config=config)
+            measured = super(NowcastObjective, trained_alone).measure
         return measured(variables, batch, with_baselines=with_baselines)
 
     def split_batch(self, batch: Batch) -> tuple[Video, Video]:
@@ -341,6 +297,17 @@ class NowcastObjective(ForecastObjective):
 
     def score(self, forecast: Forecast, target: Video, mask: Any = None) -> PerExample:
         """See `FramesObjective`: over the pixels with data."""
+        if self.num_members > 1:
+            of = self.facts.rain_scale.rain_mm_per_h
+            pixels, rates = (
+                crps(*pair, fairness=_FAIRNESS)
+                for pair in (
+                    (forecast.frames, target),
+                    (of(forecast.frames), of(target)),
+                )
+            )
+            error = pixels + _RATE_WEIGHT * rates
+            return masked_mean(error, mask)
         weight = rain_weight(
             self.facts.rain_scale.rain_mm_per_h(target),
             self.config.rain_weight_rates,
@@ -352,24 +319,35 @@ class NowcastObjective(ForecastObjective):
         """Persistence; advection, where a nowcast begins; what the batch holds."""
         last = copy_last_frame(jnp.nan_to_num(inputs), self.num_output_frames)
         found = {"persistence": last}
-        if self._moves:  # The motion is the forecast's own, and found once.
-            frames, mask = self.read({}, inputs)
-            motion = find_motion(frames, mask)
-            found["advection"] = self._carried_on(last, mask, motion)
+        if self._moves:
+            state = self.read({}, inputs)
+            count = self.num_output_frames
+            found["advection"] = self._moving_frame.advected(state, count)
         found = {name: self._without_margin(of) for name, of in found.items()}
-        given = {name: batch[name] for name in (OPTICAL_FLOW, S_PROG) if name in batch}
+        given = {name: batch[name] for name in _GIVEN if name in batch}
         return found | {k: inner(of, self.facts.margin) for k, of in given.items()}
 
     def metrics(self, forecast: Forecast, target: Video, mask: Any) -> dict[str, Array]:
-        """See `FramesObjective` and `metrics.forecast_skill.skill_sums`."""
-        # Without data both are no rain, so there is no difference.
-        prediction = jnp.where(mask > 0, forecast.frames, 0.0)
-        target = jnp.where(mask > 0, target, 0.0)
+        """See `FramesObjective`, `forecast_skill.skill_sums` and `ensemble_sums`.
+
+        As one forecast, an ensemble is its probability-matched mean.
+        """
         scale = self.facts.rain_scale
-        rain = scale.rain_mm_per_h(prediction), scale.rain_mm_per_h(target)
-        skill = skill_sums(*rain, mask, **self._at)
-        mse, mae = squared_error(prediction, target), absolute_error(prediction, target)
-        return {"mse": mse, "mae": mae, **skill}
+        # Without data both are no rain, so there is no difference.
+        members = jnp.where(mask > 0, forecast.frames, 0.0)
+        target = jnp.where(mask > 0, target, 0.0)
+        prediction = matched_mean(members, scale)
+        observed = scale.rain_mm_per_h(target)
+        rain = scale.rain_mm_per_h(prediction)
+        found = {
+            "mse": squared_error(prediction, target),
+            "mae": absolute_error(prediction, target),
+            **skill_sums(rain, observed, mask, **self._at),
+        }
+        if self.num_members > 1:
+            rain, thresholds = scale.rain_mm_per_h(members), self.facts.rain_thresholds
+            found |= ensemble_sums(rain, observed, mask, thresholds_mm_per_h=thresholds)
+        return found
 
     def summarize(self, total: MetricSums, frame_shape: FrameShape) -> MetricSummary:
         """See `Objective`; MSE and MAE are over the pixels with data."""
@@ -380,11 +358,18 @@ class NowcastObjective(ForecastObjective):
         for name in ("mse", "mae"):
             per_pixel = none_if_nan(ratio(sums[name].sum(), pixels))
             plain.total[f"{name}_per_pixel"] = per_pixel
-        return MetricSummary(
+        found = MetricSummary(
             plain.total | skill.total,
             plain.per_lead_time | skill.per_lead_time,
             skill.mean_over_lead_times,
         )
+        if self.num_members > 1:
+            thresholds = self.facts.rain_thresholds
+            of = summarize_ensemble(total, thresholds_mm_per_h=thresholds)
+            found.total |= of.total
+            found.per_lead_time |= of.per_lead_time
+            found.diagrams = of.diagrams
+        return found
 
     @property
     def _at(self) -> dict[str, Any]:
@@ -415,13 +400,15 @@ class NowcastObjective(ForecastObjective):
         """See `Objective`: rain of all frames "observed" and of each contender."""
         inputs, target = self.split_batch(batch)
         given = jnp.nan_to_num(self._without_margin(inputs))
-        model = self.outputs(variables, inputs, target)["model"][0]
+        members = self.outputs(variables, inputs, target)["model"][0].frames
+        scale, single = self.facts.rain_scale, range(self.num_members)[:_SHOWN_MEMBERS]
         pixels = {
             "observed": jnp.concatenate([given, target], axis=1),
-            "model": model.frames,
+            "model": matched_mean(members, scale),
             **self.baselines(inputs, batch),
         }
-        scale = self.facts.rain_scale
+        if len(single) > 1:
+            pixels |= {f"member {i + 1}": members[..., i : i + 1] for i in single}
         return {
             name: scale.rain_mm_per_h(frames)[..., 0] for name, frames in pixels.items()
         }
@@ -442,12 +429,12 @@ class NowcastObjective(ForecastObjective):
         self, drawn: Sequence[Drawn], contenders: Contenders, folder: Path
     ) -> Pictures:
         """Draws the test clips and the skill by lead time."""
-        pictures = []
+        pictures: Pictures = []
         for place, one in enumerate(drawn):
             picture = folder / f"test_{place:02d}.png"
             self._strip(one.example, picture)
             pictures.append((f"{one.name}: observed above forecast", picture))
-        keys = {"mse", "rainfall_mse", "correlation"}
+        keys = {"mse", "rainfall_mse", "correlation", "crps", "spread_error_ratio"}
         for rate in self.facts.rain_thresholds[:3]:
             keys |= {score_name(score, rate) for score in ("csi", "pod", "far")}
             keys.add(score_name("fss", rate, self.facts.fss_window_sizes[0]))
@@ -458,7 +445,28 @@ class NowcastObjective(ForecastObjective):
         }
         minutes = self.facts.minutes_per_frame
         metric_curves(curves, by_lead_time, minutes_per_frame=minutes)
-        return [*pictures, ("Skill by lead time", curves)]
+        pictures.append(("Skill by lead time", curves))
+        if self.num_members > 1:
+            pictures += self._draw_ensemble(drawn, contenders, folder)
+        return pictures
+
+    def _draw_ensemble(
+        self, drawn: Sequence[Drawn], contenders: Contenders, folder: Path
+    ) -> Pictures:
+        """Draws ranks, reliability and ROC, and how rain is spread over wavelengths."""
+        diagrams, spectra = folder / "ensemble.png", folder / "power_spectrum.png"
+        of_contenders = {name: of.diagrams for name, of in contenders.items()}
+        ensemble_diagrams(diagrams, of_contenders)
+        pictures = [("Ranks, reliability and ROC of the ensemble", diagrams)]
+        if drawn:
+            nowcasts = [one.example for one in drawn]
+            last = {"observed": [one.observed[-1] for one in nowcasts]}
+            for name in nowcasts[0].forecasts:
+                last[name] = [one.forecasts[name][-1] for one in nowcasts]
+            of_names = {k: power_spectrum(np.stack(of)) for k, of in last.items()}
+            draw_power_spectra(spectra, of_names, self.facts.pixel_size_km)
+            pictures.append(("Power spectrum at the last lead time", spectra))
+        return pictures
 
     def _strip(self, nowcast: Nowcast, picture: Path) -> None:
         radar_strip(
@@ -475,13 +483,24 @@ class NowcastObjective(ForecastObjective):
         prediction: Pixels,
         look: ClipLook,
     ) -> None:
-        """See `write_nowcast`; frames whose mask is unknown are written as they are."""
+        """See `write_nowcast`; frames whose mask is unknown are written as they are.
+
+        Of these, an ensemble is its probability-matched mean.
+        """
+        scale = self.facts.rain_scale
         if mask is None:
-            super().write_prediction(output, inputs, mask, prediction, look)
+            one = np.asarray(matched_mean(jnp.asarray(prediction[None]), scale)[0])
+            super().write_prediction(output, inputs, mask, one, look)
             return
-        of = self.facts.rain_scale.rain_mm_per_h
-        rain = of(inputs[..., 0]), of(prediction[..., 0])
-        write_nowcast(output, *rain, mask[..., 0], look)
+        of, rates = scale.rain_mm_per_h, self.facts.rain_thresholds
+        # Frame by frame: of all members at once it would take a lot of memory.
+        members = np.stack([of(frame) for frame in prediction])
+        write_nowcast(output, of(inputs[..., 0]), members, mask[..., 0], look, rates)
+
+    def exported_words(self, num_frames: int | None) -> str:
+        """See `Objective`; of an ensemble, the members are the last axis."""
+        words = super().exported_words(num_frames)
+        return words.replace("C]", "M]") if self.num_members > 1 else words
 
     def exported_unit(self) -> str:
         """See `Objective`: how pixels become reflectivity and rain."""
@@ -501,39 +520,3 @@ class NowcastObjective(ForecastObjective):
             )
             for nowcast, name, group, note in drawn
         ]  # fmt: skip
-
-
-def probability_matched(frames: Video, last: Frame) -> Video:
-    """Frames with the values of another, the largest where theirs are largest.
-
-    Frames `[B, T, H, W, 1]` each get the values of `last` `[B, H, W, 1]`, in the order
-    of their own; of equal ones those come first where `last` is larger, so that what is
-    dry in both stays dry.
-
-    Ebert 2001, 10.1175/1520-0493(2001)129<2461:AOAPMS>2.0.CO;2.
-    """
-    values = last.reshape(last.shape[0], 1, -1)
-    order = (frames.reshape(*frames.shape[:2], -1) + 1e-3 * values) / 1.001
-    # By a histogram: XLA sorts indices ten times as slowly on a CPU.
-    bins = jnp.minimum(order * _MATCHING_BINS, _MATCHING_BINS - 1).astype(int)
-
-    def matched(bins: Array, values: Array) -> Array:
-        counts = jnp.zeros(_MATCHING_BINS, int).at[bins].add(1)
-        ranks = jnp.cumsum(counts) - (counts + 1) // 2  # In the middle of a bin.
-        return values[jnp.clip(ranks, 0)][bins]
-
-    of_clip = jax.vmap(matched, in_axes=(0, None))
-    return jax.vmap(of_clip)(bins, jnp.sort(values)[:, 0]).reshape(frames.shape)
-
-
-@jax.custom_jvp
-def _to_pixels(values: Video) -> Video:
-    """Values cut off at 0 and 1; a small gradient leads back from beyond."""
-    return jnp.clip(values, 0, 1)
-
-
-@_to_pixels.defjvp
-def _to_pixels_jvp(primals: Any, tangents: Any) -> Any:
-    (values,), (change,) = primals, tangents
-    inside = (values >= 0) & (values <= 1)
-    return _to_pixels(values), jnp.where(inside, change, 0.01 * change)

@@ -4,9 +4,11 @@ Motion is in pixels per frame, (u, v) to the right and down. With it, frames of 
 times are carried to one time, where what only moves stands still: the moving frame.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -206,3 +208,81 @@ def bands(
         found.append(left - smooth)
         left = smooth
     return jnp.concatenate(found, axis=-1)
+
+
+def with_rest(parts: Float[Array, "B H W N"], frame: Frame) -> Array:
+    """Bands, and what is left of the frame after the last Gaussian, as the last."""
+    return jnp.concatenate([parts, frame - parts.sum(-1, keepdims=True)], axis=-1)
+
+
+def band_correlations(
+    frames: Video, mask: Video, deviations: Sequence[float]
+) -> Float[Array, "B M"]:
+    """How each band of the last two frames correlates, 0 … 0.99; see `with_rest`.
+
+    Only pixels with data in both count; without any rain there, it is 0.
+    """
+    if frames.shape[1] < 2:
+        return jnp.zeros((frames.shape[0], len(deviations) + 1), frames.dtype)
+    known = mask[:, -1] * mask[:, -2]
+    before, now = (
+        known * with_rest(bands(frames[:, i], mask[:, i], deviations), frames[:, i])
+        for i in (-2, -1)
+    )
+    product, *squares = (
+        (a * b).sum((1, 2)) for a, b in ((before, now), (before, before), (now, now))
+    )
+    both = jnp.sqrt(squares[0] * squares[1])
+    return jnp.clip(product / jnp.maximum(both, 1e-6), 0.0, 0.99)
+
+
+def band_noise(
+    key: Array,
+    size: tuple[Any, Any, Any],
+    correlations: Float[Array, " M"],
+    deviations: Sequence[float],
+) -> Float[Array, "T H W M"]:
+    """Gaussian noise by bands of length scales, which begins at none and grows.
+
+    In each band an autoregression of order 1 with its correlation, which the noise of
+    variance 1 drives that the band of a white field has; see `bands` and `with_rest`.
+    """
+    white = jax.random.normal(key, (*size, 1))
+    left, found = white[:, None], []
+    for deviation in deviations:
+        smooth = gaussian(left, deviation)
+        found.append(left - smooth)
+        left = smooth
+    kept = correlations.reshape(1, 1, -1)
+    unit = jnp.sqrt(1 - kept**2) / _deviations_of(deviations).reshape(1, 1, -1)
+    drive = jnp.concatenate([*found, left], axis=-1)[:, 0] * unit[None]
+
+    def step(noise: Array, driven: Array) -> tuple[Array, Array]:
+        noise = kept * noise + driven
+        return noise, noise
+
+    return lax.scan(step, jnp.zeros_like(drive[0]), drive)[1]
+
+
+def wide_noise(
+    key: Array, shape: tuple[Any, Any, Any, int], deviation: float
+) -> Float[Array, "T H W C"]:
+    """Gaussian noise of variance 1 that is alike in a Gaussian of this deviation."""
+    smooth = gaussian(jax.random.normal(key, shape)[None], deviation)[0]
+    return smooth * (2 * np.sqrt(np.pi) * deviation)
+
+
+def _deviations_of(deviations: Sequence[float]) -> np.ndarray:
+    """The standard deviations of the bands of white noise of variance 1."""
+
+    def product(first: float, second: float) -> float:
+        """Of two Gaussians with these variances, summed over all pixels."""
+        total = first + second
+        return 1 / (2 * np.pi * total) if total else 1.0
+
+    variances = [0.0, *np.cumsum(np.square(deviations))]
+    found = [
+        product(a, a) - 2 * product(a, b) + product(b, b)
+        for a, b in itertools.pairwise(variances)
+    ]
+    return np.sqrt([*found, product(variances[-1], variances[-1])]).astype(np.float32)

@@ -80,7 +80,7 @@ def write_clip(
         clip_strip(path, frames)
     elif suffix == ".npy":
         with atomic_file(path) as partial, partial.open("wb") as file:
-            np.save(file, frames.astype(np.float32), allow_pickle=False)
+            np.save(file, frames.astype(np.float32, copy=False), allow_pickle=False)
     elif suffix == ".gif":
         content = gif_bytes(frames, frames_per_second)
         with atomic_file(path) as partial:

@@ -198,22 +198,34 @@ def radar_strip(
     rain_strip(rows).save(path)
 
 
-def rain_strip(rows: Sequence[Row], note: str = "") -> px.Canvas:
+def rain_strip(
+    rows: Sequence[Row], note: str = "", *, probabilities: bool = False
+) -> px.Canvas:
     """Draws rows of coloured rain beside the scale of the colours, and a note below.
 
-    The scale goes from heavy rain down; each colour has the rate it begins at.
+    The scale goes from heavy rain down; each colour has the rate it begins at. With
+    `probabilities`, their scale stands below it.
     """
-    top = _MARGIN + _TIME_HEIGHT
-    height = top + _LEGEND_STEP * (len(px.RAIN_COLOURS) + 2 + bool(note))
+    entries: list[tuple[str, tuple[int, int, int] | None]] = []  # None: not a colour.
+    entries += [(f"{rate:g}", colour) for rate, colour in reversed(px.RAIN_COLOURS)]
+    entries += [("dry", px.DRY_COLOUR), ("no data", px.NO_DATA_COLOUR)]
+    if probabilities:
+        entries += [("", None), ("probability", None)]
+        scale = reversed(px.PROBABILITY_COLOURS)
+        entries += [(f"{100 * share:g} %", colour) for share, colour in scale]
+        entries += [("less", px.DRY_COLOUR)]
+    entries = [("mm/h", None), *entries, (note, None)]
+    top = _MARGIN + _TIME_HEIGHT - _LEGEND_STEP
+    height = top + _LEGEND_STEP * (len(entries) - (not note))
     canvas = draw_strip(rows, extra_width=_LEGEND_WIDTH, min_height=height)
     left = canvas.image.width - _LEGEND_WIDTH
-    canvas.text((left, top - 12), "mm/h", size=12, anchor="lm", colour=px.FAINT_TEXT)
-    entries = [(f"{rate:g}", colour) for rate, colour in reversed(px.RAIN_COLOURS)]
-    entries += [("dry", px.DRY_COLOUR), ("no data", px.NO_DATA_COLOUR)]
     for number, (text, colour) in enumerate(entries):
         y = top + _LEGEND_STEP * number
+        if colour is None:
+            place = left, y + (6 if number == 0 else 9)
+            canvas.text(place, text, size=12, anchor="lm", colour=px.FAINT_TEXT)
+            continue
         canvas.bar((left - 1, y - 1, 20, 18), "#c9ced8")
         canvas.bar((left, y, 18, 16), "#" + "".join(f"{part:02x}" for part in colour))
         canvas.text((left + 26, y + 8), text, size=12, anchor="lm")
-    canvas.text((left, height - 9), note, size=12, anchor="lm", colour=px.FAINT_TEXT)
     return canvas

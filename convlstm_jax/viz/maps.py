@@ -5,13 +5,18 @@ import importlib.util
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from convlstm_jax.atomic_file import atomic_file
+from convlstm_jax.ensembles import (
+    exceedance_probability,
+    probability_matched_mean,
+    quantiles,
+)
 from convlstm_jax.errors import UserError
 from convlstm_jax.rain import DRY_BELOW_MM_PER_H
 from convlstm_jax.viz.clip_writer import ClipLook
@@ -19,6 +24,8 @@ from convlstm_jax.viz.clip_writer import ClipLook
 MAP_SUFFIXES = (".nc", ".tif")
 
 _NEEDED = {".nc": ("netCDF4", "pyproj"), ".tif": ("rasterio", "pyproj")}
+_QUANTILES = (0.1, 0.5, 0.9)
+_RAIN_RATE = {"standard_name": "rainfall_rate", "units": "mm h-1"}
 _DEGREES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # From line to line.
 _LENGTHS = re.compile(r"\+(a|b|R|x_0|y_0)=([-+.\deE]+)")
 
@@ -97,68 +104,129 @@ def graticule(
     return lines, step
 
 
-def write_map(path: Path, rain_mm_per_h: np.ndarray, look: ClipLook) -> None:
-    """Writes rain rates `[T, H, W]`, NaN without data, of which the times are known.
+def write_map(
+    path: Path, rain_mm_per_h: np.ndarray, look: ClipLook, rates: Sequence[float]
+) -> None:
+    """Writes rain rates of members `[T, H, W, M]`, of which the times are known.
 
-    `.nc` is CF NetCDF, `.tif` a GeoTIFF with a band for each time. Without a known
-    projection, places are pixels.
+    They are NaN without data. `.nc` is CF NetCDF: all members along `ens_number`, as
+    pysteps has it, and the probabilities of `rates` (mm/h), quantiles, the mean and the
+    probability-matched mean. `.tif` is a GeoTIFF with a band for each time, of the
+    probability-matched mean; then come the probabilities, as the descriptions of the
+    bands say. Of one member both hold it alone. Without a known projection, places are
+    pixels.
     """
     write = _write_netcdf if path.suffix.lower() == ".nc" else _write_geotiff
     issued = look.given[-1]
     minutes = np.array([(one - issued).total_seconds() / 60 for one in look.times])
+    rain = rain_mm_per_h.astype(np.float32, copy=False)
     with atomic_file(path) as partial:
-        write(partial, rain_mm_per_h.astype(np.float32), minutes, look)
+        write(partial, rain, minutes, look, rates)
 
 
 def _write_netcdf(
-    path: Path, rain: np.ndarray, minutes: np.ndarray, look: ClipLook
+    path: Path,
+    rain: np.ndarray,
+    minutes: np.ndarray,
+    look: ClipLook,
+    rates: Sequence[float],
 ) -> None:
     import netCDF4  # Optional.
 
-    crs, mapping = crs_of(look.grid), _mapping(crs_of(look.grid))
-    left, upper, width, height = corner_of(look.grid, rain.shape[1:])
-    rows, columns = (np.arange(count) + 0.5 for count in rain.shape[1:])
-    since = {"units": f"seconds since {look.given[-1]:%Y-%m-%d %H:%M:%S}"}
-    since["calendar"] = "standard"
-    place = {one["axis"].lower(): one for one in crs.cs_to_cf()} if crs else {}
     with netCDF4.Dataset(path, "w") as file:
         file.Conventions = "CF-1.8"
         file.title, file.source = "precipitation nowcast", "convlstm_jax"
         file.comment = f"Rates below {DRY_BELOW_MM_PER_H:g} mm/h are dry: 0."
-        for axis, size in zip(("time", "y", "x"), rain.shape, strict=True):
-            file.createDimension(axis, size)
-
-        def add(name: str, kind: str, axes: str, values: Any, **facts: Any) -> None:
-            fill, packed = facts.pop("_FillValue", None), len(axes.split()) > 1
-            one = file.createVariable(
-                name, kind, tuple(axes.split()), fill_value=fill, zlib=packed,
-                complevel=1,
-            )  # fmt: skip
-            one.setncatts(facts)
-            one[...] = values
-
-        of_time = {"standard_name": "time", "axis": "T", **since}
-        add("time", "i4", "time", np.rint(60 * minutes), **of_time)
-        reference = {"standard_name": "forecast_reference_time", **since}
-        add("forecast_reference_time", "i4", "", 0, **reference)
-        period = {"standard_name": "forecast_period", "units": "minutes"}
-        add("lead_time", "f8", "time", minutes, **period)
-        x, y = left + width * columns, upper - height * rows
-        for axis, values in (("y", y), ("x", x)):
-            unknown = {"axis": axis.upper(), "units": "1", "long_name": "pixels"}
-            add(axis, "f8", axis, values, **place.get(axis, unknown))
-        facts: dict[str, Any] = {
-            "standard_name": "rainfall_rate",
-            "long_name": "precipitation rate",
-            "units": "mm h-1",
-            "coordinates": "forecast_reference_time lead_time",
-            "_FillValue": np.float32(np.nan),
-        }
-        if mapping:
+        _add_axes(file, rain.shape[1:3], minutes, look)
+        facts = {"coordinates": "forecast_reference_time lead_time"}
+        if mapping := _mapping(crs_of(look.grid)):
             # pysteps looks for a variable of the projection's own name.
             facts["grid_mapping"] = mapping["grid_mapping_name"]
-            add(facts["grid_mapping"], "i4", "", 0, **mapping)
-        add("precip_intensity", "f4", "time y x", rain, **facts)
+            _add(file, facts["grid_mapping"], "i4", "", 0, **mapping)
+        name, axes = "precip_intensity", "time y x"
+        rate = {"long_name": "precipitation rate", **_RAIN_RATE, **facts}
+        if rain.shape[-1] == 1:
+            _add(file, name, "f4", axes, rain[..., 0], **rate)
+            return
+        number = {"standard_name": "realization", "long_name": "ensemble member"}
+        numbers = np.arange(rain.shape[-1]) + 1
+        _add(file, "ens_number", "i4", "ens_number", numbers, units="1", **number)
+        members = _add(file, name, "f4", f"ens_number {axes}", **rate)
+        for member in range(len(numbers)):
+            members[member] = rain[..., member]
+        _add_products(file, rain, rates, facts)
+
+
+def _add_axes(
+    file: Any, size: tuple[int, int], minutes: np.ndarray, look: ClipLook
+) -> None:
+    """Adds the coordinates of time and place."""
+    crs, (left, upper, width, height) = crs_of(look.grid), corner_of(look.grid, size)
+    rows, columns = (np.arange(count) + 0.5 for count in size)
+    since = {"units": f"seconds since {look.given[-1]:%Y-%m-%d %H:%M:%S}"}
+    since["calendar"] = "standard"
+    place = {one["axis"].lower(): one for one in crs.cs_to_cf()} if crs else {}
+    of_time = {"standard_name": "time", "axis": "T", **since}
+    _add(file, "time", "i4", "time", np.rint(60 * minutes), **of_time)
+    reference = {"standard_name": "forecast_reference_time", **since}
+    _add(file, "forecast_reference_time", "i4", "", 0, **reference)
+    period = {"standard_name": "forecast_period", "units": "minutes"}
+    _add(file, "lead_time", "f8", "time", minutes, **period)
+    x, y = left + width * columns, upper - height * rows
+    for axis, values in (("y", y), ("x", x)):
+        unknown = {"axis": axis.upper(), "units": "1", "long_name": "pixels"}
+        _add(file, axis, "f8", axis, values, **place.get(axis, unknown))
+
+
+def _add_products(
+    file: Any, members: np.ndarray, rates: Sequence[float], facts: Mapping[str, Any]
+) -> None:
+    """Adds what is made of all members, one lead time after the other."""
+
+    def add(name: str, axes: str, words: str, **others: Any) -> Any:
+        return _add(file, name, "f4", axes, long_name=words, **others, **facts)
+
+    words = "precipitation rate that is reached or exceeded"
+    _add(file, "threshold", "f8", "threshold", rates, long_name=words, units="mm h-1")
+    words = "share of the members at or below the rate"
+    _add(file, "quantile", "f8", "quantile", _QUANTILES, long_name=words, units="1")
+    words = "share of the members at or above the threshold"
+    axes = "threshold time y x"
+    probability = add("probability_of_exceedance", axes, words, units="1")
+    words = "quantile of the members' precipitation rates"
+    quantile = add("precip_quantile", "quantile time y x", words, **_RAIN_RATE)
+    words, how = "mean of the members", {"cell_methods": "realization: mean"}
+    mean = add("precip_mean", "time y x", words, **how, **_RAIN_RATE)
+    words = "probability-matched mean of the members (Ebert 2001)"
+    matched = add("precip_matched_mean", "time y x", words, **_RAIN_RATE)
+    for time in range(len(members)):
+        one = members[time : time + 1]
+        probability[:, time] = exceedance_probability(one, rates)[:, 0]
+        quantile[:, time] = quantiles(one, _QUANTILES)[:, 0]
+        mean[time] = one[0].mean(-1)
+        matched[time] = probability_matched_mean(one)[0]
+
+
+def _add(
+    file: Any, name: str, kind: str, axes: str, values: Any = None, **facts: Any
+) -> Any:
+    """Adds a variable, its axis if it has the same name, and values if there are any.
+
+    Fields are NaN without data; each is a chunk, as it is written and read.
+    """
+    if name == axes:
+        file.createDimension(name, len(values))
+    dimensions, options = tuple(axes.split()), {}
+    if len(dimensions) > 1:
+        field = [len(file.dimensions[axis]) for axis in dimensions[-2:]]
+        chunks = [1] * (len(dimensions) - 2) + field
+        options = {"fill_value": np.float32(np.nan), "chunksizes": chunks}
+        options |= {"zlib": True, "complevel": 1}
+    one = file.createVariable(name, kind, dimensions, **options)
+    one.setncatts(facts)
+    if values is not None:
+        one[...] = values
+    return one
 
 
 def _mapping(crs: Any) -> dict[str, Any]:
@@ -175,22 +243,35 @@ def _mapping(crs: Any) -> dict[str, Any]:
 
 
 def _write_geotiff(
-    path: Path, rain: np.ndarray, minutes: np.ndarray, look: ClipLook
+    path: Path,
+    rain: np.ndarray,
+    minutes: np.ndarray,
+    look: ClipLook,
+    rates: Sequence[float],
 ) -> None:
     import rasterio  # Optional.
 
     crs, left, upper, width, height = (
-        crs_of(look.grid), *corner_of(look.grid, rain.shape[1:])
+        crs_of(look.grid), *corner_of(look.grid, rain.shape[1:3])
     )  # fmt: skip
+    times = [
+        f"{ahead:+g} min, {time:%Y-%m-%d %H:%M:%S}"
+        for ahead, time in zip(minutes, look.times, strict=True)
+    ]
+    shown = rates if rain.shape[-1] > 1 else ()
+    names = times + [
+        f"probability of {rate:g} mm/h or more, {time}"
+        for rate in shown
+        for time in times
+    ]
     transform = rasterio.Affine(width, 0.0, left, 0.0, -height, upper)
     profile = {
-        "count": len(rain), "height": rain.shape[1], "width": rain.shape[2],
+        "count": len(names), "height": rain.shape[1], "width": rain.shape[2],
         "dtype": "float32", "nodata": math.nan, "compress": "deflate",
-        "transform": transform, "crs": crs and crs.to_wkt(),
+        "transform": transform, "crs": crs and crs.to_wkt(), "interleave": "band",
     }  # fmt: skip
     with rasterio.open(path, "w", driver="GTiff", **profile) as file:
-        file.write(rain)
-        file.units = ["mm/h"] * len(rain)
-        for band, time in enumerate(look.times):
-            words = f"{minutes[band]:+g} min, {time:%Y-%m-%d %H:%M:%S}"
-            file.set_band_description(band + 1, words)
+        fields = [probability_matched_mean(rain), *exceedance_probability(rain, shown)]
+        file.write(np.concatenate(fields))
+        file.units = ["mm/h"] * len(times) + ["1"] * (len(names) - len(times))
+        file.descriptions = names

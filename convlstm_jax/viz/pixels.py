@@ -1,6 +1,7 @@
 """Frames as pixels, and pictures that are put together from frames, bars and text."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,8 @@ TRUTH_COLOUR = "#0f9d6e"
 PREDICTION_COLOUR = "#2f6fed"
 WRONG_COLOUR = "#d13438"
 
+ColourScale = Sequence[tuple[float, tuple[int, int, int]]]
+
 # From a rate on, mm/h, rain has a colour: light blue over green and yellow to violet.
 RAIN_COLOURS = (
     (0.1, (198, 226, 245)),
@@ -33,6 +36,16 @@ RAIN_COLOURS = (
 )
 DRY_COLOUR = (250, 250, 250)
 NO_DATA_COLOUR = (205, 205, 205)
+
+# From a share on, a probability has a colour: pink over magenta to dark violet.
+PROBABILITY_COLOURS = (
+    (0.05, (253, 224, 221)),
+    (0.2, (252, 180, 190)),
+    (0.4, (247, 104, 161)),
+    (0.6, (205, 30, 140)),
+    (0.8, (135, 5, 125)),
+    (0.95, (73, 0, 106)),
+)
 
 
 def to_pixels(frames: np.ndarray) -> np.ndarray:
@@ -57,9 +70,18 @@ def to_pixels(frames: np.ndarray) -> np.ndarray:
 
 def rain_colours(rain_mm_per_h: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Colours, uint8 `[..., 3]`, of rain rates; grey where the mask is 0."""
-    rates = np.array([rate for rate, _ in RAIN_COLOURS])
-    colours = np.array([DRY_COLOUR, *(colour for _, colour in RAIN_COLOURS)], np.uint8)
-    pictures = colours[np.searchsorted(rates, rain_mm_per_h, side="right")]
+    return _coloured(rain_mm_per_h, mask, RAIN_COLOURS)
+
+
+def probability_colours(shares: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Colours, uint8 `[..., 3]`, of probabilities; grey where the mask is 0."""
+    return _coloured(shares, mask, PROBABILITY_COLOURS)
+
+
+def _coloured(values: np.ndarray, mask: np.ndarray, scale: ColourScale) -> np.ndarray:
+    edges = np.array([edge for edge, _ in scale], values.dtype)
+    colours = np.array([DRY_COLOUR, *(colour for _, colour in scale)], np.uint8)
+    pictures = colours[np.searchsorted(edges, values, side="right")]
     return np.where((mask > 0)[..., None], pictures, np.array(NO_DATA_COLOUR, np.uint8))
 
 

@@ -12,7 +12,7 @@ from convlstm_jax.cli.build import build_objective
 from convlstm_jax.cli.experiment import experiment
 from convlstm_jax.data.radar.composites import read_composite
 from convlstm_jax.errors import UserError
-from convlstm_jax.metrics.baselines import missing_packages
+from convlstm_jax.metrics.baselines import missing_packages, steps
 from convlstm_jax.objectives.whole_area import WholeArea
 from tests.composites import write_composites
 
@@ -70,6 +70,29 @@ def test_every_start_time_over_the_whole_area(tmp_path):
         np.testing.assert_allclose(
             result["per_lead_time"][name]["mse"], np.mean(of_clips, 0), rtol=1e-3
         )
+
+
+@pytest.mark.skipif(bool(missing_packages()), reason="needs requirements-radar.txt")
+def test_an_ensemble_stands_beside_that_of_pysteps(tmp_path, monkeypatch):
+    write_composites(tmp_path / "radar", "201609281445", 5)
+    asked = {}
+
+    def recorded(*arguments, **settings):
+        asked.update(settings)
+        return steps(*arguments, **settings)
+
+    monkeypatch.setattr(evaluate_folder, "steps", recorded)
+    config = chosen(
+        tmp_path / "radar", task__motion="optical_flow", task__num_members="3"
+    )
+    evaluate.run(config, workdir=tmp_path, input=tmp_path / "radar")
+    result = json.loads((tmp_path / "evaluation_radar.json").read_text())
+    assert asked == {"num_members": 3, "km_per_pixel": 2.0, "minutes_per_frame": 5.0}
+    for name in ("model", "steps"):
+        assert len(result["diagrams"][name]["rank_histogram"]) == 4
+        assert result[name]["crps"] > 0 and result[name]["ensemble_spread"] > 0
+    mae = result["optical_flow"]["ensemble_error"]
+    assert 0 < result["optical_flow"]["crps"] < mae  # Of one forecast: MAE and RMSE.
 
 
 def test_every_other_start_time(tmp_path):

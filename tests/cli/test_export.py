@@ -66,10 +66,10 @@ def test_the_program_is_the_function_for_any_batch(model):
         assert np.ptp(np.asarray(found)) > 1e-3
 
 
-def test_a_nowcast_in_the_moving_frame_of_any_size():
+def test_an_ensemble_in_the_moving_frame_of_any_size():
     config = NowcastConfig(
         num_input_frames=T_IN, num_output_frames=T_OUT, motion="optical_flow",
-        probability_matching=0.5,
+        probability_matching=0.5, num_members=3,
     )  # fmt: skip
     model = EncoderForecasterConfig(features=(2,), patch_size=2)
     task = config.build(model, None, DataFacts())
@@ -82,7 +82,8 @@ def test_a_nowcast_in_the_moving_frame_of_any_size():
         video = np.array(clips(1, size))
         video[:, :, :2] = np.nan  # No data.
         found = program.call(video)
-        assert found.shape == (1, T_OUT, *size) and np.asarray(found).any()
+        assert found.shape == (1, T_OUT, *size[:2], 3)
+        assert np.asarray(found).any((0, 1, 2, 3)).all()
         np.testing.assert_allclose(found, jax.jit(predict)(video), atol=1e-5)
 
 

@@ -32,7 +32,7 @@ def composites(tmp_path):
     return sorted((tmp_path / "all").iterdir())
 
 
-def forecast(tmp_path, *, watched=True, output="out.npy", **fields):
+def forecast(tmp_path, *, watched=True, output="out.npy", with_input=False, **fields):
     overrides = {
         "data.path": str(tmp_path / "radar"), "data.downsample": "2",
         "model.features": "2", "model.patch_size": "4", "task.num_input_frames": "2",
@@ -41,7 +41,7 @@ def forecast(tmp_path, *, watched=True, output="out.npy", **fields):
     predict.run(
         experiment(radar_nowcasting.get_config("quick"), overrides),
         workdir=tmp_path, input=tmp_path / "radar", output=tmp_path / output,
-        num_frames=None, watch=watched,
+        num_frames=None, watch=watched, with_input=with_input,
     )  # fmt: skip
 
 
@@ -142,6 +142,21 @@ def test_without_pysteps_a_missing_composite_is_said(tmp_path, monkeypatch, comp
     add(tmp_path, composites[0], composites[2])()
     with pytest.raises(UserError, match="ends with 1 composites that are 5 minutes"):
         forecast(tmp_path, watched=False, data__time_step_minutes="5")
+
+
+def test_nowcasts_of_an_ensemble(tmp_path, monkeypatch, composites, capsys):
+    two = add(tmp_path, *composites[:2])
+    made = watching(tmp_path, monkeypatch, two, idle, task__num_members="3")
+    assert made == ["out_201609281405.npy"]
+    found = np.load(tmp_path / made[0])
+    assert found.shape == (3, 18, 26, 3)
+    assert len({found[..., member].tobytes() for member in range(3)}) == 3
+    assert "3 frames of 3 members, the 15 minutes" in capsys.readouterr().out
+    forecast(tmp_path, watched=False, with_input=True, task__num_members="3")
+    both = np.load(tmp_path / "out.npy")
+    np.testing.assert_array_equal(both[2:], found)
+    for member in range(3):
+        np.testing.assert_array_equal(both[:2, ..., member], both[:2, ..., 0])
 
 
 @pytest.mark.skipif(not find_spec("rasterio"), reason="needs rasterio")

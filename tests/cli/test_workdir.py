@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from configs import bubbles, moving_mnist
+from configs import bubbles, moving_mnist, radar_nowcasting
 from convlstm_jax.cli import workdir
 from convlstm_jax.cli.experiment import experiment, leaves, update
 from convlstm_jax.cli.workdir import (
@@ -98,6 +98,21 @@ def test_the_model_of_trained_weights_stays():
         ("task.num_output_frames", 20),
     ):
         check_same_model(CONFIG, changed(path, value), FOLDER)
+
+
+def test_an_ensemble_has_any_number_of_members_but_one():
+    ensemble = radar_nowcasting.get_config("ensemble")
+
+    def other(path, value):
+        values, _ = update(ensemble.to_dict(), {path: value}, from_text=False)
+        return ConfigDict(values)
+
+    check_same_model(ensemble, other("task.num_members", 50), FOLDER)
+    with pytest.raises(UserError, match=r"task\.num_members is 12 there and 1 here"):
+        check_same_model(ensemble, other("task.num_members", 1), FOLDER)
+    single = radar_nowcasting.get_config("quick")
+    with pytest.raises(UserError, match=r"task\.num_members is 1 there and 12 here"):
+        check_same_model(single, ensemble, FOLDER)
 
 
 def test_a_saved_config_is_read_as_it_was(tmp_path):

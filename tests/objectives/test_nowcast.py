@@ -12,11 +12,8 @@ from convlstm_jax.models.encoder_forecaster import (
     EncoderForecasterConfig,
 )
 from convlstm_jax.objectives.base import DataFacts
-from convlstm_jax.objectives.nowcast import (
-    NowcastConfig,
-    NowcastObjective,
-    probability_matched,
-)
+from convlstm_jax.objectives.moving_frame import matched_mean, probability_matched
+from convlstm_jax.objectives.nowcast import NowcastConfig, NowcastObjective
 from convlstm_jax.ops.advection import find_motion
 from convlstm_jax.rain import RainScale
 
@@ -127,9 +124,10 @@ MARGIN, SIZE = 8, 16
 def moving(**fields):
     """An objective in the moving frame, with a margin, and its variables."""
     config = NowcastConfig(
-        num_input_frames=3, num_output_frames=2, loss="mse", motion="optical_flow",
+        **{"num_input_frames": 3, "num_output_frames": 2, "motion": "optical_flow"},
+        **({} if "num_members" in fields else {"loss": "mse"}),
         **fields,
-    )  # fmt: skip
+    )
     facts = dataclasses.replace(FACTS, margin=MARGIN)
     task = config.build(EncoderForecasterConfig(
         features=(2,), input_kernel_size=1, recurrent_kernel_size=1, patch_size=2
@@ -333,3 +331,122 @@ def test_without_motion_the_margin_is_cut_off(moving_batch):
         for one, batch in ((task, moving_batch), (plain, small))
     )
     np.testing.assert_array_equal(found, expected)
+
+
+# --- ensembles
+
+
+@pytest.fixture(scope="module")
+def ensemble():
+    return moving(num_members=5)
+
+
+def test_members_follow_from_the_frames_alone(ensemble, moving_task, moving_batch):
+    task, variables = ensemble
+    inputs, _ = task.split_batch(moving_batch)
+    forecast = compiled(task, "forecast", num_frames=2)
+    found = np.asarray(forecast(variables, inputs).frames)
+    assert found.shape == (1, 2, SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 5)
+    assert len({member.tobytes() for member in np.moveaxis(found, -1, 0)}) == 5
+    assert (found >= 0).all() and (found <= 1).all()
+    other = jnp.roll(inputs, 3, axis=2)
+    both = forecast(variables, jnp.concatenate([other, inputs])).frames
+    np.testing.assert_allclose(both[1:], found, atol=1e-5)
+    # An untrained network begins at advection, and not far from it.
+    alone, its_variables = moving_task
+    advected = compiled(alone, "forecast", num_frames=2)(its_variables, inputs).frames
+    wet = np.asarray(advected)[..., 0] > 0.1
+    spread = found.std(-1)[wet].mean()
+    assert 0.005 < spread < 0.1
+    assert np.abs(found.mean(-1) - advected[..., 0])[wet].mean() < spread
+
+
+def test_more_members_are_further_members(ensemble, moving_batch):
+    task, variables = ensemble
+    more, _ = moving(num_members=7)
+    inputs, _ = task.split_batch(moving_batch)
+    few, many = (
+        compiled(one, "forecast", num_frames=1)(variables, inputs).frames
+        for one in (task, more)
+    )
+    np.testing.assert_allclose(many[..., :5], few, atol=1e-6)
+
+
+def test_the_loss_of_an_ensemble_is_the_almost_fair_crps(ensemble, moving_batch):
+    task, variables = ensemble
+    key = jax.random.key(3)
+    loss, _ = compiled(task, "loss_fn")(variables, moving_batch, key, None)
+    frames = moving_batch["frames"].astype(jnp.float32) / 255
+    few = dataclasses.replace(task._moving_frame, num_members=4)
+    members, target, there = map(
+        np.asarray,
+        few.training_pair(
+            variables, frames, moving_batch["mask"].astype(float), key, MARGIN
+        ),
+    )
+    assert members.shape == (1, 2, SIZE, SIZE, 4)
+    error = np.abs(members - target).mean(-1)
+    pairs = np.abs(members[..., :, None] - members[..., None, :]).sum((-1, -2))
+    crps = error - (1 - 0.05 / 4) * pairs / (2 * 4 * 3)
+    known = there[..., 0] > 0
+    np.testing.assert_allclose(loss, crps[known].mean(), rtol=1e-4)
+
+
+def test_all_weights_of_an_ensemble_are_trained(ensemble, moving_batch):
+    task, variables = ensemble
+    started = jax.tree.map(lambda leaf: leaf + 0.05, variables)
+
+    def loss(variables):
+        key = jax.random.key(0)
+        return task.loss_fn(variables, moving_batch, key, None)[0].sum()
+
+    gradients = jax.jit(jax.grad(loss))(started)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+        assert np.isfinite(leaf).all() and leaf.any(), path
+    output = gradients["params"]["output"]["bias"]
+    assert (np.asarray(output).reshape(-1, 16) != 0).any(0).all()
+
+
+def test_without_rain_no_member_rains(ensemble):
+    task, variables = ensemble
+    dry = jnp.zeros((1, 3, SIZE, SIZE, 1)).at[:, :, 4].set(jnp.nan)
+    assert not compiled(task, "forecast", num_frames=3)(variables, dry).frames.any()
+
+
+def test_an_ensemble_is_measured_beside_single_forecasts(ensemble, moving_batch):
+    task, variables = ensemble
+    contenders = measure(task, variables, moving_batch)
+    totals = {
+        name: add_sums(None, batch_sums(of, jnp.ones(1)))
+        for name, of in contenders.items()
+    }
+    found = {name: task.summarize(of, (8, 8, 1)) for name, of in totals.items()}
+    for summary in found.values():
+        assert {"crps", "mse", "csi_0.5_mm_per_h"} <= set(summary.per_lead_time)
+    # Of one forecast, the CRPS is its absolute error.
+    inputs, target = task.split_batch(moving_batch)
+    known = np.asarray(task.target_mask(moving_batch)) > 0
+    last = jnp.nan_to_num(inputs)[:, -1:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    rain = SCALE.rain_mm_per_h(last), SCALE.rain_mm_per_h(target)
+    error = np.abs(np.asarray(rain[0] - rain[1]))[known].mean()
+    assert found["persistence"].total["crps"] == pytest.approx(error, rel=1e-5)
+    assert found["model"].total["crps"] < found["persistence"].total["crps"]
+
+
+def test_a_matched_mean_has_the_members_values_where_the_mean_has_its_own():
+    members = np.random.default_rng(0).random((1, 2, 8, 9, 3)).astype(np.float32)
+    found = np.asarray(matched_mean(jnp.asarray(members), SCALE))
+    mean = SCALE.rain_mm_per_h(members).mean(-1, keepdims=True)
+    for t in range(2):
+        values = np.sort(members[0, t], axis=None)[1::3]
+        ranks = mean[0, t].ravel().argsort().argsort()
+        expected = values[ranks].reshape(8, 9, 1)
+        assert np.isclose(found[0, t], expected).mean() > 0.9  # Ties by the histogram.
+        np.testing.assert_allclose(found[0, t], expected, atol=0.05)
+    one = jnp.asarray(members[..., :1])
+    np.testing.assert_array_equal(matched_mean(one, SCALE), one)
+
+
+def test_an_ensemble_is_made_in_the_moving_frame():
+    with pytest.raises(ValueError, match=r"num_members is 3: it must be 1 with motion"):
+        NowcastConfig(num_members=3)

@@ -1,17 +1,22 @@
 """Motion that is known is found; trajectories as in plain NumPy and in pysteps."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
 
 from convlstm_jax.ops.advection import (
+    band_correlations,
+    band_noise,
     bands,
     carry,
     find_motion,
     gaussian,
     to_last_time,
     trajectories,
+    wide_noise,
+    with_rest,
 )
 from tests.trees import fast_jit
 
@@ -197,3 +202,58 @@ def test_bands_add_up_to_the_frame():
     np.testing.assert_allclose(found + smooth, known, atol=1e-6)
     constant = bands(mask * 0.3, jnp.asarray(mask), (1.0, 3.0)) * mask
     np.testing.assert_allclose(constant, 0, atol=1e-6)
+
+
+def test_how_bands_correlate_against_numpy():
+    rng = np.random.default_rng(0)
+    frames = rng.random((2, 3, 12, 16, 1)).astype(np.float32)
+    frames[0, -1] = frames[0, -2]
+    mask = np.ones_like(frames)
+    mask[:, -1, :3] = 0
+    found = band_correlations(jnp.asarray(frames), jnp.asarray(mask), (0.8, 2.0))
+    known = mask[1, -1] * mask[1, -2]
+    before, now = (
+        known
+        * np.asarray(
+            with_rest(bands(frames[1:, i], mask[1:, i], (0.8, 2.0)), frames[1:, i])
+        )
+        for i in (-2, -1)
+    )
+    expected = (before * now).sum((0, 1, 2)) / np.sqrt(
+        (before**2).sum((0, 1, 2)) * (now**2).sum((0, 1, 2))
+    )
+    np.testing.assert_allclose(found[1], np.clip(expected, 0, 0.99), rtol=1e-5)
+    assert (np.asarray(found[0]) > 0.9).all() and found[1, 0] < 0.3
+    assert not band_correlations(0 * frames, mask, (0.8, 2.0)).any()
+    assert not band_correlations(frames[:, :1], mask[:, :1], (0.8, 2.0)).any()
+
+
+def test_noise_has_the_spread_and_memory_of_an_autoregression():
+    correlations = np.array([0.0, 0.5, 0.9], np.float32)
+    noise = band_noise(
+        jax.random.key(0), (6, 150, 200), jnp.asarray(correlations), (0.8, 2.0)
+    )
+    assert noise.shape == (6, 150, 200, 3)
+    inside = np.asarray(noise)[:, 8:-8, 8:-8]  # Beyond the edge is none.
+    steps = np.arange(1, 7)[:, None]
+    expected = np.sqrt(1 - correlations ** (2 * steps))
+    tolerance = np.array([0.02, 0.03, 0.15])  # Wide structures are few.
+    assert (np.abs(inside.std((1, 2)) / expected - 1) < tolerance).all()
+    # What follows is what was, times the correlation, and new noise.
+    after = (inside[3] * inside[2]).mean((0, 1)) / (inside[2] ** 2).mean((0, 1))
+    np.testing.assert_allclose(after, correlations, atol=0.08)
+    # The first band is the finest.
+    neighbours = (inside[-1, 1:] * inside[-1, :-1]).mean((0, 1)) / (
+        inside[-1] ** 2
+    ).mean((0, 1))
+    assert neighbours[0] < 0.1 < 0.4 < neighbours[1] < 0.9 < neighbours[2]
+
+
+def test_wide_noise_is_alike_nearby():
+    noise = np.asarray(wide_noise(jax.random.key(0), (40, 60, 70, 2), 5.0))
+    inside = noise[:, 15:-15, 15:-15]  # Beyond the edge is none.
+    assert noise.shape == (40, 60, 70, 2) and abs(inside.std() - 1) < 0.05
+    for away in (1, 5, 10):
+        alike = (inside[:, away:] * inside[:, :-away]).mean()
+        assert alike == pytest.approx(np.exp(-((away / 10) ** 2)), abs=0.1)
+    assert abs((inside[..., 0] * inside[..., 1]).mean()) < 0.1

@@ -10,7 +10,13 @@ from convlstm_jax.viz.film_strip import (
     radar_strip,
     selection,
 )
-from convlstm_jax.viz.pixels import fit, rain_colours
+from convlstm_jax.viz.pixels import (
+    DRY_COLOUR,
+    PROBABILITY_COLOURS,
+    fit,
+    probability_colours,
+    rain_colours,
+)
 
 LEFT, MARGIN, GAP, TIME = 112, 16, 6, 22
 
@@ -150,6 +156,15 @@ def test_colours_begin_at_their_rates_and_no_data_is_grey():
     assert len(set.union(*seen)) == len(groups)
     red, green, blue = colours[8]
     assert red == green == blue
+
+
+def test_probabilities_have_the_colour_of_the_share_they_reach():
+    shares = np.array([0.0, 1 / 30, *(n / 20 for n in (1, 4, 19, 20)), np.nan])
+    colours = [colour for _, colour in PROBABILITY_COLOURS]
+    expected = [DRY_COLOUR] * 2 + [*colours[:2], colours[-1], colours[-1]]
+    found = probability_colours(shares.astype(np.float32), np.isfinite(shares))
+    assert [tuple(one) for one in found[:-1].tolist()] == expected
+    assert len(set(found[-1].tolist())) == 1 and len(set(colours)) == len(colours)
 
 
 def draw(path, forecasts, num_frames=9):

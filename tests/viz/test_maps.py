@@ -9,11 +9,16 @@ from PIL import Image
 
 from convlstm_jax.data.radar.cf import read_cf, times_of
 from convlstm_jax.data.radar.config import RadarConfig
+from convlstm_jax.ensembles import (
+    exceedance_probability,
+    probability_matched_mean,
+    quantiles,
+)
 from convlstm_jax.errors import UserError
 from convlstm_jax.viz.clip_writer import ClipLook
 from convlstm_jax.viz.maps import check_map_packages, crs_of, graticule
 from convlstm_jax.viz.nowcast_files import write_nowcast
-from convlstm_jax.viz.pixels import DRY_COLOUR, RAIN_COLOURS
+from convlstm_jax.viz.pixels import DRY_COLOUR, PROBABILITY_COLOURS, RAIN_COLOURS
 
 MISSING = [one for one in ("netCDF4", "pyproj", "rasterio") if not find_spec(one)]
 needs_maps = pytest.mark.skipif(
@@ -26,6 +31,11 @@ MASK = np.ones((2, *SIZE), np.uint8)
 MASK[:, :4, :7] = 0
 EXPECTED = np.where(MASK[-1] > 0, np.where(RAIN < 0.1, 0, RAIN), np.nan)
 EXPECTED = EXPECTED.astype(np.float32)
+SHARES = np.random.default_rng(1).uniform(0.2, 2, (3, *SIZE, 5))
+RATES = (0.5, 2.0, 5.0)
+MEMBERS = RAIN[..., None] * SHARES
+EXPECTED_MEMBERS = np.where(MEMBERS < 0.1, 0, MEMBERS).astype(np.float32)
+EXPECTED_MEMBERS[:, MASK[-1] == 0] = np.nan
 FMI = {
     "projection": "+proj=stere +lon_0=25 +lat_0=90 +lat_ts=60 +a=6371288 +units=m",
     "x1": -380886.31, "y1": -3395677.92, "x2": -360893.45, "y2": -3365690.0,
@@ -52,10 +62,10 @@ DEGREES = {
 GRIDS = {"fmi": FMI, "knmi": KNMI, "swiss": SWISS, "degrees": DEGREES}
 
 
-def written(path, grid):
+def written(path, grid, members=RAIN[..., None]):
     given = [ISSUED - timedelta(minutes=2.5), ISSUED]
-    look = ClipLook(times=TIMES, given=given, grid=grid)
-    write_nowcast(path, RAIN[:2], RAIN, MASK, look)
+    look = ClipLook(scale=2, times=TIMES, given=given, grid=grid)
+    write_nowcast(path, RAIN[:2], members, MASK, look, RATES[::-1])  # Any order.
     return path
 
 
@@ -123,6 +133,69 @@ def test_xarray_and_this_package_read_it(tmp_path):
 
 
 @needs_maps
+def test_pysteps_reads_an_ensemble(tmp_path):
+    importers = pytest.importorskip("pysteps.io.nowcast_importers")
+    path = written(tmp_path / "nowcast.nc", FMI, MEMBERS)
+    rain, facts = importers.import_netcdf_pysteps(str(path), onerror="raise")
+    expected = np.moveaxis(EXPECTED_MEMBERS, -1, 0)
+    np.testing.assert_array_equal(rain.astype(np.float32), expected)
+    assert facts["unit"] == "mm/h" and list(facts["leadtimes"]) == [2.5, 5, 7.5]
+    assert facts["x1"] == pytest.approx(FMI["x1"]) and "stere" in facts["projection"]
+
+
+@needs_maps
+def test_the_products_of_an_ensemble_in_netcdf(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    path = written(tmp_path / "nowcast.nc", FMI, MEMBERS)
+    expected = {
+        "probability_of_exceedance": exceedance_probability(EXPECTED_MEMBERS, RATES),
+        "precip_quantile": quantiles(EXPECTED_MEMBERS, (0.1, 0.5, 0.9)),
+        "precip_mean": EXPECTED_MEMBERS.mean(-1),
+        "precip_matched_mean": probability_matched_mean(EXPECTED_MEMBERS),
+    }
+    with xarray.open_dataset(path, engine="h5netcdf", decode_timedelta=False) as data:
+        assert data["precip_intensity"].dims == ("ens_number", "time", "y", "x")
+        assert list(data["ens_number"]) == [1, 2, 3, 4, 5]
+        for name, values in expected.items():
+            np.testing.assert_array_equal(data[name], values)
+            is_share = name == "probability_of_exceedance"
+            assert data[name].attrs["units"] == ("1" if is_share else "mm h-1")
+            assert ("standard_name" in data[name].attrs) != is_share
+            assert list(data[name]["lead_time"].to_numpy()) == [2.5, 5, 7.5]
+            assert data[name].attrs["grid_mapping"] == "polar_stereographic"
+        likely = data["probability_of_exceedance"].sel(threshold=2.0)
+        np.testing.assert_array_equal(likely, expected["probability_of_exceedance"][1])
+        middle = data["precip_quantile"].sel(quantile=0.5)
+        np.testing.assert_array_equal(middle, expected["precip_quantile"][1])
+    config = RadarConfig(radar_format="cf_netcdf", product="precip_matched_mean")
+    read = read_cf(path, config, 1).values.astype(np.float32)
+    np.testing.assert_array_equal(read, expected["precip_matched_mean"][1])
+
+
+@needs_maps
+def test_gdal_reads_the_matched_mean_and_the_probabilities(tmp_path):
+    import rasterio
+
+    with rasterio.open(written(tmp_path / "nowcast.tif", FMI, MEMBERS)) as file:
+        bands, names, units = file.read(), file.descriptions, file.units
+    matched = probability_matched_mean(EXPECTED_MEMBERS)
+    np.testing.assert_array_equal(bands[:3], matched)
+    shares = exceedance_probability(EXPECTED_MEMBERS, RATES)
+    np.testing.assert_array_equal(bands[3:], shares.reshape(9, *SIZE))
+    assert names[0] == "+2.5 min, 2016-09-28 18:02:30" and units[:4] == (
+        "mm/h", "mm/h", "mm/h", "1",
+    )  # fmt: skip
+    assert names[7] == "probability of 2 mm/h or more, +5 min, 2016-09-28 18:05:00"
+
+
+def test_all_members_in_npy(tmp_path):
+    found = np.load(written(tmp_path / "nowcast.npy", {}, MEMBERS))
+    np.testing.assert_array_equal(found, EXPECTED_MEMBERS)
+    one = np.load(written(tmp_path / "nowcast.npy", {}))
+    np.testing.assert_array_equal(one, EXPECTED[..., None])
+
+
+@needs_maps
 @pytest.mark.parametrize("grid", [{}, {**FMI, "projection": "+proj=nowhere"}])
 def test_without_a_projection_places_are_pixels(tmp_path, grid):
     import netCDF4
@@ -166,6 +239,31 @@ def test_pictures_have_a_scale_and_lines(tmp_path, suffix):
     for _, colour in RAIN_COLOURS:
         assert colour in colours[0]
         assert tuple(part // 4 * 3 for part in DRY_COLOUR) in colours[1] - colours[0]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".gif"])
+def test_pictures_of_an_ensemble_have_its_probabilities(tmp_path, suffix):
+    pictures = []
+    for members in (RAIN[..., None], MEMBERS):
+        with Image.open(written(tmp_path / f"a{suffix}", {}, members)) as picture:
+            assert getattr(picture, "n_frames", 1) == (3 if suffix == ".gif" else 1)
+            pictures.append(np.asarray(picture.convert("RGB")))
+    one, several = pictures
+    height, width, _ = np.subtract(several.shape, one.shape)
+    # Two probabilities and three members below the mean, or one probability beside it.
+    assert height > 5 * SIZE[0] if suffix == ".png" else width > 2 * SIZE[1]
+    seen = {tuple(pixel) for pixel in several.reshape(-1, 3).tolist()}
+    assert seen >= {colour for _, colour in RAIN_COLOURS + PROBABILITY_COLOURS}
+
+
+def test_only_some_frames_of_a_long_nowcast_are_in_a_strip(tmp_path):
+    minutes = np.arange(-9, 13)
+    times = [ISSUED + timedelta(minutes=5 * int(one)) for one in minutes]
+    look = ClipLook(times=times[10:], given=times[:10])
+    members, given = MEMBERS[[0] * 12], RAIN[[0] * 10]
+    write_nowcast(tmp_path / "a.png", given, members, MASK[[0] * 10], look, RATES)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width < 9 * 160
 
 
 @pytest.mark.parametrize("name", ["a.nc", "a.tif"])

@@ -1,0 +1,291 @@
+"""Nowcasting in the moving frame: growth and decay where rain stands still."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from convlstm_jax.objectives.base import Variables
+from convlstm_jax.ops.advection import (
+    Motion,
+    band_correlations,
+    band_noise,
+    bands,
+    carry,
+    find_motion,
+    to_last_time,
+    trajectories,
+    wide_noise,
+    with_rest,
+)
+from convlstm_jax.ops.warping import pixel_positions, read_at
+from convlstm_jax.rain import RainScale
+from convlstm_jax.types import Frame, Video
+
+BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
+"""Of the Gaussians between which bands of length scales lie, in pixels."""
+
+_NUM_BANDS = len(BAND_DEVIATIONS)
+_MATCHING_BINS = 2**14  # Of pixel values that count as equal.
+_HALF_CHANGE_FRAMES = 3  # After so many, half of what the network puts out is added.
+_MOTION_DEVIATION = 8.0  # Of the Gaussian that errors of the motion are alike in.
+_LITTLE_RAIN = 0.02  # Pixel value on average nearby, with half the spread.
+_LARGEST_SPREAD = 0.25  # Of the noise in a band, pixel values.
+_SMALL = -2.0  # Of the largest spread and speed, its sigmoid is the share at first.
+
+Members = Float[Array, "B T H W M"]
+
+
+class NowcastState(NamedTuple):
+    """The last `num_input_frames` frames read, and 1 where they hold data."""
+
+    frames: Video
+    mask: Video
+
+
+class Spread(NamedTuple):
+    """How the members of an ensemble differ from its central fields."""
+
+    deviations: Float[Array, "B T H W N"]  # of the noise in each band
+    speed: Video  # of the error of the motion, pixels per frame
+    upward: Video  # what noise is multiplied by where it adds rain
+    correlations: Float[Array, "B N"]  # of the noise in each band, frame to frame
+
+
+class Change(NamedTuple):
+    """What fields of the moving frame become, before they are cut off at 0 and 1."""
+
+    fields: Video
+    spread: Spread | None  # of an ensemble
+
+
+@dataclass(frozen=True)
+class MovingFrame:
+    """Forecasts rain by a network that predicts its growth and decay.
+
+    The idea is that of L-CNN (Ritvanen et al. 2023, 10.1109/JSTARS.2023.3238016). Here
+    the network's outputs a, b and d change the last field p by its length scales, which
+    S-PROG (Seed 2003) damps as a whole:
+
+        p' = p + t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
+
+    where Bₙ are bands of length scales, q is the field before and t the frames ahead.
+    All outputs begin at zero. The members of an ensemble are moved and changed by
+    noise, as in STEPS (Bowler et al. 2006, 10.1256/qj.04.100):
+
+        p'ₘ(x) = p'(x − t v V(x)) + k Σₙ sₙ Nₙ(x),    Nₙ ← ρₙ Nₙ + (1 − ρₙ²)^½ ε,
+
+    with V an error of the motion that is alike nearby, and Nₙ noise in band n, which
+    grows by the band's correlation ρₙ in the last two given fields. Its spread sₙ, v
+    and, where noise adds rain, k (else 1) are outputs as well, at each place and time.
+    The same frames give the same members.
+    """
+
+    model: Any
+    scale: RainScale
+    num_input_frames: int
+    num_members: int = 1
+    probability_matching: float = 0.0
+
+    @staticmethod
+    def num_outputs(num_members: int) -> int:
+        """The channels of the network: a, b and d, and the spread of an ensemble."""
+        return 2 * _NUM_BANDS + 1 + (_NUM_BANDS + 3) * (num_members > 1)
+
+    def read(self, video: Video, known: Array, state: NowcastState | None) -> Any:
+        """The state after further frames, where they are known."""
+        mask = known.astype(video.dtype)
+        if state is None:
+            nothing = jnp.zeros_like(video[:, :1])
+            before = jnp.repeat(nothing, self.num_input_frames, axis=1)
+            state = NowcastState(before, before)
+        kept = (
+            jnp.concatenate(parts, axis=1)[:, -self.num_input_frames :]
+            for parts in ((state.frames, video), (state.mask, mask))
+        )
+        return NowcastState(*kept)
+
+    def forecast(
+        self, variables: Variables, state: NowcastState, num_frames: int
+    ) -> Members:
+        """The frames that follow; rain from beyond the frame is none."""
+        motion = find_motion(state.frames, state.mask)
+        moved, known = self.to_last_time(state.frames, state.mask, motion)
+
+        def finished(fields: Video) -> Video:
+            if share := self.probability_matching:
+                matched = probability_matched(fields * known[:, -1:], moved[:, -1])
+                fields = fields + share * (matched - fields)
+            return self.carried_on(fields, known, motion)
+
+        fields, spread = self.change(variables, moved, known, num_frames)
+        if spread is None:
+            return finished(_to_pixels(fields))
+        keys = _keys_of(state.frames, self.num_members)
+        # One after the other: noise takes several times the memory of a forecast.
+        members = lax.map(lambda key: finished(perturbed(fields, spread, key)), keys)
+        return jnp.moveaxis(members[..., 0], 0, -1)
+
+    def to_last_time(
+        self, frames: Video, mask: Video, motion: Motion, margin: int = 0
+    ) -> tuple[Video, Video]:
+        """Pixels and masks in the moving frame; rain rates are interpolated."""
+        rain, known = to_last_time(
+            self.scale.rain_mm_per_h(frames), mask, motion, margin=margin
+        )
+        return self.scale.pixels_of_rain(rain), known
+
+    def carried_on(self, frames: Video, known: Video, motion: Motion) -> Video:
+        """Frames of the moving frame where they are to be at their own times."""
+        mask = jnp.broadcast_to(known[:, -1:], frames.shape)
+        positions = trajectories(motion, frames.shape[1])
+        rain, _ = carry(self.scale.rain_mm_per_h(frames), mask, positions)
+        return self.scale.pixels_of_rain(rain)
+
+    def advected(self, state: NowcastState, num_frames: int) -> Video:
+        """The last frame carried on: the forecast of a network that changes nothing."""
+        motion = find_motion(state.frames, state.mask)
+        last = jnp.repeat(state.frames[:, -1:], num_frames, axis=1)
+        return self.carried_on(last, state.mask, motion)
+
+    def training_pair(
+        self,
+        variables: Variables,
+        frames: Video,
+        mask: Video,
+        key: Array,
+        margin: int,
+    ) -> tuple[Members, Video, Video]:
+        """Forecast fields of a clip, its later fields carried back, and their mask."""
+        first = self.num_input_frames
+        motion = find_motion(frames[:, :first], mask[:, :first])
+        moved, known = self.to_last_time(
+            frames[:, :first], mask[:, :first], motion, margin
+        )
+        num_outputs = frames.shape[1] - first
+        positions = trajectories(-motion, num_outputs, margin=margin)
+        rain = self.scale.rain_mm_per_h(frames[:, first:])
+        rain, there = carry(rain, mask[:, first:], positions)
+        target = self.scale.pixels_of_rain(rain)
+        fields, spread = self.change(variables, moved, known, num_outputs)
+        if spread is None:
+            return _to_pixels(fields), target, there
+        keys = jax.random.split(key, (self.num_members, len(frames)))
+        members = jax.vmap(lambda keys: perturbed(fields, spread, keys))(keys)
+        return jnp.moveaxis(members[..., 0], 0, -1), target, there
+
+    def change(
+        self, variables: Variables, moved: Video, known: Video, num_frames: int
+    ) -> Change:
+        """What the fields of the moving frame become, see the class."""
+        inputs = jnp.concatenate([moved, known], axis=-1)
+        outputs = self.model.forecast(variables, inputs, num_frames).logits
+        assert outputs is not None
+        parts = _NUM_BANDS, 2 * _NUM_BANDS, 2 * _NUM_BANDS + 1
+        damped, trend, more, spread = jnp.split(outputs, parts, axis=-1)
+        now = bands(moved[:, -1], known[:, -1], BAND_DEVIATIONS)
+        change = 0.1 * more - (damped * now[:, None]).sum(-1, keepdims=True)
+        before = now
+        if moved.shape[1] > 1:
+            before = bands(moved[:, -2], known[:, -2], BAND_DEVIATIONS)
+            steps = (now - before) * known[:, -1] * known[:, -2]
+            change += (trend * steps[:, None]).sum(-1, keepdims=True)
+        ahead = jnp.arange(1, num_frames + 1, dtype=change.dtype)
+        grown = (ahead / (ahead + _HALF_CHANGE_FRAMES)).reshape(1, -1, 1, 1, 1)
+        fields = moved[:, -1:] + grown * change
+        if not spread.shape[-1]:
+            return Change(fields, None)
+        # Far from all rain there is none in any member.
+        nearby = jnp.maximum(with_rest(now, moved[:, -1])[..., -1:], 0.0)[:, None]
+        near = nearby / (nearby + _LITTLE_RAIN)
+        return Change(
+            fields,
+            Spread(
+                _LARGEST_SPREAD * jax.nn.sigmoid(spread[..., 2:] + _SMALL) * near,
+                jax.nn.sigmoid(spread[..., 1:2] + _SMALL),
+                2 * jax.nn.sigmoid(spread[..., :1]),
+                band_correlations(moved, known, BAND_DEVIATIONS),
+            ),
+        )
+
+
+def perturbed(fields: Video, spread: Spread, keys: Array) -> Video:
+    """One member, from a key for each clip."""
+    num_frames, height, width = fields.shape[1:4]
+
+    def noise(key: Array, correlations: Array) -> tuple[Array, Array]:
+        key, of_motion = jax.random.split(key)
+        size = num_frames, height, width
+        winds = wide_noise(of_motion, (1, height, width, 2), _MOTION_DEVIATION)
+        return band_noise(key, size, correlations, BAND_DEVIATIONS), winds
+
+    added, winds = jax.vmap(noise)(keys, spread.correlations)
+    added = (spread.deviations * added).sum(-1, keepdims=True)
+    added = jnp.where(added > 0, spread.upward * added, added)
+    ahead = jnp.arange(1, num_frames + 1, dtype=fields.dtype).reshape(1, -1, 1, 1, 1)
+    positions = pixel_positions(winds[:, 0])[:, None] - ahead * spread.speed * winds
+    flat = (x.reshape(-1, *x.shape[2:]) for x in (fields, positions))
+    return _to_pixels(read_at(*flat).reshape(fields.shape) + added)
+
+
+def _keys_of(frames: Video, num_members: int) -> Array:
+    """Keys `[M, B]` that depend on the frames of a clip alone, not on its batch."""
+    key = jax.random.key(0)
+    sums = jnp.rint(255 * frames).astype(jnp.uint32).sum((1, 2, 3, 4))
+    of_clips = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, sums)
+    of_members = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    return jax.vmap(of_members, in_axes=(None, 0))(of_clips, jnp.arange(num_members))
+
+
+def probability_matched(frames: Video, last: Frame) -> Video:
+    """Frames with the values of another, the largest where theirs are largest.
+
+    Frames `[B, T, H, W, 1]` each get the values of `last` `[B, H, W, 1]`, in the order
+    of their own; of equal ones those come first where `last` is larger, so that what is
+    dry in both stays dry.
+
+    Ebert 2001, 10.1175/1520-0493(2001)129<2461:AOAPMS>2.0.CO;2.
+    """
+    values = last.reshape(last.shape[0], 1, -1)
+    order = (frames.reshape(*frames.shape[:2], -1) + 1e-3 * values) / 1.001
+    of_clip = jax.vmap(_in_order, in_axes=(0, None))
+    return jax.vmap(of_clip)(order, jnp.sort(values)[:, 0]).reshape(frames.shape)
+
+
+def matched_mean(members: Members, scale: RainScale) -> Video:
+    """The probability-matched mean of pixels, `[B, T, H, W, 1]`, of Ebert 2001.
+
+    The places are those of the mean rain, the values every M-th of all members'.
+    """
+    count = members.shape[-1]
+    if count == 1:
+        return members
+    mean = scale.rain_mm_per_h(members).mean(-1, keepdims=True)
+    order = scale.pixels_of_rain(mean).reshape(*members.shape[:2], -1)
+    values = jnp.sort(members.reshape(*members.shape[:2], -1))[..., count // 2 :: count]
+    return jax.vmap(jax.vmap(_in_order))(order, values).reshape(mean.shape)
+
+
+def _in_order(order: Array, values: Array) -> Array:
+    """Ascending values, the largest where the order, in [0, 1], is largest."""
+    # By a histogram: XLA sorts indices ten times as slowly on a CPU.
+    bins = jnp.minimum(order * _MATCHING_BINS, _MATCHING_BINS - 1).astype(int)
+    counts = jnp.zeros(_MATCHING_BINS, int).at[bins].add(1)
+    ranks = jnp.cumsum(counts) - (counts + 1) // 2  # In the middle of a bin.
+    return values[jnp.clip(ranks, 0)][bins]
+
+
+@jax.custom_jvp
+def _to_pixels(values: Video) -> Video:
+    """Values cut off at 0 and 1; a small gradient leads back from beyond."""
+    return jnp.clip(values, 0, 1)
+
+
+@_to_pixels.defjvp
+def _to_pixels_jvp(primals: Any, tangents: Any) -> Any:
+    (values,), (change,) = primals, tangents
+    inside = (values >= 0) & (values <= 1)
+    return _to_pixels(values), jnp.where(inside, change, 0.01 * change)
