@@ -118,13 +118,13 @@ def trained(cell: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     for learning_rate in _LEARNING_RATES:
         workdir = folder / f"{cell}-seed{seed}-{learning_rate:g}"
         rate_option = f"--config.optimizer.learning_rate={learning_rate:g}"
-        if (workdir / "evaluation.json").exists():
-            break
         try:
-            main_py(workdir, *options, rate_option)
+            if not (workdir / "evaluation.json").exists():
+                main_py(workdir, *options, rate_option)
             break
-        except subprocess.CalledProcessError:
-            if learning_rate == _LEARNING_RATES[-1]:
+        except subprocess.CalledProcessError as error:
+            diverged = error.returncode == 2
+            if not diverged or learning_rate == _LEARNING_RATES[-1]:
                 raise
     results = json.loads((workdir / "evaluation.json").read_text())
     return {

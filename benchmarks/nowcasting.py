@@ -28,8 +28,11 @@ from convlstm_jax.data.radar.folder import open_folder
 _ROOT = Path(__file__).resolve().parent.parent
 _METRICS = {"MSE": "mse", "CSI 0.5": "csi_0.5_mm_per_h", "CSI 2": "csi_2_mm_per_h"}
 _BIASES = {"bias 0.5": "bias_0.5_mm_per_h", "bias 2": "bias_2_mm_per_h"}
-_PEERS = ("optical_flow", "s_prog")
 _OF_ENSEMBLES = {"CRPS": "crps", "spread / error": "spread_error_ratio"}
+_PEERS: dict[str, tuple[str, ...]] = dict.fromkeys(
+    _METRICS.values(), ("optical_flow", "s_prog")
+)
+_PEERS["crps"] = ("steps",)
 
 
 def main_py(*options: str) -> None:
@@ -76,8 +79,7 @@ def table(result: dict[str, Any], minutes: list[int], minutes_per_frame: int) ->
             values = [course[i] for i in lead_times]
             if None not in values:
                 rows.append([label, name, *(f"{value:.3f}" for value in values)])
-        peers = ("steps",) if metric == "crps" else _PEERS
-        if (metric in _METRICS.values() or metric == "crps") and of_metric:
+        if of_metric and (peers := _PEERS.get(metric)):
             best = max if metric.startswith("csi") else min
             ratios = [
                 of_metric["model"][i] / best(of_metric[peer][i] for peer in peers)

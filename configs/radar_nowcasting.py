@@ -26,8 +26,7 @@ The preset `quick` forecasts in the moving frame: the motion of the given fields
 found, the network forecasts growth and decay where they stand still, and the result is
 carried on along the motion (docs/radar.md, which has its figures on five real events,
 each left out of the training, beside pysteps' optical flow and S-PROG). `ensemble`
-does the same for twelve forecasts that differ as much as what may happen, with
-probabilities and the scores of ensembles, beside STEPS. With
+trains an ensemble of twelve such forecasts, which give probabilities. With
 `--config.task.motion=none` the network learns motion itself, as in `paper`. Training
 clips are rotated and mirrored at random. With `paper`, `--config.task.loss=b_mse` is
 B-MSE with the weights of X. Shi et al., 2017, arXiv:1706.03458, and any network that

@@ -1,6 +1,5 @@
 """Nowcasts of a trained network in a script of pysteps."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ def forecast(
     Returns:
         Rain rates in mm/h, `[timesteps, m, n]`, or `[n_ens_members, timesteps, m, n]`;
         below 0.1 they are 0, and without data in the last composite NaN. The same
-        composites have the same members, of which a smaller number is the first ones.
+        composites have the same members, and fewer are the first of them, to rounding.
 
     Raises:
         ValueError: An argument does not fit, or the model is no nowcasting network.
@@ -66,6 +65,7 @@ def forecast(
     return np.moveaxis(found, -1, 0)
 
 
+@functools.lru_cache(maxsize=4)
 def _objective(predictor: Predictor) -> Any:
     experiment = predictor.experiment
     objective, network = build_objective(experiment), experiment.model
@@ -79,10 +79,7 @@ def _objective(predictor: Predictor) -> Any:
 
 @functools.lru_cache(maxsize=4)  # It is compiled once.
 def _whole_area(predictor: Predictor, num_members: int) -> WholeArea:
-    objective = _objective(predictor)
-    if num_members != objective.num_members:
-        config = objective.config.model_copy(update={"num_members": num_members})
-        objective = dataclasses.replace(objective, config=config)
+    objective = _objective(predictor).with_config(num_members=num_members)
     patch = getattr(predictor.experiment.model, "patch_size", 1)
     return WholeArea(objective, predictor.variables, patch)
 

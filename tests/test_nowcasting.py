@@ -104,6 +104,9 @@ class Drawn:
     def num_members(self):
         return self.config.num_members
 
+    def with_config(self, **fields):
+        return dataclasses.replace(self, config=self.config.model_copy(update=fields))
+
     def forecast(self, variables, inputs, num_frames):
         last = jnp.nan_to_num(inputs[:, -1:]).repeat(num_frames, axis=1)
         keys = (jax.random.key(member) for member in range(self.num_members))

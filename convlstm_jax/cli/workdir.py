@@ -23,8 +23,9 @@ CHECKPOINT_FOLDER = "checkpoints"
 _VERSION = 1
 # These schedules span all steps: another number changes the whole curve.
 _SCHEDULES_OVER_ALL_STEPS = ("cosine", "one_cycle")
-# The trained weights fit one model; these fields only say how it is computed.
+# Beside those of the model, these say which outputs and decoders a network has.
 _OF_THE_MODEL = ("task.name", "task.motion")
+# The trained weights fit one model; these fields only say how it is computed.
 _FREE_OF_THE_MODEL = frozenset({"model.dtype", "model.implementation", "model.memory"})
 
 
@@ -181,9 +182,8 @@ def check_same_model(saved: ConfigDict, config: ConfigDict, workdir: Path) -> No
     before, now = leaves(saved), leaves(config)
 
     def free(path: str) -> bool:
-        if path == "task.num_members":  # Any number of an ensemble's.
+        if path == "task.num_members":  # An ensemble may have any number.
             return all(of.get(path, 1) > 1 for of in (before, now))
-        # The task, too, says which outputs and decoders a network has.
         is_of_the_model = path.startswith("model.") or path in _OF_THE_MODEL
         return not is_of_the_model or path in _FREE_OF_THE_MODEL
 

@@ -64,10 +64,11 @@ def crps(members: Array, target: Array, *, fairness: float = 0.0) -> Array:
         mean |xⱼ − y| − (1 − ε) / (2 M (M − 1)) Σⱼₖ |xⱼ − xₖ|,  ε = (1 − fairness) / M
 
     In the unit of the target `[..., 1]`. Fairness 0 scores the members as they are
-    (Hersbach 2000, 10.1175/1520-0434(2000)015<0559:DOTCRP>2.0.CO;2); 1 expects what
-    infinitely many would score (Ferro 2014, 10.1002/qj.2270), but where all members but
-    one are right, it does not see that one; 0.95, almost fair, does (Lang et al. 2024,
-    arXiv:2412.15832). A single member gets |x − y|. Equal values have gradient 0.
+    (Hersbach 2000, 10.1175/1520-0434(2000)015<0559:DOTCRP>2.0.CO;2). 1 is the unbiased
+    estimate of what infinitely many members would score (Ferro 2014, 10.1002/qj.2270),
+    but does not depend on a single wrong member where all others are right; 0.95,
+    almost fair, does (Lang et al. 2024, arXiv:2412.15832). A single member gets
+    |x − y|. Equal values have gradient 0.
     """
     # Member by member, which on a CPU is far faster than a sort or sums over an axis;
     # the gradient of `abs` would be 1 at 0.

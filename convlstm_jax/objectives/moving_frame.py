@@ -11,9 +11,9 @@ from jaxtyping import Float
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.ops.advection import (
     Motion,
+    Positions,
     band_correlations,
     band_noise,
-    bands,
     carry,
     find_motion,
     to_last_time,
@@ -31,10 +31,10 @@ BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
 _NUM_BANDS = len(BAND_DEVIATIONS)
 _MATCHING_BINS = 2**14  # Of pixel values that count as equal.
 _HALF_CHANGE_FRAMES = 3  # After so many, half of what the network puts out is added.
-_MOTION_DEVIATION = 8.0  # Of the Gaussian that errors of the motion are alike in.
-_LITTLE_RAIN = 0.02  # Pixel value on average nearby, with half the spread.
+_MOTION_DEVIATION = 8.0  # Of the Gaussian that smooths errors of the motion, pixels.
+_LITTLE_RAIN = 0.02  # Smoothed pixel value at which the spread is halved.
 _LARGEST_SPREAD = 0.25  # Of the noise in a band, pixel values.
-_SMALL = -2.0  # Of the largest spread and speed, its sigmoid is the share at first.
+_SMALL = -2.0  # A training begins with its sigmoid of the largest spread and speed.
 
 Members = Float[Array, "B T H W M"]
 
@@ -78,10 +78,10 @@ class MovingFrame:
 
         p'ₘ(x) = p'(x − t v V(x)) + k Σₙ sₙ Nₙ(x),    Nₙ ← ρₙ Nₙ + (1 − ρₙ²)^½ ε,
 
-    with V an error of the motion that is alike nearby, and Nₙ noise in band n, which
-    grows by the band's correlation ρₙ in the last two given fields. Its spread sₙ, v
-    and, where noise adds rain, k (else 1) are outputs as well, at each place and time.
-    The same frames give the same members.
+    where V is smooth noise, an error of the motion, and Nₙ is noise in band n, which
+    begins at zero; ρₙ is the correlation of the band between the last two given fields.
+    The network also puts out v, sₙ and k, for each place and time; k is 1 where the
+    noise takes rain away. The same frames give the same members.
     """
 
     model: Any
@@ -114,12 +114,13 @@ class MovingFrame:
         """The frames that follow; rain from beyond the frame is none."""
         motion = find_motion(state.frames, state.mask)
         moved, known = self.to_last_time(state.frames, state.mask, motion)
+        positions = trajectories(motion, num_frames)
 
         def finished(fields: Video) -> Video:
             if share := self.probability_matching:
                 matched = probability_matched(fields * known[:, -1:], moved[:, -1])
                 fields = fields + share * (matched - fields)
-            return self.carried_on(fields, known, motion)
+            return self.carried_on(fields, known, positions)
 
         fields, spread = self.change(variables, moved, known, num_frames)
         if spread is None:
@@ -138,10 +139,9 @@ class MovingFrame:
         )
         return self.scale.pixels_of_rain(rain), known
 
-    def carried_on(self, frames: Video, known: Video, motion: Motion) -> Video:
+    def carried_on(self, frames: Video, known: Video, positions: Positions) -> Video:
         """Frames of the moving frame where they are to be at their own times."""
         mask = jnp.broadcast_to(known[:, -1:], frames.shape)
-        positions = trajectories(motion, frames.shape[1])
         rain, _ = carry(self.scale.rain_mm_per_h(frames), mask, positions)
         return self.scale.pixels_of_rain(rain)
 
@@ -149,7 +149,7 @@ class MovingFrame:
         """The last frame carried on: the forecast of a network that changes nothing."""
         motion = find_motion(state.frames, state.mask)
         last = jnp.repeat(state.frames[:, -1:], num_frames, axis=1)
-        return self.carried_on(last, state.mask, motion)
+        return self.carried_on(last, state.mask, trajectories(motion, num_frames))
 
     def training_pair(
         self,
@@ -186,20 +186,22 @@ class MovingFrame:
         assert outputs is not None
         parts = _NUM_BANDS, 2 * _NUM_BANDS, 2 * _NUM_BANDS + 1
         damped, trend, more, spread = jnp.split(outputs, parts, axis=-1)
-        now = bands(moved[:, -1], known[:, -1], BAND_DEVIATIONS)
-        change = 0.1 * more - (damped * now[:, None]).sum(-1, keepdims=True)
-        before = now
+        now = with_rest(moved[:, -1], known[:, -1], BAND_DEVIATIONS)
+        before, both = now, jnp.zeros_like(known[:, -1])  # Of a single frame.
         if moved.shape[1] > 1:
-            before = bands(moved[:, -2], known[:, -2], BAND_DEVIATIONS)
-            steps = (now - before) * known[:, -1] * known[:, -2]
-            change += (trend * steps[:, None]).sum(-1, keepdims=True)
+            before = with_rest(moved[:, -2], known[:, -2], BAND_DEVIATIONS)
+            both = known[:, -1] * known[:, -2]
+        steps = (now - before) * both
+        change = 0.1 * more + (
+            trend * steps[:, None, ..., :-1] - damped * now[:, None, ..., :-1]
+        ).sum(-1, keepdims=True)
         ahead = jnp.arange(1, num_frames + 1, dtype=change.dtype)
         grown = (ahead / (ahead + _HALF_CHANGE_FRAMES)).reshape(1, -1, 1, 1, 1)
         fields = moved[:, -1:] + grown * change
         if not spread.shape[-1]:
             return Change(fields, None)
         # Far from all rain there is none in any member.
-        nearby = jnp.maximum(with_rest(now, moved[:, -1])[..., -1:], 0.0)[:, None]
+        nearby = jnp.maximum(now[:, None, ..., -1:], 0.0)
         near = nearby / (nearby + _LITTLE_RAIN)
         return Change(
             fields,
@@ -207,7 +209,7 @@ class MovingFrame:
                 _LARGEST_SPREAD * jax.nn.sigmoid(spread[..., 2:] + _SMALL) * near,
                 jax.nn.sigmoid(spread[..., 1:2] + _SMALL),
                 2 * jax.nn.sigmoid(spread[..., :1]),
-                band_correlations(moved, known, BAND_DEVIATIONS),
+                band_correlations(before, now, both),
             ),
         )
 

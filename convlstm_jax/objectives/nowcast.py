@@ -86,8 +86,8 @@ class NowcastConfig(FramesConfig):
     loss: Literal["cross_entropy", "mse", "mae", "b_mse", "b_mae"] = field(
         "cross_entropy",
         "Mean over the pixels with data; b_mse and b_mae give heavy rain more weight. "
-        "That of an ensemble is the almost fair CRPS (Lang et al. 2024) of pixels, and "
-        "with less weight of rates.",
+        "An ensemble's loss is the almost fair CRPS (Lang et al. 2024) of pixels plus "
+        "0.2 times that of rates in mm/h.",
         when={"num_members": (1,)},
     )
     rain_weight_rates: tuple[float, ...] = field(
@@ -103,7 +103,8 @@ class NowcastConfig(FramesConfig):
     )
     num_members: int = field(
         1,
-        "Members of an ensemble, forecasts that differ as much as what may happen.",
+        "Members of the ensemble, equally likely forecasts from the same frames; 1 is "
+        "a single forecast.",
         ge=1,
         le=1000,
     )
@@ -211,11 +212,23 @@ class NowcastObjective(ForecastObjective):
 
     @property
     def _moving_frame(self) -> MovingFrame:
-        share = self.config.probability_matching
         return MovingFrame(
-            self.model, self.facts.rain_scale, self.num_input_frames, self.num_members,
-            share,
-        )  # fmt: skip
+            self.model,
+            self.facts.rain_scale,
+            self.num_input_frames,
+            self.num_members,
+            self.config.probability_matching,
+        )
+
+    def with_config(self, **fields: Any) -> "NowcastObjective":
+        """The objective with other values of some fields of its config."""
+        config = self.config.model_copy(update=fields)
+        return dataclasses.replace(self, config=config)
+
+    @property
+    def _as_trained(self) -> "NowcastObjective":
+        few = min(self.config.num_members, _TRAINED_MEMBERS)
+        return self.with_config(num_members=few, probability_matching=0.0)
 
     def read(self, variables: Variables, frames: Array, state: Any = None) -> Any:
         """See `Objective`; in the moving frame the state is the last frames."""
@@ -244,22 +257,16 @@ class NowcastObjective(ForecastObjective):
             cut = {"frames": inner(frames, margin), "mask": inner(mask, margin)}
             return super().loss_fn(variables, {**batch, **cut}, key, step)
         clip = frames[:, :length], mask[:, :length].astype(frames.dtype)
-        few = min(self.num_members, _TRAINED_MEMBERS)
-        training = dataclasses.replace(self._moving_frame, num_members=few)
-        found, target, there = training.training_pair(variables, *clip, key, margin)
+        frame = self._as_trained._moving_frame
+        found, target, there = frame.training_pair(variables, *clip, key, margin)
         return self.score(Forecast(found, None), target, there), {}
 
     def measure(
         self, variables: Variables, batch: Batch, *, with_baselines: bool
     ) -> dict[str, dict[str, Array]]:
         """See `Objective`; validations measure what is trained: unmatched, of few."""
-        measured = super().measure
-        if self._moves and not with_baselines:
-            few = min(self.num_members, _TRAINED_MEMBERS)
-            trained = {"probability_matching": 0.0, "num_members": few}
-            config = self.config.model_copy(update=trained)
-            trained_alone = dataclasses.replace(self, config=config)
-            measured = super(NowcastObjective, trained_alone).measure
+        objective = self if with_baselines else self._as_trained
+        measured = super(NowcastObjective, objective).measure
         return measured(variables, batch, with_baselines=with_baselines)
 
     def split_batch(self, batch: Batch) -> tuple[Video, Video]:
@@ -299,15 +306,9 @@ class NowcastObjective(ForecastObjective):
         """See `FramesObjective`: over the pixels with data."""
         if self.num_members > 1:
             of = self.facts.rain_scale.rain_mm_per_h
-            pixels, rates = (
-                crps(*pair, fairness=_FAIRNESS)
-                for pair in (
-                    (forecast.frames, target),
-                    (of(forecast.frames), of(target)),
-                )
-            )
-            error = pixels + _RATE_WEIGHT * rates
-            return masked_mean(error, mask)
+            pixels = crps(forecast.frames, target, fairness=_FAIRNESS)
+            rates = crps(of(forecast.frames), of(target), fairness=_FAIRNESS)
+            return masked_mean(pixels + _RATE_WEIGHT * rates, mask)
         weight = rain_weight(
             self.facts.rain_scale.rain_mm_per_h(target),
             self.config.rain_weight_rates,
@@ -401,14 +402,15 @@ class NowcastObjective(ForecastObjective):
         inputs, target = self.split_batch(batch)
         given = jnp.nan_to_num(self._without_margin(inputs))
         members = self.outputs(variables, inputs, target)["model"][0].frames
-        scale, single = self.facts.rain_scale, range(self.num_members)[:_SHOWN_MEMBERS]
+        scale = self.facts.rain_scale
         pixels = {
             "observed": jnp.concatenate([given, target], axis=1),
             "model": matched_mean(members, scale),
             **self.baselines(inputs, batch),
         }
-        if len(single) > 1:
-            pixels |= {f"member {i + 1}": members[..., i : i + 1] for i in single}
+        if self.num_members > 1:
+            shown = range(min(self.num_members, _SHOWN_MEMBERS))
+            pixels |= {f"member {i + 1}": members[..., i : i + 1] for i in shown}
         return {
             name: scale.rain_mm_per_h(frames)[..., 0] for name, frames in pixels.items()
         }
@@ -483,9 +485,10 @@ class NowcastObjective(ForecastObjective):
         prediction: Pixels,
         look: ClipLook,
     ) -> None:
-        """See `write_nowcast`; frames whose mask is unknown are written as they are.
+        """See `write_nowcast`.
 
-        Of these, an ensemble is its probability-matched mean.
+        Frames without a mask are written as they are, of an ensemble the
+        probability-matched mean.
         """
         scale = self.facts.rain_scale
         if mask is None:

@@ -210,25 +210,22 @@ def bands(
     return jnp.concatenate(found, axis=-1)
 
 
-def with_rest(parts: Float[Array, "B H W N"], frame: Frame) -> Array:
-    """Bands, and what is left of the frame after the last Gaussian, as the last."""
+def with_rest(
+    frame: Frame, mask: Frame, deviations: Sequence[float]
+) -> Float[Array, "B H W M"]:
+    """The `bands` of a frame, and as the last what the last Gaussian leaves of it."""
+    parts = bands(frame, mask, deviations)
     return jnp.concatenate([parts, frame - parts.sum(-1, keepdims=True)], axis=-1)
 
 
 def band_correlations(
-    frames: Video, mask: Video, deviations: Sequence[float]
+    before: Float[Array, "B H W M"], now: Float[Array, "B H W M"], mask: Frame
 ) -> Float[Array, "B M"]:
-    """How each band of the last two frames correlates, 0 … 0.99; see `with_rest`.
+    """The correlation of each band of two frames, from 0 to 0.99, where the mask is 1.
 
-    Only pixels with data in both count; without any rain there, it is 0.
+    Without any rain there, it is 0.
     """
-    if frames.shape[1] < 2:
-        return jnp.zeros((frames.shape[0], len(deviations) + 1), frames.dtype)
-    known = mask[:, -1] * mask[:, -2]
-    before, now = (
-        known * with_rest(bands(frames[:, i], mask[:, i], deviations), frames[:, i])
-        for i in (-2, -1)
-    )
+    before, now = before * mask, now * mask
     product, *squares = (
         (a * b).sum((1, 2)) for a, b in ((before, now), (before, before), (now, now))
     )
@@ -242,10 +239,10 @@ def band_noise(
     correlations: Float[Array, " M"],
     deviations: Sequence[float],
 ) -> Float[Array, "T H W M"]:
-    """Gaussian noise by bands of length scales, which begins at none and grows.
+    """Gaussian noise in the bands of length scales of `with_rest`.
 
-    In each band an autoregression of order 1 with its correlation, which the noise of
-    variance 1 drives that the band of a white field has; see `bands` and `with_rest`.
+    Each band is an autoregression of order 1 over time with its own correlation. It
+    begins at 0, and its variance grows to 1.
     """
     white = jax.random.normal(key, (*size, 1))
     left, found = white[:, None], []
@@ -267,7 +264,7 @@ def band_noise(
 def wide_noise(
     key: Array, shape: tuple[Any, Any, Any, int], deviation: float
 ) -> Float[Array, "T H W C"]:
-    """Gaussian noise of variance 1 that is alike in a Gaussian of this deviation."""
+    """White noise smoothed by a Gaussian of this deviation, scaled to variance 1."""
     smooth = gaussian(jax.random.normal(key, shape)[None], deviation)[0]
     return smooth * (2 * np.sqrt(np.pi) * deviation)
 

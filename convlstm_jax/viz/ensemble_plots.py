@@ -117,7 +117,7 @@ def draw_power_spectra(
 ) -> None:
     """Draws spectra of `power_spectrum` by wavelength; what was "observed" is black.
 
-    With 0 km per pixel, which is that they are not known, wavelengths are in pixels.
+    With 0 km per pixel, which stands for unknown, wavelengths are in pixels.
     """
     styles = contender_styles(name for name in spectra_by_name if name != "observed")
     styles["observed"] = {"color": "#000000", "linewidth": 2.2, "zorder": 4}

@@ -12,7 +12,11 @@ from convlstm_jax.models.encoder_forecaster import (
     EncoderForecasterConfig,
 )
 from convlstm_jax.objectives.base import DataFacts
-from convlstm_jax.objectives.moving_frame import matched_mean, probability_matched
+from convlstm_jax.objectives.moving_frame import (
+    MovingFrame,
+    matched_mean,
+    probability_matched,
+)
 from convlstm_jax.objectives.nowcast import NowcastConfig, NowcastObjective
 from convlstm_jax.ops.advection import find_motion
 from convlstm_jax.rain import RainScale
@@ -142,6 +146,11 @@ def moving_task():
 
 
 @pytest.fixture(scope="module")
+def ensemble():
+    return moving(num_members=5)
+
+
+@pytest.fixture(scope="module")
 def moving_batch():
     """Cells that move by 1.2 pixels to the right and 0.7 up, a part without data."""
     side = SIZE + 2 * MARGIN
@@ -209,18 +218,24 @@ def test_the_loss_is_the_error_in_the_moving_frame(moving_task, moving_batch):
     np.testing.assert_array_equal(loss, other)
 
 
-def test_all_weights_are_trained(moving_task, moving_batch):
-    task, variables = moving_task
+@pytest.mark.parametrize("kind", ["moving_task", "ensemble"])
+def test_all_weights_are_trained(kind, moving_batch, request):
+    task, variables = request.getfixturevalue(kind)
     started = jax.tree.map(lambda leaf: leaf + 0.05, variables)
 
     def loss(variables):
-        return task.loss_fn(variables, moving_batch, None, None)[0].sum()
+        key = jax.random.key(0)
+        return task.loss_fn(variables, moving_batch, key, None)[0].sum()
 
-    gradients = jax.jit(jax.grad(loss))(started)
+    gradient = jax.jit(jax.grad(loss))
+    gradients = gradient(started)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         assert np.isfinite(leaf).all() and leaf.any(), path
+    channels = MovingFrame.num_outputs(task.num_members)
+    of_channels = gradients["params"]["output"]["bias"].reshape(-1, channels)
+    assert (np.asarray(of_channels) != 0).any(0).all()
     # An untrained network's output is zero, and learns even so.
-    output = jax.jit(jax.grad(loss))(variables)["params"]["output"]
+    output = gradient(variables)["params"]["output"]
     assert output["kernel"].any() and output["bias"].any()
 
 
@@ -295,8 +310,9 @@ def test_a_validation_measures_what_is_trained(moving_task, moving_batch):
     assert (results[0]["model"]["mse"] != results[1]["model"]["mse"]).all()
 
 
-def test_dry_stays_exactly_dry(moving_task):
-    task, variables = moving_task
+@pytest.mark.parametrize("kind", ["moving_task", "ensemble"])
+def test_dry_stays_exactly_dry(kind, request):
+    task, variables = request.getfixturevalue(kind)
     dry = jnp.zeros((1, 3, SIZE, SIZE, 1)).at[:, :, 4].set(jnp.nan)
     assert not compiled(task, "forecast", num_frames=3)(variables, dry).frames.any()
 
@@ -334,11 +350,6 @@ def test_without_motion_the_margin_is_cut_off(moving_batch):
 
 
 # --- ensembles
-
-
-@pytest.fixture(scope="module")
-def ensemble():
-    return moving(num_members=5)
 
 
 def test_members_follow_from_the_frames_alone(ensemble, moving_task, moving_batch):
@@ -395,27 +406,6 @@ def test_the_loss_of_an_ensemble_is_the_almost_fair_crps(ensemble, moving_batch)
     error = crps(members, target) + 0.2 * crps(*rates)
     known = there[..., 0] > 0
     np.testing.assert_allclose(loss, error[known].mean(), rtol=1e-4)
-
-
-def test_all_weights_of_an_ensemble_are_trained(ensemble, moving_batch):
-    task, variables = ensemble
-    started = jax.tree.map(lambda leaf: leaf + 0.05, variables)
-
-    def loss(variables):
-        key = jax.random.key(0)
-        return task.loss_fn(variables, moving_batch, key, None)[0].sum()
-
-    gradients = jax.jit(jax.grad(loss))(started)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
-        assert np.isfinite(leaf).all() and leaf.any(), path
-    output = gradients["params"]["output"]["bias"]
-    assert (np.asarray(output).reshape(-1, 16) != 0).any(0).all()
-
-
-def test_without_rain_no_member_rains(ensemble):
-    task, variables = ensemble
-    dry = jnp.zeros((1, 3, SIZE, SIZE, 1)).at[:, :, 4].set(jnp.nan)
-    assert not compiled(task, "forecast", num_frames=3)(variables, dry).frames.any()
 
 
 def test_an_ensemble_is_measured_beside_single_forecasts(ensemble, moving_batch):

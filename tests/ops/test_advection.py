@@ -210,22 +210,17 @@ def test_how_bands_correlate_against_numpy():
     frames[0, -1] = frames[0, -2]
     mask = np.ones_like(frames)
     mask[:, -1, :3] = 0
-    found = band_correlations(jnp.asarray(frames), jnp.asarray(mask), (0.8, 2.0))
-    known = mask[1, -1] * mask[1, -2]
-    before, now = (
-        known
-        * np.asarray(
-            with_rest(bands(frames[1:, i], mask[1:, i], (0.8, 2.0)), frames[1:, i])
-        )
-        for i in (-2, -1)
-    )
+    parts = [with_rest(frames[:, i], mask[:, i], (0.8, 2.0)) for i in (-2, -1)]
+    both = mask[:, -1] * mask[:, -2]
+    found = band_correlations(*parts, jnp.asarray(both))
+    before, now = (both[1:] * np.asarray(of[1:]) for of in parts)
     expected = (before * now).sum((0, 1, 2)) / np.sqrt(
         (before**2).sum((0, 1, 2)) * (now**2).sum((0, 1, 2))
     )
     np.testing.assert_allclose(found[1], np.clip(expected, 0, 0.99), rtol=1e-5)
     assert (np.asarray(found[0]) > 0.9).all() and found[1, 0] < 0.3
-    assert not band_correlations(0 * frames, mask, (0.8, 2.0)).any()
-    assert not band_correlations(frames[:, :1], mask[:, :1], (0.8, 2.0)).any()
+    assert not band_correlations(0 * parts[0], 0 * parts[1], both).any()
+    assert not band_correlations(*parts, 0 * both).any()
 
 
 def test_noise_has_the_spread_and_memory_of_an_autoregression():
