@@ -147,6 +147,14 @@ class RecurrentCell(nn.RNNCellBase):
         return last
 
     @property
+    def reach(self) -> int | None:
+        """How far, in pixels, a step carries what a pixel of the state holds, at most.
+
+        `None` if that has no bound, or none is known.
+        """
+        return None
+
+    @property
     def num_feature_axes(self) -> int:
         """Height, width and channels."""
         return 3

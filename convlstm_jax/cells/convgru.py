@@ -48,6 +48,11 @@ class ConvGRUCell(RecurrentCell):
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
         super().__post_init__()
 
+    @property
+    def reach(self) -> int:
+        """See `RecurrentCell`; without `reset_after` two convolutions follow."""
+        return self.recurrent_kernel_size // 2 * (1 if self.reset_after else 2)
+
     @nn.compact
     def weights(
         self, input_features: int | None, height: Any, width: Any

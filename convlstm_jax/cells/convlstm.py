@@ -92,6 +92,11 @@ class ConvLSTMCell(RecurrentCell):
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
         super().__post_init__()
 
+    @property
+    def reach(self) -> int | None:
+        """See `RecurrentCell`; a layer norm reads the whole frame."""
+        return None if self.layer_norm else self.recurrent_kernel_size // 2
+
     @nn.compact
     def weights(
         self, input_features: int | None, height: Any, width: Any

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from convlstm_jax.cells import RecurrentCell
 from convlstm_jax.config import field
 from convlstm_jax.layers.recurrent import FCLSTM, RecurrentLayer
 from convlstm_jax.models.network import (
@@ -125,12 +126,25 @@ class EncoderForecaster(CellNetwork, _EncoderForecaster):
     first_logit: float = DARK_LOGIT
     output_channels: int | None = None
 
+    @nn.nowrap
+    def reach(self, num_frames: int) -> int | None:
+        """See `ForecastingNetwork`: one step a frame, and once up both stacks."""
+        of_a_step = self._layer_cell(1, None).reach
+        if of_a_step is None:
+            return None
+        up = 2 * len(self.features) * (self.input_kernel_size // 2)
+        return self.patch_size * (num_frames * of_a_step + up)
+
     def _layer(self, features: int, name: str) -> RecurrentLayer:
+        return self._over_time(self._layer_cell(features, name))
+
+    @nn.nowrap
+    def _layer_cell(self, features: int, name: str | None) -> RecurrentCell:
         sizes = {
             "input_kernel_size": self.input_kernel_size,
             "recurrent_kernel_size": self.recurrent_kernel_size,
         }
-        return self._over_time(self._cell(features, name, **sizes))
+        return self._cell(features, name, **sizes)
 
     def _hidden(self, frames: Video) -> Array:
         return to_patches(frames, self.patch_size)

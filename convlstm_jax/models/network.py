@@ -106,6 +106,16 @@ class ForecastingNetwork(nn.Module):
         raise NotImplementedError
 
     @nn.nowrap
+    def reach(self, num_frames: int) -> int | None:
+        """How far from a pixel, at most, those are on which its forecast depends.
+
+        In pixels, for a number of frames read and forecast; `None` if that is unknown
+        or the whole frame.
+        """
+        del num_frames
+        return None
+
+    @nn.nowrap
     def forecast(
         self, variables: Variables, inputs: Video, num_frames: int
     ) -> Forecast:
@@ -164,7 +174,8 @@ class CellNetwork(LayersNetwork, kw_only=True):
     reset_after: bool = False
     num_links: int = 13
 
-    def _cell(self, features: int, name: str, **fields: Any) -> RecurrentCell:
+    @nn.nowrap
+    def _cell(self, features: int, name: str | None, **fields: Any) -> RecurrentCell:
         return build_cell(
             self.cell,
             features=features,

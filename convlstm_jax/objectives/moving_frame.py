@@ -1,5 +1,6 @@
 """Nowcasting in the moving frame: growth and decay where rain stands still."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from convlstm_jax.ops.advection import (
     wide_noise,
     with_rest,
 )
+from convlstm_jax.ops.tiles import by_tiles
 from convlstm_jax.ops.warping import pixel_positions, read_at
 from convlstm_jax.rain import RainScale
 from convlstm_jax.types import Frame, Video
@@ -170,7 +172,7 @@ class MovingFrame:
         rain = self.scale.rain_mm_per_h(frames[:, first:])
         rain, there = carry(rain, mask[:, first:], positions)
         target = self.scale.pixels_of_rain(rain)
-        fields, spread = self.change(variables, moved, known, num_outputs)
+        fields, spread = self.change(variables, moved, known, num_outputs, whole=True)
         if spread is None:
             return _to_pixels(fields), target, there
         keys = jax.random.split(key, (self.num_members, len(frames)))
@@ -178,40 +180,70 @@ class MovingFrame:
         return jnp.moveaxis(members[..., 0], 0, -1), target, there
 
     def change(
-        self, variables: Variables, moved: Video, known: Video, num_frames: int
+        self,
+        variables: Variables,
+        moved: Video,
+        known: Video,
+        num_frames: int,
+        *,
+        whole: bool = False,
     ) -> Change:
-        """What the fields of the moving frame become, see the class."""
-        inputs = jnp.concatenate([moved, known], axis=-1)
-        outputs = self.model.forecast(variables, inputs, num_frames).logits
-        assert outputs is not None
-        parts = _NUM_BANDS, 2 * _NUM_BANDS, 2 * _NUM_BANDS + 1
-        damped, trend, more, spread = jnp.split(outputs, parts, axis=-1)
+        """What the fields of the moving frame become, see the class.
+
+        The network takes most of the memory, so it forecasts large areas by tiles; with
+        `whole`, as for training, at once.
+        """
         now = with_rest(moved[:, -1], known[:, -1], BAND_DEVIATIONS)
         before, both = now, jnp.zeros_like(known[:, -1])  # Of a single frame.
         if moved.shape[1] > 1:
             before = with_rest(moved[:, -2], known[:, -2], BAND_DEVIATIONS)
             both = known[:, -1] * known[:, -2]
         steps = (now - before) * both
-        change = 0.1 * more + (
-            trend * steps[:, None, ..., :-1] - damped * now[:, None, ..., :-1]
-        ).sum(-1, keepdims=True)
+        reach = self.model.reach(moved.shape[1] + num_frames)
+        fields, *spread = by_tiles(
+            functools.partial(self._changed, variables, num_frames),
+            moved, known, now[:, None], steps[:, None],
+            overlap=None if whole else reach,
+            multiple=self.model.patch_size,
+        )  # fmt: skip
+        if not spread:
+            return Change(fields, None)
+        deviations, speed, upward = spread
+        correlations = band_correlations(before, now, both)
+        return Change(fields, Spread(deviations, speed, upward, correlations))
+
+    def _changed(
+        self,
+        variables: Variables,
+        num_frames: int,
+        moved: Video,
+        known: Video,
+        now: Array,
+        steps: Array,
+    ) -> tuple[Array, ...]:
+        """The fields, and of an ensemble the fields of `Spread` that have locations.
+
+        `now` are the bands of the last field, `steps` their difference from those of
+        the field before, `[B, 1, H, W, N]`.
+        """
+        inputs = jnp.concatenate([moved, known], axis=-1)
+        outputs = self.model.forecast(variables, inputs, num_frames).logits
+        assert outputs is not None
+        parts = _NUM_BANDS, 2 * _NUM_BANDS, 2 * _NUM_BANDS + 1
+        damped, trend, more, spread = jnp.split(outputs, parts, axis=-1)
+        change = trend * steps[..., :-1] - damped * now[..., :-1]
+        change = 0.1 * more + change.sum(-1, keepdims=True)
         ahead = jnp.arange(1, num_frames + 1, dtype=change.dtype)
         grown = (ahead / (ahead + _HALF_CHANGE_FRAMES)).reshape(1, -1, 1, 1, 1)
         fields = moved[:, -1:] + grown * change
         if not spread.shape[-1]:
-            return Change(fields, None)
+            return (fields,)
         # Far from all rain there is none in any member.
-        nearby = jnp.maximum(now[:, None, ..., -1:], 0.0)
+        nearby = jnp.maximum(now[..., -1:], 0.0)
         near = nearby / (nearby + _LITTLE_RAIN)
-        return Change(
-            fields,
-            Spread(
-                _LARGEST_SPREAD * jax.nn.sigmoid(spread[..., 2:] + _SMALL) * near,
-                jax.nn.sigmoid(spread[..., 1:2] + _SMALL),
-                2 * jax.nn.sigmoid(spread[..., :1]),
-                band_correlations(before, now, both),
-            ),
-        )
+        deviations = _LARGEST_SPREAD * jax.nn.sigmoid(spread[..., 2:] + _SMALL) * near
+        speed = jax.nn.sigmoid(spread[..., 1:2] + _SMALL)
+        return fields, deviations, speed, 2 * jax.nn.sigmoid(spread[..., :1])
 
 
 def perturbed(fields: Video, spread: Spread, keys: Array) -> Video:

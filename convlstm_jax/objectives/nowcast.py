@@ -1,6 +1,7 @@
 """Nowcasting: the next radar frames, scored as rain, where there is data."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ from convlstm_jax.objectives.forecast import ForecastObjective, FramesConfig, Ou
 from convlstm_jax.objectives.losses import masked_mean, rain_loss, rain_weight
 from convlstm_jax.objectives.moving_frame import MovingFrame, matched_mean
 from convlstm_jax.ops.advection import inner
+from convlstm_jax.ops.tiles import by_tiles
 from convlstm_jax.types import Frame, PerExample, Video
 from convlstm_jax.viz.clip_writer import OUTPUT_SUFFIXES, ClipLook
 from convlstm_jax.viz.ensemble_plots import (
@@ -238,6 +240,21 @@ class NowcastObjective(ForecastObjective):
         if not self._moves:
             return super().read(variables, video, state)
         return self._moving_frame.read(video, known, state)
+
+    def forecast(
+        self, variables: Variables, inputs: Video, num_frames: int
+    ) -> Forecast:
+        """See `FramesObjective`; of a large area by tiles."""
+        whole = functools.partial(super().forecast, variables, num_frames=num_frames)
+        if self._moves:  # Its network alone forecasts by tiles.
+            return whole(inputs)
+        found: Forecast = by_tiles(
+            whole,
+            inputs,
+            overlap=self.model.reach(inputs.shape[1] + num_frames),
+            multiple=getattr(self.model, "patch_size", 1),
+        )
+        return found
 
     def forecast_from(
         self, variables: Variables, state: Any, num_frames: int

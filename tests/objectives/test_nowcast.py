@@ -349,6 +349,39 @@ def test_without_motion_the_margin_is_cut_off(moving_batch):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"motion": "none", "loss": "mse"}, {"num_members": 2}]
+)
+def test_large_areas_are_forecast_by_tiles_as_at_once(fields, monkeypatch):
+    config = NowcastConfig(**{
+        "num_input_frames": 3, "num_output_frames": 2, "motion": "optical_flow"
+    } | fields)  # fmt: skip
+    network = EncoderForecasterConfig(
+        features=(2,), input_kernel_size=3, recurrent_kernel_size=3, patch_size=2
+    )
+    task, rng = config.build(network, None, FACTS), np.random.default_rng(0)
+    height, width = 12, 1100
+    init = functools.partial(task.init, frame_shape=(height, width, 1))
+    variables = jax.tree.map(
+        lambda like: 0.5 * rng.normal(size=like.shape).astype(np.float32),
+        jax.eval_shape(init, jax.random.key(0)),
+    )
+    rain = rng.random((1, 3, height, width, 1), np.float32)
+    inputs = jnp.where(rng.random(rain.shape) < 0.1, np.nan, rain)
+
+    def forecast():
+        run = jax.jit(functools.partial(task.forecast, num_frames=2))
+        lowered = run.lower(variables, inputs)
+        return run(variables, inputs).frames, lowered.as_text().count("while")
+
+    tiled, loops = forecast()
+    monkeypatch.setattr(EncoderForecaster, "reach", lambda *_: None)
+    whole, fewer = forecast()
+    assert loops > fewer
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5)
+    assert np.std(whole) > 0.03
+
+
 # --- ensembles
 
 
