@@ -9,7 +9,8 @@ Two rounds of short runs find out how many steps a cell takes in the time, so th
 learning rate ends where the time does; then it is trained from the start, evaluated on
 the test clips, and the two best are trained once more with another seed. One that
 diverges is trained again with a third of the learning rate. Digits are those of
-`CONVLSTM_MNIST_DIR`, or scikit-learn's. A run that has ended is not repeated.
+`CONVLSTM_MNIST_DIR`, or scikit-learn's. A run that has ended is not repeated. Beside
+the table, `cells.png` shows what each cell makes of one test clip.
 """
 
 import argparse
@@ -25,15 +26,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
+import numpy as np
 
 from benchmarks.machine import machine_line
+from convlstm_jax import load
 from convlstm_jax.cells import CELLS
+from convlstm_jax.cli.build import build_sources
 from convlstm_jax.models.recurrent_predictor import RecurrentPredictorConfig
+from convlstm_jax.viz import pixels as px
+from convlstm_jax.viz.film_strip import Row, draw_strip, selection
 
 _ROOT = Path(__file__).resolve().parent.parent
 _CONFIG = "configs/moving_mnist_recurrent.py:quick"
 _PILOTS, _PILOT_STEPS, _LOG_EVERY = 2, 40, 10
 _METRICS = ("mse", "mae", "ssim")
+_SHOWN_CLIP, _SHOWN_FRAMES, _SHOWN_SIZE = 1, 8, 96
 _LEARNING_RATES = (1e-2, 3e-3, 1e-3)  # The first is that of the config.
 
 
@@ -130,6 +137,7 @@ def trained(cell: str, seed: int, arguments: argparse.Namespace) -> dict[str, An
     return {
         "cell": cell,
         "seed": seed,
+        "run": workdir.name,
         "learning_rate": learning_rate,
         "features": features,
         "parameters": num_parameters(cell, features),
@@ -155,6 +163,32 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{share:.2f} | {row['ssim']:.3f} |"
         )
     return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Draws a test clip, and below it what each cell predicts, the best first."""
+    strips: list[Row] = []
+
+    def add(name: str, colour: str, clip: Any, times: range) -> None:
+        chosen = selection(len(clip), _SHOWN_FRAMES)
+        frames = list(px.fit(px.to_pixels(clip[chosen]), _SHOWN_SIZE))
+        labels = [] if strips[1:] else [px.time_label(times[int(i)]) for i in chosen]
+        strips.append(Row([(name, {"bold": True})], colour, frames, labels))
+
+    for row in sorted(rows, key=lambda row: row["mse"]):
+        if row["seed"]:
+            continue
+        predictor = load(folder / row["run"])
+        task = predictor.experiment.task
+        given, predicted = task.num_input_frames, task.num_output_frames
+        if not strips:
+            clip = build_sources(predictor.experiment).test[_SHOWN_CLIP]["frames"]
+            clip = clip[: given + predicted] / np.float32(255)
+            add("input", px.INPUT_COLOUR, clip[:given], range(1 - given, 1))
+            add("truth", px.TRUTH_COLOUR, clip[given:], range(1, predicted + 1))
+        found = np.asarray(predictor.predict(clip[:given]))
+        add(row["cell"], px.PREDICTION_COLOUR, found, range(1, predicted + 1))
+    draw_strip(strips).save(folder / "cells.png")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -184,6 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(trained(*runs.pop(0), parsed))
         (parsed.folder / "rows.json").write_text(json.dumps(rows, indent=1))
         print(table(rows), flush=True)
+        draw(rows, parsed.folder)
         if not runs and len(rows) == len(cells):
             best = sorted(rows, key=lambda row: row["mse"])[:2]
             runs = [(row["cell"], 1) for row in best]
