@@ -13,6 +13,7 @@ from convlstm_jax.objectives.base import Variables
 from convlstm_jax.ops.advection import (
     Motion,
     Positions,
+    autoregression,
     band_correlations,
     band_noise,
     carry,
@@ -33,6 +34,8 @@ BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
 _NUM_BANDS = len(BAND_DEVIATIONS)
 _MATCHING_BINS = 2**14  # Of pixel values that count as equal.
 _HALF_CHANGE_FRAMES = 3  # After so many, half of what the network puts out is added.
+_SHARPNESS = 0.8  # Share of the last field in the order of matched values, at first.
+_HALF_SHARPNESS_FRAMES = 4  # After so many, half of it.
 _MOTION_DEVIATION = 8.0  # Of the Gaussian that smooths errors of the motion, pixels.
 _LITTLE_RAIN = 0.02  # Smoothed pixel value at which the spread is halved.
 _LARGEST_SPREAD = 0.25  # Of the noise in a band, pixel values.
@@ -69,14 +72,18 @@ class MovingFrame:
     """Forecasts rain by a network that predicts its growth and decay.
 
     The idea is that of L-CNN (Ritvanen et al. 2023, 10.1109/JSTARS.2023.3238016). Here
-    the network's outputs a, b and d change the last field p by its length scales, which
-    S-PROG (Seed 2003) damps as a whole:
+    the last field p changes by its length scales, as in S-PROG (Seed 2003), and the
+    network's outputs a, b and d say by how much more:
 
-        p' = p + t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
+        p' = p + Σₙ ((φₙ − 1) Bₙ(p) + ψₙ Bₙ(q))
+               + t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
 
     where Bₙ are bands of length scales, q is the field before and t the frames ahead.
-    All outputs begin at zero. The members of an ensemble are moved and changed by
-    noise, as in STEPS (Bowler et al. 2006, 10.1256/qj.04.100):
+    φₙ and ψₙ are the shares of p and q in what an autoregression of order 2 expects of
+    band n, with the correlations that it has in the last three given fields. An
+    ensemble, or a network that is given fewer, begins at φ = 1 and ψ = 0. All outputs
+    begin at zero. The members of an ensemble are moved and changed by noise, as in
+    STEPS (Bowler et al. 2006, 10.1256/qj.04.100):
 
         p'ₘ(x) = p'(x − t v V(x)) + k Σₙ sₙ Nₙ(x),    Nₙ ← ρₙ Nₙ + (1 − ρₙ²)^½ ε,
 
@@ -118,19 +125,27 @@ class MovingFrame:
         moved, known = self.to_last_time(state.frames, state.mask, motion)
         positions = trajectories(motion, num_frames)
 
-        def finished(fields: Video) -> Video:
+        def finished(fields: Video, order: Video) -> Video:
             if share := self.probability_matching:
-                matched = probability_matched(fields * known[:, -1:], moved[:, -1])
+                matched = probability_matched(order * known[:, -1:], moved[:, -1])
                 fields = fields + share * (matched - fields)
             return self.carried_on(fields, known, positions)
 
         fields, spread = self.change(variables, moved, known, num_frames)
         if spread is None:
-            return finished(_to_pixels(fields))
+            # Where heavy rain is, the last field tells too: smooth ones have less.
+            ahead = jnp.arange(1, num_frames + 1).reshape(1, -1, 1, 1, 1)
+            share = _SHARPNESS * 0.5 ** (ahead / _HALF_SHARPNESS_FRAMES)
+            order = fields + share * (moved[:, -1:] - fields)
+            return finished(_to_pixels(fields), _to_pixels(order))
+
+        def member(key: Array) -> Video:
+            one = perturbed(fields, spread, key)
+            return finished(one, one)
+
         keys = _keys_of(state.frames, self.num_members)
         # One after the other: noise takes several times the memory of a forecast.
-        members = lax.map(lambda key: finished(perturbed(fields, spread, key)), keys)
-        return jnp.moveaxis(members[..., 0], 0, -1)
+        return jnp.moveaxis(lax.map(member, keys)[..., 0], 0, -1)
 
     def to_last_time(
         self, frames: Video, mask: Video, motion: Motion, margin: int = 0
@@ -199,10 +214,15 @@ class MovingFrame:
             before = with_rest(moved[:, -2], known[:, -2], BAND_DEVIATIONS)
             both = known[:, -1] * known[:, -2]
         steps = (now - before) * both
+        begun = moved[:, -1:]
+        if self.num_members == 1 and moved.shape[1] > 2:
+            earlier = with_rest(moved[:, -3], known[:, -3], BAND_DEVIATIONS)
+            parts = now, before, earlier, both * known[:, -3]
+            begun = begun + _continued(*parts, num_frames)
         reach = self.model.reach(moved.shape[1] + num_frames)
         fields, *spread = by_tiles(
             functools.partial(self._changed, variables, num_frames),
-            moved, known, now[:, None], steps[:, None],
+            begun, moved, known, now[:, None], steps[:, None],
             overlap=None if whole else reach,
             multiple=self.model.patch_size,
         )  # fmt: skip
@@ -216,6 +236,7 @@ class MovingFrame:
         self,
         variables: Variables,
         num_frames: int,
+        begun: Video,
         moved: Video,
         known: Video,
         now: Array,
@@ -235,7 +256,7 @@ class MovingFrame:
         change = 0.1 * more + change.sum(-1, keepdims=True)
         ahead = jnp.arange(1, num_frames + 1, dtype=change.dtype)
         grown = (ahead / (ahead + _HALF_CHANGE_FRAMES)).reshape(1, -1, 1, 1, 1)
-        fields = moved[:, -1:] + grown * change
+        fields = begun + grown * change
         if not spread.shape[-1]:
             return (fields,)
         # Far from all rain there is none in any member.
@@ -244,6 +265,24 @@ class MovingFrame:
         deviations = _LARGEST_SPREAD * jax.nn.sigmoid(spread[..., 2:] + _SMALL) * near
         speed = jax.nn.sigmoid(spread[..., 1:2] + _SMALL)
         return fields, deviations, speed, 2 * jax.nn.sigmoid(spread[..., :1])
+
+
+def _continued(
+    now: Array, before: Array, earlier: Array, there: Frame, num_frames: int
+) -> Video:
+    """What the last field loses and gains where each of its bands goes on as it did.
+
+    From the bands of the last three fields, by an autoregression of order 2; all have
+    data where `there` is 1.
+    """
+    correlations = (
+        band_correlations(of, now, there)[:, :-1] for of in (before, earlier)
+    )
+    shares = autoregression(*correlations, num_frames)
+    of_now, of_before = (share[:, :, None, None] for share in shares)
+    step = ((now - before) * there)[:, None, ..., :-1]
+    lost = (of_now + of_before - 1) * now[:, None, ..., :-1]
+    return (lost - of_before * step).sum(-1, keepdims=True)
 
 
 def perturbed(fields: Video, spread: Spread, keys: Array) -> Video:

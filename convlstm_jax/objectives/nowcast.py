@@ -164,7 +164,7 @@ class NowcastConfig(FramesConfig):
         """See `ObjectiveConfig`."""
         extra: dict[str, Any] = {}
         if self.motion != "none" or self.from_last_frame:
-            # It begins at persistence, in the moving frame at advection.
+            # It begins at persistence, in the moving frame without a change.
             extra["first_logit"] = 0.0
         if self.motion != "none":
             extra["output_channels"] = MovingFrame.num_outputs(self.num_members)

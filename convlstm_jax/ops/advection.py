@@ -233,6 +233,34 @@ def band_correlations(
     return jnp.clip(product / jnp.maximum(both, 1e-6), 0.0, 0.99)
 
 
+def autoregression(
+    first: Float[Array, "B M"], second: Float[Array, "B M"], num_steps: int
+) -> tuple[Float[Array, "B T M"], Float[Array, "B T M"]]:
+    """How a process of order 2 goes on: by the shares of its last two values.
+
+    The process has these correlations with what it was one and two steps before (the
+    equations of Yule and Walker). Where it would not be stationary, the second one is
+    raised as in pysteps. Without noise, the value t steps ahead is the sum of the first
+    result at t times the last value and of the second times the value before it.
+    """
+    square = first**2
+    bound = (3 * square - 2 + 2 * (1 - square) ** 1.5) / jnp.maximum(square, 1e-6)
+    bound = jnp.where(square > 0, bound, -1.0)
+    second = jnp.maximum(second, jnp.maximum(2 * square - 1, bound))
+    one = first * (1 - second) / (1 - square)
+    two = (second - square) / (1 - square)
+
+    def step(state: Any, _: None) -> tuple[Any, Any]:
+        last, before = state
+        following = jax.tree.map(lambda x, y: one * x + two * y, last, before)
+        return (following, last), following
+
+    zero, unit = jnp.zeros_like(one), jnp.ones_like(one)
+    start = (unit, zero), (zero, unit)
+    of_last, of_before = lax.scan(step, start, length=num_steps)[1]
+    return jnp.moveaxis(of_last, 0, 1), jnp.moveaxis(of_before, 0, 1)
+
+
 def band_noise(
     key: Array,
     size: tuple[Any, Any, Any],

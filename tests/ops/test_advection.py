@@ -7,6 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from convlstm_jax.ops.advection import (
+    autoregression,
     band_correlations,
     band_noise,
     bands,
@@ -252,3 +253,34 @@ def test_wide_noise_is_alike_nearby():
         alike = (inside[:, away:] * inside[:, :-away]).mean()
         assert alike == pytest.approx(np.exp(-((away / 10) ** 2)), abs=0.1)
     assert abs((inside[..., 0] * inside[..., 1]).mean()) < 0.1
+
+
+def test_an_autoregression_goes_on_as_by_its_equations():
+    first = np.array([[0.9, 0.5, 0.0, 0.99]])
+    second = np.array([[0.85, 0.2, 0.3, 0.99]])
+    parts = fast_jit(lambda *args: autoregression(*args, 6))(first, second)
+    of_last, of_before = (np.asarray(part)[0] for part in parts)
+    for place, (one, two) in enumerate(zip(first[0], second[0], strict=True)):
+        shares = np.linalg.solve([[1, one], [one, 1]], [one, two])
+        last, before = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+        for step in range(6):
+            last, before = shares @ [last, before], last
+            found = of_last[step, place], of_before[step, place]
+            np.testing.assert_allclose(found, last, rtol=1e-4, atol=1e-5)
+
+
+def test_an_autoregression_is_stationary_as_in_pysteps():
+    of_pysteps = pytest.importorskip(
+        "pysteps.timeseries.autoregression", reason="requirements-radar.txt"
+    )
+    first = np.linspace(0.01, 0.99, 25)
+    for second in (0.0, 0.4, 0.9):
+        given = first[None], np.full((1, 25), second)
+        one, two = (
+            np.asarray(part)[0, 0]
+            for part in fast_jit(lambda *args: autoregression(*args, 1))(*given)
+        )
+        for place, gamma in enumerate(first):
+            raised = of_pysteps.adjust_lag2_corrcoef2(gamma, second)
+            shares = of_pysteps.estimate_ar_params_yw([gamma, raised])
+            np.testing.assert_allclose([one[place], two[place]], shares[:2], atol=2e-4)
