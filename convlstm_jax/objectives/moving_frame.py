@@ -215,7 +215,9 @@ class MovingFrame:
             both = known[:, -1] * known[:, -2]
         steps = (now - before) * both
         begun = moved[:, -1:]
-        if self.num_members == 1 and moved.shape[1] > 2:
+        # A network for ensembles was trained without, however many members are drawn.
+        for_ensembles = self.model.output_channels > self.num_outputs(1)
+        if not for_ensembles and moved.shape[1] > 2:
             earlier = with_rest(moved[:, -3], known[:, -3], BAND_DEVIATIONS)
             parts = now, before, earlier, both * known[:, -3]
             begun = begun + _continued(*parts, num_frames)

@@ -448,13 +448,13 @@ def test_members_follow_from_the_frames_alone(ensemble, moving_task, moving_batc
 
 def test_more_members_are_further_members(ensemble, moving_batch):
     task, variables = ensemble
-    more, _ = moving(num_members=7)
     inputs, _ = task.split_batch(moving_batch)
-    few, many = (
+    single, few, many = (
         compiled(one, "forecast", num_frames=1)(variables, inputs).frames
-        for one in (task, more)
+        for one in (task.with_config(num_members=1), task, moving(num_members=7)[0])
     )
     np.testing.assert_allclose(many[..., :5], few, atol=1e-6)
+    np.testing.assert_allclose(few[..., :1], single, atol=1e-6)
 
 
 def test_the_loss_of_an_ensemble_is_the_almost_fair_crps(ensemble, moving_batch):
