@@ -179,7 +179,7 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
         if row["seed"]:
             continue
         predictor = load(folder / row["run"])
-        task = predictor.experiment.task
+        task: Any = predictor.experiment.task
         given, predicted = task.num_input_frames, task.num_output_frames
         if not strips:
             clip = build_sources(predictor.experiment).test[_SHOWN_CLIP]["frames"]

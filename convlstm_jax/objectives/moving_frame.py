@@ -277,10 +277,9 @@ def _continued(
     From the bands of the last three fields, by an autoregression of order 2; all have
     data where `there` is 1.
     """
-    correlations = (
-        band_correlations(of, now, there)[:, :-1] for of in (before, earlier)
-    )
-    shares = autoregression(*correlations, num_frames)
+    first = band_correlations(before, now, there)[:, :-1]
+    second = band_correlations(earlier, now, there)[:, :-1]
+    shares = autoregression(first, second, num_frames)
     of_now, of_before = (share[:, :, None, None] for share in shares)
     step = ((now - before) * there)[:, None, ..., :-1]
     lost = (of_now + of_before - 1) * now[:, None, ..., :-1]
