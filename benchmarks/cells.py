@@ -218,10 +218,10 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(trained(*runs.pop(0), parsed))
         (parsed.folder / "rows.json").write_text(json.dumps(rows, indent=1))
         print(table(rows), flush=True)
-        draw(rows, parsed.folder)
         if not runs and len(rows) == len(cells):
             best = sorted(rows, key=lambda row: row["mse"])[:2]
             runs = [(row["cell"], 1) for row in best]
+    draw(rows, parsed.folder)
     print(f"{parsed.minutes:g} minutes each; {machine_line(('jax', 'flax'))}")
     return 0
 

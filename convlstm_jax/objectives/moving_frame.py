@@ -133,9 +133,9 @@ class MovingFrame:
 
         fields, spread = self.change(variables, moved, known, num_frames)
         if spread is None:
-            # Where heavy rain is, the last field tells too: smooth ones have less.
-            ahead = jnp.arange(1, num_frames + 1).reshape(1, -1, 1, 1, 1)
-            share = _SHARPNESS * 0.5 ** (ahead / _HALF_SHARPNESS_FRAMES)
+            # Fields are too smooth to show where heavy rain is; the last one is not.
+            halves = _frames_ahead(num_frames) / _HALF_SHARPNESS_FRAMES
+            share = _SHARPNESS * 0.5**halves
             order = fields + share * (moved[:, -1:] - fields)
             return finished(_to_pixels(fields), _to_pixels(order))
 
@@ -256,9 +256,8 @@ class MovingFrame:
         damped, trend, more, spread = jnp.split(outputs, parts, axis=-1)
         change = trend * steps[..., :-1] - damped * now[..., :-1]
         change = 0.1 * more + change.sum(-1, keepdims=True)
-        ahead = jnp.arange(1, num_frames + 1, dtype=change.dtype)
-        grown = (ahead / (ahead + _HALF_CHANGE_FRAMES)).reshape(1, -1, 1, 1, 1)
-        fields = begun + grown * change
+        ahead = _frames_ahead(num_frames)
+        fields = begun + ahead / (ahead + _HALF_CHANGE_FRAMES) * change
         if not spread.shape[-1]:
             return (fields,)
         # Far from all rain there is none in any member.
@@ -267,6 +266,11 @@ class MovingFrame:
         deviations = _LARGEST_SPREAD * jax.nn.sigmoid(spread[..., 2:] + _SMALL) * near
         speed = jax.nn.sigmoid(spread[..., 1:2] + _SMALL)
         return fields, deviations, speed, 2 * jax.nn.sigmoid(spread[..., :1])
+
+
+def _frames_ahead(num_frames: int) -> Array:
+    """1, 2, … along the time of `[B, T, H, W, C]`."""
+    return jnp.arange(1, num_frames + 1, dtype=jnp.float32).reshape(1, -1, 1, 1, 1)
 
 
 def _continued(
@@ -299,7 +303,7 @@ def perturbed(fields: Video, spread: Spread, keys: Array) -> Video:
     added, winds = jax.vmap(noise)(keys, spread.correlations)
     added = (spread.deviations * added).sum(-1, keepdims=True)
     added = jnp.where(added > 0, spread.upward * added, added)
-    ahead = jnp.arange(1, num_frames + 1, dtype=fields.dtype).reshape(1, -1, 1, 1, 1)
+    ahead = _frames_ahead(num_frames)
     positions = pixel_positions(winds[:, 0])[:, None] - ahead * spread.speed * winds
     flat = (x.reshape(-1, *x.shape[2:]) for x in (fields, positions))
     return _to_pixels(read_at(*flat).reshape(fields.shape) + added)

@@ -173,13 +173,22 @@ def moving_batch():
     }
 
 
-def test_an_untrained_network_begins_near_advection(moving_task, moving_batch):
-    task, variables = moving_task
+@pytest.fixture(scope="module")
+def of_two_frames():
+    """Too few for an autoregression, so that an untrained network changes nothing."""
+    return moving(num_input_frames=2)
+
+
+def test_an_untrained_network_of_two_frames_begins_at_advection(
+    of_two_frames, moving_batch
+):
+    task, variables = of_two_frames
     contenders = measure(task, variables, moving_batch)
     assert set(contenders) == {"model", "persistence", "advection"}
+    for name, found in contenders["model"].items():
+        np.testing.assert_allclose(found, contenders["advection"][name], rtol=1e-4)
     mse = {name: metrics["mse"].sum() for name, metrics in contenders.items()}
     assert mse["advection"] < 0.1 * mse["persistence"]
-    assert mse["model"] < 1.1 * mse["advection"]
 
 
 def test_an_untrained_network_continues_each_band(moving_task):
@@ -220,15 +229,13 @@ def test_an_untrained_network_continues_each_band(moving_task):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_advection_is_that_of_pysteps(moving_task, moving_batch):
+def test_advection_is_that_of_pysteps(of_two_frames, moving_batch):
     semilagrangian = pytest.importorskip(
         "pysteps.extrapolation.semilagrangian", reason="requirements-radar.txt"
     )
-    task, variables = moving_task
+    task, variables = of_two_frames
     inputs, _ = task.split_batch(moving_batch)
-    of = task._moving_frame
-    advected = jax.jit(lambda inputs: of.advected(task.read(variables, inputs), 4))
-    found = advected(inputs)
+    found = compiled(task, "forecast", num_frames=4)(variables, inputs).frames
     known = jnp.nan_to_num(inputs)
     motion = find_motion(known, 1.0 - jnp.isnan(inputs))
     rain = np.where(np.isnan(inputs[0, -1, ..., 0]), np.nan,
@@ -316,9 +323,8 @@ def test_probability_matching_against_numpy():
         assert rows[0].max() <= found[clip, t][wet].max()
 
 
-def test_matching_keeps_what_has_not_changed(moving_batch):
-    # Of two frames, an untrained network changes nothing.
-    task, variables = moving(num_input_frames=2)
+def test_matching_keeps_what_has_not_changed(of_two_frames, moving_batch):
+    task, variables = of_two_frames
     matched, _ = moving(num_input_frames=2, probability_matching=0.7)
     inputs, _ = task.split_batch(moving_batch)
     plain, other = (
