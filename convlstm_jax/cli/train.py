@@ -56,6 +56,9 @@ def run(experiment: Experiment, *, workdir: Path, init_from: str | None = None) 
                 "config.train.batch_size, which is %d, a multiple of their number",
                 mesh.size, jax.device_count(), batch_size,
             )  # fmt: skip
+        if experiment.training is not None:
+            for doubt in experiment.training.doubts(train.num_steps):
+                _log.warning("config.task.%s", doubt)
         sources = build_sources(experiment)
         _log.info("data: %s", sources.description)
         _warn_of_blank_clips(sources)

@@ -196,6 +196,10 @@ class NetworkTrainingConfig(Config):
         """Yields what is wrong with the numbers of frames; nothing by default."""
         yield from ()
 
+    def doubts(self, num_steps: int) -> Iterator[str]:
+        """Yields what is allowed but seldom meant in so many steps of training."""
+        yield from ()
+
 
 class ModelConfig(Config):
     """The fields of every network."""

@@ -213,6 +213,15 @@ class SamplingConfig(NetworkTrainingConfig):
                 f"sampling_end_step, which is {end}"
             )
 
+    def doubts(self, num_steps: int) -> Iterator[str]:
+        """A schedule that training does not reach the end of."""
+        if self.sampling != "none" and self.sampling_end_step > num_steps:
+            yield (
+                f"sampling_end_step is {self.sampling_end_step}, after the last of "
+                f"{num_steps} steps: up to the end the network reads true frames that "
+                "a forecast does not have; about half of the steps is a good choice"
+            )
+
     def probabilities(self, step: Array | int) -> tuple[Probability, Probability]:
         """The probabilities that a given frame, and one to forecast, is read."""
         end = self.sampling_end_step

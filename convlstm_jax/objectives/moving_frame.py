@@ -11,18 +11,19 @@ from jaxtyping import Float
 
 from convlstm_jax.objectives.base import Variables
 from convlstm_jax.ops.advection import (
-    Motion,
     Positions,
-    autoregression,
     band_correlations,
     band_noise,
     carry,
+    filled,
     find_motion,
     to_last_time,
     trajectories,
     wide_noise,
     with_rest,
+    within,
 )
+from convlstm_jax.ops.cascade import continued
 from convlstm_jax.ops.tiles import by_tiles
 from convlstm_jax.ops.warping import pixel_positions, read_at
 from convlstm_jax.rain import RainScale
@@ -34,8 +35,9 @@ BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
 _NUM_BANDS = len(BAND_DEVIATIONS)
 _MATCHING_BINS = 2**14  # Of pixel values that count as equal.
 _HALF_CHANGE_FRAMES = 3  # After so many, half of what the network puts out is added.
+_CHANGE_SHARE = 0.45  # Of that, in single forecasts: rain differs from what was learnt.
 _SHARPNESS = 0.8  # Share of the last field in the order of matched values, at first.
-_HALF_SHARPNESS_FRAMES = 4  # After so many, half of it.
+_HALF_SHARPNESS_FRAMES = 2  # After so many, half of it.
 _MOTION_DEVIATION = 8.0  # Of the Gaussian that smooths errors of the motion, pixels.
 _LITTLE_RAIN = 0.02  # Smoothed pixel value at which the spread is halved.
 _LARGEST_SPREAD = 0.25  # Of the noise in a band, pixel values.
@@ -75,21 +77,21 @@ class MovingFrame:
     the last field p changes by its length scales, as in S-PROG (Seed 2003), and the
     network's outputs a, b and d say by how much more:
 
-        p' = p + Σₙ ((φₙ − 1) Bₙ(p) + ψₙ Bₙ(q))
-               + t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
+        p' = S(p) + k t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
 
-    where Bₙ are bands of length scales, q is the field before and t the frames ahead.
-    φₙ and ψₙ are the shares of p and q in what an autoregression of order 2 expects of
-    band n, with the correlations that it has in the last three given fields. An
-    ensemble, or a network that is given fewer, begins at φ = 1 and ψ = 0. All outputs
-    begin at zero. The members of an ensemble are moved and changed by noise, as in
-    STEPS (Bowler et al. 2006, 10.1256/qj.04.100):
+    where S is what an autoregression of each length scale expects, see `cascade`, Bₙ
+    are bands between Gaussians, q is the field before and t the frames ahead. k is 1 in
+    training and 0.45 in single forecasts. For an ensemble, or a network that is given
+    two frames, S(p) = p. All outputs begin at zero. Where a single forecast comes from
+    beyond the edge, or from where there is no data, it is what is nearby, smoothed. The
+    members of an ensemble are moved and changed by noise, as in STEPS (Bowler et al.
+    2006, 10.1256/qj.04.100):
 
-        p'ₘ(x) = p'(x − t v V(x)) + k Σₙ sₙ Nₙ(x),    Nₙ ← ρₙ Nₙ + (1 − ρₙ²)^½ ε,
+        p'ₘ(x) = p'(x − t v V(x)) + u Σₙ sₙ Nₙ(x),    Nₙ ← ρₙ Nₙ + (1 − ρₙ²)^½ ε,
 
     where V is smooth noise, an error of the motion, and Nₙ is noise in band n, which
     begins at zero; ρₙ is the correlation of the band between the last two given fields.
-    The network also puts out v, sₙ and k, for each place and time; k is 1 where the
+    The network also puts out v, sₙ and u, for each place and time; u is 1 where the
     noise takes rain away. The same frames give the same members.
     """
 
@@ -120,45 +122,43 @@ class MovingFrame:
     def forecast(
         self, variables: Variables, state: NowcastState, num_frames: int
     ) -> Members:
-        """The frames that follow; rain from beyond the frame is none."""
+        """The frames that follow."""
         motion = find_motion(state.frames, state.mask)
-        moved, known = self.to_last_time(state.frames, state.mask, motion)
+        moved, known = to_last_time(state.frames, state.mask, motion)
+        last, there = moved[:, -1:], known[:, -1:]
         positions = trajectories(motion, num_frames)
 
-        def finished(fields: Video, order: Video) -> Video:
-            if share := self.probability_matching:
-                matched = probability_matched(order * known[:, -1:], moved[:, -1])
-                fields = fields + share * (matched - fields)
-            return self.carried_on(fields, known, positions)
+        def matched(fields: Video, order: Video) -> Video:
+            share = self.probability_matching
+            if not share:
+                return fields
+            found = probability_matched(order * there, last[:, 0])
+            return fields + share * (found - fields)
 
         fields, spread = self.change(variables, moved, known, num_frames)
         if spread is None:
             # Fields are too smooth to show where heavy rain is; the last one is not.
             halves = _frames_ahead(num_frames) / _HALF_SHARPNESS_FRAMES
-            share = _SHARPNESS * 0.5**halves
-            order = fields + share * (moved[:, -1:] - fields)
-            return finished(_to_pixels(fields), _to_pixels(order))
+            order = _to_pixels(fields + _SHARPNESS * 0.5**halves * (last - fields))
+            fields = matched(_to_pixels(fields), order)
+            fields = jnp.where(there > 0, fields, filled(last, there))
+            everywhere, inside = jnp.ones_like(there), within(positions, last[:, 0])
+            return self.carried_on(fields, everywhere, inside)
 
         def member(key: Array) -> Video:
             one = perturbed(fields, spread, key)
-            return finished(one, one)
+            return self.carried_on(matched(one, one), there, positions)
 
         keys = _keys_of(state.frames, self.num_members)
         # One after the other: noise takes several times the memory of a forecast.
         return jnp.moveaxis(lax.map(member, keys)[..., 0], 0, -1)
 
-    def to_last_time(
-        self, frames: Video, mask: Video, motion: Motion, margin: int = 0
-    ) -> tuple[Video, Video]:
-        """Pixels and masks in the moving frame; rain rates are interpolated."""
-        rain, known = to_last_time(
-            self.scale.rain_mm_per_h(frames), mask, motion, margin=margin
-        )
-        return self.scale.pixels_of_rain(rain), known
-
     def carried_on(self, frames: Video, known: Video, positions: Positions) -> Video:
-        """Frames of the moving frame where they are to be at their own times."""
-        mask = jnp.broadcast_to(known[:, -1:], frames.shape)
+        """Frames of the moving frame where they are to be at their own times.
+
+        Rain rates are interpolated, so that there is as much rain as before.
+        """
+        mask = jnp.broadcast_to(known, frames.shape)
         rain, _ = carry(self.scale.rain_mm_per_h(frames), mask, positions)
         return self.scale.pixels_of_rain(rain)
 
@@ -166,7 +166,8 @@ class MovingFrame:
         """The last frame carried on: the forecast of a network that changes nothing."""
         motion = find_motion(state.frames, state.mask)
         last = jnp.repeat(state.frames[:, -1:], num_frames, axis=1)
-        return self.carried_on(last, state.mask, trajectories(motion, num_frames))
+        positions = trajectories(motion, num_frames)
+        return self.carried_on(last, state.mask[:, -1:], positions)
 
     def training_pair(
         self,
@@ -179,15 +180,16 @@ class MovingFrame:
         """Forecast fields of a clip, its later fields carried back, and their mask."""
         first = self.num_input_frames
         motion = find_motion(frames[:, :first], mask[:, :first])
-        moved, known = self.to_last_time(
-            frames[:, :first], mask[:, :first], motion, margin
-        )
+        given = frames[:, :first], mask[:, :first]
+        moved, known = to_last_time(*given, motion, margin=margin)
         num_outputs = frames.shape[1] - first
         positions = trajectories(-motion, num_outputs, margin=margin)
         rain = self.scale.rain_mm_per_h(frames[:, first:])
         rain, there = carry(rain, mask[:, first:], positions)
         target = self.scale.pixels_of_rain(rain)
-        fields, spread = self.change(variables, moved, known, num_outputs, whole=True)
+        fields, spread = self.change(
+            variables, moved, known, num_outputs, training=True
+        )
         if spread is None:
             return _to_pixels(fields), target, there
         keys = jax.random.split(key, (self.num_members, len(frames)))
@@ -201,12 +203,12 @@ class MovingFrame:
         known: Video,
         num_frames: int,
         *,
-        whole: bool = False,
+        training: bool = False,
     ) -> Change:
         """What the fields of the moving frame become, see the class.
 
-        The network takes most of the memory, so it forecasts large areas by tiles; with
-        `whole`, as for training, at once.
+        The network takes most of the memory, so it forecasts large areas by tiles; in
+        training it runs at once, and its whole change counts.
         """
         now = with_rest(moved[:, -1], known[:, -1], BAND_DEVIATIONS)
         before, both = now, jnp.zeros_like(known[:, -1])  # Of a single frame.
@@ -218,14 +220,13 @@ class MovingFrame:
         # A network for ensembles was trained without, however many members are drawn.
         for_ensembles = self.model.output_channels > self.num_outputs(1)
         if not for_ensembles and moved.shape[1] > 2:
-            earlier = with_rest(moved[:, -3], known[:, -3], BAND_DEVIATIONS)
-            parts = now, before, earlier, both * known[:, -3]
-            begun = begun + _continued(*parts, num_frames)
+            begun = continued(moved, num_frames)
+        share = 1.0 if training or for_ensembles else _CHANGE_SHARE
         reach = self.model.reach(moved.shape[1] + num_frames)
         fields, *spread = by_tiles(
-            functools.partial(self._changed, variables, num_frames),
+            functools.partial(self._changed, variables, num_frames, share),
             begun, moved, known, now[:, None], steps[:, None],
-            overlap=None if whole else reach,
+            overlap=None if training else reach,
             multiple=self.model.patch_size,
         )  # fmt: skip
         if not spread:
@@ -238,6 +239,7 @@ class MovingFrame:
         self,
         variables: Variables,
         num_frames: int,
+        share: float,
         begun: Video,
         moved: Video,
         known: Video,
@@ -257,7 +259,7 @@ class MovingFrame:
         change = trend * steps[..., :-1] - damped * now[..., :-1]
         change = 0.1 * more + change.sum(-1, keepdims=True)
         ahead = _frames_ahead(num_frames)
-        fields = begun + ahead / (ahead + _HALF_CHANGE_FRAMES) * change
+        fields = begun + share * ahead / (ahead + _HALF_CHANGE_FRAMES) * change
         if not spread.shape[-1]:
             return (fields,)
         # Far from all rain there is none in any member.
@@ -271,23 +273,6 @@ class MovingFrame:
 def _frames_ahead(num_frames: int) -> Array:
     """1, 2, … along the time of `[B, T, H, W, C]`."""
     return jnp.arange(1, num_frames + 1, dtype=jnp.float32).reshape(1, -1, 1, 1, 1)
-
-
-def _continued(
-    now: Array, before: Array, earlier: Array, there: Frame, num_frames: int
-) -> Video:
-    """What the last field loses and gains where each of its bands goes on as it did.
-
-    From the bands of the last three fields, by an autoregression of order 2; all have
-    data where `there` is 1.
-    """
-    first = band_correlations(before, now, there)[:, :-1]
-    second = band_correlations(earlier, now, there)[:, :-1]
-    shares = autoregression(first, second, num_frames)
-    of_now, of_before = (share[:, :, None, None] for share in shares)
-    step = ((now - before) * there)[:, None, ..., :-1]
-    lost = (of_now + of_before - 1) * now[:, None, ..., :-1]
-    return (lost - of_before * step).sum(-1, keepdims=True)
 
 
 def perturbed(fields: Video, spread: Spread, keys: Array) -> Video:

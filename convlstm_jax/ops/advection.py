@@ -22,6 +22,7 @@ Positions = Float[Array, "B T R S 2"]
 Carried = Float[Array, "B T R S 1"]
 
 _KNOWN = 0.999  # Of what a pixel is interpolated from, the least share with data.
+_NEARBY_WEIGHTS = {2.0: 1.0, 6.0: 0.1, 18.0: 0.01}  # By deviations in pixels.
 
 
 class _Scale(NamedTuple):
@@ -137,7 +138,7 @@ def trajectories(motion: Motion, num_steps: int, *, margin: int = 0) -> Position
     here = inner(pixel_positions(motion)[:, None], margin)[:, 0]
 
     def velocity(positions: Array) -> Array:
-        return read_at(motion, jnp.clip(positions, 0, _last_pixel(motion, positions)))
+        return read_at(motion, within(positions, motion))
 
     def step(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
         positions, moved = state
@@ -168,6 +169,28 @@ def _last_pixel(frame: Array, positions: Array) -> Array:
     height, width = frame.shape[1:3]
     last = jnp.array([width - 1, height - 1], positions.dtype)
     return last.reshape((1,) * (positions.ndim - 1) + (2,))
+
+
+def filled(frames: Video, mask: Video) -> Video:
+    """Frames `[B, T, H, W, 1]`, where there is no data what is nearby.
+
+    That is the mean of the pixels with data, by Gaussians of three sizes, of which the
+    smaller ones count more.
+    """
+    known = mask.astype(frames.dtype)
+    both = jnp.concatenate([frames * known, known], axis=-1)
+    sums = jnp.zeros_like(both)
+    for deviation, weight in _NEARBY_WEIGHTS.items():
+        sums += weight * gaussian(both, deviation)
+    nearby = sums[..., :1] / jnp.maximum(sums[..., 1:], 1e-6)
+    return jnp.where(known > 0, frames, nearby)
+
+
+def within(
+    positions: Float[Array, "B *T R S 2"], frame: Frame
+) -> Float[Array, "B *T R S 2"]:
+    """Positions, those beyond the edge of a frame at it."""
+    return jnp.clip(positions, 0, _last_pixel(frame, positions))
 
 
 def to_last_time(
@@ -231,34 +254,6 @@ def band_correlations(
     )
     both = jnp.sqrt(squares[0] * squares[1])
     return jnp.clip(product / jnp.maximum(both, 1e-6), 0.0, 0.99)
-
-
-def autoregression(
-    first: Float[Array, "B M"], second: Float[Array, "B M"], num_steps: int
-) -> tuple[Float[Array, "B T M"], Float[Array, "B T M"]]:
-    """How a process of order 2 goes on: by the shares of its last two values.
-
-    The process has these correlations with what it was one and two steps before (the
-    equations of Yule and Walker). Where it would not be stationary, the second one is
-    raised as in pysteps. Without noise, the value t steps ahead is the sum of the first
-    result at t times the last value and of the second times the value before it.
-    """
-    square = first**2
-    bound = (3 * square - 2 + 2 * (1 - square) ** 1.5) / jnp.maximum(square, 1e-6)
-    bound = jnp.where(square > 0, bound, -1.0)
-    second = jnp.maximum(second, jnp.maximum(2 * square - 1, bound))
-    one = first * (1 - second) / (1 - square)
-    two = (second - square) / (1 - square)
-
-    def step(state: Any, _: None) -> tuple[Any, Any]:
-        last, before = state
-        following = jax.tree.map(lambda x, y: one * x + two * y, last, before)
-        return (following, last), following
-
-    zero, unit = jnp.zeros_like(one), jnp.ones_like(one)
-    start = (unit, zero), (zero, unit)
-    of_last, of_before = lax.scan(step, start, length=num_steps)[1]
-    return jnp.moveaxis(of_last, 0, 1), jnp.moveaxis(of_before, 0, 1)
 
 
 def band_noise(

@@ -14,6 +14,14 @@ def sampling(name="none", end=50_000, start=25_000, decay=5_000):
     )
 
 
+def test_a_schedule_that_outlasts_training_is_doubted():
+    for name in ("scheduled", "reverse_scheduled"):
+        assert not list(sampling(name, end=30_000).doubts(30_000))
+        (text,) = sampling(name, end=30_000).doubts(29_999)
+        assert text.startswith("sampling_end_step is 30000, after the last of 29999")
+    assert not list(sampling("none").doubts(1))
+
+
 @pytest.mark.parametrize(
     ("step", "probability"),
     # OpenSTL's changing rate of 0.00002, stopped at 50,000.

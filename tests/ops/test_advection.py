@@ -7,17 +7,18 @@ import pytest
 from jax.test_util import check_grads
 
 from convlstm_jax.ops.advection import (
-    autoregression,
     band_correlations,
     band_noise,
     bands,
     carry,
+    filled,
     find_motion,
     gaussian,
     to_last_time,
     trajectories,
     wide_noise,
     with_rest,
+    within,
 )
 from tests.trees import fast_jit
 
@@ -255,32 +256,26 @@ def test_wide_noise_is_alike_nearby():
     assert abs((inside[..., 0] * inside[..., 1]).mean()) < 0.1
 
 
-def test_an_autoregression_goes_on_as_by_its_equations():
-    first = np.array([[0.9, 0.5, 0.0, 0.99]])
-    second = np.array([[0.85, 0.2, 0.3, 0.99]])
-    parts = fast_jit(lambda *args: autoregression(*args, 6))(first, second)
-    of_last, of_before = (np.asarray(part)[0] for part in parts)
-    for place, (one, two) in enumerate(zip(first[0], second[0], strict=True)):
-        shares = np.linalg.solve([[1, one], [one, 1]], [one, two])
-        last, before = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-        for step in range(6):
-            last, before = shares @ [last, before], last
-            found = of_last[step, place], of_before[step, place]
-            np.testing.assert_allclose(found, last, rtol=1e-4, atol=1e-5)
-
-
-def test_an_autoregression_is_stationary_as_in_pysteps():
-    of_pysteps = pytest.importorskip(
-        "pysteps.timeseries.autoregression", reason="requirements-radar.txt"
-    )
-    first = np.linspace(0.01, 0.99, 25)
-    for second in (0.0, 0.4, 0.9):
-        given = first[None], np.full((1, 25), second)
-        one, two = (
-            np.asarray(part)[0, 0]
-            for part in fast_jit(lambda *args: autoregression(*args, 1))(*given)
+def test_what_is_missing_is_the_weighted_mean_of_what_is_nearby():
+    rng = np.random.default_rng(0)
+    frame, known = rng.random((HEIGHT, WIDTH)), rng.random((HEIGHT, WIDTH)) < 0.6
+    known[:9, :8] = False
+    parts = (x[None, None, ..., None].astype(np.float32) for x in (frame, known))
+    found = filled(*map(jnp.asarray, parts))
+    expected = frame.copy()
+    for y, x in np.argwhere(~known):
+        square = (Y - y) ** 2 + (X - x) ** 2
+        weights = sum(
+            share * np.exp(-square / (2 * deviation**2)) / deviation**2
+            for deviation, share in ((2, 1), (6, 0.1), (18, 0.01))
         )
-        for place, gamma in enumerate(first):
-            raised = of_pysteps.adjust_lag2_corrcoef2(gamma, second)
-            shares = of_pysteps.estimate_ar_params_yw([gamma, raised])
-            np.testing.assert_allclose([one[place], two[place]], shares[:2], atol=2e-4)
+        expected[y, x] = (weights * frame)[known].sum() / weights[known].sum()
+    np.testing.assert_allclose(found[0, 0, ..., 0], expected, rtol=1e-4)
+    nothing = filled(jnp.ones((1, 1, 4, 4, 1)), jnp.zeros((1, 1, 4, 4, 1)))
+    assert not nothing.any()
+
+
+def test_positions_beyond_the_edge_are_those_at_it():
+    positions = jnp.asarray([[[[-3.0, 2.5], [4.0, 99.0]]]])
+    found = within(positions, jnp.zeros((1, HEIGHT, WIDTH, 1)))
+    np.testing.assert_array_equal(found[0, 0], [[0, 2.5], [4, HEIGHT - 1]])
