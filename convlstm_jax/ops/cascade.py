@@ -95,8 +95,9 @@ def _transformed(
     columns: Float[Array, "X W"],
 ) -> Float[Array, "B T Y X"]:
     # One after the other: sizes may be symbolic, which no order could be found for.
-    along = jnp.einsum("yh,bthw->btyw", rows, fields)
-    return jnp.einsum("xw,btyw->btyx", columns, along)
+    # In full precision on accelerators too, as correlations are close to 1.
+    along = jnp.einsum("yh,bthw->btyw", rows, fields, precision="highest")
+    return jnp.einsum("xw,btyw->btyx", columns, along, precision="highest")
 
 
 def _bands(height: Any, width: Any) -> Bands:
@@ -117,7 +118,7 @@ def _correlations(
     squares = (weights**2).at[:, 0, 0].set(0.0)
 
     def product(a: Array, b: Array) -> Array:
-        return jnp.einsum("nyx,byx->bn", squares, a * b)
+        return jnp.einsum("nyx,byx->bn", squares, a * b, precision="highest")
 
     both = jnp.sqrt(product(before, before) * product(now, now))
     found = product(before, now) / jnp.maximum(both, 1e-9)
