@@ -30,7 +30,8 @@ def continued(frames: Video, num_frames: int) -> ForecastVideo:
 
     Each band of length scales has the correlations of a process of order 2 with itself
     one and two frames before, and goes on as that process does without noise: small
-    scales fade soon, and the mean stays.
+    scales fade soon, and the mean stays. Pixels without data must be 0, and count as
+    dry.
 
     Args:
         frames: Pixels in the moving frame `[B, T, H, W, 1]`, of which three are used.
