@@ -3,27 +3,44 @@
     pip install -r requirements-radar.txt
     python benchmarks/nowcasting.py --folders=fmi/20160928,fmi/20170509,knmi,mch
 
-Each folder holds one event. For each, a network is trained on all others and measured
-on all composites of this one, the whole area, beside pysteps' optical flow and S-PROG,
-and with `--preset=ensemble` beside STEPS with as many members; dates of events must
-differ. Printed are the figures by lead time and, of MSE and CSI, the ratio to the
+Each folder holds an event, or several. For each, a network is trained on all others and
+measured on all composites of this one, the whole area, beside pysteps' optical flow,
+S-PROG and STEPS, with `--preset=ensemble` of as many members; no date may be in two
+folders. Printed are the figures by lead time and, of MSE and CSI, the ratio to the
 better of the first two, of the CRPS that to STEPS: MSE and CRPS below 1 and CSI above 1
 are better. A run that has ended is not repeated.
+
+With `--choose`, `task.change_share` and `task.last_frame_share` are chosen for each
+event on the others alone. For this a network is trained on all events but two, for each
+two. An event gets the shares that are best on the others, each of which is forecast by
+the network that has seen neither. The best ones are ahead of the better peer in most
+figures; of equal ones, those with the larger mean logarithm of the ratios.
 """
 
 import argparse
+import itertools
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
 
 # Run as a script, the repository is not on the path unless it is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import machine_line
+from convlstm_jax import load
+from convlstm_jax.cli.evaluate_folder import whole_area
 from convlstm_jax.data.radar.config import RadarConfig, date_of
 from convlstm_jax.data.radar.folder import open_folder
+from convlstm_jax.metrics.accumulate import add_sums, batch_sums
 
 _ROOT = Path(__file__).resolve().parent.parent
 _METRICS = {"MSE": "mse", "CSI 0.5": "csi_0.5_mm_per_h", "CSI 2": "csi_2_mm_per_h"}
@@ -33,6 +50,11 @@ _PEERS: dict[str, tuple[str, ...]] = dict.fromkeys(
     _METRICS.values(), ("optical_flow", "s_prog")
 )
 _PEERS["crps"] = ("steps",)
+_CHANGE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_LAST_FRAME_SHARES = (0.0, 0.4, 0.8)
+
+Shares = tuple[float, float]  # of the change, and of the last frame
+Figures = dict[str, list[Any]]  # metric → one a lead time
 
 
 def main_py(*options: str) -> None:
@@ -40,37 +62,118 @@ def main_py(*options: str) -> None:
     subprocess.run([sys.executable, "main.py", *options], cwd=_ROOT, check=True)
 
 
-def date_in(folder: Path, pixel_size_km: float) -> str:
-    """The date of the event in a folder."""
+def dates_in(folder: Path, pixel_size_km: float) -> str:
+    """The dates of the events in a folder, with commas between them."""
     config = RadarConfig(path=str(folder), pixel_size_km=pixel_size_km)
-    return date_of(max(open_folder(str(folder), config).runs, key=len))
+    return ",".join(sorted(set(map(date_of, open_folder(str(folder), config).runs))))
 
 
-def measured(
-    folder: Path, date: str, parsed: argparse.Namespace, options: list[str]
-) -> dict[str, Any]:
-    """The evaluation of an event by a network that was trained on all others."""
-    workdir = parsed.workdir / date
+def trained(workdir: Path, dates: Iterable[str], parsed: argparse.Namespace) -> Path:
+    """The run of a network that was trained on all events but those of these dates."""
     if not (workdir / "evaluation.json").exists():
         main_py(
             f"--config=configs/radar_nowcasting.py:{parsed.preset}",
             f"--workdir={workdir}",
             f"--config.data.path={','.join(map(str, parsed.folders))}",
             f"--config.data.pixel_size_km={parsed.pixel_size_km:g}",
-            f"--config.data.test_conditions={date}",
-            *options,
+            f"--config.data.test_conditions={','.join(dates)}",
+            *parsed.options,
         )
+    return workdir
+
+
+def measured(
+    folder: Path, date: str, parsed: argparse.Namespace, shares: Shares | None = None
+) -> dict[str, Any]:
+    """The evaluation of an event by a network that was trained on all others."""
+    workdir = trained(parsed.workdir / date.replace(",", "_"), [date], parsed)
     found = workdir / f"evaluation_{folder.name}.json"
-    if not found.exists():
-        every = f"--every={parsed.every}"
-        main_py("--mode=evaluate", f"--workdir={workdir}", f"--input={folder}", every)
+    if shares or not found.exists():
+        options = [f"--input={folder}", f"--every={parsed.every}"]
+        if shares:
+            options.append(f"--config.task.change_share={shares[0]}")
+            options.append(f"--config.task.last_frame_share={shares[1]}")
+        main_py("--mode=evaluate", f"--workdir={workdir}", *options)
     result: dict[str, Any] = json.loads(found.read_text())
     return result
 
 
-def table(result: dict[str, Any], minutes: list[int], minutes_per_frame: int) -> str:
+def by_shares(workdir: Path, folder: Path, every: int) -> dict[Shares, Any]:
+    """The figures of a run on an event, for all choices of the two shares."""
+    model = load(workdir)
+    objective, clips = whole_area(model.experiment, folder, every)
+
+    @jax.jit
+    def sums(batch: Any, change_share: float, last_frame_share: float) -> Any:
+        shares = {"change_share": change_share, "last_frame_share": last_frame_share}
+        task = objective.with_config(**shares)
+        inputs, target = task.split_batch(batch)
+        forecast, _ = task.outputs(model.variables, inputs, target)["model"]
+        metrics = task.metrics(forecast, target, task.target_mask(batch))
+        return batch_sums(metrics, jnp.ones(1))
+
+    totals: dict[Shares, Any] = {}
+    for index in tqdm(range(len(clips)), desc=folder.name, unit="clip"):
+        batch = {name: of[np.newaxis] for name, of in clips[index].items()}
+        for shares in itertools.product(_CHANGE_SHARES, _LAST_FRAME_SHARES):
+            totals[shares] = add_sums(totals.get(shares), sums(batch, *shares))
+    shape = clips[0]["frames"].shape[1:]
+    return {
+        shares: objective.summarize(total, shape).per_lead_time
+        for shares, total in totals.items()
+    }
+
+
+def gains(model: Figures, peers: dict[str, Figures], lead_times: list[int]) -> Any:
+    """Logarithms of the ratios to the better peer, above 0 where the model is ahead."""
+    found = []
+    for metric in _METRICS.values():
+        better, sign = (max, 1) if metric.startswith("csi") else (min, -1)
+        for i in lead_times:
+            peer = better(peers[name][metric][i] for name in _PEERS[metric])
+            found.append(sign * math.log(model[metric][i] / peer))
+    return np.asarray(found)
+
+
+def chosen(
+    dates: list[str], peers: list[dict[str, Figures]], parsed: argparse.Namespace
+) -> list[Shares]:
+    """For each event the shares that are best on the others; all counts are printed."""
+    found: dict[tuple[int, int], dict[Shares, Any]] = {}
+    for pair in itertools.combinations(range(len(dates)), 2):
+        both = [dates[i] for i in pair]
+        name = "_".join(sorted(both)).replace(",", "_")
+        workdir = trained(parsed.workdir / name, both, parsed)
+        for left_out, event in (pair, pair[::-1]):
+            figures = by_shares(workdir, parsed.folders[event], parsed.every)
+            found[left_out, event] = {
+                shares: gains(of, peers[event], parsed.lead_times)
+                for shares, of in figures.items()
+            }
+    every = range(len(dates))
+    result = [
+        _best([found[i, j] for j in every if j != i], f"{dates[i]}, by the others")
+        for i in every
+    ]
+    _best(list(found.values()), "all events")
+    return result
+
+
+def _best(events: list[dict[Shares, Any]], label: str) -> Shares:
+    """The shares that are ahead in most figures, of equal ones by the largest mean."""
+    print(f"\nFor {label}: change, last frame, ahead, mean logarithm")
+    scores = {}
+    for shares in events[0]:
+        values = np.concatenate([of[shares] for of in events])
+        scores[shares] = int((values > 0).sum()), float(values.mean())
+        print(*shares, f"{scores[shares][0]} of {len(values)}, {scores[shares][1]:.4f}")
+    best = max(scores, key=scores.__getitem__)
+    print("chosen:", *best, flush=True)
+    return best
+
+
+def table(result: dict[str, Any], minutes: list[int], lead_times: list[int]) -> str:
     """An event's figures by lead time, and their ratios to the better peer's."""
-    lead_times = [m // minutes_per_frame - 1 for m in minutes]
     by_contender = result["per_lead_time"]
     rows = [["metric", "", *(f"{m} min" for m in minutes)]]
     for label, metric in (_METRICS | _BIASES | _OF_ENSEMBLES).items():
@@ -93,24 +196,37 @@ def table(result: dict[str, Any], minutes: list[int], minutes_per_frame: int) ->
 def main(arguments: list[str] | None = None) -> int:
     """Trains and measures, one event after the other, and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folders", required=True, help="of one event each, by commas")
+    parser.add_argument(
+        "--folders", required=True, help="of other events each, by commas"
+    )
     parser.add_argument("--workdir", type=Path, default=Path("runs/nowcasting"))
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--pixel_size_km", type=float, default=4)
     parser.add_argument("--every", type=int, default=3, help="of the start times")
     parser.add_argument("--minutes", default="15,30,45,60", help="lead times")
     parser.add_argument("--minutes_per_frame", type=int, default=5)
+    parser.add_argument("--choose", action="store_true", help="the shares, see above")
     parsed, options = parser.parse_known_args(arguments)
+    parsed.options = options
     parsed.folders = [Path(one).resolve() for one in parsed.folders.split(",")]
     parsed.workdir = parsed.workdir.resolve()
     minutes = [int(one) for one in parsed.minutes.split(",")]
-    dates = [date_in(folder, parsed.pixel_size_km) for folder in parsed.folders]
-    if len(set(dates)) < len(dates):
-        parser.error(f"--folders: dates of the events must differ: {', '.join(dates)}")
-    for folder, date in zip(parsed.folders, dates, strict=True):
-        result = measured(folder, date, parsed, options)
-        print(f"\n**{date}**, {result['data']['description']}\n")
-        print(table(result, minutes, parsed.minutes_per_frame), flush=True)
+    parsed.lead_times = [m // parsed.minutes_per_frame - 1 for m in minutes]
+    dates = [dates_in(folder, parsed.pixel_size_km) for folder in parsed.folders]
+    every = ",".join(dates).split(",")
+    if len(set(every)) < len(every):
+        parser.error(f"--folders: dates of the events must differ: {', '.join(every)}")
+    events = list(zip(parsed.folders, dates, strict=True))
+    if parsed.choose:
+        if len(dates) < 4:
+            parser.error("--choose needs at least four folders")
+        results = [measured(*event, parsed) for event in events]
+        peers = [one["per_lead_time"] for one in results]
+        shares = chosen(dates, peers, parsed)
+    for number, event in enumerate(events):
+        result = measured(*event, parsed, shares[number] if parsed.choose else None)
+        print(f"\n**{event[1]}**, {result['data']['description']}\n")
+        print(table(result, minutes, parsed.lead_times), flush=True)
     print(f"\n{machine_line(('jax', 'pysteps'))}")
     return 0
 

@@ -1,6 +1,7 @@
 """Nowcasts of a trained network in a script of pysteps."""
 
 import functools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def forecast(
     Args:
         precip: Rain rates `[T, m, n]` in mm/h, not in dB, NaN where there is no data,
             of the time step and size of pixels of the training. The last ones are
-            used, as many as the network reads.
+            used, as many as the network reads. Rates above the scale of the
+            training become its top, with a warning.
         velocity: The advection field `[2, m, n]`. Accepted, as all methods have it;
             the network finds the motion itself.
         timesteps: How many time steps, or which, in ascending order.
@@ -54,6 +56,9 @@ def forecast(
     whole_area = _whole_area(predictor, int(n_ens_members or objective.num_members))
     steps = _steps(timesteps)
     scale, rain = objective.facts.rain_scale, precip[-objective.num_input_frames :]
+    if beyond := int((rain > scale.rain_mm_per_h(np.float64(1))).sum()):
+        top = scale.rain_mm_per_h(np.float64(1))
+        warnings.warn(f"set to {top:.3g} mm/h: {beyond} pixels above it", stacklevel=2)
     pixels = scale.pixels_of_rain(np.nan_to_num(rain)).astype(np.float32)
     known = ~np.isnan(rain[..., np.newaxis])
     frames = whole_area(pixels[..., np.newaxis], steps[-1], known)

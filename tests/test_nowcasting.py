@@ -135,6 +135,13 @@ def test_members_are_drawn_in_any_number(model, monkeypatch):
     np.testing.assert_array_equal(matched, expected)
 
 
+def test_rates_above_the_scale_are_counted(model):
+    heavy = RAIN.copy()
+    heavy[-1, 3, 2:5] = 900.0
+    with pytest.warns(UserWarning, match="set to 244 mm/h: 3 pixels above it"):
+        nowcasting.forecast(heavy, None, 1, model=model)
+
+
 @pytest.mark.parametrize(
     ("config", "overrides"),
     [

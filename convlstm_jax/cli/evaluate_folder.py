@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from convlstm_jax.cli.build import build_objective, load_variables
 from convlstm_jax.cli.experiment import Experiment
-from convlstm_jax.data.radar.composites import Composite
 from convlstm_jax.data.radar.config import RadarConfig, date_of
-from convlstm_jax.data.radar.folder import open_folder
+from convlstm_jax.data.radar.folder import Folder, open_folder, remarks
 from convlstm_jax.errors import UserError
 from convlstm_jax.evaluation.evaluate import evaluate
 from convlstm_jax.metrics.baselines import (
@@ -34,6 +33,8 @@ from convlstm_jax.viz.player import ClipName
 
 _log = logging.getLogger(__name__)
 
+_MEMBERS_OF_STEPS = 12  # Beside a single forecast, by their matched mean.
+
 
 class WholeClips:
     """The whole area of a folder, from every n-th composite on; see `ClipSource`.
@@ -43,13 +44,18 @@ class WholeClips:
 
     def __init__(
         self,
-        runs: list[list[Composite]],
+        folder: Folder,
         span: int,
         stride: int,
         every: int,
         patch: int,
     ) -> None:
-        starts = [run[i : i + span] for run in runs for i in range(len(run) - span + 1)]
+        starts = [
+            run[first : first + span]
+            for run in folder.runs
+            for first in range(len(run) - span + 1)
+        ]
+        self.folder = folder
         self.clips = [clip[::stride] for clip in starts[::every]]
         self.conditions = list(dict.fromkeys(map(date_of, self.clips)))
         self._patch = patch
@@ -70,12 +76,13 @@ class WholeClips:
         return ClipName(index, f"{self.clips[index][0].time:%Y-%m-%d %H:%M}")
 
 
-def evaluate_folder(
-    experiment: Experiment, workdir: Path, folder: Path, every: int
-) -> None:
-    """Measures the model, and what it is compared with, on the whole area of a folder.
+def whole_area(
+    experiment: Experiment, folder: Path, every: int
+) -> tuple[NowcastObjective, WholeClips]:
+    """The objective for a folder's whole area, and clips from every n-th composite on.
 
-    `evaluation_FOLDER.json` and `.csv` are written into the `workdir`.
+    Raises:
+        UserError: The model is of another kind, or the folder too short.
     """
     data, objective = experiment.data, build_objective(experiment)
     if not isinstance(data, RadarConfig) or not isinstance(objective, NowcastObjective):
@@ -86,15 +93,26 @@ def evaluate_folder(
             "measured on a whole area"
         )
     facts = dataclasses.replace(objective.facts, margin=0)
-    objective = dataclasses.replace(objective, facts=facts)
     found, span = open_folder(str(folder), data), data.span(experiment.task.clip_length)
     patch = getattr(experiment.model, "patch_size", 1)
-    clips = WholeClips(found.runs, span, data.frame_stride, every, patch)
+    clips = WholeClips(found, span, data.frame_stride, every, patch)
     if not clips:
         raise UserError(
             f"--input={folder} has at most {max(map(len, found.runs))} composites in a "
             f"row: it must have {span}"
         )
+    return dataclasses.replace(objective, facts=facts), clips
+
+
+def evaluate_folder(
+    experiment: Experiment, workdir: Path, folder: Path, every: int
+) -> None:
+    """Measures the model, and what it is compared with, on the whole area of a folder.
+
+    `evaluation_FOLDER.json` and `.csv` are written into the `workdir`.
+    """
+    objective, clips = whole_area(experiment, folder, every)
+    found = clips.folder
     mesh = data_mesh(jax.local_devices()[:1])
     step, variables = load_variables(objective, experiment, workdir, mesh)
     lengths = objective.num_input_frames, objective.num_output_frames
@@ -102,18 +120,23 @@ def evaluate_folder(
     if missing := missing_packages():
         _log.info("no optical flow, S-PROG or STEPS, which need %s", ", ".join(missing))
     else:
-        methods: dict[str, Any] = {OPTICAL_FLOW: extrapolate, S_PROG: s_prog}
-        if objective.num_members > 1:
-            methods[STEPS] = partial(
-                steps,
-                num_members=objective.num_members,
-                km_per_pixel=found.composites[0].pixel_size_km,
-                minutes_per_frame=facts.minutes_per_frame,
-            )
-        source = WithOpticalFlow(clips, *lengths, facts.rain_scale, methods)
+        ensemble = objective.num_members > 1
+        of_members = partial(
+            steps,
+            num_members=objective.num_members if ensemble else _MEMBERS_OF_STEPS,
+            km_per_pixel=found.composites[0].pixel_size_km,
+            minutes_per_frame=objective.facts.minutes_per_frame,
+        )
+        methods: dict[str, Any] = {
+            OPTICAL_FLOW: extrapolate,
+            S_PROG: s_prog,
+            STEPS: of_members,
+        }
+        source = WithOpticalFlow(clips, *lengths, objective.facts.rain_scale, methods)
     description = f"{found.facts()}; {len(clips)} clips of the whole area"
     if every > 1:
         description += f", from one of every {every} start times"
+    description += f".{remarks([found])}"
     _log.info("the weights of step %d on %s", step, description)
     progress = tqdm(range(len(clips)), desc="evaluating", unit="clip", disable=None)
     weight = np.ones(1, np.float32)

@@ -132,7 +132,14 @@ def _forecast(request: _Request, workdir: Path, watch: bool) -> None:
 
 def _filling_one(data: Any) -> Any:
     """The data, of which one missing composite prevents no forecast."""
-    if getattr(data, "max_filled_gap", 1) or missing_packages():
+    if getattr(data, "max_filled_gap", 1):
+        return data
+    if missing := missing_packages():
+        say(
+            "note: a missing composite would prevent the forecast, as it cannot be "
+            f"made without {' and '.join(missing)}: run `pip install -r "
+            "requirements-radar.txt`"
+        )
         return data
     return data.model_copy(update={"max_filled_gap": 1})
 

@@ -35,9 +35,7 @@ BAND_DEVIATIONS = (0.8, 1.6, 3.2, 6.4)
 _NUM_BANDS = len(BAND_DEVIATIONS)
 _MATCHING_BINS = 2**14  # Of pixel values that count as equal.
 _HALF_CHANGE_FRAMES = 3  # After so many, half of what the network puts out is added.
-_CHANGE_SHARE = 0.45  # Of that, in single forecasts: rain differs from what was learnt.
-_SHARPNESS = 0.8  # Share of the last field in the order of matched values, at first.
-_HALF_SHARPNESS_FRAMES = 2  # After so many, half of it.
+_HALF_SHARE_FRAMES = 2  # After so many, half of the share of the last field.
 _MOTION_DEVIATION = 8.0  # Of the Gaussian that smooths errors of the motion, pixels.
 _LITTLE_RAIN = 0.02  # Smoothed pixel value at which the spread is halved.
 _LARGEST_SPREAD = 0.25  # Of the noise in a band, pixel values.
@@ -80,12 +78,12 @@ class MovingFrame:
         p' = S(p) + k t / (t + 3) (d / 10 − Σₙ aₙ Bₙ(p) + Σₙ bₙ (Bₙ(p) − Bₙ(q)))
 
     where S is what an autoregression of each length scale expects, see `cascade`, Bₙ
-    are bands between Gaussians, q is the field before and t the frames ahead. k is 1 in
-    training and 0.45 in single forecasts. For an ensemble, or a network that is given
-    two frames, S(p) = p. All outputs begin at zero. Where a single forecast comes from
-    beyond the edge, or from where there is no data, it is what is nearby, smoothed. The
-    members of an ensemble are moved and changed by noise, as in STEPS (Bowler et al.
-    2006, 10.1256/qj.04.100):
+    are bands between Gaussians, q is the field before and t the frames ahead. k is
+    `change_share` in single forecasts and 1 in training. For an ensemble, or a network
+    that is given two frames, S(p) = p. All outputs begin at zero. Where a single
+    forecast comes from beyond the edge, or from where there is no data, it is what is
+    nearby, smoothed. The members of an ensemble are moved and changed by noise, as in
+    STEPS (Bowler et al. 2006, 10.1256/qj.04.100):
 
         p'ₘ(x) = p'(x − t v V(x)) + u Σₙ sₙ Nₙ(x),    Nₙ ← ρₙ Nₙ + (1 − ρₙ²)^½ ε,
 
@@ -100,6 +98,8 @@ class MovingFrame:
     num_input_frames: int
     num_members: int = 1
     probability_matching: float = 0.0
+    change_share: float = 1.0
+    last_frame_share: float = 0.0
 
     @staticmethod
     def num_outputs(num_members: int) -> int:
@@ -138,8 +138,9 @@ class MovingFrame:
         fields, spread = self.change(variables, moved, known, num_frames)
         if spread is None:
             # Fields are too smooth to show where heavy rain is; the last one is not.
-            halves = _frames_ahead(num_frames) / _HALF_SHARPNESS_FRAMES
-            order = _to_pixels(fields + _SHARPNESS * 0.5**halves * (last - fields))
+            halves = _frames_ahead(num_frames) / _HALF_SHARE_FRAMES
+            share = self.last_frame_share * 0.5**halves
+            order = _to_pixels(fields + share * (last - fields))
             fields = matched(_to_pixels(fields), order)
             fields = jnp.where(there > 0, fields, filled(last, there))
             everywhere, inside = jnp.ones_like(there), within(positions, last[:, 0])
@@ -221,7 +222,7 @@ class MovingFrame:
         for_ensembles = self.model.output_channels > self.num_outputs(1)
         if not for_ensembles and moved.shape[1] > 2:
             begun = continued(moved, num_frames)
-        share = 1.0 if training or for_ensembles else _CHANGE_SHARE
+        share = 1.0 if training or for_ensembles else self.change_share
         reach = self.model.reach(moved.shape[1] + num_frames)
         fields, *spread = by_tiles(
             functools.partial(self._changed, variables, num_frames, share),

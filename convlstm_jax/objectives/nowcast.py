@@ -78,6 +78,10 @@ _WEIGHTED: dict[str, Any] = {
     "when": {"loss": ("b_mse", "b_mae")},
 }  # fmt: skip
 
+_MOVING: dict[str, Any] = {
+    "ge": 0, "le": 1, "when": {"motion": ("optical_flow",)}, "may_change": True,
+}  # fmt: skip
+
 
 class NowcastConfig(FramesConfig):
     """Nowcast: the radar frames that follow, scored as rain where there is data."""
@@ -120,10 +124,20 @@ class NowcastConfig(FramesConfig):
         0.0,
         "Share of a forecast that gets the distribution of the last given field, as in "
         "S-PROG: 0 has the smallest squared error, 1 as much heavy rain as there was.",
-        ge=0,
-        le=1,
-        when={"motion": ("optical_flow",)},
-        may_change=True,
+        **_MOVING,
+    )
+    last_frame_share: float = field(
+        0.4,
+        "Share of the last given field in the order by which a single forecast gets "
+        "that distribution, halved every two frames: with more of it heavy rain is "
+        "where it was, with less where the forecast, which is smooth, has most.",
+        **_MOVING,
+    )
+    change_share: float = field(
+        0.25,
+        "Share of the change that the network predicts which a single forecast takes. "
+        "1 is for rain like that of the training; less is better on other rain.",
+        **_MOVING,
     )
     from_last_frame: bool = field(
         False,
@@ -220,6 +234,8 @@ class NowcastObjective(ForecastObjective):
             self.num_input_frames,
             self.num_members,
             self.config.probability_matching,
+            self.config.change_share,
+            self.config.last_frame_share,
         )
 
     def with_config(self, **fields: Any) -> "NowcastObjective":
@@ -482,7 +498,11 @@ class NowcastObjective(ForecastObjective):
             last = {"observed": [one.observed[-1] for one in nowcasts]}
             for name in nowcasts[0].forecasts:
                 last[name] = [one.forecasts[name][-1] for one in nowcasts]
-            of_names = {k: power_spectrum(np.stack(of)) for k, of in last.items()}
+            there = np.stack([one.mask[-1] for one in nowcasts]) > 0
+            of_names = {
+                name: power_spectrum(np.where(there, fields, 0.0))
+                for name, fields in last.items()
+            }
             draw_power_spectra(spectra, of_names, self.facts.pixel_size_km)
             pictures.append(("Power spectrum at the last lead time", spectra))
         return pictures

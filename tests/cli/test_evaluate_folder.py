@@ -51,6 +51,7 @@ def test_every_start_time_over_the_whole_area(tmp_path):
     assert counts == {"2016-09-28": 2, "2017-05-09": 1}
     assert ("s_prog" in result) == ("optical_flow" in result)
     assert ("s_prog" in result) == (not missing_packages())
+    assert ("steps" in result) == (not missing_packages())
 
     objective = build_objective(config)
     forecast = WholeArea(objective, variables_of(objective), 4)
@@ -97,12 +98,14 @@ def test_an_ensemble_stands_beside_that_of_pysteps(tmp_path, monkeypatch):
 
 def test_every_other_start_time(tmp_path):
     write_composites(tmp_path / "radar", "201609281445", 9)
+    write_composites(tmp_path / "radar", "201609281540", 3)
     evaluate.run(
         chosen(tmp_path / "radar"), workdir=tmp_path, input=tmp_path / "radar", every=2
     )
     result = json.loads((tmp_path / "evaluation_radar.json").read_text())
     assert result["data"]["num_sequences"] == 3
-    assert "from one of every 2 start times" in result["data"]["description"]
+    description = result["data"]["description"]
+    assert "from one of every 2 start times. Time steps missing: 2." in description
 
 
 def test_what_is_refused(tmp_path):

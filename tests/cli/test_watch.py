@@ -78,6 +78,29 @@ def test_a_nowcast_for_each_new_composite(tmp_path, monkeypatch, composites, cap
     assert said.count("waiting: ") == 1 and "holds no radar composite" in said
 
 
+def test_composites_that_come_at_once_get_a_nowcast_each(
+    tmp_path, monkeypatch, composites
+):
+    steps = [add(tmp_path, *composites[:2]), idle, add(tmp_path, *composites[2:4])]
+    made = watching(tmp_path, monkeypatch, *steps, idle, idle, idle)
+    assert made == [f"out_2016092814{minute}.npy" for minute in ("05", "10", "15")]
+    at_once = np.load(tmp_path / made[1])
+    shutil.rmtree(tmp_path / "radar")
+    (tmp_path / "radar").mkdir()
+    add(tmp_path, *composites[:3])()
+    forecast(tmp_path, watched=False)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), at_once)
+
+
+def test_composites_after_a_gap_are_waited_for(
+    tmp_path, monkeypatch, composites, capsys
+):
+    steps = [add(tmp_path, *composites[:2]), idle, add(tmp_path, *composites[5:])]
+    made = watching(tmp_path, monkeypatch, *steps, idle, idle, idle)
+    assert made == ["out_201609281405.npy", "out_201609281430.npy"]
+    assert "waiting: " in capsys.readouterr().out  # For 14:30, 14:25 is alone.
+
+
 def test_an_empty_folder_is_said(tmp_path, monkeypatch, capsys):
     fields = {"data__radar_format": "picture"}
     (tmp_path / "radar").mkdir()
@@ -95,7 +118,7 @@ def test_a_file_that_is_still_written_is_waited_for(
 
     steps = [add(tmp_path, *composites[:2]), grow(40), grow(50), idle, idle]
     made = watching(tmp_path, monkeypatch, *steps, grow(None), idle)
-    assert made == ["out_201609281410.npy"]
+    assert made == ["out_201609281405.npy", "out_201609281410.npy"]
     assert capsys.readouterr().out.count("cannot be read") == 1  # Said once.
 
 
@@ -109,11 +132,14 @@ def test_a_file_that_stays_damaged_is_passed_over(
         now = watch.time.monotonic() + 301
         monkeypatch.setattr(watch.time, "monotonic", lambda: now)
 
-    steps = [add(tmp_path, *composites[:2]), damage, idle, idle]
+    steps = [add(tmp_path, *composites[:2]), idle, damage, idle, idle]
     fields = {"data__bad_files": "skip"}
-    assert not watching(tmp_path, monkeypatch, *steps, **fields)
+    before = watching(tmp_path, monkeypatch, *steps, **fields)
+    assert before == ["out_201609281405.npy"]
+    (tmp_path / before[0]).unlink()
+    assert not watching(tmp_path, monkeypatch, idle, idle, **fields)
     made = watching(tmp_path, monkeypatch, idle, later, idle, idle, **fields)
-    assert made == ["out_201609281405.npy"]
+    assert made == before
     assert f"passed over, as it cannot be read: '{composites[2].name}'" in (
         capsys.readouterr().out
     )

@@ -30,6 +30,7 @@ from tests.data.radar_files import (
     write_odim,
 )
 from tests.data.test_radar import composites, config, sources, write
+from tests.data.test_radar_formats import write_geotiff
 
 
 def write_odim_series(folder, start, count, minutes=5, scale=2000.0, size=(12, 10)):
@@ -68,8 +69,44 @@ def test_the_format_of_a_file_is_found_by_its_first_bytes(tmp_path):
         assert format_of(tmp_path / name) == ""
         with pytest.raises(UserError, match=r"read as auto|No such file"):
             reader("auto")(tmp_path / name)
-    with pytest.raises(UserError, match="it is none of picture, odim_hdf5, knmi"):
+    with pytest.raises(UserError, match="none of picture, geotiff, odim_hdf5, knmi"):
         reader("auto")(tmp_path / "text.h5")
+
+
+@pytest.mark.parametrize("options", [{}, {"BIGTIFF": "YES"}, {"ENDIANNESS": "BIG"}])
+def test_a_tiff_that_says_where_it_lies_is_no_picture(options, tmp_path):
+    raw = random_bytes(0)
+    write_geotiff(tmp_path / "a.tif", raw, **options)
+    assert format_of(tmp_path / "a.tif") == "geotiff"
+    Image.fromarray(raw).save(tmp_path / "b.tif")
+    assert format_of(tmp_path / "b.tif") == "picture"
+    damaged = (tmp_path / "a.tif").read_bytes()[:40]
+    (tmp_path / "c.tif").write_bytes(damaged)
+    assert format_of(tmp_path / "c.tif") == "picture"
+    with pytest.raises(UserError, match=r"c.tif' cannot be read as picture"):
+        reader("auto")(tmp_path / "c.tif")
+
+
+def test_a_folder_of_geotiff_as_of_the_same_pictures(tmp_path):
+    for name in ("tif", "png"):
+        (tmp_path / name).mkdir()
+    for minute in range(0, 60, 5):
+        raw = random_bytes(minute, (12, 10), least=90)
+        stem = f"2016092814{minute:02}"
+        write_geotiff(tmp_path / "tif" / f"{stem}.tif", raw)
+        Image.fromarray(raw).save(tmp_path / "png" / f"{stem}.png")
+    fields = {"dbz_gain": 0.4, "dbz_offset": -20.0, "no_data_value": 200}
+    found, plain = (sources(tmp_path / name, **fields) for name in ("tif", "png"))
+    told = (
+        f"'{tmp_path / 'tif'}' (geotiff): 12 of 12x10 pixels of 1 km, 5 minutes apart"
+    )
+    assert told in found.description
+    for one, two in zip(found.train, plain.train, strict=True):
+        np.testing.assert_array_equal(one["frames"], two["frames"])
+        np.testing.assert_array_equal(one["mask"], two["mask"])
+    changed = config(tmp_path / "tif", radar_format="geotiff", dbz_gain=0.4)
+    assert changed.shaping() != config(tmp_path, radar_format="geotiff").shaping()
+    assert {"zr_a", "time_step_minutes", "dbz_offset"} <= changed.shaping().keys()
 
 
 def test_folders_of_two_services_become_one_data_set(tmp_path):

@@ -1,16 +1,21 @@
-"""Composites of weather services: ODIM, KNMI, MeteoSwiss and BoM."""
+"""Composites of weather services: ODIM, KNMI, MeteoSwiss, BoM, and GeoTIFF."""
 
 import importlib.util
+import os
+import warnings
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
-from convlstm_jax.data.radar.composites import find_composites
+from convlstm_jax.data.radar.composites import find_composites, read_composite
 from convlstm_jax.data.radar.config import RadarConfig
-from convlstm_jax.data.radar.formats import RADAR_FORMATS, check_packages
+from convlstm_jax.data.radar.formats import RADAR_FORMATS, check_packages, read_rain
 from convlstm_jax.errors import UserError
+from convlstm_jax.viz.maps import crs_of
 from tests.data.radar_files import (
     REAL,
     SCALE,
@@ -24,6 +29,7 @@ from tests.data.radar_files import (
     write_knmi,
     write_odim,
 )
+from tests.viz.test_maps import EXPECTED, GRIDS, MEMBERS, written
 
 CASES = Path(__file__).parent / "cases" / "odim"
 LOOKUP = "io/mch_lut_8bit_Metranet_v103.txt"
@@ -220,6 +226,7 @@ def bom(size=(4, 4), **fields):
 
 WHAT = "dataset1/data1/what"
 NO_MINUTES = odim(without("dataset1/what", "enddate"), quantity="ACRR")
+SECOND, THIRD = "DBZH in dataset2/data1", "DBZH in dataset3/data1"
 TWICE = odim(lambda file: file.copy("dataset1/data1", "dataset1/data2"))
 CUT = truncated(write_odim, "a.h5", 2000)
 NO_NO_DATA = {"calibration_formulas": "GEO=1*PV"}
@@ -240,8 +247,8 @@ REFUSED = {
         (odim(HUGE), "claims 40,000,000,000 pixels"),
         (odim(HUGE_CHUNK), "claims 900,000,000 pixels"),
         (odim(float_without_nodata), "a value of -9999 dBZ, which must"),
-        (odim(forecasts_alone), "holds DBZH in dataset2/data1, dataset3/data1: it"),
-        (TWICE, "holds DBZH in dataset1/data1, dataset1/data2: it must hold it once"),
+        (odim(forecasts_alone), f"holds {SECOND}, {THIRD}: data.product must be data"),
+        (TWICE, "data.product must be dataset1/data1 or dataset1/data2"),
         (odim(polar_without_object), "is a 'SCAN' of one radar: it must be"),
         (odim(of_one_radar(b"PVOL")), "is a 'PVOL' of one radar: it must be"),
         (odim(of_one_radar(b"scan\0\0")), "is a 'SCAN' of one radar"),
@@ -301,10 +308,89 @@ def test_each_case_of_odim_is_read_right():
     paths = sorted(CASES.glob("*.h5"))
     assert len(paths) == 5
     for path in paths:
-        pixels, valid = reader("odim_hdf5")(path)
+        product = "dataset1/data1" if path.name.startswith("lead_times") else ""
+        pixels, valid = reader("odim_hdf5", product=product)(path)
         np.testing.assert_array_equal(valid[:, 0], [1] * 16 + [0] * 4, path.name)
         expected = np.where(np.arange(20) < 8, level(np.array(32.0)), 0)
         np.testing.assert_array_equal(pixels, np.tile(expected[:, None], 24), path.name)
+
+
+def test_odim_of_several_fields_is_refused_with_the_choices(tmp_path):
+    """TH is no less a field than DBZH, and quality is none."""
+    written = {"RATE": random_bytes(1), "TH": random_bytes(2), "QIND": random_bytes(3)}
+    path = tmp_path / "a.h5"
+    write_odim(path, random_bytes(0))
+    with h5py.File(path, "a") as file:
+        for number, (quantity, raw) in enumerate(written.items(), 2):
+            file.copy("dataset1/data1", f"dataset1/data{number}")
+            file[f"dataset1/data{number}/data"][...] = raw
+            texts(file[f"dataset1/data{number}/what"], quantity=quantity)
+    choices = (
+        "DBZH in dataset1/data1, RATE in dataset1/data2, TH in dataset1/data3: "
+        "data.product must be DBZH or RATE or TH"
+    )
+    with pytest.raises(UserError, match=rf"\(it holds {choices}\)$"):
+        reader("odim_hdf5")(path)
+    written["DBZH"] = random_bytes(0)
+    for product, quantity in (("DBZH", "DBZH"), ("dataset1/data3", "TH")):
+        raw = written[quantity]
+        frame = reader("odim_hdf5", product=product)(path)
+        check(frame, level(raw / 2 - 32), raw != 255)
+    rain = level_of_rain(np.maximum(written["RATE"] / 2 - 32, 0))
+    with h5py.File(path, "a") as file:  # Below −1 mm/h there is none.
+        file["dataset1/data2/data"][...] = np.maximum(written["RATE"], 64)
+    frame = reader("odim_hdf5", product="RATE")(path)
+    check(frame, rain, written["RATE"] != 255)
+    with pytest.raises(UserError, match=r"TH, QIND, and data.product is 'ACRR': it mu"):
+        reader("odim_hdf5", product="ACRR")(path)
+
+
+@pytest.mark.parametrize(
+    ("times", "is_forecast"),
+    [
+        (("1450", "1455"), True),
+        (("1445", "1455"), True),  # From now on, and longer.
+        (("144500", "145000"), False),
+        (("1445", "1450"), False),
+        (("1350", "1450"), False),  # The rain of an hour until now.
+        (("1440", "1445"), False),
+        ((), False),  # That of the file.
+    ],
+)
+def test_odim_of_later_times_are_forecasts(times, is_forecast, tmp_path):
+    raw, path = random_bytes(1), tmp_path / "a.h5"
+    write_odim(path, raw)
+    with h5py.File(path, "a") as file:
+        file.copy("dataset1", "dataset2")
+        file["dataset2/data1/data"][...] = raw[::-1]
+        del file["dataset2/what"]
+        what = file.create_group("dataset2/what")
+        for end, time in zip(("start", "end"), times, strict=False):
+            texts(what, **{f"{end}date": "20160928", f"{end}time": time})
+    for product in ("", "DBZH"):
+        if is_forecast:
+            frame = reader("odim_hdf5", product=product)(path)
+            check(frame, level(raw / 2 - 32), raw != 255)
+        else:
+            with pytest.raises(UserError, match="be dataset1/data1 or dataset2/data1"):
+                reader("odim_hdf5", product=product)(path)
+    frame = reader("odim_hdf5", product="dataset2/data1")(path)
+    check(frame, level(raw[::-1] / 2 - 32), raw[::-1] != 255)
+
+
+def test_odim_of_lead_times(tmp_path):
+    """Of the case, whose forecasts have no times: refused, unless they are told."""
+    (path,) = CASES.glob("lead_times*")
+    with pytest.raises(UserError, match=r"data.product must be dataset1/data1 or data"):
+        reader("odim_hdf5")(path)
+    told = tmp_path / "a.h5"
+    told.write_bytes(path.read_bytes())
+    with h5py.File(told, "a") as file:
+        for number in range(2, 8):
+            ends = {"startdate": "20240601", "starttime": f"12{5 * number:02}00"}
+            texts(file.require_group(f"dataset{number}/what"), **ends)
+    expected = reader("odim_hdf5", product="dataset1/data1")(path)
+    np.testing.assert_array_equal(reader("odim_hdf5")(told), expected)
 
 
 @pytest.mark.parametrize("place", ["what", "dataset1/what", "dataset1/data1/what"])
@@ -371,12 +457,263 @@ def test_real_composites(folder, radar_format, size, share, request):
     assert 0.01 < (SCALE.rain_mm_per_h(pixels / 255) > 0.1).mean() < 0.5
 
 
+def write_geotiff(
+    path, raw, crs="EPSG:3067", place=(1000, 0, 100_000, 0, -1000, 7_000_000),
+    mask=None, units=None, scales=None, offsets=None, descriptions=None, **profile,
+):  # fmt: skip
+    """Bands `[H, W]` or `[C, H, W]`, as any program of GDAL writes them."""
+    rasterio = pytest.importorskip(
+        "rasterio", reason="rasterio is not installed (requirements-radar.txt)"
+    )
+    bands = raw.reshape(-1, *raw.shape[-2:])
+    profile |= {"count": len(bands), "dtype": raw.dtype, "crs": crs}
+    profile |= {"height": raw.shape[-2], "width": raw.shape[-1], "driver": "GTiff"}
+    told = {"units": units, "scales": scales, "offsets": offsets}
+    with (
+        warnings.catch_warnings(action="ignore"),  # Of one without a place.
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", transform=rasterio.Affine(*place), **profile) as file,
+    ):
+        file.write(bands)
+        for name, value in told.items():
+            if value is not None:
+                setattr(file, name, [value] * len(bands))
+        if descriptions:
+            file.descriptions = descriptions
+        if mask is not None:
+            file.write_mask(mask)
+
+
+def distinct(dtype, least=0, size=(13, 11)):
+    """Values of which none is twice, from `least` on."""
+    values = np.random.default_rng(9).permutation(np.arange(np.prod(size)) + least)
+    return values.reshape(size).astype(dtype)
+
+
+DBZ, RATE = {"units": "dBZ"}, {"units": "mm/h"}
+DBZ_CODED = {**DBZ, "scales": 0.5, "offsets": -32.0}
+RATE_CODED = {**RATE, "scales": 0.01, "offsets": 0.0}
+PER_SECOND = {"units": "kg m-2 s-1", "scales": 1e-4, "offsets": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("raw", "how", "no_data", "unit"),
+    [
+        (distinct(np.uint8, 100), {}, 200, "bytes"),
+        (distinct(np.uint8, 100), {"nodata": 133}, 133, "bytes"),
+        (distinct(np.uint8), {"nodata": 7, **DBZ_CODED}, 7, "dBZ"),
+        (distinct(np.uint8, 100), DBZ_CODED, 200, "dBZ"),
+        (distinct(np.int16, -60), {"nodata": -1, **DBZ}, -1, "dBZ"),
+        (distinct(np.float32, -50), {"nodata": 20, **DBZ}, 20, "dBZ"),
+        (distinct(np.uint16, 300), {"nodata": 333, **RATE_CODED}, 333, "mm/h"),
+        (distinct(np.float32), {"nodata": np.nan, **RATE}, None, "mm/h"),
+        (distinct(np.float64), {"nodata": 9, "units": "mm"}, 9, "mm"),
+        (distinct(np.int32), {"nodata": 9, **PER_SECOND}, 9, "mm/h"),
+    ],
+)
+def test_geotiff_in_its_own_unit(raw, how, no_data, unit, tmp_path):
+    values = raw * how.get("scales", 1.0) + how.get("offsets", 0.0)
+    values = values * 3600 if how.get("units") == "kg m-2 s-1" else values
+    known = raw != no_data
+    if no_data is None:
+        raw[3, 4], known[3, 4] = np.nan, False
+    write_geotiff(tmp_path / "a.tif", raw, **how)
+    fields = {"dbz_gain": 0.3, "dbz_offset": -20.0, "no_data_value": 200}
+    wanted = RadarConfig(radar_format="geotiff", time_step_minutes=10.0, **fields)
+    found, _ = read_rain(tmp_path / "a.tif", wanted)
+    expected = {
+        "bytes": 10 ** ((0.3 * raw - 20) / 15.3),
+        "dBZ": 10 ** (values / 15.3),
+        "mm/h": 223 ** (1 / 1.53) * values,
+        "mm": 223 ** (1 / 1.53) * values * 6,
+    }[unit]
+    np.testing.assert_array_equal(np.isnan(found), ~known)
+    np.testing.assert_allclose(found[known], expected[known], rtol=1e-6)
+
+
+def test_geotiff_of_the_fmi_as_pysteps_reads_it(tmp_path):
+    """Its importer of GDAL: dBZ = (value − 64) / 2, and 255 is no data."""
+    raw = random_bytes(1)
+    write_geotiff(tmp_path / "a.tif", raw)
+    for name in ("pysteps:fmi_geotiff", "geotiff", "auto"):
+        frame = reader(name)(tmp_path / "a.tif")
+        check(frame, level((raw - 64.0) / 2), raw != 255)
+
+
+def test_geotiff_of_one_band_among_several(tmp_path):
+    bands = np.stack([random_bytes(seed) for seed in (1, 2, 3)])
+    path, names = tmp_path / "a.tif", ("dBZ now", "", "dBZ then")
+    write_geotiff(path, bands, descriptions=names)
+    held = r"has the bands 1 \('dBZ now'\), 2, 3 \('dBZ then'\): data.product must na"
+    for product in ("", "4", "RATE"):
+        with pytest.raises(UserError, match=held):
+            reader("geotiff", product=product)(path)
+    for product, band in (("2", 1), ("dBZ then", 2)):
+        raw = bands[band]
+        check(reader("geotiff", product=product)(path), level(raw / 2 - 32), raw != 255)
+    # Beside one band there may be a mask, as one or within.
+    raw, known = bands[0], bands[1] > 90
+    transparent = np.stack([raw, np.where(known, 255, 0).astype(np.uint8)])
+    write_geotiff(path, transparent, alpha="YES")
+    check(reader("geotiff", product="RATE")(path), level(raw / 2 - 32), known)
+    write_geotiff(path, raw, mask=known)
+    check(reader("geotiff")(path), level(raw / 2 - 32), known)
+
+
+@pytest.mark.parametrize(
+    ("crs", "place", "unit"),
+    [
+        ("EPSG:3067", (1000, 0, 100_000, 0, -500, 7_000_000), "m"),
+        ("EPSG:27700", (1000, 0, 100_000, 0, -1000, 700_000), "m"),
+        ("+proj=stere +lat_0=90 +lat_ts=60 +a=6371288 +units=km",
+         (2, 0, 100, 0, -2, -3000), "km"),
+        ("EPSG:4326", (0.5, 0, 10, 0, -0.25, 60), "degrees"),
+        ("EPSG:3067", (-1000, 0, 100_000, 0, 500, 7_000_000), "m"),  # From south-east.
+    ],
+)  # fmt: skip
+def test_geotiff_lies_where_it_says(crs, place, unit, tmp_path):
+    pyproj = pytest.importorskip("pyproj")
+    raw = random_bytes(1)
+    write_geotiff(tmp_path / "a.tif", raw, crs, place)
+    wanted = RadarConfig(radar_format="geotiff", downsample=1, dbz_max=SCALE.dbz_max)
+    frame, facts = read_composite(tmp_path / "a.tif", wanted)
+    grid, turned = facts["grid"], raw[::-1, ::-1] if place[0] < 0 else raw
+    check(frame, level(turned / 2 - 32), turned != 255)
+    assert grid["cartesian_unit"] == unit
+    width, _, x, _, height, y = place
+    xs, ys = sorted([x, x + 7 * width]), sorted([y, y + 9 * height])
+    found = [[grid[f"{axis}{end}"] for end in (1, 2)] for axis in "xy"]
+    np.testing.assert_allclose(found, [xs, ys], rtol=1e-12)
+    assert (grid["xpixelsize"], grid["ypixelsize"]) == (abs(width), abs(height))
+    of_file, of_grid = (
+        pyproj.Transformer.from_crs(one, "EPSG:4326", always_xy=True)
+        for one in (crs, grid["projection"])
+    )
+    corners = np.meshgrid(xs, ys)
+    np.testing.assert_allclose(
+        of_grid.transform(*corners), of_file.transform(*corners), atol=1e-9
+    )
+
+
+def test_geotiff_without_a_projection_has_no_grid(tmp_path):
+    raw = random_bytes(1)
+    fields = {"downsample": 1, "source_pixel_size_km": 3.0}
+    wanted = RadarConfig(radar_format="geotiff", **fields)
+    for place in ((1, 0, 0, 0, -1, 9), (1, 0, 0, 0, 1, 0)):
+        write_geotiff(tmp_path / "a.tif", raw, None, place)
+        frame, facts = read_composite(tmp_path / "a.tif", wanted)
+        assert facts["grid"] == {} and facts["pixel_size_km"] == 3
+        np.testing.assert_array_equal(frame[1], raw != 255)
+    write_geotiff(tmp_path / "a.tif", raw, 'LOCAL_CS["here",UNIT["metre",1]]')
+    _, facts = read_composite(tmp_path / "a.tif", wanted)
+    assert facts["pixel_size_km"] == 1 and "projection" not in facts["grid"]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_our_nowcast_as_geotiff_is_read_back(name, tmp_path):
+    for package in ("pyproj", "rasterio", "netCDF4"):
+        pytest.importorskip(package, reason="requirements-radar.txt")
+    path = written(tmp_path / "nowcast_201609281800.tif", GRIDS[name])
+    with pytest.raises(UserError, match=r"the bands 1 \('\+2.5 min, 2016-09-28 18:02"):
+        read_rain(path, RadarConfig(radar_format="auto"))
+    wanted = RadarConfig(radar_format="auto", product="+5 min, 2016-09-28 18:05:00")
+    rain, grid = read_rain(path, wanted)
+    np.testing.assert_allclose(rain / 223 ** (1 / 1.53), EXPECTED[1], rtol=1e-6)
+    km = 1000 if GRIDS[name]["cartesian_unit"] == "km" else 1
+    for side in ("x1", "x2", "y1", "y2", "xpixelsize", "ypixelsize"):
+        np.testing.assert_allclose(grid[side], GRIDS[name][side] * km, rtol=1e-6)
+    assert crs_of(grid).equals(crs_of(GRIDS[name]), ignore_axis_order=True)
+    written(path, GRIDS[name], MEMBERS)
+    with pytest.raises(UserError, match="its unit is '1': it must be 'dBZ', 'mm/h'"):
+        read_rain(path, wanted.model_copy(update={"product": "4"}))
+
+
+def geotiff(raw, *given, **how):
+    def write(folder):
+        write_geotiff(folder / "a.tif", raw, *given, **how)
+        return "a.tif"
+
+    return write
+
+
+def pages(folder):
+    tifffile.imwrite(folder / "a.tif", np.zeros((2, 40, 40), np.uint8))
+    return "a.tif"
+
+
+def colours(folder):
+    picture = Image.fromarray(random_bytes(1))
+    picture.putpalette(bytes(range(256)) * 3)
+    picture.save(folder / "a.tif")
+    return "a.tif"
+
+
+def large(folder):
+    tifffile.memmap(folder / "a.tif", shape=(30_000, 30_000), dtype="u1").flush()
+    os.truncate(folder / "a.tif", 2000)
+    return "a.tif"
+
+
+BYTES, RGB = random_bytes(1), np.stack([random_bytes(1)] * 3)
+LONG = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+TILE = {"tiled": True, "blockxsize": 8192, "blockysize": 8208, "compress": "deflate"}
+ROTATED = (1000, 5, 0, 0, -1000, 0)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (no_hdf5, "not recognized as being in a supported file format"),
+        (truncated(write_geotiff, "a.tif", 900), "band 1: .*failed"),
+        (geotiff(BYTES.astype(np.float32)), "float32 and no unit: it must have"),
+        (geotiff(BYTES.astype(np.uint16)), "uint16 and no unit: it must have"),
+        (geotiff(BYTES.astype(np.int8)), "holds int8 and no unit: it must have"),
+        (geotiff(BYTES, scales=0.5, offsets=-32.0),
+         "uint8 with a scale of 0.5 and an offset of -32 and no unit: it must"),
+        (geotiff(BYTES.astype(np.uint16), **RATE), "uint16 and no nodata, which it mu"),
+        (geotiff(BYTES.astype(np.complex64), **RATE), "complex64: it must hold whole"),
+        (geotiff(BYTES, units="m"), "its unit is 'm': it must be 'dBZ', 'mm/h' or"),
+        (geotiff(BYTES, units="mm"), "over which time .* data.time_step_minutes must"),
+        (geotiff(BYTES.astype(np.float32) - 9999, **RATE), "a value of -9744 mm/h"),
+        (geotiff(RGB, photometric="RGB"), "the bands 1, 2, 3: data.product must name"),
+        (colours, "its values are numbers of colours: they must be reflectivity or"),
+        (pages, "it has 2 pages, not one"),
+        (large, "claims 7,200,000,000 bytes in a frame"),
+        (geotiff(BYTES, **TILE), "claims 537,919,488 bytes in a frame"),
+        (geotiff(BYTES, "EPSG:3067", ROTATED), "its area is rotated: its rows must"),
+        (geotiff(BYTES, "EPSG:2263"), "in 'US survey foot': they must be in metres, k"),
+    ],
+)  # fmt: skip
+def test_geotiff_that_cannot_be_read_is_refused(write, message, tmp_path):
+    pytest.importorskip("rasterio", reason="requirements-radar.txt")
+    path = tmp_path / write(tmp_path)
+    with pytest.raises(
+        UserError, match=rf"cannot be read as geotiff .*{message}"
+    ) as it:
+        reader("geotiff")(path)
+    assert "\n" not in str(it.value)
+
+
+def test_geotiff_is_read_without_the_files_beside_it(tmp_path):
+    """Which may change while a cache knows the file itself as it was."""
+    raw = random_bytes(1)
+    write_geotiff(tmp_path / "a.tif", raw)
+    expected = reader("geotiff")(tmp_path / "a.tif")
+    aux = "<PAMDataset><PAMRasterBand band='1'><NoDataValue>100</NoDataValue>"
+    aux += "<UnitType>mm/h</UnitType></PAMRasterBand></PAMDataset>"
+    (tmp_path / "a.tif.aux.xml").write_text(aux)
+    write_geotiff(tmp_path / "a.tif.msk", np.zeros_like(raw))
+    np.testing.assert_array_equal(reader("geotiff")(tmp_path / "a.tif"), expected)
+
+
 def test_missing_packages_are_named_before_any_work(tmp_path, monkeypatch):
     """Before the folder is looked at, which is not even there."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for radar_format, named in (
         ("mch_gif", "pysteps"),
         ("bom_rf3", "pysteps and netCDF4"),
+        ("geotiff", "rasterio"),
+        ("pysteps:fmi_geotiff", "rasterio"),
     ):
         message = (
             f"^radar_format is '{radar_format}', which cannot be read without {named}: "

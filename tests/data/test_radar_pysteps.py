@@ -1,6 +1,7 @@
 """What the importers of pysteps read, by their names, and grids of composites."""
 
 import importlib.util
+import struct
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from convlstm_jax.config import validated
 from convlstm_jax.data.radar.composites import find_composites, read_composite
 from convlstm_jax.data.radar.config import RadarConfig
-from convlstm_jax.data.radar.formats import check_packages, format_of
+from convlstm_jax.data.radar.formats import check_packages, format_of, read_rain
 from convlstm_jax.errors import UserError
 from tests.data.radar_files import (
     REAL,
@@ -105,8 +106,153 @@ def test_hdf5_in_the_order_of_its_quantities(quantity, tmp_path, pysteps):
     valid = raw != 255
     rain = level_of_rain(raw / 2) if quantity == "RATE" else level(raw / 2 - 32)
     np.testing.assert_array_equal(frame[0], np.where(valid & (raw > 0), rain, 0))
-    with pytest.raises(UserError, match="requested quantity ACRR not found"):
+    message = f"{quantity} in dataset1/data1 and data.product is 'ACRR': data.product m"
+    with pytest.raises(UserError, match=message):
         reader("pysteps:mch_hdf5", product="ACRR")(tmp_path / "a.h5")
+
+
+def write_dwd(path, raw, quantity, gain, offset):
+    """As the DWD writes it, in whole metres from a lower left corner."""
+    write_odim(path, raw, quantity, gain, offset)
+    projection = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +a=6378137 +b=6356752.3"
+    with h5py.File(path, "a") as file:
+        corners = {"LL_lon": 3.57, "LL_lat": 45.7, "UR_lon": 18.73, "UR_lat": 55.86}
+        texts(file["where"], projdef=projection, **corners)
+        texts(file["dataset1/what"], endtime="144700")
+    return projection
+
+
+@pytest.mark.parametrize(
+    ("quantity", "gain", "offset"),
+    [("DBZH", 0.5, -32.0), ("RATE", 0.3, 0.0), ("ACRR", 0.02, 0.0)],
+)
+def test_dwd_hdf5_values(quantity, gain, offset, tmp_path, pysteps):
+    pyproj = pytest.importorskip("pyproj")
+    raw, path = random_bytes(1), tmp_path / "a.h5"
+    raw[2:] = np.random.default_rng(7).permutation(np.arange(64, 113)).reshape(7, 7)
+    projection = write_dwd(path, raw, quantity, gain, offset)
+    wanted = RadarConfig(radar_format="pysteps:dwd_hdf5", time_step_minutes=60.0)
+    rain, grid = read_rain(path, wanted)
+    values = raw * gain + offset
+    expected = {
+        "DBZH": 10 ** (values / 15.3),
+        "RATE": 223 ** (1 / 1.53) * values,
+        "ACRR": 223 ** (1 / 1.53) * values * 30,  # In two minutes.
+    }[quantity]
+    np.testing.assert_array_equal(np.isnan(rain), raw == 255)
+    echo = (raw > 0) & (raw < 255)
+    np.testing.assert_allclose(rain[echo], expected[echo], rtol=1e-9)
+    none = 10 ** (-32.5 / 15.3) if quantity == "DBZH" else 0  # By its importer.
+    np.testing.assert_allclose(rain[raw == 0], none)
+    x1, y1 = pyproj.Proj(projection)(3.57, 45.7)
+    np.testing.assert_allclose([grid["x1"], grid["y1"]], [x1, y1])
+    assert (grid["projection"], grid["xpixelsize"]) == (projection, 2000)
+
+
+def test_hdf5_of_several_quantities_is_refused_with_the_choices(tmp_path, pysteps):
+    path, raw = tmp_path / "a.h5", random_bytes(1, least=70)
+    write_dwd(path, raw, "DBZH", 0.5, -32.0)
+    with h5py.File(path, "a") as file:
+        file.copy("dataset1", "dataset2")
+        file["dataset2/data1/data"][...] = raw[::-1]
+        texts(file["dataset2/data1/what"], quantity="RATE")
+        for corner in ("LR", "UL"):
+            texts(file["where"], **{f"{corner}_lon": 10.0, f"{corner}_lat": 50.0})
+    choices = (
+        "it holds DBZH in dataset1/data1, RATE in dataset2/data1: data.product must"
+    )
+    for name in ("mch_hdf5", "dwd_hdf5"):
+        with pytest.raises(
+            UserError, match=f"{choices} be RATE or DBZH, or radar_form"
+        ):
+            reader(f"pysteps:{name}")(path)
+        frame = reader(f"pysteps:{name}", product="DBZH")(path)
+        echo = (raw > 0) & (raw < 255)
+        np.testing.assert_array_equal(frame[0][echo], level(raw / 2 - 32)[echo])
+    frame = reader("pysteps:mch_hdf5", product="RATE")(path)
+    flipped, echo = raw[::-1], echo[::-1]
+    np.testing.assert_array_equal(
+        frame[0][echo], level_of_rain(np.maximum(flipped / 2 - 32, 0))[echo]
+    )
+    with pytest.raises(UserError, match=r"its RATE is not in dataset1/data1, the only"):
+        reader("pysteps:dwd_hdf5", product="RATE")(path)
+    # Of one quantity twice importers read the last, or the first, unasked.
+    with h5py.File(path, "a") as file:
+        texts(file["dataset2/data1/what"], quantity="DBZH")
+    for product in ("", "DBZH"):
+        with pytest.raises(
+            UserError, match=r"DBZH in dataset2/data1.*: radar_format mu"
+        ):
+            reader("pysteps:mch_hdf5", product=product)(path)
+    frame = reader("odim_hdf5", product="dataset2/data1")(path)
+    np.testing.assert_array_equal(frame[1], flipped != 255)
+
+
+def write_grib(path, tenths, north=55.0, west=230.0, step=0.01):
+    """GRIB 2 of one field of 0.1 mm/h, as of MRMS: degrees, the northern row first."""
+    rows, columns = tenths.shape
+    micro = [round(1e6 * one) for one in (north, west, step)]
+    south, east = micro[0] - (rows - 1) * micro[2], micro[1] + (columns - 1) * micro[2]
+    place = [columns, rows, 0, 2**32 - 1, *micro[:2]]
+    sections = [
+        (1, struct.pack(">HHBBBHBBBBBBB", 161, 0, 2, 1, 0, 2024, 6, 1, 12, 0, 0, 0, 1)),
+        (3, struct.pack(">BIBBH", 0, tenths.size, 0, 0, 0)
+         + struct.pack(">BBIBIBI", 1, 0, 6_367_470, 0, 0, 0, 0)
+         + struct.pack(">6IB4IB", *place, 48, south, east, micro[2], micro[2], 0)),
+        (4, struct.pack(">HHBBBBBHBBI", 0, 0, 1, 7, 0, 0, 97, 0, 0, 1, 0)
+         + struct.pack(">BBIBBI", 102, 0, 0, 255, 0, 0)),
+        (5, struct.pack(">IHfhhBB", tenths.size, 0, -30.0, 0, 1, 16, 0)),
+        (6, b"\xff"),
+        (7, (tenths + 30).astype(">u2").tobytes()),
+    ]  # fmt: skip
+    body = b"".join(
+        struct.pack(">IB", len(content) + 5, number) + content
+        for number, content in sections
+    )
+    head = struct.pack(">4sHBBQ", b"GRIB", 0, 209, 2, 16 + len(body) + 4)
+    path.write_bytes(head + body + b"7777")
+
+
+def test_mrms_grib_values(tmp_path, pysteps):
+    pytest.importorskip("pygrib", reason="pygrib is not installed (requirements-radar)")
+    tenths = np.random.default_rng(3).permutation(np.arange(1, 121)).reshape(12, 10)
+    tenths[0, :3], tenths[1, :2] = -30, (-30, 0)  # No coverage is −3, no rain 0.
+    path = tmp_path / "PrecipRate_00.00_20240601-120000.grib2"
+    write_grib(path, tenths)
+    assert format_of(path) == "pysteps:mrms_grib"
+    rain, grid = read_rain(path, RadarConfig(radar_format="auto"))
+    np.testing.assert_array_equal(np.isnan(rain), tenths == -30)
+    expected = 223 ** (1 / 1.53) * np.maximum(tenths, 0) / 10
+    np.testing.assert_allclose(rain[tenths >= 0], expected[tenths >= 0], rtol=1e-6)
+    assert grid["cartesian_unit"] == "degrees"
+    np.testing.assert_allclose([grid["xpixelsize"], grid["ypixelsize"]], 0.01)
+    np.testing.assert_allclose([grid["y1"], grid["y2"]], [54.885, 55.005])
+    np.testing.assert_allclose(grid["x2"] - grid["x1"], 0.1)
+    np.testing.assert_allclose(grid["x1"] % 360, 229.995)
+    wanted = config(tmp_path, radar_format="auto", downsample=2)
+    (pixels, valid), facts = read_composite(path, wanted)
+    assert pixels.shape == (6, 5) and not valid[0, 0] and valid[1:].all()
+    height, width = 1.112, 1.112 * np.cos(np.radians(54.945))
+    assert facts["pixel_size_km"] == pytest.approx(2 * np.sqrt(height * width))
+
+
+def test_grib_of_too_many_pixels_is_refused(tmp_path, pysteps):
+    """Which claims to hold 10,000 × 10,000 pixels."""
+    pytest.importorskip("pygrib", reason="pygrib is not installed (requirements-radar)")
+    write_grib(tmp_path / "a.grib2", np.zeros((12, 10), int))
+    content = (tmp_path / "a.grib2").read_bytes()
+    for old, new in (
+        (
+            struct.pack(">BIBBH", 0, 120, 0, 0, 0),
+            struct.pack(">BIBBH", 0, 10**8, 0, 0, 0),
+        ),
+        (struct.pack(">II", 10, 12), struct.pack(">II", 10**4, 10**4)),
+    ):
+        assert content.count(old) == 1
+        content = content.replace(old, new)
+    (tmp_path / "a.grib2").write_bytes(content)
+    with pytest.raises(UserError, match="claims 800,000,000 bytes in a frame"):
+        reader("pysteps:mrms_grib")(tmp_path / "a.grib2")
 
 
 def test_importers_that_have_a_reader_here(tmp_path, pysteps):
@@ -156,13 +302,25 @@ def test_readers_here_need_no_pysteps(monkeypatch):
         check_packages(f"pysteps:{name}")
     with pytest.raises(UserError, match=r"'pysteps:picture', which cannot .* pysteps:"):
         check_packages("pysteps:picture")
+    with pytest.raises(UserError, match=r"fmi_geotiff', .* without rasterio: run `pip"):
+        check_packages("pysteps:fmi_geotiff")
 
 
-def test_importers_that_are_not_there_are_named(tmp_path, pysteps):
-    for name, missing in (("mrms_grib", "pygrib"), ("fmi_geotiff", "osgeo")):
-        if importlib.util.find_spec(missing) is None:
-            with pytest.raises(UserError, match=f"without {missing}: run .*, and inst"):
-                check_packages(f"pysteps:{name}")
+def test_importers_that_are_not_there_are_named(tmp_path, pysteps, monkeypatch):
+    find = importlib.util.find_spec
+    with monkeypatch.context() as changed:
+        optional = ("pygrib", "metranet")
+        changed.setattr(
+            importlib.util,
+            "find_spec",
+            lambda one: None if one in optional else find(one),
+        )
+        with pytest.raises(UserError, match=r"without pygrib: .*-radar\.txt`$"):
+            check_packages("pysteps:mrms_grib")
+        with pytest.raises(
+            UserError, match=r"without metranet: .*, and install metran"
+        ):
+            check_packages("pysteps:mch_metranet")
     with pytest.raises(UserError, match=r"no importer of this name, but .*saf_crri"):
         check_packages("pysteps:other")
     (problem,) = validated(RadarConfig, {"radar_format": "odim"})[1]
@@ -221,7 +379,7 @@ def test_one_of_several_products_is_chosen(tmp_path):
         file["dataset2/data1/data"][...] = raw[::-1]
         file.copy("dataset1/data1", "dataset1/data2")
         file["dataset1/data2/data"][...] = raw[:, ::-1]
-    with pytest.raises(UserError, match=r"dataset1/data2: .* data.product must name"):
+    with pytest.raises(UserError, match=r"dataset1/data2, .*: data.product must be da"):
         reader("odim_hdf5")(tmp_path / "a.h5")
     for product, expected in (
         ("dataset2/data1", raw[::-1]), ("dataset1/data2", raw[:, ::-1]),

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +12,14 @@ from convlstm_jax.models.encoder_forecaster import (
     EncoderForecaster,
     EncoderForecasterConfig,
 )
+from convlstm_jax.objectives import nowcast
 from convlstm_jax.objectives.base import DataFacts
 from convlstm_jax.objectives.moving_frame import (
     MovingFrame,
     matched_mean,
     probability_matched,
 )
-from convlstm_jax.objectives.nowcast import NowcastConfig, NowcastObjective
+from convlstm_jax.objectives.nowcast import Nowcast, NowcastConfig, NowcastObjective
 from convlstm_jax.ops.advection import carry, find_motion, trajectories
 from convlstm_jax.ops.cascade import continued
 from convlstm_jax.rain import RainScale
@@ -498,6 +500,23 @@ def test_a_matched_mean_has_the_members_values_where_the_mean_has_its_own():
         np.testing.assert_allclose(found[0, t], expected, atol=0.05)
     one = jnp.asarray(members[..., :1])
     np.testing.assert_array_equal(matched_mean(one, SCALE), one)
+
+
+def test_power_spectra_are_of_the_places_with_data(ensemble, monkeypatch, tmp_path):
+    task, rng = ensemble[0], np.random.default_rng(3)
+    rates = {name: rng.random((5, 8, 8)) for name in ("model", "member 1")}
+    mask = (rng.random((5, 8, 8)) < 0.7).astype(np.uint8)
+    shown = Nowcast(rng.random((5, 8, 8)), mask, rates)
+    seen, drawn = [], {}
+    monkeypatch.setattr(nowcast, "ensemble_diagrams", lambda *_: None)
+    monkeypatch.setattr(nowcast, "power_spectrum", lambda of: seen.append(of) or of)
+    monkeypatch.setattr(
+        nowcast, "draw_power_spectra", lambda path, of, size: drawn.update(of)
+    )
+    task._draw_ensemble([SimpleNamespace(example=shown)], {}, tmp_path)
+    assert [*drawn] == ["observed", "model", "member 1"]
+    for found, whole in zip(seen, (shown.observed, *rates.values()), strict=True):
+        np.testing.assert_array_equal(found[0], whole[-1] * mask[-1])
 
 
 def test_an_ensemble_is_made_in_the_moving_frame():

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from convlstm_jax.data.radar.folder import (
     check_alike,
     look_into,
     open_folder,
+    remarks,
 )
 from convlstm_jax.data.radar.formats import RADAR_FORMATS, is_format
 from convlstm_jax.data.radar.gaps import advected
@@ -42,7 +44,7 @@ from convlstm_jax.paths import local_path
 from convlstm_jax.rain import DRY_BELOW_MM_PER_H
 
 _ORDER_SEED = 2**63 + 2  # Of the order of clips; no training seed is as large.
-_PICTURES = {"radar_format": ("auto", "picture")}
+_PICTURES = {"radar_format": ("auto", "picture", "geotiff")}
 
 
 # Composites one time step apart, none missing, oldest first.
@@ -185,8 +187,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
     radar_format: str = field(
         "auto",
         '"auto" (what the first files of each folder are), "picture" (8 bits, PGM or '
-        'PNG), "odim_hdf5" (DBZH, RATE, ACRR or TH), "knmi_hdf5" (reflectivity or '
-        'rain), or, where pysteps is installed, "mch_gif" '
+        'PNG), "geotiff" (with rasterio), "odim_hdf5" (DBZH, RATE, ACRR or TH), '
+        '"knmi_hdf5" (reflectivity or rain), or, where pysteps is installed, "mch_gif" '
         '(AQC, CPC, AZC and RZC of MeteoSwiss), "bom_rf3" (Rainfields 3, NetCDF) or '
         'any of its importers by its name, such as "pysteps:mrms_grib"; with xarray '
         '"cf_netcdf" and "cf_zarr", of many times in a file.',
@@ -202,8 +204,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
     product: str = field(
         "",
         "Which of several fields in a file is read: a quantity of ODIM such as RATE, "
-        "or its place such as dataset2/data1, an image of KNMI such as image2, or a "
-        "variable of NetCDF.",
+        "or its place such as dataset2/data1, an image of KNMI such as image2, the "
+        "number or description of a GeoTIFF's band, or a variable of NetCDF.",
     )
     pixel_size_km: float = field(
         0.0,
@@ -293,9 +295,11 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             for name in ("downsample", "pixel_size_km", "source_pixel_size_km")
             if applies(type(self), name, vars(self))
         ]
-        if self.radar_format == "picture":
+        if self.radar_format in ("picture", "geotiff"):
             names += ["dbz_gain", "dbz_offset", "no_data_value"]
-        else:  # Pixels of pictures are reflectivities, whatever rain is made of them.
+        if (
+            self.radar_format != "picture"
+        ):  # Pixels of pictures are reflectivities, whatever rain is made of them.
             names += ["zr_a", "time_step_minutes"]
         values = {name: getattr(self, name) for name in names}
         return {**values, "averaged": "rain rate"}  # Formerly Z.
@@ -328,29 +332,16 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             f"{span} composites, {'each cut' if cut_in_time else 'split'} in time; "
             f"clips of {num_frames} frames at {self.height}x{self.width}: {numbers}"
         )
-        told = "; ".join(str(one.left_out) for one in folders if one.left_out.reasons)
-        told = f": {told}" if told else ""
         for split, found in clips.items():
             if not len(found):
                 raise UserError(
-                    f"the {split} split of '{self.path}' is empty ({facts}{told}): "
-                    f"{self._remedy(folders, span)}"
+                    f"the {split} split of '{self.path}' is empty "
+                    f"({facts}.{remarks(folders)}): {self._remedy(folders, span)}"
                 )
         description = f"Radar composites of {facts}."
         if self.test_conditions:
             description += f" Held out for the test: {', '.join(self.test_conditions)}."
-        if missing := sum(one.missing for one in folders):
-            description += f" Time steps missing: {missing}."
-        if filled := sum(one.filled for one in folders):
-            description += f" Time steps filled by advection: {filled}."
-        if beyond := sum(one.beyond for folder in folders for one in folder.composites):
-            top = self.rain_scale.rain_mm_per_h(np.float64(1))
-            description += (
-                f" Set to dbz_max={self.dbz_max:g} ({top:.3g} mm/h), as they are above "
-                f"it: {plural(beyond, 'pixel')}."
-            )
-        if told:
-            description += f" Left out{told}."
+        description += remarks(folders)
         return self.make_sources(clips, description, conditions=conditions)
 
     def _remedy(self, folders: Sequence[Folder], span: int) -> str:
@@ -377,6 +368,14 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
             "data.time_step_minutes"
         )
 
+    def cut_off(self, num_pixels: int) -> str:
+        """Says that pixels were above the scale."""
+        top = self.rain_scale.rain_mm_per_h(np.float64(1))
+        return (
+            f"Set to dbz_max={self.dbz_max:g} ({top:.3g} mm/h), as they are above it: "
+            f"{plural(num_pixels, 'pixel')}"
+        )
+
     def prepare(self, output: Path) -> Manifest:
         """Decodes all composites once into a folder; see `prepared`."""
         if len(self.folders) > 1:
@@ -397,14 +396,21 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
 
         return prepare(output, "radar", self.path, config.shaping(), decode_all)
 
-    def read_input(self, path: str, num_frames: int) -> InputClip:
-        """Reads the last composites of a folder, their whole area.
+    def read_input(
+        self, path: str, num_frames: int, until: datetime = datetime.max
+    ) -> InputClip:
+        """Reads the last composites of a folder, or until a time, their whole area.
 
         With `bad_files` of "skip" one that cannot be read is as if it were missing.
         """
         config, files, left_out = look_into(path, self)
         minutes, span = config.time_step_minutes, self.span(num_frames)
-        filled, read = 0, dict[CompositeFile, np.ndarray]()  # The latest first.
+        files = [file for file in files if file.time <= until]
+        filled, beyond, read = (
+            0,
+            0,
+            dict[CompositeFile, np.ndarray](),
+        )  # The latest first.
         for file in reversed(files):
             late = [*read][-1:]
             gap = missing_between(file, late[0], minutes) if late else 0
@@ -423,8 +429,10 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
                     read[CompositeFile(file.path, "", time)] = one
                     filled += 1
             read[file] = pixels
+            beyond += facts["beyond"]
         label = f"{path} (left out: {left_out})" if left_out.reasons else path
         label += f" (filled by advection: {filled})" if filled else ""
+        label += f" ({self.cut_off(beyond)})" if beyond else ""
         if len(read) < span:
             raise UserError(
                 f"{label} ends with {len(read)} composites that are "

@@ -124,6 +124,20 @@ def open_folder(folder: str, config: "RadarConfig") -> Folder:
     return Folder(config, composites, left_out, runs, missing, filled)
 
 
+def remarks(folders: Sequence[Folder]) -> str:
+    """Sentences on what is missing in folders, made, cut off or left out, or ""."""
+    found = ""
+    if missing := sum(one.missing for one in folders):
+        found += f" Time steps missing: {missing}."
+    if filled := sum(one.filled for one in folders):
+        found += f" Time steps filled by advection: {filled}."
+    if beyond := sum(one.beyond for folder in folders for one in folder.composites):
+        found += f" {folders[0].config.cut_off(beyond)}."
+    if told := "; ".join(str(one.left_out) for one in folders if one.left_out.reasons):
+        found += f" Left out: {told}."
+    return found
+
+
 def check_alike(folders: Sequence[Folder], span: int) -> None:
     """Refuses folders whose clips would not have one pixel size and one time step.
 

@@ -1,7 +1,9 @@
 """The formats of radar composites, and how each is read as reflectivity."""
 
+import contextlib
 import gzip
 import importlib.util
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import tifffile
 
 from convlstm_jax.data.files import check_budget, is_store, reason
 from convlstm_jax.data.radar.cf import read_cf, times_of
-from convlstm_jax.data.radar.field import Field, Grid, grid_of, with_corners
+from convlstm_jax.data.radar.field import Field, Grid, grid_of, unit_of, with_corners
 from convlstm_jax.data.radar.hdf5 import read_knmi, read_odim
 from convlstm_jax.data.radar.pysteps_files import (
     IMPORTERS,
@@ -25,6 +28,7 @@ from convlstm_jax.data.radar.pysteps_files import (
 from convlstm_jax.data.video.pictures import PICTURE_SUFFIXES, open_picture
 from convlstm_jax.errors import UserError
 from convlstm_jax.paths import check_regular
+from convlstm_jax.quiet import quiet
 
 if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig
@@ -37,7 +41,7 @@ _RAIN = "Z^(1/b)"  # The unit of a field that is as `read_rain` returns it.
 PYSTEPS = "pysteps:"
 """Stands before the name of an importer."""
 
-_OTHERS = ", and install osgeo (GDAL), pygrib or metranet as their documents say"
+_OTHERS = ", and install metranet as its document says"
 
 # What HDF5 and NetCDF hold at their top.
 _MEMBERS = {
@@ -46,6 +50,9 @@ _MEMBERS = {
     "crr_intensity": f"{PYSTEPS}saf_crri",
     "start_time": "bom_rf3",
 }
+
+_TIFF = rb"II[*+]\0|MM\0[*+]"
+_GEOTIFF_TAGS = (33550, 34264, 34735)  # Size of a pixel, transformation, projection.
 
 # What files begin with that are not told by their names.
 _BEGINNINGS = {
@@ -63,9 +70,9 @@ def check_packages(radar_format: str) -> None:
         raise UserError(
             f"radar_format is {radar_format!r}, which cannot be read without "
             f"{' and '.join(missing)}: run `pip install -r {wanted.requirements}`"
-            + (_OTHERS if {*missing} & {"osgeo", "pygrib", "metranet"} else "")
+            + (_OTHERS if "metranet" in missing else "")
         )
-    if radar_format.startswith(PYSTEPS) and wanted.packages:
+    if radar_format.startswith(PYSTEPS) and "pysteps" in wanted.packages:
         check_importer(radar_format.removeprefix(PYSTEPS))
 
 
@@ -90,7 +97,17 @@ def format_of(path: Path) -> str:
     for begin, name in _BEGINNINGS.items():
         if re.match(begin, head):
             return name
+    if re.match(_TIFF, head) and _has_place(path):
+        return "geotiff"
     return "picture" if path.name.lower().endswith(PICTURE_SUFFIXES) else ""
+
+
+def _has_place(path: Path) -> bool:
+    """Whether a TIFF says where it lies."""
+    # Of a damaged file it may raise anything.
+    with contextlib.suppress(Exception), tifffile.TiffFile(path) as file:
+        return any(code in file.pages.first.tags for code in _GEOTIFF_TAGS)
+    return False
 
 
 def read_rain(
@@ -159,12 +176,16 @@ def _read_picture(path: Path, config: "RadarConfig") -> Field:
         grid = _pgm_grid(path, values.shape[:2]) if picture.format == "PPM" else {}
     if mode != "L":
         raise ValueError(f"its mode is {mode!r}: it must be grey with 8 bits")
+    rain = _rain_of_bytes(values, config)
+    rain[values == config.no_data_value] = np.nan
+    return Field(rain, _RAIN, grid=grid)
+
+
+def _rain_of_bytes(values: np.ndarray, config: "RadarConfig") -> np.ndarray:
+    """Z^(1/b) of 8-bit values, by table: 256 powers in place of a million."""
     dbz = config.dbz_gain * np.arange(256) + config.dbz_offset
-    dbz[config.no_data_value] = np.nan
-    # By table: 256 powers in place of a million.
     with np.errstate(over="ignore"):
-        rain = 10.0 ** (dbz / (10 * config.zr_b))
-    return Field(rain[values], _RAIN, grid=grid)
+        return (10.0 ** (dbz / (10 * config.zr_b)))[values]
 
 
 def _pgm_grid(path: Path, size: tuple[int, ...]) -> Grid:
@@ -187,6 +208,116 @@ def _pgm_grid(path: Path, size: tuple[int, ...]) -> Grid:
     corner = [float(one) for one in told.get("bottomleft", "").split()]
     lower_left = corner if len(corner) == 2 else [None, None]
     return with_corners(grid_of(facts), (size[0], size[1]), lower_left)
+
+
+# --- GeoTIFF
+
+
+def _read_geotiff(path: Path, config: "RadarConfig") -> Field:
+    """The only band, or `data.product`, in the unit that the file tells.
+
+    Without a unit, values of 8 bits are those of pictures. Files beside it that GDAL
+    would read too, such as an outer mask, are not: a cache knows this file alone.
+    """
+    import rasterio  # Optional.
+
+    alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
+    opened = {"driver": "GTiff"}
+    with (
+        quiet(),
+        rasterio.Env(**alone),
+        rasterio.open(path.absolute(), **opened) as file,
+    ):
+        if file.subdatasets:
+            raise ValueError(f"it has {len(file.subdatasets)} pages, not one")
+        band = _geotiff_band(file, config.product)
+        tile = math.prod(file.block_shapes[band - 1]) * file.count
+        check_budget(path, 1, 8 * max(file.width * file.height, tile))
+        unit, values = _geotiff_field(file, band, config)
+        grid, (down, right) = _geotiff_grid(file)
+    return Field(values[::down, ::right], unit, grid=grid)
+
+
+def _geotiff_band(file: Any, product: str) -> int:
+    """The number of the only band, or of that which `product` names."""
+    kinds = dict(zip(file.indexes, file.colorinterp, strict=True))
+    bands = [one for one, kind in kinds.items() if kind.name != "alpha"]
+    names = {one: str(file.descriptions[one - 1] or "") for one in bands}
+    chosen = [one for one in bands if product and product in (str(one), names[one])]
+    chosen = bands if len(bands) == 1 else chosen
+    if len(chosen) != 1:
+        told = [
+            f"{one} ({name!r})" if name else f"{one}" for one, name in names.items()
+        ]
+        more = ", …" if told[9:] else ""
+        raise ValueError(
+            f"it has the bands {', '.join(told[:9])}{more}: data.product must name one "
+            "by its number or its description"
+        )
+    if kinds[chosen[0]].name == "palette":
+        raise ValueError(
+            "its values are numbers of colours: they must be reflectivity or rain"
+        )
+    return chosen[0]
+
+
+def _geotiff_field(
+    file: Any, band: int, config: "RadarConfig"
+) -> tuple[str, np.ndarray]:
+    """Unit and values of a band."""
+    kind, unit = np.dtype(file.dtypes[band - 1]), file.units[band - 1]
+    scale, offset = file.scales[band - 1], file.offsets[band - 1]
+    own = (scale, offset) != (1.0, 0.0)
+    if not unit and (own or kind != np.uint8):
+        coding = (
+            f" with a scale of {scale:g} and an offset of {offset:g}" if own else ""
+        )
+        raise ValueError(
+            f"it holds {kind}{coding} and no unit: it must have the unit 'dBZ', 'mm/h' "
+            "or 'mm', or hold uint8 without scale and offset, which data.dbz_gain reads"
+        )
+    if kind.kind not in "uif":
+        raise ValueError(f"it holds {kind}: it must hold whole numbers or floats")
+    told = any(one.name != "all_valid" for one in file.mask_flag_enums[band - 1])
+    if kind.kind != "f" and kind.itemsize > 1 and not told:
+        raise ValueError(f"it holds {kind} and no nodata, which it must")
+    try:
+        raw, unknown = file.read(band), file.read_masks(band) == 0
+    except OSError as error:  # Which only says that there is a cause.
+        raise ValueError(reason(error.__cause__ or error)) from error
+    if kind.kind != "f" and not told:
+        unknown = raw == config.no_data_value
+    unit, factor = unit_of(unit) if unit else (_RAIN, 1.0)
+    if unit == _RAIN:
+        values = _rain_of_bytes(raw, config)
+    else:
+        values = factor * (raw.astype(np.float64) * scale + offset)
+    values[unknown] = np.nan
+    return unit, values
+
+
+def _geotiff_grid(file: Any) -> tuple[Grid, tuple[int, int]]:
+    """The grid, {} without a projection; the steps to the north-western pixel first."""
+    place, crs = file.transform, file.crs
+    if place.b or place.d:
+        raise ValueError("its area is rotated: its rows must lie along the x axis")
+    steps = (-1 if place.e > 0 and crs else 1, -1 if place.a < 0 and crs else 1)
+    if not crs:
+        return {}, steps
+    name, factor = crs.units_factor
+    unit = "degrees" if crs.is_geographic else {1.0: "m", 1000.0: "km"}.get(factor)
+    if unit is None:
+        raise ValueError(
+            f"its lengths are in {name!r}: they must be in metres, km or degrees"
+        )
+    facts = {"xpixelsize": place.a, "ypixelsize": place.e, "cartesian_unit": unit}
+    if crs.is_geographic or crs.is_projected:
+        # WKT says all of a projection; in km it would have to be changed.
+        facts["projection"] = crs.to_proj4() if unit == "km" else crs.to_wkt()
+    for axis, side in enumerate("xy"):
+        ends = sorted((file.bounds[axis], file.bounds[axis + 2]))
+        facts |= {f"{side}1": ends[0], f"{side}2": ends[1]}
+    return grid_of(facts), steps
 
 
 @dataclass(frozen=True)
@@ -223,6 +354,7 @@ def _of_cf(suffixes: tuple[str, ...], package: str) -> RadarFormat:
 
 RADAR_FORMATS: dict[str, RadarFormat] = {
     "picture": RadarFormat(PICTURE_SUFFIXES, _read_picture),
+    "geotiff": RadarFormat((".tif", ".tiff"), _read_geotiff, ("rasterio",)),
     "odim_hdf5": RadarFormat(_HDF5_SUFFIXES, read_odim),
     "knmi_hdf5": RadarFormat(_HDF5_SUFFIXES, read_knmi),
     "mch_gif": _of_pysteps("mch_gif"),
@@ -237,6 +369,7 @@ _READ_HERE = {
     "opera_hdf5": "odim_hdf5",
     "knmi_hdf5": "knmi_hdf5",
     "fmi_pgm": "picture",
+    "fmi_geotiff": "geotiff",
 }
 
 

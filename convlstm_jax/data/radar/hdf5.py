@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping
+from collections import ChainMap, Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,13 @@ from convlstm_jax.data.radar.field import Field, Grid, grid_of, with_corners
 if TYPE_CHECKING:
     from convlstm_jax.data.radar.config import RadarConfig
 
-# ODIM's quantities that are read, those that are preferred first.
+# ODIM's quantities that are read.
 _ODIM_UNITS = {"DBZH": "dBZ", "RATE": "mm/h", "ACRR": "mm", "TH": "dBZ"}
 _POLAR_OBJECTS = ("PVOL", "SCAN", "RAY", "AZIM", "ELEV", "XSEC", "VP")
 _POLAR_ATTRIBUTES = ("nbins", "nrays", "elangle")
+
+# Quantity, name, group and `what` of a field in ODIM.
+_OdimField = tuple[str, str, h5py.Group, Mapping[str, Any]]
 
 # KNMI's formula, such as GEO=0.01*PV+0.0 or GEO=0.500000*PV+-32.000000.
 _NUMBER = r"[-+]?\s*(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -32,30 +35,11 @@ _KNMI_UNITS = {"[DBZ]": "dBZ", "[MM]": "mm", "[MM/H]": "mm/h"}
 
 
 def read_odim(path: Path, config: "RadarConfig") -> Field:
-    """The first of `_ODIM_UNITS`; in dataset1 if in several (others are forecasts)."""
+    """The only field of `_ODIM_UNITS`, or that which `data.product` names."""
     with h5py.File(path) as file:
         _refuse_polar(file)
         fields = list(_odim_fields(file))
-        held = ", ".join(quantity for quantity, *_ in fields) or "nothing"
-        if product := config.product:
-            fields = [one for one in fields if product in one[:2]]
-        quantities = [quantity for quantity, *_ in fields]
-        wanted = next((one for one in _ODIM_UNITS if one in quantities), None)
-        if wanted is None:
-            asked = f", and data.product is {product!r}" if product else ""
-            raise ValueError(
-                f"it holds {held}{asked}: it must hold one of ODIM's quantities "
-                f"{', '.join(_ODIM_UNITS)}"
-            )
-        fields = [one for one in fields if one[0] == wanted]
-        fields = [one for one in fields if one[1].startswith("dataset1/")] or fields
-        if len(fields) > 1:
-            names = ", ".join(name for _, name, *_ in fields)
-            raise ValueError(
-                f"it holds {wanted} in {names}: it must hold it once, or in dataset1, "
-                "or data.product must name one of these"
-            )
-        _, _, group, what = fields[0]
+        quantity, _, group, what = _odim_chosen(fields, config.product)
         values = _odim_values(_array(group, "data"), what)
         grid = _odim_grid(file, values.shape)
     times = (
@@ -63,9 +47,52 @@ def read_odim(path: Path, config: "RadarConfig") -> Field:
         for end in ("start", "end")
     )
     minutes = _minutes_between(times, "%Y%m%d%H%M")
-    if wanted == "ACRR" and minutes is None:
+    if quantity == "ACRR" and minutes is None:
         raise ValueError("it does not say over which time its rain accumulated")
-    return Field(values, _ODIM_UNITS[wanted], minutes, grid)
+    return Field(values, _ODIM_UNITS[quantity], minutes, grid)
+
+
+def _odim_chosen(fields: Sequence[_OdimField], product: str) -> _OdimField:
+    """The only field that is asked for; those of later times than the first are not."""
+    asked = [one for one in fields if one[0] in _ODIM_UNITS]
+    asked = [one for one in asked if not product or product in one[:2]]
+    if not asked:
+        held = ", ".join(quantity for quantity, *_ in fields) or "nothing"
+        told = f", and data.product is {product!r}" if product else ""
+        raise ValueError(
+            f"it holds {held}{told}: it must hold one of ODIM's quantities "
+            f"{', '.join(_ODIM_UNITS)}"
+        )
+    asked = [one for one in asked if not _is_later(one[-1], fields[0][-1])] or asked
+    if len(asked) > 1:
+        held = ", ".join(f"{quantity} in {name}" for quantity, name, *_ in asked)
+        counts = Counter(quantity for quantity, *_ in asked)
+        names = (one[0] if counts[one[0]] == 1 else one[1] for one in asked)
+        raise ValueError(f"it holds {held}: data.product must be {' or '.join(names)}")
+    return asked[0]
+
+
+def _is_later(what: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
+    """Whether a field is of a later time than the first one, so a forecast."""
+    (start, end), (first_start, first_end) = map(_odim_times, (what, first))
+    return bool(first_start) and start >= first_start and end > first_end
+
+
+def _odim_times(what: Mapping[str, Any]) -> tuple[str, str]:
+    """Start and end to the minute, in 12 digits, or the file's time; "" if unknown."""
+    start, end, nominal = (
+        (date + _text(what.get(f"{which}time"))).ljust(12, "0")[:12] if date else ""
+        for which in ("start", "end", "")
+        for date in [_text(what.get(f"{which}date"))]
+    )
+    start = start or nominal
+    return start, end or start
+
+
+def odim_quantities(path: Path) -> dict[str, str]:
+    """The quantity of each field of a file, by its name; {} if it has none."""
+    with h5py.File(path) as file:
+        return {name: quantity for quantity, name, *_ in _odim_fields(file)}
 
 
 def _odim_grid(file: h5py.File, size: tuple[int, int]) -> Grid:
@@ -91,8 +118,8 @@ def _refuse_polar(file: h5py.File) -> None:
         )
 
 
-def _odim_fields(file: h5py.File) -> Iterator[tuple[str, str, h5py.Group, Any]]:
-    """Quantity, name, group and `what` of each field, what it lacks from above."""
+def _odim_fields(file: h5py.File) -> Iterator[_OdimField]:
+    """Each field; what its `what` lacks is taken from above."""
     for outer_name, outer in _numbered(file, "dataset"):
         for inner_name, inner in _numbered(outer, "data"):
             what = ChainMap(*(_attributes(one, "what") for one in (inner, outer, file)))

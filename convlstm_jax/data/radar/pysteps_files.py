@@ -12,7 +12,7 @@ import numpy as np
 
 from convlstm_jax.data.files import check_budget
 from convlstm_jax.data.radar.field import Field, grid_of, unit_of
-from convlstm_jax.data.radar.hdf5 import check_hdf5
+from convlstm_jax.data.radar.hdf5 import check_hdf5, odim_quantities
 from convlstm_jax.data.video.pictures import open_picture
 from convlstm_jax.errors import UserError
 from convlstm_jax.quiet import quiet
@@ -24,7 +24,6 @@ IMPORTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bom_rf3": ((".nc",), ("netCDF4",)),
     "dwd_hdf5": ((".h5", ".hd5", ".hdf", ".hdf5"), ()),
     "dwd_radolan": (("",), ()),
-    "fmi_geotiff": ((".tif", ".tiff"), ("osgeo",)),
     "mch_gif": ((".gif",), ()),
     "mch_hdf5": ((".h5", ".hdf", ".hdf5"), ()),
     "mch_metranet": (("",), ("metranet",)),
@@ -39,7 +38,7 @@ _MCH_UNITS = {"AQC": "mm", "CPC": "mm", "AZC": "mm", "RZC": "mm/h"}
 # The DWD's products in files of RADOLAN, and minutes for rain accumulated, or dBZ.
 _RADOLAN_MINUTES = {"RY": 5.0, "YW": 5.0, "RW": 60.0, "WN": None, "EX": None}
 
-# Quantities of HDF5, in the order in which they are asked for.
+# Quantities of HDF5 that importers know.
 _QUANTITIES = ("RATE", "ACRR", "DBZH")
 
 
@@ -59,7 +58,10 @@ def read_pysteps(path: Path, config: "RadarConfig", *, importer: str) -> Field:
     _check(path)
     with _pysteps() as importers, path.open("rb") as file:
         read = getattr(importers, f"import_{importer}")
-        given, told = _arguments(path, config, set(inspect.signature(read).parameters))
+        asked = set(inspect.signature(read).parameters)
+        given, told = _arguments(path, config, asked)
+        if "qty" in asked:
+            given["qty"] = _quantities(path, config.product, importer)
         # The importer of GIF closes none that it opens.
         source = file if importer == "mch_gif" else str(path)
         values, facts = _imported(read, source, given)
@@ -85,6 +87,30 @@ def _imported(read: Any, source: Any, given: dict[str, Any]) -> tuple[Any, Any]:
     return values, facts
 
 
+def _quantities(path: Path, product: str, importer: str) -> tuple[str, ...]:
+    """The quantity that is read; those to try where the file's are not known."""
+    held = odim_quantities(path) if h5py.is_hdf5(path) else {}
+    held = {name: one for name, one in held.items() if one in _QUANTITIES}
+    wanted = [one for one in held.values() if product in ("", one)]
+    if not held:
+        return (product,) if product else _QUANTITIES
+    if len(wanted) != 1:
+        told = ", ".join(f"{one} in {name}" for name, one in held.items())
+        asked = f" and data.product is {product!r}" if product else ""
+        once = [one for one in _QUANTITIES if [*held.values()].count(one) == 1]
+        other = f"data.product must be {' or '.join(once)}, or " if once else ""
+        raise ValueError(
+            f"it holds {told}{asked}: {other}radar_format must be 'odim_hdf5', which "
+            "reads any of these"
+        )
+    if importer == "dwd_hdf5" and held.get("dataset1/data1") != wanted[0]:
+        raise ValueError(
+            f"its {wanted[0]} is not in dataset1/data1, the only field that "
+            "pysteps:dwd_hdf5 reads: radar_format='odim_hdf5' reads others"
+        )
+    return (wanted[0],)
+
+
 def _arguments(
     path: Path, config: "RadarConfig", asked: set[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -94,8 +120,6 @@ def _arguments(
         given["window_size"] = 1
     if "gzipped" in asked:
         given["gzipped"] = path.suffix.lower() == ".gz"
-    if "qty" in asked:
-        given["qty"] = (config.product,) if config.product else _QUANTITIES
     if "product_name" in asked:
         with path.open("rb") as file:
             product = file.read(2).decode("ascii", "replace")
@@ -134,6 +158,11 @@ def _check(path: Path) -> None:
         with quiet(), netCDF4.Dataset(path) as netcdf:
             for variable in netcdf.variables.values():
                 check_budget(path, 1, 8 * int(np.prod(variable.shape, dtype=float)))
+    elif head.startswith(b"GRIB"):
+        import pygrib  # Optional.
+
+        with contextlib.closing(pygrib.open(str(path))) as file:
+            check_budget(path, 1, 8 * file.message(1)["numberOfDataPoints"])
     elif path.suffix.lower() in (".gif", ".tif", ".tiff", ".pgm", ".png"):
         with open_picture(path) as picture:
             check_budget(path, 1, 8 * picture.width * picture.height)
