@@ -8,7 +8,8 @@ measured on all composites of this one, the whole area, beside pysteps' optical 
 S-PROG and STEPS, with `--preset=ensemble` of as many members; no date may be in two
 folders. Printed are the figures by lead time and, of MSE and CSI, the ratio to the
 better of the first two, of the CRPS that to STEPS: MSE and CRPS below 1 and CSI above 1
-are better. A run that has ended is not repeated.
+are better. A run that has ended is not repeated; its folder has pictures of the test
+and of the forecast after the event's last composite.
 
 With `--choose`, `task.change_share` and `task.last_frame_share` are chosen for each
 event on the others alone. For this a network is trained on all events but two, for each
@@ -94,6 +95,8 @@ def measured(
             options.append(f"--config.task.change_share={shares[0]}")
             options.append(f"--config.task.last_frame_share={shares[1]}")
         main_py("--mode=evaluate", f"--workdir={workdir}", *options)
+        picture = f"--output={workdir / 'nowcast.png'}"
+        main_py("--mode=predict", f"--workdir={workdir}", options[0], picture)
     result: dict[str, Any] = json.loads(found.read_text())
     return result
 
