@@ -24,7 +24,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,7 @@ _PEERS: dict[str, tuple[str, ...]] = dict.fromkeys(
     _METRICS.values(), ("optical_flow", "s_prog")
 )
 _PEERS["crps"] = ("steps",)
-_CHANGE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-_LAST_FRAME_SHARES = (0.0, 0.4, 0.8)
+_CHOICES = [*itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.4, 0.8))]
 
 Shares = tuple[float, float]  # of the change, and of the last frame
 Figures = dict[str, list[Any]]  # metric → one a lead time
@@ -69,47 +68,49 @@ def dates_in(folder: Path, pixel_size_km: float) -> str:
     return ",".join(sorted(set(map(date_of, open_folder(str(folder), config).runs))))
 
 
-def trained(workdir: Path, dates: Iterable[str], parsed: argparse.Namespace) -> Path:
+def trained(dates: Iterable[str], parsed: argparse.Namespace) -> Path:
     """The run of a network that was trained on all events but those of these dates."""
+    without = ",".join(sorted(dates))
+    workdir: Path = parsed.workdir / without.replace(",", "_")
     if not (workdir / "evaluation.json").exists():
         main_py(
             f"--config=configs/radar_nowcasting.py:{parsed.preset}",
             f"--workdir={workdir}",
             f"--config.data.path={','.join(map(str, parsed.folders))}",
             f"--config.data.pixel_size_km={parsed.pixel_size_km:g}",
-            f"--config.data.test_conditions={','.join(dates)}",
+            f"--config.data.test_conditions={without}",
             *parsed.options,
         )
     return workdir
 
 
-def measured(
-    folder: Path, date: str, parsed: argparse.Namespace, shares: Shares | None = None
-) -> dict[str, Any]:
-    """The evaluation of an event by a network that was trained on all others."""
-    workdir = trained(parsed.workdir / date.replace(",", "_"), [date], parsed)
+def measured(folder: Path, date: str, parsed: argparse.Namespace) -> dict[str, Any]:
+    """The evaluation of an event by a network that was trained on all others.
+
+    The forecast after the event's last composite is drawn, too.
+    """
+    workdir = trained([date], parsed)
     found = workdir / f"evaluation_{folder.name}.json"
-    if shares or not found.exists():
-        options = [f"--input={folder}", f"--every={parsed.every}"]
-        if shares:
-            options.append(f"--config.task.change_share={shares[0]}")
-            options.append(f"--config.task.last_frame_share={shares[1]}")
-        main_py("--mode=evaluate", f"--workdir={workdir}", *options)
-        picture = f"--output={workdir / 'nowcast.png'}"
-        main_py("--mode=predict", f"--workdir={workdir}", options[0], picture)
+    if not found.exists():
+        options = f"--workdir={workdir}", f"--input={folder}"
+        main_py("--mode=predict", *options, f"--output={workdir / 'nowcast.png'}")
+        main_py("--mode=evaluate", *options, f"--every={parsed.every}")
     result: dict[str, Any] = json.loads(found.read_text())
     return result
 
 
-def by_shares(workdir: Path, folder: Path, every: int) -> dict[Shares, Any]:
-    """The figures of a run on an event, for all choices of the two shares."""
+def by_shares(
+    workdir: Path, folder: Path, every: int, choices: Sequence[Shares]
+) -> dict[Shares, Any]:
+    """The figures of a run on an event, for choices of the two shares."""
     model = load(workdir)
     objective, clips = whole_area(model.experiment, folder, every)
 
     @jax.jit
     def sums(batch: Any, change_share: float, last_frame_share: float) -> Any:
-        shares = {"change_share": change_share, "last_frame_share": last_frame_share}
-        task = objective.with_config(**shares)
+        task = objective.with_config(
+            change_share=change_share, last_frame_share=last_frame_share
+        )
         inputs, target = task.split_batch(batch)
         forecast, _ = task.outputs(model.variables, inputs, target)["model"]
         metrics = task.metrics(forecast, target, task.target_mask(batch))
@@ -118,7 +119,7 @@ def by_shares(workdir: Path, folder: Path, every: int) -> dict[Shares, Any]:
     totals: dict[Shares, Any] = {}
     for index in tqdm(range(len(clips)), desc=folder.name, unit="clip"):
         batch = {name: of[np.newaxis] for name, of in clips[index].items()}
-        for shares in itertools.product(_CHANGE_SHARES, _LAST_FRAME_SHARES):
+        for shares in choices:
             totals[shares] = add_sums(totals.get(shares), sums(batch, *shares))
     shape = clips[0]["frames"].shape[1:]
     return {
@@ -138,17 +139,17 @@ def gains(model: Figures, peers: dict[str, Figures], lead_times: list[int]) -> A
     return np.asarray(found)
 
 
-def chosen(
-    dates: list[str], peers: list[dict[str, Figures]], parsed: argparse.Namespace
-) -> list[Shares]:
+def chosen(dates: list[str], parsed: argparse.Namespace) -> list[Shares]:
     """For each event the shares that are best on the others; all counts are printed."""
+    events = zip(parsed.folders, dates, strict=True)
+    peers = [measured(*event, parsed)["per_lead_time"] for event in events]
     found: dict[tuple[int, int], dict[Shares, Any]] = {}
     for pair in itertools.combinations(range(len(dates)), 2):
         both = [dates[i] for i in pair]
-        name = "_".join(sorted(both)).replace(",", "_")
-        workdir = trained(parsed.workdir / name, both, parsed)
+        workdir = trained(both, parsed)
         for left_out, event in (pair, pair[::-1]):
-            figures = by_shares(workdir, parsed.folders[event], parsed.every)
+            folder = parsed.folders[event]
+            figures = by_shares(workdir, folder, parsed.every, _CHOICES)
             found[left_out, event] = {
                 shares: gains(of, peers[event], parsed.lead_times)
                 for shares, of in figures.items()
@@ -219,16 +220,16 @@ def main(arguments: list[str] | None = None) -> int:
     every = ",".join(dates).split(",")
     if len(set(every)) < len(every):
         parser.error(f"--folders: dates of the events must differ: {', '.join(every)}")
-    events = list(zip(parsed.folders, dates, strict=True))
-    if parsed.choose:
-        if len(dates) < 4:
-            parser.error("--choose needs at least four folders")
-        results = [measured(*event, parsed) for event in events]
-        peers = [one["per_lead_time"] for one in results]
-        shares = chosen(dates, peers, parsed)
-    for number, event in enumerate(events):
-        result = measured(*event, parsed, shares[number] if parsed.choose else None)
-        print(f"\n**{event[1]}**, {result['data']['description']}\n")
+    if parsed.choose and len(dates) < 4:
+        parser.error("--choose needs at least four folders")
+    shares = chosen(dates, parsed) if parsed.choose else []
+    for number, (folder, date) in enumerate(zip(parsed.folders, dates, strict=True)):
+        result = measured(folder, date, parsed)
+        if parsed.choose:
+            one = shares[number]
+            figures = by_shares(trained([date], parsed), folder, parsed.every, [one])
+            result["per_lead_time"]["model"] = figures[one]
+        print(f"\n**{date}**, {result['data']['description']}\n")
         print(table(result, minutes, parsed.lead_times), flush=True)
     print(f"\n{machine_line(('jax', 'pysteps'))}")
     return 0

@@ -56,8 +56,8 @@ def forecast(
     whole_area = _whole_area(predictor, int(n_ens_members or objective.num_members))
     steps = _steps(timesteps)
     scale, rain = objective.facts.rain_scale, precip[-objective.num_input_frames :]
-    if beyond := int((rain > scale.rain_mm_per_h(np.float64(1))).sum()):
-        top = scale.rain_mm_per_h(np.float64(1))
+    top = scale.rain_mm_per_h(np.float64(1))
+    if beyond := int((rain > top).sum()):
         warnings.warn(f"set to {top:.3g} mm/h: {beyond} pixels above it", stacklevel=2)
     pixels = scale.pixels_of_rain(np.nan_to_num(rain)).astype(np.float32)
     known = ~np.isnan(rain[..., np.newaxis])

@@ -297,9 +297,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         ]
         if self.radar_format in ("picture", "geotiff"):
             names += ["dbz_gain", "dbz_offset", "no_data_value"]
-        if (
-            self.radar_format != "picture"
-        ):  # Pixels of pictures are reflectivities, whatever rain is made of them.
+        # Pixels of pictures are reflectivities, whatever rain is made of them.
+        if self.radar_format != "picture":
             names += ["zr_a", "time_step_minutes"]
         values = {name: getattr(self, name) for name in names}
         return {**values, "averaged": "rain rate"}  # Formerly Z.
@@ -406,11 +405,8 @@ class RadarConfig(RainDataConfig, FolderDataConfig):
         config, files, left_out = look_into(path, self)
         minutes, span = config.time_step_minutes, self.span(num_frames)
         files = [file for file in files if file.time <= until]
-        filled, beyond, read = (
-            0,
-            0,
-            dict[CompositeFile, np.ndarray](),
-        )  # The latest first.
+        filled = beyond = 0
+        read = dict[CompositeFile, np.ndarray]()  # The latest first.
         for file in reversed(files):
             late = [*read][-1:]
             gap = missing_between(file, late[0], minutes) if late else 0

@@ -125,7 +125,10 @@ def open_folder(folder: str, config: "RadarConfig") -> Folder:
 
 
 def remarks(folders: Sequence[Folder]) -> str:
-    """Sentences on what is missing in folders, made, cut off or left out, or ""."""
+    """What is missing in folders, filled, above the scale or left out, in sentences.
+
+    Each begins with a space; without any of that the result is empty.
+    """
     found = ""
     if missing := sum(one.missing for one in folders):
         found += f" Time steps missing: {missing}."

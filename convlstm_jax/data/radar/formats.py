@@ -222,11 +222,10 @@ def _read_geotiff(path: Path, config: "RadarConfig") -> Field:
     import rasterio  # Optional.
 
     alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}
-    opened = {"driver": "GTiff"}
     with (
         quiet(),
         rasterio.Env(**alone),
-        rasterio.open(path.absolute(), **opened) as file,
+        rasterio.open(path.absolute(), driver="GTiff") as file,
     ):
         if file.subdatasets:
             raise ValueError(f"it has {len(file.subdatasets)} pages, not one")

@@ -80,13 +80,13 @@ def _is_later(what: Mapping[str, Any], first: Mapping[str, Any]) -> bool:
 
 def _odim_times(what: Mapping[str, Any]) -> tuple[str, str]:
     """Start and end to the minute, in 12 digits, or the file's time; "" if unknown."""
-    start, end, nominal = (
-        (date + _text(what.get(f"{which}time"))).ljust(12, "0")[:12] if date else ""
-        for which in ("start", "end", "")
-        for date in [_text(what.get(f"{which}date"))]
-    )
-    start = start or nominal
-    return start, end or start
+    start = _odim_time(what, "start") or _odim_time(what, "")
+    return start, _odim_time(what, "end") or start
+
+
+def _odim_time(what: Mapping[str, Any], which: str) -> str:
+    date, time = (_text(what.get(f"{which}{part}")) for part in ("date", "time"))
+    return (date + time).ljust(12, "0")[:12] if date else ""
 
 
 def odim_quantities(path: Path) -> dict[str, str]:
